@@ -1,0 +1,1 @@
+"""Reinforcement fine-tuning of vision-language models on image quality."""

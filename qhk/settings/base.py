@@ -1,0 +1,65 @@
+"""What every settings node shares: frozen, strict, no defaults, unknown keys refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+NumOrZero = Annotated[int, Field(ge=0)]
+Text = Annotated[str, Field(min_length=1)]
+Scalar = str | int | float | bool | None
+
+
+class Node(BaseModel):
+    """One config node. YAML holds every value, so no field has a default."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+
+class Duration(Node):
+    """A length in optimisation steps or in epochs over the training data; exactly one of the two is set."""
+
+    steps: NumOrZero | None
+    epochs: NonNegative | None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("set exactly one of steps and epochs, and the other to null")
+        return self
+
+
+class Schedule(Node):
+    """A factor over training: up from 0 during ``warmup``, then ``form`` down to ``final`` at ``until``.
+
+    ``until: null`` means the end of training.
+    """
+
+    form: Literal["constant", "linear", "cosine"]
+    warmup: Duration
+    until: Duration | None
+    final: Fraction
+
+
+class Readout(Node):
+    """How an answer is read from a policy: one greedy answer, or the mean of ``num_samples`` sampled ones."""
+
+    num_samples: Count
+    temperature: NonNegative
+    max_new_tokens: Count
+
+    @model_validator(mode="after")
+    def _greedy_is_one_sample(self) -> Self:
+        if self.temperature == 0 and self.num_samples != 1:
+            raise ValueError(
+                f"temperature 0 is greedy, so num_samples must be 1, got {self.num_samples}; "
+                "set num_samples to 1 or a temperature above 0"
+            )
+        return self

@@ -1,0 +1,87 @@
+"""Who a run is: its id, its name and its directory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
+
+OUTSIDE_IDENTITY = (
+    "paths",
+    "tracking",
+    "study",
+    "name",
+    "distributed",
+    "training.prompts_per_device",
+    "rollout.decode_batch",
+    "evaluation.batch_images",
+    "data.workers",
+    "dry_run",
+    "fresh",
+    "checkpoint",
+)
+"""Keys that change where or how fast a run happens, not what it computes. Dataset roots are paths too."""
+
+NAME_LENGTH = 96
+DIGEST_LENGTH = 8
+
+
+def run_id(settings: Settings) -> str:
+    """Twelve hexadecimal digits that name what the run computes.
+
+    Equal settings give equal ids on every machine: sha256 over canonical JSON (sorted keys) of the resolved
+    settings without the keys of ``OUTSIDE_IDENTITY`` and without the dataset roots.
+    """
+    plain = plain_settings(settings)
+    for key in OUTSIDE_IDENTITY:
+        _drop(plain, key.split("."))
+    for entry in plain["dataset"].values():
+        del entry["root"]
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
+    """A directory name: the experiment (or ``default``) and what the command line changed about it.
+
+    The seed has its own directory, and keys outside a run's identity are left out. Characters that a file
+    name should not hold become ``_``; a long name is cut and ends in a digest of the whole.
+    """
+    parts = [experiment or "default"]
+    parts += sorted(override for override in overrides if not _is_silent(override))
+    whole = ",".join(parts)
+    name = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", whole).strip("_,") or "default"
+    name = name if name[0].isalnum() else f"run_{name}"
+    if len(name) > NAME_LENGTH:
+        digest = hashlib.sha256(whole.encode()).hexdigest()[:DIGEST_LENGTH]
+        name = f"{name[: NAME_LENGTH - DIGEST_LENGTH - 1]}_{digest}"
+    return name
+
+
+def run_directory(settings: Settings) -> Path:
+    """``<outputs>/<study>/<name>/seed<k>``. Raises ValueError while the run has no name."""
+    if settings.name is None:
+        raise ValueError("name: missing, got null; set name=... or start the run through the command line")
+    return Path(settings.paths.outputs) / settings.study / settings.name / f"seed{settings.seed}"
+
+
+def _drop(plain: dict[str, Any], parts: list[str]) -> None:
+    for part in parts[:-1]:
+        plain = plain[part]
+    del plain[parts[-1]]
+
+
+def _is_silent(override: str) -> bool:
+    """Whether an override says nothing about what is computed, or stands elsewhere in the path."""
+    key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+    if key in ("seed", "experiment", "sweep") or key.startswith("hydra"):
+        return True
+    if key.startswith("dataset.") and key.endswith(".root"):
+        return True
+    return any(key == outside or key.startswith(f"{outside}.") for outside in OUTSIDE_IDENTITY)

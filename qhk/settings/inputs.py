@@ -1,0 +1,166 @@
+"""Settings of what goes in: paths, model, data, degraded twins, task and prompt."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qhk.settings.base import Count, Node, NumOrZero, Positive, Scalar, Text
+
+DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
+
+
+class PathsSettings(Node):
+    """Where runs, caches and real downloads live; relative paths start at the current directory."""
+
+    outputs: Text
+    cache: Text
+    datasets: Text
+
+
+class TinySettings(Node):
+    """Size of the embedded Qwen2.5-VL that is built from scratch."""
+
+    patch_size: Count
+    merge_size: Count
+    vision_depth: Count
+    vision_hidden: Count
+    vision_mlp: Count
+    vision_heads: Count
+    depth: Count
+    hidden: Count
+    mlp: Count
+    heads: Count
+    kv_heads: Count
+    initializer_range: Positive
+    whiten: bool
+    whitening_epsilon: Positive
+    whitening_images: Count
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        for key, whole, part in (
+            ("vision_hidden", self.vision_hidden, self.vision_heads),
+            ("hidden", self.hidden, self.heads),
+            ("heads", self.heads, self.kv_heads),
+        ):
+            if whole % part:
+                raise ValueError(f"{key} must be a multiple of {part}, got {whole}")
+        return self
+
+
+class ModelSettings(Node):
+    """The policy's start: the embedded tiny model, or pretrained weights from a hub id or a folder."""
+
+    form: Literal["tiny", "pretrained"]
+    path: Text | None
+    dtype: Literal["float32", "bfloat16", "float64"]
+    min_pixels: Count
+    max_pixels: Count
+    gradient_checkpointing: bool
+    freeze_vision: bool
+    tiny: TinySettings | None
+
+    @model_validator(mode="after")
+    def _form_and_pixels(self) -> Self:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}")
+        if self.form == "tiny" and (self.tiny is None or self.path is not None):
+            raise ValueError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
+        if self.form == "pretrained" and (self.tiny is not None or self.path is None):
+            raise ValueError("form pretrained needs model.path (hub id or folder) and model.tiny null")
+        return self
+
+
+class DatasetSettings(Node):
+    """One set on disk: who reads it, where it lies, and how native scores map to [1, 5]."""
+
+    adapter: Text
+    root: Text
+    protocol: Text
+    normalisation: Literal["whole_set", "given"]
+    bounds: Annotated[tuple[float, float], Field(strict=False)] | None
+    higher_is_better: bool
+    miniature: bool
+    options: dict[str, Scalar]
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.normalisation == "given" and self.bounds is None:
+            raise ValueError("normalisation given needs bounds: [lowest, highest] of the native score")
+        if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
+            raise ValueError(f"bounds must be [lowest, highest], got {list(self.bounds)}")
+        return self
+
+
+class DataSettings(Node):
+    """What is trained on: entries of ``dataset`` with weights, and the part held back for validation."""
+
+    sets: Annotated[dict[str, Positive], Field(min_length=1)]
+    split: Text
+    validation_fraction: Annotated[float, Field(ge=0, le=0.5)]
+    validation_limit: Count | None
+    limit: Count | None
+    workers: NumOrZero
+
+
+class BenchmarkSettings(Node):
+    """One set that is reported on; ``limit`` keeps the first images only, null keeps all."""
+
+    split: Text
+    limit: Count | None
+
+
+class TwinSettings(Node):
+    """Where an image's degraded copy comes from: made on the fly, or a manifest of prepared pairs."""
+
+    form: Literal["generated", "manifest"]
+    kinds: Annotated[list[DegradationKind], Field(min_length=1)]
+    strengths: dict[DegradationKind, float]
+    resample: Literal["fixed", "each_epoch"]
+    manifest: Text | None
+
+    @model_validator(mode="after")
+    def _source_is_complete(self) -> Self:
+        if self.form == "manifest" and self.manifest is None:
+            raise ValueError("form manifest needs manifest: a file of prepared pairs; or choose twin=generated")
+        if len(set(self.kinds)) != len(self.kinds):
+            raise ValueError(f"kinds must differ from each other, got {self.kinds}")
+        missing = [kind for kind in self.kinds if kind not in self.strengths]
+        if missing:
+            raise ValueError(f"strengths lacks {', '.join(missing)}; give a strength for every one of kinds")
+        return self
+
+    @model_validator(mode="after")
+    def _strengths_in_range(self) -> Self:
+        allowed = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
+        for kind, value in self.strengths.items():
+            low, high = allowed[kind]
+            if not low <= value <= high:
+                raise ValueError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")
+        return self
+
+
+class TaskSettings(Node):
+    """What is asked of the policy, and the range of its answers."""
+
+    form: Literal["score"]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _range_in_order(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+        return self
+
+
+class PromptSettings(Node):
+    """The wording; ``task`` names the task it was written for."""
+
+    task: Text
+    system: str | None
+    user: Text
+    answer_decimals: Annotated[int, Field(ge=0, le=4)]
+

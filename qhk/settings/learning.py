@@ -1,0 +1,188 @@
+"""Settings of how the policy learns: cold start, rollout, reward, objective and its modules, optimiser."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from qhk.settings.base import Count, Duration, Fraction, Node, NonNegative, NumOrZero, Positive, Readout, Schedule
+
+
+class ColdStartSettings(Node):
+    """A short supervised start for a model without the skill; ``none`` is an exact no-op.
+
+    ``label_noise`` is the standard deviation, in points of the 1 to 5 scale, added to the labels.
+    ``reasoning`` says whether the taught answers hold a think part; ``final_factor`` ends the cosine.
+    """
+
+    form: Literal["none", "sft"]
+    steps: NumOrZero
+    batch_size: Count
+    learning_rate: Positive
+    warmup_steps: NumOrZero
+    weight_decay: NonNegative
+    final_factor: Fraction
+    max_grad_norm: Positive
+    num_examples: Count
+    label_noise: NonNegative
+    validate_every: Count
+    reasoning: bool
+
+    @model_validator(mode="after")
+    def _steps_match_form(self) -> Self:
+        if self.form == "sft" and self.steps == 0:
+            raise ValueError("steps must be at least 1 with form sft, got 0; or choose cold_start=none")
+        if self.form == "none" and self.steps != 0:
+            raise ValueError(f"steps must be 0 with form none, got {self.steps}; or choose cold_start=sft")
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"warmup_steps must be at most steps {self.steps}, got {self.warmup_steps}")
+        return self
+
+
+class RolloutSettings(Node):
+    """How completions are sampled; ``decode_batch`` bounds the sequences decoded together (memory, not results)."""
+
+    group_size: Annotated[int, Field(ge=2)]
+    max_new_tokens: Count
+    temperature: Positive
+    decode_batch: Count
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> Self:
+        if self.decode_batch < self.group_size:
+            raise ValueError(
+                f"decode_batch must be at least group_size {self.group_size}, got {self.decode_batch}"
+            )
+        return self
+
+
+class RewardTermSettings(Node):
+    """One reward term: the dotted path of a function, its weight, and its keyword arguments."""
+
+    model_config = ConfigDict(extra="allow", populate_by_name=False)
+
+    target: Annotated[str, Field(alias="_target_", pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)+$")]
+    weight: Positive
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of the term's function."""
+        return dict(self.model_extra or {})
+
+
+class RewardSettings(Node):
+    """Named reward terms; the names become metric names."""
+
+    terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
+
+
+class ObjectiveSettings(Node):
+    """The policy loss and its reference penalty."""
+
+    ratio: Literal["token", "sequence"]
+    clip_low: Annotated[float, Field(gt=0, lt=1)] | None
+    clip_high: Positive | None
+    updates_per_rollout: Count
+    aggregation: Literal["sequence_mean", "token_mean", "constant"]
+    constant_length: Count | None
+    advantage_scaling: Literal["group_std", "batch_std", "none"]
+    advantage_epsilon: NonNegative
+    kl_coef: NonNegative
+    kl_estimator: Literal["k1", "k2", "k3"]
+    entropy_coef: float
+
+    @model_validator(mode="after")
+    def _constant_has_length(self) -> Self:
+        if (self.aggregation == "constant") != (self.constant_length is not None):
+            raise ValueError(
+                "constant_length must be a number of tokens with aggregation constant and null otherwise, "
+                f"got {self.constant_length} with {self.aggregation}"
+            )
+        return self
+
+
+class UncertaintySettings(Node):
+    """The weight of a group by the spread of its scores; ``none`` is an exact no-op."""
+
+    form: Literal["none", "exponential", "linear", "inverse", "rank"]
+    alpha: NonNegative
+    normaliser: Literal["fixed_maximum", "batch_relative"]
+    minimum_parsed: Count
+    unparsed_weight: Annotated[float, Field(gt=0, le=1)] | Literal["minimum"]
+    out_of_range: Literal["clip", "refuse"]
+    schedule: Schedule
+
+    @model_validator(mode="after")
+    def _weights_stay_positive(self) -> Self:
+        if self.form in ("linear", "rank") and self.alpha > 1:
+            raise ValueError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")
+        return self
+
+
+class PerceptionSettings(Node):
+    """The divergence between original and degraded image, which training raises; ``none`` is an exact no-op."""
+
+    form: Literal["none", "release", "paper", "exact"]
+    gamma: NonNegative
+    gamma_schedule: Schedule
+    exponent_bound: Positive
+    value_bound: Positive
+    aggregation: Literal["token_mean", "sequence_mean"]
+    entropy: Literal["off", "sampled", "exact"]
+    eta_original: NonNegative
+    eta_degraded: NonNegative
+
+    @model_validator(mode="after")
+    def _entropy_is_on_if_weighted(self) -> Self:
+        if self.entropy == "off" and (self.eta_original > 0 or self.eta_degraded > 0):
+            raise ValueError(
+                f"eta_original {self.eta_original} and eta_degraded {self.eta_degraded} have no effect with "
+                "entropy off; set entropy to exact or both to 0"
+            )
+        return self
+
+
+class OptimizerSettings(Node):
+    """The optimiser of the reinforcement stage."""
+
+    form: Literal["adamw"]
+    learning_rate: Positive
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
+    ]
+    eps: Positive
+    weight_decay: NonNegative
+    max_grad_norm: Positive
+
+
+class TrainingSettings(Node):
+    """Length, batch and rhythm of a run. ``prompts_per_step`` is global; ``prompts_per_device`` is the micro-batch."""
+
+    duration: Duration
+    prompts_per_step: Count
+    prompts_per_device: Count
+    log_every: Count
+    validate_every: Count
+    checkpoint_every: Count
+    keep_every: Count | None
+    threads: Count
+    validation_readout: Readout
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> Self:
+        if self.prompts_per_step % self.prompts_per_device:
+            raise ValueError(
+                f"prompts_per_step must be a multiple of prompts_per_device {self.prompts_per_device}, "
+                f"got {self.prompts_per_step}"
+            )
+        if not (self.duration.steps or self.duration.epochs):
+            raise ValueError("duration must be above 0; set duration.steps or duration.epochs")
+        return self
+
+
+class DistributedSettings(Node):
+    """How many processes train one policy, and by which engine."""
+
+    form: Literal["single", "ddp"]
+

@@ -1,0 +1,135 @@
+"""One readable line from a pydantic error: key, what is wrong, the value, the fix."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+KINDS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping of keys to values",
+    "model_type": "must be a group of keys",
+    "model_attributes_type": "must be a group of keys",
+    "none_required": "must be null",
+}
+
+
+def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One line naming the first offending key, its value and the fix, and the keys of any further ones."""
+    problems: dict[str, list[ErrorDetails]] = {}
+    for details in error.errors(include_url=False):
+        problems.setdefault(_key(details, plain), []).append(details)
+    lines = [_line(key, group, model) for key, group in problems.items()]
+    more = [key for key in problems if key][1:]
+    rest = f" (and {len(lines) - 1} more: {', '.join(more)})" if len(lines) > 1 and more else ""
+    return lines[0] + rest
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like ``word``, or None. Initials count: ``lr`` is near ``learning_rate``."""
+    names = list(known)
+    initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return close[0] if close else (initials[0] if initials else None)
+
+
+def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """A fix for an unknown word: the nearest known one, and all of them."""
+    names = sorted(known)
+    close = nearest(word, names)
+    hint = f"did you mean {prefix}{close}? " if close else ""
+    return f"{hint}known: {', '.join(names)}" if names else "nothing is known here"
+
+
+def _key(details: ErrorDetails, plain: Mapping[str, Any]) -> str:
+    """The dotted path of an error, without the branch names that pydantic adds for unions."""
+    parts: list[str] = []
+    value: Any = plain
+    for place, part in enumerate(details["loc"]):
+        inside = isinstance(value, Mapping) and part in value
+        inside = inside or (isinstance(value, list | tuple) and isinstance(part, int) and part < len(value))
+        if inside:
+            value = value[part]
+        elif details["type"] != "missing" or place != len(details["loc"]) - 1:
+            continue
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
+    details = group[0]
+    kind, value = details["type"], details["input"]
+    if kind == "extra_forbidden":
+        parent, _, last = key.rpartition(".")
+        fields = _fields(model, parent.split(".") if parent else [])
+        return f"{key}: unknown key, got {_show(value)}; {suggestion(last, fields)}"
+    if kind == "missing":
+        return f"{key}: missing; give it a value in the YAML of its group or on the command line"
+    if kind == "value_error":
+        text = str(details["msg"]).removeprefix("Value error, ")
+        return f"{key}: {text}" if key else text
+    messages = list(dict.fromkeys(_message(item) for item in group))
+    return f"{key}: {' or '.join(messages)}, got {_show(value)}"
+
+
+def _message(details: ErrorDetails) -> str:
+    kind, context = details["type"], details.get("ctx", {})
+    if kind in KINDS:
+        return KINDS[kind]
+    if kind == "literal_error":
+        return f"must be one of {context['expected']}".replace(" or ", ", ")
+    if kind == "string_pattern_mismatch":
+        return f"must match {context['pattern']}"
+    return str(details["msg"]).replace("Input should", "must").replace("should", "must")
+
+
+def _show(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None:
+        return "null"
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
+    """The valid keys of the node at ``path``; empty where that node takes any key."""
+    current: Any = model
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(part)
+            current = None if field is None else _node_in(field.annotation)
+        if current is None:
+            return []
+        if isinstance(current, _ByName):
+            current = current.value
+    return list(current.model_fields) if isinstance(current, type) else []
+
+
+class _ByName:
+    """Marks a mapping of free names to nodes; the next part of a path is a name."""
+
+    def __init__(self, value: type[BaseModel]) -> None:
+        self.value = value
+
+
+def _node_in(annotation: Any) -> Any:
+    """The node class (or mapping of nodes) that an annotation holds, or None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = [node for node in map(_node_in, get_args(annotation)) if node is not None]
+    if not found:
+        return None
+    return _ByName(found[0]) if getattr(annotation, "__origin__", None) is dict else found[0]

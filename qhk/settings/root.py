@@ -1,0 +1,113 @@
+"""The whole of one run's settings, and the rules that join its nodes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qhk.settings.base import Count, Fraction, Node, NumOrZero, Readout, Schedule, Text
+from qhk.settings.inputs import (
+    BenchmarkSettings,
+    DataSettings,
+    DatasetSettings,
+    ModelSettings,
+    PathsSettings,
+    PromptSettings,
+    TaskSettings,
+    TwinSettings,
+)
+from qhk.settings.learning import (
+    ColdStartSettings,
+    DistributedSettings,
+    ObjectiveSettings,
+    OptimizerSettings,
+    PerceptionSettings,
+    RewardSettings,
+    RolloutSettings,
+    TrainingSettings,
+    UncertaintySettings,
+)
+
+
+class EvaluationSettings(Node):
+    """How benchmarks are read and reported; ``batch_images`` bounds memory and changes no result."""
+
+    readouts: Annotated[dict[str, Readout], Field(min_length=1)]
+    headline: Text
+    bootstrap: NumOrZero
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    min_parsed_fraction: Fraction
+    batch_images: Count
+
+    @model_validator(mode="after")
+    def _headline_is_read(self) -> Self:
+        if self.headline not in self.readouts:
+            raise ValueError(f"headline must be one of {', '.join(self.readouts)}, got {self.headline!r}")
+        return self
+
+
+class TrackingSettings(Node):
+    """The mirror of ``metrics.jsonl`` in Weights & Biases; offline needs no account and no network."""
+
+    wandb: Literal["off", "offline", "online"]
+    project: Text
+    entity: Text | None
+
+
+class Settings(Node):
+    """Everything one run depends on. Built by ``parse_settings`` alone."""
+
+    seed: NumOrZero
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+,-]*$")] | None
+    dry_run: bool
+    fresh: bool
+    checkpoint: Text | None
+    paths: PathsSettings
+    model: ModelSettings
+    dataset: dict[str, DatasetSettings]
+    data: DataSettings
+    benchmark: dict[str, BenchmarkSettings]
+    twin: TwinSettings
+    task: TaskSettings
+    prompt: PromptSettings
+    cold_start: ColdStartSettings
+    rollout: RolloutSettings
+    reward: RewardSettings
+    objective: ObjectiveSettings
+    uncertainty: UncertaintySettings
+    perception: PerceptionSettings
+    optimizer: OptimizerSettings
+    lr_schedule: Schedule
+    training: TrainingSettings
+    evaluation: EvaluationSettings
+    distributed: DistributedSettings
+    tracking: TrackingSettings
+
+    @model_validator(mode="after")
+    def _sets_are_known(self) -> Self:
+        known = ", ".join(sorted(self.dataset)) or "none"
+        for key, names in (("data.sets", self.data.sets), ("benchmark", self.benchmark)):
+            for name in names:
+                if name not in self.dataset:
+                    raise ValueError(f"{key}: no dataset entry is called {name!r}; known entries: {known}")
+        return self
+
+    @model_validator(mode="after")
+    def _prompt_fits_task(self) -> Self:
+        if self.prompt.task != self.task.form:
+            raise ValueError(
+                f"prompt.task: must be {self.task.form!r} like task.form, got {self.prompt.task!r}; "
+                "choose a prompt written for this task"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rank_needs_a_batch(self) -> Self:
+        if self.uncertainty.form == "rank" and self.training.prompts_per_step < 2:
+            raise ValueError(
+                "training.prompts_per_step: must be at least 2 with uncertainty.form rank, got 1; "
+                "the rank of a group is among the groups of one step"
+            )
+        return self

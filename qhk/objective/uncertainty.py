@@ -1,0 +1,136 @@
+"""How sure the policy is of a score, and what a group's advantages weigh for it (Q-Hawkeye, arXiv 2601.22920)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Form = Literal["none", "exponential", "linear", "inverse", "rank"]
+Normaliser = Literal["fixed_maximum", "batch_relative"]
+OutOfRange = Literal["clip", "refuse"]
+
+
+def group_uncertainty(
+    scores: Tensor,
+    *,
+    low: float,
+    high: float,
+    normaliser: Normaliser,
+    minimum_parsed: int,
+    out_of_range: OutOfRange,
+) -> Tensor:
+    """Uncertainty ``u (B,)`` in [0, 1] of each group's scores ``(B, G)``; NaN where too few were parsed.
+
+    ``var_i`` = population variance of the parsed scores of group i, after ``out_of_range``:
+
+    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows (release,
+                    but for its + 1e-8 in the denominator)
+    batch_relative  ``u_i = var_i / max_b var_b``, over the global batch; all 0 where no group varies
+
+    ``scores`` holds NaN where nothing was parsed. Scores outside ``[low, high]`` are clipped, or with ``refuse``
+    count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1, a single score
+    is a variance of 0). Equal scores give exactly 0. No gradient.
+    """
+    if not low < high:
+        raise ValueError(f"task.low, task.high: need low < high, got {low} and {high}")
+    if minimum_parsed < 1:
+        raise ValueError(f"uncertainty.minimum_parsed: got {minimum_parsed}; must be at least 1")
+    values = _in_range(scores.detach(), low, high, out_of_range)
+    valid = ~values.isnan()
+    num_valid = valid.sum(dim=1)
+    variance = _population_variance(values, valid)
+    enough = num_valid >= minimum_parsed
+    if normaliser == "fixed_maximum":
+        uncertainty = variance / (0.25 * (high - low) ** 2)
+    elif normaliser == "batch_relative":
+        largest = torch.where(enough, variance, 0.0).amax() if len(variance) else variance.sum()
+        uncertainty = torch.where(largest > 0, variance / largest, 0.0)
+    else:
+        raise ValueError(
+            f"uncertainty.normaliser: unknown {normaliser!r}; use fixed_maximum or batch_relative"
+        )
+    return torch.where(enough, uncertainty.clamp(0.0, 1.0), torch.nan)
+
+
+def uncertainty_weights(
+    uncertainty: Tensor, *, form: Form, alpha: float, unparsed_weight: float | Literal["minimum"]
+) -> Tensor:
+    """Weight ``(B,)`` of each group's advantages, in [0, 1], never rising with ``uncertainty (B,)``.
+
+    none         ``1`` exactly, whatever u is
+    exponential  ``exp(-alpha u)``                    (Q-Hawkeye; alpha 0.2 in the release)
+    linear       ``1 - alpha u``                      alpha in [0, 1]
+    inverse      ``1 / (1 + alpha u)``
+    rank         ``1 - alpha rank / (B' - 1)``        alpha in [0, 1]
+
+    ``rank`` counts from 0 (most certain) among the B' groups that have an uncertainty; ties share the mean of
+    their ranks; with B' = 1 the weight is 1. ``alpha`` is the strength at this step: a schedule multiplies it
+    beforehand. A group without uncertainty (NaN) weighs ``unparsed_weight``, or with "minimum" what u = 1 (the
+    last rank) would weigh; in the release such a group weighs 1, as if it were the most certain.
+
+    The same weight multiplies the G advantages after normalisation; neither KL nor perception is scaled.
+    """
+    if form == "none":
+        return torch.ones_like(uncertainty)
+    if alpha < 0 or (form in ("linear", "rank") and alpha > 1):
+        raise ValueError(
+            f"uncertainty.alpha: got {alpha} with form={form}; must be >= 0, and <= 1 for linear and rank"
+        )
+    unknown = uncertainty.isnan()
+    if form == "rank":
+        weights = 1.0 - alpha * _relative_rank(uncertainty)
+    else:
+        weights = _weight_of(uncertainty, form, alpha)
+    if unparsed_weight == "minimum":
+        largest = torch.ones((), dtype=uncertainty.dtype, device=uncertainty.device)
+        fallback = (1.0 - alpha * largest) if form == "rank" else _weight_of(largest, form, alpha)
+    elif math.isfinite(unparsed_weight) and 0.0 <= unparsed_weight <= 1.0:
+        fallback = torch.full((), unparsed_weight, dtype=uncertainty.dtype, device=uncertainty.device)
+    else:
+        raise ValueError(
+            f"uncertainty.unparsed_weight: got {unparsed_weight}; must lie in [0, 1] or be minimum"
+        )
+    return torch.where(unknown, fallback, weights)
+
+
+def _weight_of(uncertainty: Tensor, form: str, alpha: float) -> Tensor:
+    if form == "exponential":
+        return torch.exp(-alpha * uncertainty)
+    if form == "linear":
+        return 1.0 - alpha * uncertainty
+    if form == "inverse":
+        return 1.0 / (1.0 + alpha * uncertainty)
+    raise ValueError(f"uncertainty.form: unknown {form!r}; use none, exponential, linear, inverse or rank")
+
+
+def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Tensor:
+    if out_of_range == "clip":
+        return scores.clamp(low, high)  # NaN stays NaN
+    if out_of_range == "refuse":
+        return torch.where((scores < low) | (scores > high), torch.nan, scores)
+    raise ValueError(f"uncertainty.out_of_range: unknown {out_of_range!r}; use clip or refuse")
+
+
+def _population_variance(values: Tensor, valid: Tensor) -> Tensor:
+    """Population variance of the valid entries of each row, ``(B, G) -> (B,)``; 0 for an empty or constant row."""
+    known = torch.where(valid, values, 0.0)
+    num_valid = valid.sum(dim=1, keepdim=True).clamp(min=1)
+    mean = known.sum(dim=1, keepdim=True) / num_valid
+    variance = torch.where(valid, values - mean, 0.0).square().sum(dim=1) / num_valid.squeeze(1)
+    smallest = torch.where(valid, values, torch.inf).amin(dim=1)
+    largest = torch.where(valid, values, -torch.inf).amax(dim=1)
+    # Rounding of the mean would leave a constant row a variance of about 1e-15.
+    return torch.where(smallest >= largest, 0.0, variance)
+
+
+def _relative_rank(uncertainty: Tensor) -> Tensor:
+    """Rank / (B' - 1) in [0, 1] among the known entries, ties averaged; 0 for unknown ones and for B' = 1."""
+    row, column = uncertainty.unsqueeze(1), uncertainty.unsqueeze(0)
+    num_less = (column < row).sum(dim=1)  # comparisons with NaN are False
+    num_equal = (column == row).sum(dim=1)
+    rank = num_less + 0.5 * (num_equal - 1).clamp(min=0)
+    num_known = int((~uncertainty.isnan()).sum())
+    return rank.to(uncertainty.dtype) / max(num_known - 1, 1)

@@ -1,0 +1,1 @@
+"""From completions to predictions on disk, correlations with intervals, and the table."""

@@ -1,0 +1,74 @@
+"""Text files that survive a killed process: whole-file writes and line-by-line records."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text`` (UTF-8); a reader sees the old file or the new one, never a part.
+
+    The text goes to a hidden file in the same folder, is synced, and is renamed. Missing parent
+    folders are made. The temporary name carries the process id, so two processes never share it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def json_line(row: Mapping[str, Any]) -> str:
+    """One line of strict JSON with its newline; a NaN or an infinity left in ``row`` raises ``ValueError``."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file in order; empty where the file does not exist.
+
+    A last line without its newline was torn by a killed writer and is left out. Any other line that
+    is not a JSON object raises ``ValueError`` naming file and line.
+    """
+    if not path.exists():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    rows = []
+    for number, line in enumerate(whole.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise ValueError(f"{path} line {number} is not a JSON object: repair or remove that line")
+        rows.append(row)
+    return rows
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cut a last line without newline off ``path``, so that the next append starts on a line of its own."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole < len(content):
+        os.truncate(path, whole)
+
+
+def append_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append ``rows`` to ``path`` in one write and sync it; folders are made. See ``drop_torn_line``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json_line(row) for row in rows))
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,129 @@
+"""Correlations: parity with scipy, hand-worked numbers, ties, and what has no correlation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from qhk.evaluation import correlate
+
+
+def noisy_pair(seed: int, n: int = 60, decimals: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mos = rng.uniform(1, 5, n)
+    prediction = mos + rng.normal(0, 0.8, n)
+    return (prediction if decimals is None else prediction.round(decimals)), mos
+
+
+@pytest.mark.parametrize("decimals", [None, 1, 0])
+@pytest.mark.parametrize("seed", range(5))
+def test_parity_with_scipy_with_and_without_ties(seed: int, decimals: int | None) -> None:
+    x, y = noisy_pair(seed, decimals=decimals)
+    y = y.round(1)
+    assert correlate.plcc(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-12)
+    assert correlate.srcc(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
+    assert correlate.krcc(x, y) == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-12)
+
+
+def test_hand_worked_numbers() -> None:
+    # ranks 1 2 3 4 against 2 1 4 3: 1 - 6 * 4 / (4 * 15) = 0.6; two of six pairs discordant: 1/3
+    x, y = [1.0, 2.0, 3.0, 4.0], [2.0, 1.0, 4.0, 3.0]
+    assert correlate.srcc(x, y) == pytest.approx(0.6)
+    assert correlate.plcc(x, y) == pytest.approx(0.6)
+    assert correlate.krcc(x, y) == pytest.approx(1 / 3)
+    assert correlate.rmse(x, y) == 1.0
+    assert correlate.mae(x, y) == 1.0
+
+
+def test_hand_worked_ties() -> None:
+    # ranks of x: 1.5 1.5 3.5 3.5; against 1 2 3 4 Pearson is 4 / sqrt(4 * 5)
+    x, y = [2.0, 2.0, 3.0, 3.0], [1.0, 2.0, 3.0, 4.0]
+    assert correlate.srcc(x, y) == pytest.approx(4 / math.sqrt(20))
+    # four concordant of six pairs, four of them untied in x: 4 / sqrt(4 * 6)
+    assert correlate.krcc(x, y) == pytest.approx(4 / math.sqrt(24))
+
+
+@pytest.mark.parametrize("name", ["srcc", "plcc", "krcc"])
+def test_constant_side_is_nan_never_zero(name: str) -> None:
+    metric = correlate.POINT_METRICS[name]
+    varied = [1.0, 2.0, 3.0, 4.0]
+    assert math.isnan(metric([3.0] * 4, varied))
+    assert math.isnan(metric(varied, [3.0] * 4))
+    rounding = [0.1 + 0.2, 0.3, 0.3, 0.1 + 0.2]
+    assert math.isnan(metric(rounding, varied))
+    assert math.isnan(correlate.logistic_plcc([3.0] * 4, varied).value)
+
+
+@pytest.mark.parametrize("name", list(correlate.POINT_METRICS))
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_fewer_than_three_images_is_nan(name: str, n: int) -> None:
+    x = [1.0, 2.0][:n]
+    assert math.isnan(correlate.POINT_METRICS[name](x, x))
+    assert math.isnan(correlate.logistic_plcc(x, x).value)
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="one length"):
+        correlate.plcc([1.0, 2.0], [1.0])
+    with pytest.raises(ValueError, match="unparsed"):
+        correlate.srcc([1.0, math.nan, 2.0], [1.0, 2.0, 3.0])
+
+
+def test_fit_recovers_a_logistic_and_matches_curve_fit() -> None:
+    x = np.linspace(1, 5, 40)
+    truth = np.array([4.6, 1.2, 2.7, 0.35])
+    y = correlate.logistic(x, truth)
+    parameters = correlate.fit_logistic(x, y)
+    assert parameters is not None
+    np.testing.assert_allclose(parameters, truth, rtol=1e-6)
+    result = correlate.logistic_plcc(x, y)
+    assert result.fallback == ""
+    assert result.value == pytest.approx(1.0, abs=1e-10)
+    assert correlate.plcc(x, y) < 0.97
+
+    noisy = y + np.random.default_rng(0).normal(0, 0.2, len(y))
+    start = (noisy.max(), noisy.min(), x.mean(), x.std() / 4)
+    expected, _ = optimize.curve_fit(
+        lambda x, b1, b2, b3, b4: (b1 - b2) / (1 + np.exp(-(x - b3) / b4)) + b2, x, noisy, p0=start
+    )
+    curve = correlate.logistic(x, expected)
+    assert correlate.logistic_plcc(x, noisy).value == pytest.approx(np.corrcoef(curve, noisy)[0, 1], abs=1e-6)
+
+
+def test_inverted_prediction_is_not_turned_around_by_the_fit() -> None:
+    x, y = noisy_pair(3)
+    result = correlate.logistic_plcc(-x, y)
+    assert result.fallback != ""
+    assert result.value == correlate.plcc(-x, y) < -0.5
+    np.testing.assert_array_equal(result.fitted, -x)
+
+
+def test_fit_without_convergence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = noisy_pair(0)
+    monkeypatch.setattr(correlate, "fit_logistic", lambda x, y: None)
+    result = correlate.logistic_plcc(x, y)
+    assert (result.value, result.fallback) == (correlate.plcc(x, y), "no convergence")
+
+
+def test_fit_below_raw_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = noisy_pair(0)
+    monkeypatch.setattr(correlate, "fit_logistic", lambda x, y: np.array([5.0, 1.0, -1.0, 0.2]))
+    result = correlate.logistic_plcc(x, y)
+    assert (result.value, result.fallback) == (correlate.plcc(x, y), "fit below raw")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_fitted_is_never_below_raw_and_few_levels_do_not_break_it(seed: int) -> None:
+    x, y = noisy_pair(seed, n=12, decimals=0)
+    result = correlate.logistic_plcc(x, y)
+    assert result.value >= correlate.plcc(x, y)
+    assert result.value == pytest.approx(correlate.plcc(result.fitted, y), abs=1e-12)
+
+
+def test_logistic_does_not_overflow() -> None:
+    with np.errstate(over="raise"):
+        curve = correlate.logistic(np.array([-1e6, 1e6]), np.array([5.0, 1.0, 3.0, 1e-3]))
+    np.testing.assert_array_equal(curve, [1.0, 5.0])

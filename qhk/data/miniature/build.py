@@ -1,0 +1,97 @@
+"""Builds the miniature sets once per (generator code, seed, size) and keeps them in a cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from qhk.data.miniature.layouts import WRITERS
+from qhk.data.miniature.recipes import RECIPES
+from qhk.data.seeds import stream_generator
+
+MARKER = "MINIATURE"
+"""File that every generated set carries, so that it can never be taken for the real one."""
+
+SETS: tuple[str, ...] = tuple(RECIPES)
+
+Progress = Callable[[int, int], None]
+
+
+def ensure_miniature(cache: Path, *, seed: int, size: int, progress: Progress) -> Path:
+    """The folder holding the eight sets (one sub-folder per name in ``SETS``), built where missing.
+
+    ``seed`` >= 0 chooses contents, distortions and raters; ``size`` is the side in pixels, a multiple
+    of 8, at least 32. ``progress(done, total)`` is called per picture, over all sets that are missing.
+    Each set is written under a temporary name and renamed, so an interrupted build leaves nothing
+    half done and concurrent builds do not meet. The folder name contains a digest of the generator's
+    source, the seed and the size. Raises ``ValueError`` on a size that cannot be drawn.
+    """
+    missing = [name for name in SETS if not (miniature_folder(cache, seed=seed, size=size) / name).is_dir()]
+    total, before = sum(RECIPES[name].count for name in missing), 0
+    for name in missing:
+        def report(done: int, _of: int, start: int = before) -> None:
+            progress(start + done, total)
+
+        ensure_miniature_set(name, cache, seed=seed, size=size, progress=report)
+        before += RECIPES[name].count
+    return miniature_folder(cache, seed=seed, size=size)
+
+
+def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progress: Progress) -> Path:
+    """The folder of one set, built if it is not there yet. See ``ensure_miniature``."""
+    if name not in RECIPES:
+        raise ValueError(f"no miniature set is called {name!r}: choose one of {', '.join(SETS)}")
+    target = miniature_folder(cache, seed=seed, size=size) / name
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
+    try:
+        _write_set(name, work, seed=seed, size=size, progress=progress)
+        _publish(work, target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def miniature_folder(cache: Path, *, seed: int, size: int) -> Path:
+    """Where the sets of this generator, seed and size live below ``cache``; nothing is created."""
+    if size < 32 or size % 8:
+        raise ValueError(f"size of a miniature picture must be a multiple of 8 and at least 32, got {size}")
+    if seed < 0:
+        raise ValueError(f"generator_seed of a miniature set must be >= 0, got {seed}")
+    digest = hashlib.sha256(_generator_digest() + f"{seed}/{size}".encode()).hexdigest()[:12]
+    return cache / f"miniature-{digest}"
+
+
+def _generator_digest() -> bytes:
+    """Digest of this package's source: a changed generator never reads an older cache."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+
+
+def _write_set(name: str, root: Path, *, seed: int, size: int, progress: Progress) -> None:
+    recipe, stimuli = RECIPES[name], []
+    for done, stimulus in enumerate(recipe.draw(seed, size), start=1):
+        stimuli.append(stimulus)
+        progress(done, recipe.count)
+    WRITERS[name](root, stimuli, stream_generator(seed, "miniature", name, "raters"))
+    note = {
+        "set": name, "pictures": recipe.count, "seed": seed, "size": size,
+        "note": "Synthetic. Procedural pictures with simulated raters in the layout of the set it is named "
+                "after. No picture or score comes from the real set, and no number measured here refers to it.",
+    }
+    (root / MARKER).write_text(json.dumps(note, indent=2) + "\n")
+
+
+def _publish(work: Path, target: Path) -> None:
+    work.chmod(0o755)
+    try:
+        work.rename(target)
+    except OSError:
+        if not target.is_dir():  # another process that finished first is the one thing we expect here
+            raise

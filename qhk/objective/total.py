@@ -14,7 +14,9 @@ from qhk.objective.aggregate import Aggregation, Counts, token_weights
 from qhk.objective.perception import bounded_kl, sampled_kl
 from qhk.objective.policy import policy_loss
 from qhk.objective.reference import kl_estimate
-from qhk.objective.terms import Terms
+from qhk.objective.terms import Needs, Terms
+
+__all__ = ["Branch", "LossOutput", "Needs", "NonFiniteTermError", "Terms", "check_finite", "total_loss"]
 
 T = TypeVar("T")
 

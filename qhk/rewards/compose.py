@@ -1,0 +1,163 @@
+"""Rewards from config: named, weighted terms, checked before anything runs, and their sum."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import types
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from qhk.rewards.term import Above, RewardTerm
+from qhk.types import Completion, Example
+
+_OWN_KEYS = ("_target_", "weight")
+
+
+def total_reward(
+    completion: Completion, example: Example, terms: Sequence[RewardTerm]
+) -> tuple[float, dict[str, float]]:
+    """The weighted sum of all terms, and what each gave by itself, unweighted, by name.
+
+    ``ValueError`` on two terms of one name, and on a value that is not finite: it would spoil its whole group.
+    """
+    breakdown: dict[str, float] = {}
+    total = 0.0
+    for term in terms:
+        if term.name in breakdown:
+            raise ValueError(f"reward.terms.{term.name}: named twice; give every term its own name")
+        value = float(term.function(completion, example))
+        if not math.isfinite(value):
+            raise ValueError(
+                f"reward.terms.{term.name}: gave {value} for {example.id}; a reward must be a finite number"
+            )
+        breakdown[term.name] = value
+        total += term.weight * value
+    return total, breakdown
+
+
+def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
+    """Reward terms, in the order of ``spec``: name -> ``_target_``, ``weight`` and the settings of its function.
+
+    ``_target_`` is the dotted path of any importable function ``(completion, example, *, settings) -> float``.
+    Its keyword-only parameters must be exactly the given keys, and every value of the annotated type (float, int,
+    bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above`` in ``Annotated``
+    bounds a number; other annotations are left to the function). Every breach is a ``ValueError`` of one line:
+    ``reward.terms.<name>.<key>: value; fix``.
+    """
+    if not spec:
+        raise ValueError("reward.terms: is empty; name at least one term")
+    return [_build_term(name, settings) for name, settings in spec.items()]
+
+
+def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
+    where = f"reward.terms.{name}"
+    for key in _OWN_KEYS:
+        if key not in settings:
+            raise ValueError(f"{where}.{key}: is missing; every term needs _target_ and weight")
+    weight = settings["weight"]
+    if not _is_number(weight) or not weight > 0:
+        raise ValueError(
+            f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}"
+        )
+    function = _import(settings["_target_"], where)
+    expected = _settings_of(function, where)
+    given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
+    for key, value in given.items():
+        if key not in expected:
+            known = ", ".join(expected) or "no settings"
+            raise ValueError(
+                f"{where}.{key}: got {value!r}, but {function.__name__} takes {known}; remove it"
+            )
+        _check(f"{where}.{key}", value, expected[key])
+    for key, annotation in expected.items():
+        if key not in given:
+            raise ValueError(f"{where}.{key}: is missing; give {_describe(annotation)}")
+    return RewardTerm(name=name, weight=float(weight), function=partial(function, **given))
+
+
+def _import(target: object, where: str) -> Callable[..., float]:
+    module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    if not module_name or not attribute:
+        raise ValueError(f"{where}._target_: got {target!r}; give the dotted path of a function")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"{where}._target_: cannot import {module_name} ({error}); correct the path"
+        ) from error
+    function = vars(module).get(attribute)
+    if callable(function):
+        return function  # type: ignore[no-any-return]
+    raise ValueError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
+
+
+def _settings_of(function: Callable[..., float], where: str) -> dict[str, Any]:
+    """Annotation of every keyword-only parameter, by name; refuses what is not a reward function."""
+    parameters = inspect.signature(function).parameters.values()
+    leading = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if len(leading) != 2 or len(leading) + len(keywords) != len(parameters):
+        raise ValueError(
+            f"{where}._target_: got {function.__name__}{inspect.signature(function)}; "
+            "a reward takes (completion, example, *, settings)"
+        )
+    hints = get_type_hints(function, include_extras=True)
+    return {p.name: hints.get(p.name, Any) for p in keywords}
+
+
+def _check(where: str, value: object, annotation: Any) -> None:
+    if not _matches(value, annotation):
+        raise ValueError(f"{where}: got {value!r}; give {_describe(annotation)}")
+
+
+def _matches(value: object, annotation: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        base, *marks = arguments
+        return _matches(value, base) and all(_obeys(value, mark) for mark in marks)
+    if origin is Literal:
+        return any(value == allowed and type(value) is type(allowed) for allowed in arguments)
+    if origin in (Union, types.UnionType):
+        return any(_matches(value, option) for option in arguments)
+    if origin in (list, Sequence):
+        return isinstance(value, list | tuple) and all(_matches(item, arguments[0]) for item in value)
+    if annotation is float:
+        return _is_number(value)
+    if annotation in (int, str, bool, types.NoneType):
+        return type(value) is annotation
+    return True
+
+
+def _obeys(value: object, mark: object) -> bool:
+    if not isinstance(mark, Above) or not isinstance(value, int | float):
+        return True
+    return value > mark.bound
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _describe(annotation: Any) -> str:
+    """What a value of this type looks like, for a user."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        bounds = [f" > {mark.bound:g}" for mark in arguments[1:] if isinstance(mark, Above)]
+        return _describe(arguments[0]) + "".join(bounds)
+    if origin is Literal:
+        return "one of " + ", ".join(str(allowed) for allowed in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(option) for option in arguments)
+    if origin in (list, Sequence):
+        return f"a list of {_describe(arguments[0])}"
+    names = {
+        float: "a number",
+        int: "an integer",
+        str: "a text",
+        bool: "true or false",
+        types.NoneType: "null",
+    }
+    return names.get(annotation, "a value")

@@ -1,0 +1,42 @@
+"""Rewards for the form of a completion: reasoning first, then the answer."""
+
+from __future__ import annotations
+
+from qhk.types import Completion, Example
+
+_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
+_ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
+_TAGS = (_THINK_OPEN, _THINK_CLOSE, _ANSWER_OPEN, _ANSWER_CLOSE)
+
+
+def think_answer_format(completion: Completion, example: Example) -> float:
+    """1 for one think block that says something, then one answer block with a readable score, else 0.
+
+    White space may stand around and between the blocks, and nothing else; every tag occurs exactly once; a
+    completion cut at the length limit lacks its end and earns 0. Readable is what the parser read, in range or
+    not. Ours: unlike the release's form it cannot be satisfied with a second answer inside the reasoning.
+    """
+    text = completion.text.strip()
+    if not completion.answer.parsed or any(text.count(tag) != 1 for tag in _TAGS):
+        return 0.0
+    if not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+        return 0.0
+    reasoning, _, rest = text[len(_THINK_OPEN) :].partition(_THINK_CLOSE)
+    return float(bool(reasoning.strip()) and rest.lstrip().startswith(_ANSWER_OPEN))
+
+
+def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
+    """1 for a think block of at least one character, then an answer block of digits and points, else 0.
+
+    White space may stand around and between the blocks and around the digits. Anything goes inside the think
+    block, further tags included, and the digits need not form a number. The release gives 0.8: that is the
+    term's weight. Source: release of Q-Hawkeye.
+    """
+    text = completion.text.strip()
+    opened = text.rfind(_ANSWER_OPEN)
+    if opened < 0 or not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+        return 0.0
+    content = text[opened + len(_ANSWER_OPEN) : -len(_ANSWER_CLOSE)].strip()
+    before = text[:opened].rstrip()
+    has_reasoning = before.endswith(_THINK_CLOSE) and len(before) > len(_THINK_OPEN) + len(_THINK_CLOSE)
+    return float(has_reasoning and bool(content) and not content.strip("0123456789."))

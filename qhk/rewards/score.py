@@ -1,0 +1,62 @@
+"""Rewards for the score: how near the answer is to the human opinion."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from qhk.rewards.term import Positive
+from qhk.types import Completion, Example
+
+OutOfRange = Literal["clip", "refuse", "keep"]
+"""What a score outside [low, high] counts as: the nearest bound, no answer, or itself."""
+
+
+def exponential_error(
+    completion: Completion,
+    example: Example,
+    *,
+    tau: Positive,
+    low: float,
+    high: float,
+    out_of_range: OutOfRange,
+) -> float:
+    """``exp(-|s - y| / tau)`` in [0, 1] for the score s and the opinion y; 0 where nothing was read.
+
+    ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of Q-Hawkeye,
+    tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with ``keep`` it is
+    compared as it is. Falls as the error grows.
+    """
+    score = _score(completion, low, high, out_of_range)
+    if score is None:
+        return 0.0
+    opinion = min(max(example.mos, low), high) if out_of_range == "clip" else example.mos
+    return math.exp(-abs(score - opinion) / tau)
+
+
+def threshold_error(
+    completion: Completion,
+    example: Example,
+    *,
+    threshold: Positive,
+    low: float,
+    high: float,
+    out_of_range: OutOfRange,
+) -> float:
+    """1 where ``|s - y| < threshold`` (strictly) for the score s and the opinion y, else 0; 0 where nothing was read.
+
+    Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679), threshold 0.35,
+    whose release keeps scores as they are.
+    """
+    score = _score(completion, low, high, out_of_range)
+    if score is None:
+        return 0.0
+    opinion = min(max(example.mos, low), high) if out_of_range == "clip" else example.mos
+    return float(abs(score - opinion) < threshold)
+
+
+def _score(completion: Completion, low: float, high: float, out_of_range: OutOfRange) -> float | None:
+    score = completion.answer.score
+    if score is None or out_of_range == "keep" or low <= score <= high:
+        return score
+    return None if out_of_range == "refuse" else min(max(score, low), high)

@@ -1,0 +1,88 @@
+"""What is read off the language head: log-probabilities, exact entropies, exact KL between two branches.
+
+Only positions that predict a completion token reach the head, in chunks whose logits are recomputed in
+the backward pass, so logits of the whole vocabulary exist for one chunk at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from qhk.objective.entropy import categorical_entropy
+from qhk.objective.perception import categorical_kl
+
+Head = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadReadout:
+    """``logprobs`` (N,) of the completion tokens and, where asked for, ``entropy`` (N,) in nats."""
+
+    logprobs: Tensor
+    entropy: Tensor | None
+
+
+def _logits(head: Head, hidden: Tensor, temperature: float) -> Tensor:
+    """(N, V) logits of the distribution that is sampled from, in float32 or wider."""
+    logits = head(hidden)
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return logits / temperature
+
+
+def _pick(logits: Tensor, targets: Tensor) -> Tensor:
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(1)
+
+
+def _in_chunks(
+    function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], chunk: int
+) -> tuple[Tensor, ...]:
+    """``function`` over chunks of the inputs' first dimension, recomputed in backward where there are several."""
+    rows = inputs[0].shape[0]
+    if rows <= chunk:
+        return function(*inputs)
+    pieces = []
+    for start in range(0, rows, chunk):
+        part = tuple(tensor[start : start + chunk] for tensor in inputs)
+        recompute = torch.is_grad_enabled()
+        pieces.append(checkpoint(function, *part, use_reentrant=False) if recompute else function(*part))
+    return tuple(torch.cat(columns) for columns in zip(*pieces, strict=True))
+
+
+def read_head(
+    head: Head, hidden: Tensor, targets: Tensor, *, temperature: float, with_entropy: bool, chunk: int
+) -> HeadReadout:
+    """Log-probabilities of ``targets`` (N,) under ``hidden`` (N, H), at the sampling temperature."""
+
+    def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        logits = _logits(head, hidden, temperature)
+        logprobs = _pick(logits, targets)
+        return (logprobs, categorical_entropy(logits)) if with_entropy else (logprobs,)
+
+    outputs = _in_chunks(one, (hidden, targets), chunk)
+    return HeadReadout(logprobs=outputs[0], entropy=outputs[1] if with_entropy else None)
+
+
+def read_head_pair(
+    head: Head, original: Tensor, degraded: Tensor, targets: Tensor, *, temperature: float, chunk: int
+) -> tuple[HeadReadout, HeadReadout, Tensor]:
+    """Readouts of both branches and KL(original || degraded) (N,), summed over the vocabulary."""
+
+    def one(original: Tensor, degraded: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
+        first, second = _logits(head, original, temperature), _logits(head, degraded, temperature)
+        return (
+            _pick(first, targets),
+            categorical_entropy(first),
+            _pick(second, targets),
+            categorical_entropy(second),
+            categorical_kl(first, second),
+        )
+
+    outputs = _in_chunks(one, (original, degraded, targets), chunk)
+    first = HeadReadout(logprobs=outputs[0], entropy=outputs[1])
+    return first, HeadReadout(logprobs=outputs[2], entropy=outputs[3]), outputs[4]

@@ -1,0 +1,88 @@
+"""Policies on disk and in memory: load a checkpoint or a published model, save in the Hugging Face layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
+from qhk.policy.prompt import PromptEncoder
+from qhk.policy.tokenizer import end_token_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A model with the tokenizer and image processor that belong to it."""
+
+    model: Any
+    tokenizer: Any
+    image_processor: Any
+
+    @property
+    def encoder(self) -> PromptEncoder:
+        return PromptEncoder(tokenizer=self.tokenizer, image_processor=self.image_processor)
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        return end_token_ids(self.tokenizer)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def prepare_model(model: Any) -> Any:
+    """The model with group attention in its language part and its generation defaults written out plainly.
+
+    Sampling never reads the generation config; it is made neutral so that a saved checkpoint does not
+    carry another model's near-greedy values to whoever decodes it next.
+    """
+    register_group_attention()
+    model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": "sdpa"})
+    text = model.config.text_config
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=0,
+        repetition_penalty=1.0,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+    )
+    return model
+
+
+def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str) -> Policy:
+    """The policy saved in folder ``path`` (or published under that hub id).
+
+    The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
+    the checkpoint's own preprocessor file would win over one given later.
+
+    Raises ValueError when the folder is not a Qwen2.5-VL checkpoint.
+    """
+    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+        raise ValueError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
+    try:
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype))
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        image_processor = Qwen2VLImageProcessorPil.from_pretrained(
+            path, min_pixels=min_pixels, max_pixels=max_pixels
+        )
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id") from error
+    return Policy(
+        model=prepare_model(model.to(device)).eval(), tokenizer=tokenizer, image_processor=image_processor
+    )
+
+
+def save_policy(policy: Policy, folder: Path) -> None:
+    """Writes model, tokenizer and image processor so that plain transformers loads them by stock class names."""
+    policy.model.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    policy.image_processor.save_pretrained(folder)

@@ -1,0 +1,103 @@
+"""A prompt ready for the model: ids, pixels, grid and positions, computed once per prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+IMAGE_TOKEN = "<|image_pad|>"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedPrompt:
+    """One prompt of P tokens with its images.
+
+    ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
+    temporal, height and width rotary positions, ``next_position`` the position of the first completion
+    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3).
+    """
+
+    input_ids: Tensor
+    is_image: Tensor
+    position_ids: Tensor
+    next_position: int
+    pixel_values: Tensor
+    image_grid_thw: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.input_ids.shape[0])
+
+    def with_pixels(self, other: EncodedPrompt) -> EncodedPrompt:
+        """This prompt showing the other prompt's pictures; the patch grids must agree."""
+        if not torch.equal(self.image_grid_thw, other.image_grid_thw):
+            raise ValueError(
+                f"degraded twin: patch grid {other.image_grid_thw.tolist()} differs from the original's "
+                f"{self.image_grid_thw.tolist()}; a twin must have the size of its original"
+            )
+        return replace(self, pixel_values=other.pixel_values)
+
+
+def rotary_positions(is_image: Tensor, image_grid_thw: Tensor, *, merge_size: int) -> tuple[Tensor, int]:
+    """(3, P) positions and the position that follows.
+
+    Text advances all three axes together. An image of t x h x w patches becomes
+    t x (h / merge) x (w / merge) tokens whose axes count from the position after the preceding text;
+    the text behind it resumes after the largest of them (Qwen2-VL, M-RoPE).
+    """
+    columns: list[Tensor] = []
+    start, cursor = 0, 0
+    flags = is_image.tolist()
+    for t, h, w in image_grid_thw.tolist():
+        image_start = flags.index(True, cursor)
+        text = torch.arange(image_start - cursor) + start
+        columns.append(text.expand(3, -1))
+        start += image_start - cursor
+        rows, cols = h // merge_size, w // merge_size
+        grid = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(rows), torch.arange(cols), indexing="ij"))
+        columns.append(grid.flatten(1) + start)
+        cursor = image_start + t * rows * cols
+        assert all(flags[image_start:cursor]), "image tokens do not match the patch grid"
+        start += max(t, rows, cols)
+    columns.append((torch.arange(len(flags) - cursor) + start).expand(3, -1))
+    return torch.cat(columns, dim=1), start + len(flags) - cursor
+
+
+class PromptEncoder:
+    """Turns chat messages and pictures into an :class:`EncodedPrompt` with one tokenizer and image processor."""
+
+    def __init__(self, *, tokenizer: Any, image_processor: Any) -> None:
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+
+    def encode(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> EncodedPrompt:
+        """The prompt up to and including the opening of the assistant's turn.
+
+        Raises ValueError when the messages hold another number of image places than pictures are given.
+        """
+        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        places = text.count(IMAGE_TOKEN)
+        if places != len(images):
+            raise ValueError(f"prompt: {places} image places but {len(images)} pictures; give one picture per place")
+        features = self.image_processor(images=list(images), return_tensors="pt")
+        grid, merge = features["image_grid_thw"], int(self.image_processor.merge_size)
+        parts = text.split(IMAGE_TOKEN)
+        for place, (t, h, w) in enumerate(grid.tolist()):
+            parts[place] += IMAGE_TOKEN * (t * h * w // merge**2)
+        input_ids = torch.tensor(self.tokenizer("".join(parts), add_special_tokens=False)["input_ids"])
+        is_image = input_ids == self.image_token_id
+        position_ids, next_position = rotary_positions(is_image, grid, merge_size=merge)
+        return EncodedPrompt(
+            input_ids=input_ids,
+            is_image=is_image,
+            position_ids=position_ids,
+            next_position=next_position,
+            pixel_values=features["pixel_values"],
+            image_grid_thw=grid,
+        )

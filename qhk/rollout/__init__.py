@@ -1,0 +1,1 @@
+"""Rollout: sampling groups of completions from a prompt that is encoded once."""

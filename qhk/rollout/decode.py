@@ -1,0 +1,200 @@
+"""Sampling: each prompt is encoded once, then many groups decode together.
+
+Every random number is drawn before decoding from the prompt's own stream, so a completion does not
+depend on which other prompts happen to share its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qhk.policy.packed import encode_prompts, run_text_model
+from qhk.policy.prompt import EncodedPrompt
+
+COMPACT_BELOW = 0.75
+"""Rows are regrouped once finished ones leave less than this share of them in use."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledGroup:
+    """G completions of one prompt.
+
+    ``completion_ids`` are 1-d tensors that include the end token where one was sampled; ``logprobs``
+    are their log-probabilities under the sampling distribution; ``truncated`` is true where the length
+    limit came first.
+    """
+
+    completion_ids: list[Tensor]
+    logprobs: list[Tensor]
+    truncated: list[bool]
+
+
+class GroupCache:
+    """Keys and values while groups decode: the prompts' kept once per group, the completions' per row.
+
+    Rows form a rectangle of ``groups`` x ``size``; :meth:`regroup` shrinks it as rows finish.
+    """
+
+    def __init__(self, *, num_layers: int, prompt_lengths: Tensor, max_new_tokens: int) -> None:
+        self.prompt: list[tuple[Tensor, Tensor]] = []
+        self.own: list[tuple[Tensor, Tensor]] = []
+        self.num_layers, self.max_new_tokens = num_layers, max_new_tokens
+        self.prompt_lengths = prompt_lengths
+        self.size, self.length = 1, 0
+
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        assert layer == len(self.prompt)
+        self.prompt.append((key, value))
+
+    def start(self, group_size: int) -> None:
+        """Makes room for ``group_size`` completions of every prompt."""
+        self.size = group_size
+        for key, _ in self.prompt:
+            shape = (key.shape[0] * group_size, key.shape[1], self.max_new_tokens, key.shape[3])
+            self.own.append((key.new_empty(shape), key.new_empty(shape)))
+
+    def regroup(self, groups: Tensor, rows: Tensor) -> None:
+        """Keeps the given groups (B',) and, of the old rows, those in ``rows`` (B', G')."""
+        self.prompt = [(key[groups], value[groups]) for key, value in self.prompt]
+        self.own = [(key[rows.flatten()], value[rows.flatten()]) for key, value in self.own]
+        self.prompt_lengths = self.prompt_lengths[groups]
+        self.size = rows.shape[1]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
+        """(rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
+        prompt_key, prompt_value = self.prompt[layer]
+        own_key, own_value = self.own[layer]
+        now = self.length
+        own_key[:, :, now], own_value[:, :, now] = key[:, :, 0], value[:, :, 0]
+        groups, kv_heads, prompt_width, size = prompt_key.shape
+        rows, heads = query.shape[0], query.shape[1]
+        share = heads // kv_heads
+        per_row = query.reshape(rows, kv_heads, share, size) * scaling
+        per_group = per_row.view(groups, self.size, kv_heads, share, size).transpose(1, 2).flatten(2, 3)
+        prompt_scores = per_group @ prompt_key.transpose(2, 3)
+        if int(self.prompt_lengths.min()) < prompt_width:
+            padding = torch.arange(prompt_width, device=query.device) >= self.prompt_lengths[:, None]
+            prompt_scores = prompt_scores.masked_fill(padding[:, None, None], float("-inf"))
+        prompt_scores = prompt_scores.view(groups, kv_heads, self.size, share, prompt_width)
+        own_scores = per_row @ own_key[:, :, : now + 1].transpose(2, 3)
+        own_scores = own_scores.view(groups, self.size, kv_heads, share, now + 1).transpose(1, 2)
+        scores = torch.cat([prompt_scores, own_scores], dim=-1)
+        wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+        weights = wide.softmax(-1).to(value.dtype)
+        from_prompt = weights[..., :prompt_width].flatten(2, 3) @ prompt_value
+        from_prompt = from_prompt.view(groups, kv_heads, self.size, share, size).transpose(1, 2)
+        own_weights = weights[..., prompt_width:].transpose(1, 2).reshape(rows, kv_heads, share, now + 1)
+        from_own = own_weights @ own_value[:, :, : now + 1]
+        return (from_prompt.reshape(rows, heads, 1, size)) + from_own.reshape(rows, heads, 1, size)
+
+
+def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
+    """(rows,) tokens and their log-probabilities under softmax(logits / temperature).
+
+    Inverse-CDF sampling in float64 from one uniform number per row; temperature 0 takes the most likely
+    token (log-probability at temperature 1). Nothing else shapes the distribution: no top-k, no top-p,
+    no penalty, and nothing is read from a checkpoint's generation config.
+    """
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    if temperature == 0:
+        tokens = logits.argmax(-1)
+        return tokens, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
+    logprobs = (logits / temperature).log_softmax(-1)
+    cumulative = logprobs.double().exp().cumsum(-1)
+    wanted = uniforms[:, None] * cumulative[:, -1:]
+    tokens = torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+class _Rows:
+    """Which of the original B x G completions each decoding row is, and whether it still grows."""
+
+    def __init__(self, groups: int, size: int, device: torch.device) -> None:
+        self.ids = torch.arange(groups * size, device=device).view(groups, size)
+        self.live = torch.ones(groups, size, dtype=torch.bool, device=device)
+
+    def smaller(self) -> tuple[Tensor, Tensor] | None:
+        """Groups and rows to keep once enough have finished, else None."""
+        counts = self.live.sum(1)
+        groups = counts.nonzero()[:, 0]
+        size = int(counts.max())
+        if len(groups) * size > COMPACT_BELOW * self.ids.numel():
+            return None
+        # Living rows first; a group with fewer of them keeps finished ones as filling.
+        order = self.live[groups].int().argsort(dim=1, descending=True, stable=True)[:, :size]
+        rows = groups[:, None] * self.ids.shape[1] + order
+        self.ids, self.live = self.ids[groups].gather(1, order), self.live[groups].gather(1, order)
+        return groups, rows
+
+
+@torch.no_grad()
+def sample_groups(
+    model: Any,
+    prompts: Sequence[EncodedPrompt],
+    uniforms: np.ndarray,
+    *,
+    temperature: float,
+    end_tokens: Sequence[int],
+) -> list[SampledGroup]:
+    """One group of G completions per prompt, from ``uniforms`` (B, G, max new tokens) in [0, 1)."""
+    device = model.device
+    count, group_size, max_new_tokens = uniforms.shape
+    lengths = torch.tensor([prompt.num_tokens for prompt in prompts], device=device)
+    layers = len(model.model.language_model.layers)
+    cache = GroupCache(num_layers=layers, prompt_lengths=lengths, max_new_tokens=max_new_tokens)
+    hidden = encode_prompts(model, prompts, prompt_cache=cache, features=None)
+    cache.start(group_size)
+    logits = model.lm_head(hidden).repeat_interleave(group_size, dim=0)
+    numbers = torch.from_numpy(np.ascontiguousarray(uniforms)).to(device).view(count * group_size, max_new_tokens)
+    next_positions = torch.tensor([prompt.next_position for prompt in prompts], device=device)
+    ends = torch.tensor(list(end_tokens), device=device)
+    tokens = torch.zeros(count * group_size, max_new_tokens, dtype=torch.long, device=device)
+    logprobs = torch.zeros(count * group_size, max_new_tokens, dtype=torch.float64, device=device)
+    ended = torch.full((count * group_size,), max_new_tokens, device=device)
+    rows = _Rows(count, group_size, device)
+    for step in range(max_new_tokens):
+        ids = rows.ids.flatten()
+        drawn, drawn_logprobs = draw(logits, numbers[ids, step], temperature=temperature)
+        live = rows.live.flatten()
+        tokens[ids[live], step] = drawn[live]
+        logprobs[ids[live], step] = drawn_logprobs[live].double()
+        finished = live & torch.isin(drawn, ends)
+        ended[ids[finished]] = step
+        rows.live &= ~finished.view_as(rows.live)
+        if step + 1 == max_new_tokens or not bool(rows.live.any()):
+            break
+        kept = rows.smaller()
+        if kept is not None:
+            groups, kept_rows = kept
+            cache.regroup(groups, kept_rows)
+            next_positions, drawn = next_positions[groups], drawn[kept_rows.flatten()]
+        positions = (next_positions[:, None] + step).expand(-1, cache.size).reshape(1, -1, 1).expand(3, -1, -1)
+        embeddings = model.get_input_embeddings()(drawn)[:, None]
+        hidden = run_text_model(model, embeddings, positions, decoding=cache)
+        cache.length += 1
+        logits = model.lm_head(hidden[:, 0])
+    return _collect(tokens, logprobs, ended, count, group_size)
+
+
+def _collect(tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int) -> list[SampledGroup]:
+    limit = tokens.shape[1]
+    lengths = (ended + 1).clamp(max=limit).tolist()
+    truncated = (ended == limit).tolist()
+    tokens, logprobs = tokens.cpu(), logprobs.cpu()
+    groups = []
+    for first in range(0, count * group_size, group_size):
+        own = range(first, first + group_size)
+        groups.append(
+            SampledGroup(
+                completion_ids=[tokens[row, : lengths[row]].clone() for row in own],
+                logprobs=[logprobs[row, : lengths[row]].clone() for row in own],
+                truncated=[truncated[row] for row in own],
+            )
+        )
+    return groups

@@ -1,0 +1,97 @@
+"""The forward passes of one micro-batch: policy, degraded branch, reference; only those that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qhk.objective.total import Branch, Needs
+from qhk.policy.head import HeadReadout, read_head, read_head_pair
+from qhk.policy.packed import PackedTokens, pack_tokens, packed_hidden
+from qhk.rollout.group import Group
+
+HEAD_CHUNK = 2048
+"""Positions whose full-vocabulary logits exist at one time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branches:
+    """All branches of a micro-batch in padded form (R, T); see ``total_loss`` for what each is."""
+
+    mask: Tensor
+    original: Branch
+    degraded: Branch | None
+    exact_kl: Tensor | None
+    reference_logprobs: Tensor | None
+
+
+def _branch(tokens: PackedTokens, readout: HeadReadout) -> Branch:
+    entropy = None if readout.entropy is None else tokens.pad(readout.entropy)
+    return Branch(logprobs=tokens.pad(readout.logprobs), entropy=entropy)
+
+
+def _twin_hidden(model: Any, groups: Sequence[Group], completions: list[list[Tensor]], *, gradient: bool) -> Tensor:
+    twins = [group.twin for group in groups if group.twin is not None]
+    assert len(twins) == len(groups), "a branch that needs twins is not reached without them"
+    with nullcontext() if gradient else torch.no_grad():
+        return packed_hidden(model, twins, completions, features=None)
+
+
+def run_branches(
+    model: Any, reference: Any | None, groups: Sequence[Group], *, needs: Needs, temperature: float, measure: bool
+) -> Branches:
+    """What the loss needs of these groups, and with ``measure`` what the log wants besides.
+
+    ``measure`` adds the entropies and the perception KL without gradient where no term asks for them.
+    Gradient flows through the original branch, and through the degraded one where ``needs`` says so.
+    """
+    completions = [group.completion_ids for group in groups]
+    tokens = pack_tokens(completions, device=model.device)
+    original = packed_hidden(model, [group.prompt for group in groups], completions, features=None)
+    options = {"temperature": temperature, "chunk": HEAD_CHUNK}
+    wants_degraded = needs.degraded or (measure and all(group.twin is not None for group in groups))
+    degraded, exact_kl = None, None
+    with_entropy = needs.original_entropy or measure
+    if not wants_degraded:
+        first = read_head(model.lm_head, original, tokens.targets, with_entropy=with_entropy, **options)
+    else:
+        hidden = _twin_hidden(model, groups, completions, gradient=needs.degraded_gradient)
+        if needs.exact_kl or measure:
+            first, second, divergence = read_head_pair(model.lm_head, original, hidden, tokens.targets, **options)
+            exact_kl = tokens.pad(divergence)
+        else:
+            first = read_head(model.lm_head, original, tokens.targets, with_entropy=with_entropy, **options)
+            with nullcontext() if needs.degraded_gradient else torch.no_grad():
+                second = read_head(
+                    model.lm_head, hidden, tokens.targets, with_entropy=needs.degraded_entropy, **options
+                )
+        degraded = _branch(tokens, second)
+    reference_logprobs = None
+    if needs.reference:
+        assert reference is not None
+        reference_logprobs = tokens.pad(reference_readout(reference, groups, tokens, temperature=temperature))
+    return Branches(
+        mask=tokens.mask(),
+        original=_branch(tokens, first),
+        degraded=degraded,
+        exact_kl=exact_kl,
+        reference_logprobs=reference_logprobs,
+    )
+
+
+@torch.no_grad()
+def reference_readout(
+    model: Any, groups: Sequence[Group], tokens: PackedTokens, *, temperature: float
+) -> Tensor:
+    """(N,) log-probabilities of the groups' completion tokens, without gradient."""
+    completions = [group.completion_ids for group in groups]
+    hidden = packed_hidden(model, [group.prompt for group in groups], completions, features=None)
+    readout = read_head(
+        model.lm_head, hidden, tokens.targets, temperature=temperature, with_entropy=False, chunk=HEAD_CHUNK
+    )
+    return readout.logprobs

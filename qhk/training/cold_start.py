@@ -1,0 +1,117 @@
+"""The supervised cold start: a short, imperfectly labelled lesson for a model that cannot answer yet."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qhk.data.prompts import target_text
+from qhk.data.seeds import stream_generator
+from qhk.objective.schedule import schedule_factor
+from qhk.policy.head import read_head
+from qhk.policy.load import Policy
+from qhk.policy.packed import pack_tokens, packed_hidden
+from qhk.policy.prompt import EncodedPrompt
+from qhk.policy.tokenizer import TURN_END
+from qhk.settings import ColdStartSettings
+from qhk.training.branches import HEAD_CHUNK
+from qhk.training.inputs import ExampleReader
+from qhk.training.optimizer import apply_gradients
+from qhk.types import MOS_HIGH, MOS_LOW, Example
+
+Validate = Callable[[int], float]
+Report = Callable[[int, float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One supervised example: a prompt and the answer to be learnt, end token included."""
+
+    prompt: EncodedPrompt
+    answer_ids: Tensor
+
+
+def supervised_loss(policy: Policy, lessons: Sequence[Lesson]) -> Tensor:
+    """Mean negative log-likelihood, in nats per answer token, of the lessons' answers."""
+    answers = [[lesson.answer_ids] for lesson in lessons]
+    tokens = pack_tokens(answers, device=policy.model.device)
+    hidden = packed_hidden(policy.model, [lesson.prompt for lesson in lessons], answers, features=None)
+    readout = read_head(
+        policy.model.lm_head, hidden, tokens.targets, temperature=1.0, with_entropy=False, chunk=HEAD_CHUNK
+    )
+    return -readout.logprobs.mean()
+
+
+def answer_ids(policy: Policy, text: str) -> Tensor:
+    """(T,) ids of an answer as the policy should write it, with the end of the turn."""
+    return torch.tensor(policy.tokenizer(text + TURN_END, add_special_tokens=False)["input_ids"])
+
+
+def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> float:
+    """The label taught for an example: its mos plus N(0, noise), within [1, 5]; fixed per example."""
+    drawn = float(stream_generator(seed, "cold_start_label", example_id).normal(0.0, noise)) if noise else 0.0
+    return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
+
+
+def choose_lessons(
+    examples: Sequence[Example], reader: ExampleReader, policy: Policy, settings: ColdStartSettings, *, seed: int
+) -> list[Lesson]:
+    """``num_examples`` lessons drawn from the training examples, each with its noisy label."""
+    order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]
+    lessons = []
+    for index in order:
+        example = examples[int(index)]
+        label = noisy_label(example.mos, noise=settings.label_noise, seed=seed, example_id=example.id)
+        text = target_text(example, mos=label, decimals=reader.answer_decimals, reasoning=settings.reasoning)
+        lessons.append(Lesson(prompt=reader.prompt(example), answer_ids=answer_ids(policy, text)))
+    return lessons
+
+
+def run_cold_start(
+    policy: Policy,
+    lessons: Sequence[Lesson],
+    settings: ColdStartSettings,
+    *,
+    seed: int,
+    validate: Validate,
+    report: Report,
+) -> int:
+    """The step whose weights were kept: the best on the validation part, before any reinforcement.
+
+    ``validate(step)`` returns the figure to be maximised (NaN never wins); it is asked every
+    ``validate_every`` steps and at the end. ``report(step, loss)`` hears of every step.
+    """
+    optimizer = torch.optim.AdamW(
+        policy.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    best_value, best_step, best_weights = -math.inf, 0, None
+    for step in range(settings.steps):
+        generator = stream_generator(seed, "cold_start_batch", step)
+        chosen = generator.choice(len(lessons), size=min(settings.batch_size, len(lessons)), replace=False)
+        loss = supervised_loss(policy, [lessons[int(index)] for index in chosen])
+        if not math.isfinite(float(loss)):
+            raise FloatingPointError(f"cold start: loss is {float(loss)} at step {step + 1}")
+        loss.backward()  # type: ignore[no-untyped-call]
+        rate = settings.learning_rate * schedule_factor(
+            step,
+            form="cosine",
+            warmup_steps=settings.warmup_steps,
+            until_steps=settings.steps,
+            final=settings.final_factor,
+        )
+        apply_gradients(policy.model, optimizer, learning_rate=rate, max_grad_norm=settings.max_grad_norm)
+        report(step + 1, float(loss))
+        done = step + 1
+        if done % settings.validate_every == 0 or done == settings.steps:
+            value = validate(done)
+            if value > best_value or best_weights is None:
+                best_value, best_step = value if not math.isnan(value) else -math.inf, done
+                best_weights = copy.deepcopy(policy.model.state_dict())
+    assert best_weights is not None
+    policy.model.load_state_dict(best_weights)
+    return best_step

@@ -1,0 +1,78 @@
+"""The processes of one run: what each of them owns, and how their numbers come together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+Item = TypeVar("Item")
+
+
+class Processes:
+    """One process of ``count``; the number of processes changes speed, never the experiment.
+
+    Every prompt of a step has a global index; process ``rank`` owns a contiguous part of them. Losses are
+    divided by global counts before they meet, so gradients are *summed* over processes.
+    """
+
+    def __init__(self, form: str) -> None:
+        self._state = PartialState(cpu=not torch.cuda.is_available()) if form == "ddp" else None
+        self.rank = self._state.process_index if self._state else 0
+        self.count = self._state.num_processes if self._state else 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
+        return self.rank == 0
+
+    @property
+    def device(self) -> str:
+        """The device this process computes on."""
+        if self._state is not None:
+            return str(self._state.device)
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def own_part(self, total: int) -> slice:
+        """The global prompt indices this process works on; ``total`` divides evenly, settings see to it."""
+        assert total % self.count == 0
+        share = total // self.count
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """All processes' rows, in global prompt order."""
+        if self.count == 1:
+            return rows
+        parts: list[Tensor] = gather_object([rows.cpu()])
+        return torch.cat(parts)
+
+    def gather_items(self, items: Sequence[Item]) -> list[Item]:
+        """All processes' items, in process order."""
+        if self.count == 1:
+            return list(items)
+        gathered: list[Item] = gather_object(list(items))
+        return gathered
+
+    def total(self, value: int) -> int:
+        """The sum of ``value`` over all processes."""
+        return value if self.count == 1 else sum(gather_object([value]))
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Adds up gradients over processes, in place; a parameter without one counts as zero."""
+        if self.count == 1:
+            return
+        for parameter in parameters:
+            if not parameter.requires_grad:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            torch.distributed.all_reduce(parameter.grad)
+
+    def wait(self) -> None:
+        """Returns once every process has come here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()

@@ -1,0 +1,82 @@
+"""A small random policy of the real class, for tests that need a model but no skill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from qhk.policy.load import Policy, prepare_model
+from qhk.policy.prompt import EncodedPrompt
+from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
+from qhk.policy.tokenizer import build_tokenizer
+
+QUESTION = "Rate the image quality from 1 to 5."
+MESSAGES: list[dict[str, Any]] = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
+]
+
+
+def build_policy(
+    *, dtype: torch.dtype = torch.float64, kv_heads: int = 2, depth: int = 2, full_attention: bool = False
+) -> Policy:
+    """Grouped-query attention, windowed and full vision blocks, images of 32 x 32 to 96 x 96 pixels."""
+    tokenizer = build_tokenizer([QUESTION, "You are a helpful assistant.", "blurred noisy"], num_merged_tokens=60)
+    config = tiny_config(
+        tokenizer,
+        patch_size=8,
+        merge_size=2,
+        vision_depth=2,
+        vision_hidden=32,
+        vision_mlp=48,
+        vision_heads=2,
+        depth=depth,
+        hidden=64,
+        mlp=96,
+        heads=4,
+        kv_heads=kv_heads,
+        initializer_range=0.2,
+    )
+    if not full_attention:
+        config.vision_config.fullatt_block_indexes = [1]
+        config.vision_config.window_size = 32
+    model = prepare_model(build_tiny(config, seed=3)).to(dtype).eval()
+    processor = tiny_image_processor(patch_size=8, merge_size=2, min_pixels=256, max_pixels=96 * 96)
+    return Policy(model=model, tokenizer=tokenizer, image_processor=processor)
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    """An image of uniform noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return build_policy()
+
+
+@pytest.fixture
+def encode(policy: Policy) -> Callable[[int, int], EncodedPrompt]:
+    """Encodes the test question about a picture of the given width and height."""
+    return lambda width, height: policy.encoder.encode(MESSAGES, [picture(width, height, seed=width)])
+
+
+@pytest.fixture
+def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removes transformers' two float32 islands, so that float64 comparisons reach float64 rounding."""
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+
+    def norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+    def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Any, Any]:
+        cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
+        return tuple(x * cos + modeling.rotate_half(x) * sin for x in (q, k))  # type: ignore[return-value]
+
+    monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", norm)
+    monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)

@@ -1,0 +1,169 @@
+"""The packed forward equals the repeated one, in outputs and gradients, and does not fall into its traps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from qhk.policy.load import Policy
+from qhk.policy.packed import pack_tokens, packed_hidden
+from qhk.policy.prompt import EncodedPrompt
+
+Encode = Callable[[int, int], EncodedPrompt]
+LENGTHS = ((5, 1, 9), (3, 7, 2))
+
+
+def completions_of(policy: Policy, lengths: Sequence[Sequence[int]], seed: int = 0) -> list[list[Tensor]]:
+    """Random completions; the first of every group holds an image token."""
+    generator = torch.Generator().manual_seed(seed)
+    vocabulary = policy.model.config.text_config.vocab_size
+    groups = [[torch.randint(0, vocabulary, (n,), generator=generator) for n in group] for group in lengths]
+    for group in groups:
+        group[0][0] = policy.encoder.image_token_id
+    return groups
+
+
+def packed_logprobs(policy: Policy, prompts: Sequence[EncodedPrompt], groups: list[list[Tensor]]) -> Tensor:
+    tokens = pack_tokens(groups, device=policy.model.device)
+    logits = policy.model.lm_head(packed_hidden(policy.model, prompts, groups, features=None))
+    return logits.log_softmax(-1).gather(1, tokens.targets[:, None])[:, 0]
+
+
+def repeated_logprobs(policy: Policy, prompts: Sequence[EncodedPrompt], groups: list[list[Tensor]]) -> Tensor:
+    """The oracle: every completion in a row of its own, through the model's own forward."""
+    model, pieces = policy.model, []
+    for prompt, group in zip(prompts, groups, strict=True):
+        for completion in group:
+            # A sampled image token must stay the embedding it was sampled as, which the stock forward
+            # with ids would refuse; so the oracle builds embeddings too, per row.
+            features = model.model.get_image_features(prompt.pixel_values, prompt.image_grid_thw, return_dict=True)
+            ids = torch.cat([prompt.input_ids, completion])
+            embeddings = model.get_input_embeddings()(ids).clone()
+            embeddings[: prompt.num_tokens][prompt.is_image] = torch.cat(list(features.pooler_output))
+            after = (torch.arange(len(completion)) + prompt.next_position).expand(3, -1)
+            positions = torch.cat([prompt.position_ids, after], dim=1)
+            logits = model(inputs_embeds=embeddings[None], position_ids=positions[:, None], use_cache=False).logits[0]
+            logprobs = logits[prompt.num_tokens - 1 : -1].log_softmax(-1)
+            pieces.append(logprobs.gather(1, completion[:, None])[:, 0])
+    return torch.cat(pieces)
+
+
+def stock_logprobs(policy: Policy, prompt: EncodedPrompt, completion: Tensor, *, token_types: bool) -> Tensor:
+    """The stock forward from ids and pixels, positions computed by transformers itself."""
+    ids = torch.cat([prompt.input_ids, completion])
+    types = torch.cat([prompt.is_image.long(), torch.zeros_like(completion)])
+    extra = {"mm_token_type_ids": types[None]} if token_types else {}
+    logits = policy.model(
+        input_ids=ids[None],
+        attention_mask=torch.ones_like(ids)[None],
+        pixel_values=prompt.pixel_values,
+        image_grid_thw=prompt.image_grid_thw,
+        use_cache=False,
+        **extra,
+    ).logits[0]
+    return logits[prompt.num_tokens - 1 : -1].log_softmax(-1).gather(1, completion[:, None])[:, 0]
+
+
+def gradients(policy: Policy, logprobs: Tensor) -> dict[str, Tensor]:
+    weights = torch.linspace(-1.0, 1.0, len(logprobs), dtype=logprobs.dtype)
+    policy.model.zero_grad()
+    (weights * logprobs).sum().backward()
+    return {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
+
+
+def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.parametrize("sizes", [((64, 64), (64, 64)), ((64, 64), (96, 32))], ids=["equal", "unequal"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+def test_packed_equals_repeated_outputs_and_gradients(
+    policy: Policy, encode: Encode, full_precision: None, sizes: Sequence[tuple[int, int]], checkpointing: bool
+) -> None:
+    prompts, groups = [encode(*size) for size in sizes], completions_of(policy, LENGTHS)
+    repeated = repeated_logprobs(policy, prompts, groups)
+    expected = gradients(policy, repeated)
+    if checkpointing:
+        policy.model.gradient_checkpointing_enable()
+        policy.model.train()
+    packed = packed_logprobs(policy, prompts, groups)
+    assert float((packed - repeated).abs().max()) < 1e-12
+    assert largest_difference(gradients(policy, packed), expected) < 1e-11
+    assert max(float(value.abs().max()) for value in expected.values()) > 0.1
+
+
+def test_packed_is_close_without_patching_the_float32_islands(policy: Policy, encode: Encode) -> None:
+    prompts, groups = [encode(64, 64)], completions_of(policy, LENGTHS[:1])
+    packed, repeated = (f(policy, prompts, groups) for f in (packed_logprobs, repeated_logprobs))
+    assert float((packed - repeated).abs().max()) < 1e-6
+
+
+def test_one_completion_and_one_token(policy: Policy, encode: Encode, full_precision: None) -> None:
+    prompts, groups = [encode(64, 64)], completions_of(policy, ((1,),))
+    packed, repeated = (f(policy, prompts, groups) for f in (packed_logprobs, repeated_logprobs))
+    assert packed.shape == (1,) and float((packed - repeated).abs().max()) < 1e-12
+
+
+def test_order_of_groups_does_not_matter(policy: Policy, encode: Encode, full_precision: None) -> None:
+    prompts, groups = [encode(64, 64), encode(96, 32)], completions_of(policy, LENGTHS)
+    forwards = packed_logprobs(policy, prompts, groups)
+    backwards = packed_logprobs(policy, prompts[::-1], groups[::-1])
+    first = sum(LENGTHS[0])
+    assert torch.allclose(forwards, torch.cat([backwards[-first:], backwards[:-first]]), atol=1e-12)
+
+
+def test_image_position_trap(policy: Policy, encode: Encode, full_precision: None) -> None:
+    """Stock forward agrees when told which tokens are image tokens, and silently differs when not."""
+    prompt = encode(96, 64)
+    completion = completions_of(policy, ((6,),))[0][0]
+    completion[0] = 5
+    packed = packed_logprobs(policy, [prompt], [[completion]])
+    right = stock_logprobs(policy, prompt, completion, token_types=True)
+    wrong = stock_logprobs(policy, prompt, completion, token_types=False)
+    assert float((packed - right).abs().max()) < 1e-12
+    assert float((packed - wrong).abs().max()) > 1e-3
+
+
+def test_positions_left_on_the_model_are_not_used(policy: Policy, encode: Encode, full_precision: None) -> None:
+    prompts, groups = [encode(64, 64)], completions_of(policy, LENGTHS[:1])
+    before = packed_logprobs(policy, prompts, groups)
+    stock_logprobs(policy, encode(96, 32), torch.tensor([5, 6]), token_types=True)
+    assert torch.equal(packed_logprobs(policy, prompts, groups), before)
+
+
+def test_padded_batches_are_masked_under_the_group_name(policy: Policy, full_precision: None) -> None:
+    """A registered attention name without its mask function would ignore padding, silently."""
+    ids = torch.tensor([[7, 8, 9, 10, 11]])
+    padded = torch.cat([torch.tensor([[1, 2]]), ids], dim=1)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1, 1]])
+    positions = torch.cat([torch.zeros(2, dtype=torch.long), torch.arange(5)]).expand(3, 1, -1)
+    text = policy.model.model.language_model
+    plain = text(input_ids=ids, position_ids=torch.arange(5).expand(3, 1, -1)).last_hidden_state
+    batch = text(input_ids=padded, attention_mask=mask, position_ids=positions).last_hidden_state
+    unmasked = text(input_ids=padded, position_ids=positions).last_hidden_state
+    assert torch.allclose(batch[:, 2:], plain, atol=1e-12)
+    assert not torch.allclose(unmasked[:, 2:], plain, atol=1e-3)
+
+
+def test_group_attention_matches_stock_attention_for_ordinary_use(policy: Policy) -> None:
+    ids = torch.arange(12)[None]
+    mask = torch.tensor([[0] * 3 + [1] * 9])
+    ours = policy.model(input_ids=ids, attention_mask=mask).logits
+    policy.model.set_attn_implementation("sdpa")
+    assert torch.equal(policy.model(input_ids=ids, attention_mask=mask).logits, ours)
+
+
+def test_padding_places_tokens_where_they_belong(policy: Policy) -> None:
+    groups = completions_of(policy, LENGTHS)
+    tokens = pack_tokens(groups, device=torch.device("cpu"))
+    padded, mask = tokens.pad(tokens.targets), tokens.mask()
+    rows = [completion for group in groups for completion in group]
+    for row, completion in enumerate(rows):
+        assert mask[row].sum() == len(completion)
+        assert torch.equal(padded[row, : len(completion)], completion)
+    assert not padded[~mask].any()
+

@@ -1,0 +1,121 @@
+"""Sampling: recorded log-probabilities are the training forward's, and batching changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from qhk.policy.load import Policy
+from qhk.policy.prompt import EncodedPrompt
+from qhk.rollout.decode import SampledGroup, draw, sample_groups
+from qhk.rollout.group import sample_in_batches
+from tests.conftest import MESSAGES, picture
+from tests.policy.test_packed import packed_logprobs
+
+Encode = Callable[[int, int], EncodedPrompt]
+
+
+def sample(policy: Policy, prompts: list[EncodedPrompt], temperature: float = 1.0, ends: int = 60) -> list[SampledGroup]:
+    """Groups of 5; every id below ``ends`` ends a completion, so that lengths differ and rows finish early."""
+    uniforms = np.stack([np.random.default_rng(prompt.num_tokens).random((5, 12)) for prompt in prompts])
+    return sample_groups(policy.model, prompts, uniforms, temperature=temperature, end_tokens=range(ends))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_recorded_logprobs_are_the_training_forwards(
+    policy: Policy, encode: Encode, full_precision: None, temperature: float
+) -> None:
+    prompts = [encode(64, 64), encode(96, 32), encode(32, 32)]
+    groups = sample(policy, prompts, temperature)
+    assert len({len(ids) for group in groups for ids in group.completion_ids}) > 2, "lengths should differ"
+    recorded = torch.cat([logprobs for group in groups for logprobs in group.logprobs])
+    scored = torch.cat(
+        [
+            torch.cat([scored_at(policy, prompt, ids, temperature) for ids in group.completion_ids])
+            for prompt, group in zip(prompts, groups, strict=True)
+        ]
+    )
+    assert torch.allclose(recorded, scored, atol=1e-11)
+
+
+def scored_at(policy: Policy, prompt: EncodedPrompt, ids: torch.Tensor, temperature: float) -> torch.Tensor:
+    from qhk.policy.packed import packed_hidden
+
+    logits = policy.model.lm_head(packed_hidden(policy.model, [prompt], [[ids]], features=None)) / temperature
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].detach()
+
+
+def test_a_group_does_not_depend_on_its_batch(policy: Policy, encode: Encode, full_precision: None) -> None:
+    prompts = [encode(64, 64), encode(96, 32), encode(32, 32)]
+    together = sample(policy, prompts)
+    for prompt, group in zip(prompts, together, strict=True):
+        alone = sample(policy, [prompt])[0]
+        assert [ids.tolist() for ids in alone.completion_ids] == [ids.tolist() for ids in group.completion_ids]
+        assert alone.truncated == group.truncated
+
+
+def test_decode_batch_changes_no_completion(policy: Policy, encode: Encode, full_precision: None) -> None:
+    prompts = [encode(64, 64), encode(96, 32), encode(32, 32)]
+
+    def run(decode_batch: int) -> list[list[int]]:
+        streams = [np.random.default_rng(index) for index in range(3)]
+        groups = sample_in_batches(
+            policy, prompts, streams, group_size=4, max_new_tokens=6, temperature=1.0, decode_batch=decode_batch
+        )
+        return [ids.tolist() for group in groups for ids in group.completion_ids]
+
+    assert run(4) == run(100)
+
+
+def test_greedy_equals_transformers_generate(policy: Policy, encode: Encode) -> None:
+    prompt = encode(64, 64)
+    uniforms = np.zeros((1, 1, 8))
+    ours = sample_groups(policy.model, [prompt], uniforms, temperature=0.0, end_tokens=[0])[0].completion_ids[0]
+    generated = policy.model.generate(
+        input_ids=prompt.input_ids[None],
+        attention_mask=torch.ones_like(prompt.input_ids)[None],
+        mm_token_type_ids=prompt.is_image.long()[None],
+        pixel_values=prompt.pixel_values,
+        image_grid_thw=prompt.image_grid_thw,
+        max_new_tokens=8,
+        do_sample=False,
+        eos_token_id=0,
+    )[0, prompt.num_tokens :]
+    assert ours.tolist() == generated.tolist()
+
+
+def test_end_token_is_kept_and_the_limit_is_told(policy: Policy, encode: Encode) -> None:
+    group = sample(policy, [encode(64, 64)], ends=100)[0]
+    for ids, truncated in zip(group.completion_ids, group.truncated, strict=True):
+        assert (int(ids[-1]) < 100) != truncated
+        assert not (ids[:-1] < 100).any()
+        assert len(ids) == 12 or not truncated
+
+
+def test_draw_inverts_the_distribution() -> None:
+    logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]], dtype=torch.float64)
+    uniforms = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
+    tokens, logprobs = draw(logits.expand(10_000, -1), uniforms, temperature=0.5)
+    expected = (logits[0] / 0.5).softmax(-1)
+    shares = torch.bincount(tokens, minlength=4) / 10_000
+    assert torch.allclose(shares.double(), expected, atol=2e-4)
+    assert torch.allclose(logprobs.exp(), expected[tokens])
+
+
+def test_the_largest_uniform_number_stays_inside_the_vocabulary() -> None:
+    logits = torch.full((1, 7), -3.0)
+    token, _ = draw(logits, torch.tensor([np.nextafter(1.0, 0.0)]), temperature=1.0)
+    assert 0 <= int(token) < 7
+
+
+def test_checkpoint_generation_config_is_not_read(policy: Policy) -> None:
+    prompt = policy.encoder.encode(MESSAGES, [picture(64, 64)])
+    before = sample(policy, [prompt])[0].completion_ids
+    policy.model.generation_config.temperature = 0.01
+    policy.model.generation_config.top_k = 1
+    after = sample(policy, [prompt])[0].completion_ids
+    assert [ids.tolist() for ids in before] == [ids.tolist() for ids in after]
+    assert packed_logprobs(policy, [prompt], [before]).shape == (sum(map(len, before)),)

@@ -28,7 +28,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON with its newline; a NaN or an infinity left in ``row`` raises ``ValueError``."""
+    """One line of strict JSON with its newline; a NaN or an infinity in ``row`` raises ``ValueError``."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 

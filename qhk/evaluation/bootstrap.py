@@ -113,7 +113,8 @@ def resampled_krcc(prediction: Array, mos: Array, counts: Counts) -> Array:
 
 def resampled_rmse(prediction: Array, mos: Array, counts: Counts) -> Array:
     """Root mean squared error ``(b,)`` of every resample."""
-    return np.sqrt(counts @ (prediction - mos) ** 2 / counts.sum(axis=1))
+    root: Array = np.sqrt(counts @ (prediction - mos) ** 2 / counts.sum(axis=1))
+    return root
 
 
 def resampled_mae(prediction: Array, mos: Array, counts: Counts) -> Array:

@@ -36,7 +36,7 @@ class LogisticPlcc:
 
 
 def as_pair(prediction: Scores, mos: Scores) -> tuple[Array, Array]:
-    """Both sides as float64 arrays ``(n,)``; raises ``ValueError`` on unequal lengths or a non-finite entry."""
+    """Both sides as float64 ``(n,)``; raises ``ValueError`` on unequal lengths or a non-finite entry."""
     x, y = np.asarray(prediction, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"predictions {x.shape} and mos {y.shape} must be two lists of one length")
@@ -90,7 +90,7 @@ def mae(prediction: Scores, mos: Scores) -> float:
 
 
 def logistic(x: Array, parameters: Array) -> Array:
-    """``(b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2`` for ``parameters`` = (b1, b2, b3, b4), without overflow."""
+    """``(b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2`` for ``parameters`` = (b1, b2, b3, b4); no overflow."""
     b1, b2, b3, b4 = parameters
     curve: Array = (b1 - b2) * special.expit((x - b3) / b4) + b2
     return curve
@@ -105,10 +105,12 @@ def fit_logistic(prediction: Array, mos: Array) -> Array | None:
     if len(prediction) < 4:
         return None
     start = np.array([mos.max(), mos.min(), prediction.mean(), prediction.std() / 4])
+
+    def residual(parameters: Array) -> Array:
+        return logistic(prediction, parameters) - mos
+
     with np.errstate(all="ignore"):
-        fit = optimize.least_squares(
-            lambda parameters: logistic(prediction, parameters) - mos, start, method="lm", max_nfev=5000
-        )
+        fit = optimize.least_squares(residual, start, method="lm", max_nfev=5000)
     return fit.x if fit.success and np.isfinite(fit.x).all() else None
 
 

@@ -1,0 +1,79 @@
+"""From the predictions of one benchmark to its row of results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qhk.evaluation import diversity
+from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
+from qhk.evaluation.correlate import POINT_METRICS, Array, logistic_plcc
+from qhk.evaluation.predictions import Prediction
+from qhk.evaluation.results import Measure, ResultRow, Stage
+
+
+def measure_predictions(
+    predictions: Sequence[Prediction],
+    *,
+    benchmark: str,
+    split: str,
+    protocol: str,
+    miniature: bool,
+    step: int,
+    stage: Stage,
+    readout: str,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
+) -> ResultRow:
+    """The row of one benchmark: correlations and errors over the parsed images, with bootstrap intervals.
+
+    Scores are the clipped ones and mos lies on the same scale, so rmse and mae are in its units.
+    Metrics: srcc, plcc (raw), plcc_fitted (after the 4-parameter logistic, see ``logistic_plcc``),
+    krcc, rmse, mae with intervals; score_entropy (nats), distinct_samples and within_image_std
+    without. The interval of plcc_fitted holds the fit of the full set fixed, so it leaves out the
+    fit's own uncertainty (four parameters against hundreds of images); refitting every resample would
+    cost a thousand fits per cell and meet fits that do not converge.
+    """
+    scored = [(item.clipped, item.mos) for item in predictions if item.clipped is not None]
+    x = np.array([score for score, _ in scored], dtype=np.float64)
+    y = np.array([mos for _, mos in scored], dtype=np.float64)
+
+    def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
+        interval = Interval(math.nan, math.nan)
+        if not math.isnan(value):
+            interval = bootstrap_interval(
+                statistic, prediction, y, num_resamples=num_resamples, confidence=confidence, seed=seed
+            )
+        return Measure(value=value, low=interval.low, high=interval.high)
+
+    metrics = {name: measure(point(x, y), RESAMPLED[name], x) for name, point in POINT_METRICS.items()}
+    fit = logistic_plcc(x, y)
+    metrics["plcc_fitted"] = measure(fit.value, resampled_plcc, fit.fitted)
+    samples = [item.samples for item in predictions]
+    parsed = [score for image in samples for score in image if score is not None]
+    for name, value in {
+        "score_entropy": diversity.score_entropy(samples),
+        "distinct_samples": diversity.num_distinct(parsed),
+        "within_image_std": diversity.within_image_spread(samples),
+    }.items():
+        metrics[name] = Measure(value=float(value), low=math.nan, high=math.nan)
+    return ResultRow(
+        benchmark=benchmark,
+        split=split,
+        protocol=protocol,
+        miniature=miniature,
+        step=step,
+        stage=stage,
+        readout=readout,
+        n=len(predictions),
+        n_parsed=len(scored),
+        samples=sum(len(image) for image in samples),
+        samples_failed=sum(item.num_failed for item in predictions),
+        samples_out_of_range=sum(item.out_of_range for item in predictions),
+        distinct=diversity.num_distinct([score for score, _ in scored]),
+        plcc_fallback=fit.fallback,
+        metrics=metrics,
+    )

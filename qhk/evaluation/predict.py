@@ -1,0 +1,70 @@
+"""Runs a sampler over a benchmark's images, batch by batch, onto disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from qhk.evaluation.predictions import (
+    Prediction,
+    append_predictions,
+    make_prediction,
+    resume_predictions,
+)
+from qhk.types import Completion, Example
+
+Sampler = Callable[[Sequence[Example]], Sequence[Sequence[Completion]]]
+"""Completions for each example, in order. Its random streams must follow the example, not the batch:
+a resumed evaluation meets the remaining examples in other batches."""
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all), once before the first batch and after every batch."""
+
+
+def evaluate_set(
+    examples: Sequence[Example],
+    *,
+    sample: Sampler,
+    path: Path,
+    batch_images: int,
+    low: float,
+    high: float,
+    keep_texts: bool,
+    progress: Progress,
+) -> list[Prediction]:
+    """One prediction per example, in the order of ``examples``; a batch is on disk as soon as it is done.
+
+    Images already in ``path`` are not sampled again. Failed samples are kept as None, never replaced;
+    samples outside [low, high] are counted, then clipped (``Prediction.clipped``). Raises
+    ``ValueError`` where ``path`` holds predictions for other images or with another number of samples,
+    or an id occurs twice.
+    """
+    ids = [example.id for example in examples]
+    if len(set(ids)) != len(ids):
+        twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+        raise ValueError(f"image {twice!r} occurs twice in one evaluation set: remove the duplicate")
+    done = resume_predictions(path, examples)
+    left = [example for example in examples if example.id not in done]
+    progress(len(done), len(examples))
+    for start in range(0, len(left), batch_images):
+        batch = left[start : start + batch_images]
+        completions = sample(batch)
+        assert len(completions) == len(batch), "the sampler must answer for every example"
+        new = [
+            make_prediction(example, group, low=low, high=high, keep_texts=keep_texts)
+            for example, group in zip(batch, completions, strict=True)
+        ]
+        _refuse_mixed_samples([*list(done.values())[-1:], *new], path)
+        append_predictions(path, new)
+        done.update((prediction.id, prediction) for prediction in new)
+        progress(len(done), len(examples))
+    return [done[id_] for id_ in ids]
+
+
+def _refuse_mixed_samples(predictions: Sequence[Prediction], path: Path) -> None:
+    numbers = sorted({len(prediction.samples) for prediction in predictions})
+    if len(numbers) > 1:
+        raise ValueError(
+            f"{path} would mix {numbers[0]} and {numbers[1]} samples per image: "
+            "keep num_samples, or remove the file or use fresh=true"
+        )

@@ -1,0 +1,137 @@
+"""Predictions on disk: one JSON line per image, appended as they come, so that an interruption loses nothing.
+
+``predictions/step_000120/<readout>/<benchmark>.jsonl`` holds one row per image: ``id``, ``mos``,
+``score`` (mean of the parsed samples as the model said them), ``clipped`` (mean of the same samples
+after each was clipped to the scale), ``samples`` (null = not parsed), ``out_of_range`` (how many
+samples lay outside the scale) and, where wanted, ``texts``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qhk.files import append_json_lines, drop_torn_line, read_json_lines
+from qhk.types import Completion, Example
+
+SCORE_DECIMALS = 9
+"""Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What the model said of one image, on the common scale.
+
+    ``score`` and ``clipped`` are None where no sample parsed. ``texts`` is None where texts were not kept.
+    """
+
+    id: str
+    mos: float
+    score: float | None
+    clipped: float | None
+    samples: tuple[float | None, ...]
+    out_of_range: int
+    texts: tuple[str, ...] | None
+
+    @property
+    def num_failed(self) -> int:
+        return sum(sample is None for sample in self.samples)
+
+
+def predictions_path(run: Path, *, step: int, readout: str, benchmark: str) -> Path:
+    """Where the predictions of one benchmark, read-out and step live below the run's folder."""
+    return run / "predictions" / f"step_{step:06d}" / readout / f"{benchmark}.jsonl"
+
+
+def make_prediction(
+    example: Example, completions: Sequence[Completion], *, low: float, high: float, keep_texts: bool
+) -> Prediction:
+    """The prediction for ``example`` from its sampled completions.
+
+    Failures stay None and never enter a mean. Every sample is clipped to [low, high] by itself, so one
+    wild answer among eight moves the mean by no more than the scale allows.
+    """
+    samples = tuple(completion.answer.score for completion in completions)
+    parsed = [sample for sample in samples if sample is not None]
+    return Prediction(
+        id=example.id,
+        mos=example.mos,
+        score=_mean(parsed),
+        clipped=_mean([min(max(sample, low), high) for sample in parsed]),
+        samples=samples,
+        out_of_range=sum(not low <= sample <= high for sample in parsed),
+        texts=tuple(completion.text for completion in completions) if keep_texts else None,
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(math.fsum(values) / len(values), SCORE_DECIMALS) if values else None
+
+
+def append_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Append rows to the file and sync it."""
+    append_json_lines(path, [_as_row(prediction) for prediction in predictions])
+
+
+def read_predictions(path: Path) -> list[Prediction]:
+    """The predictions in the file, in the order written; empty where it does not exist.
+
+    A torn last line is left out. Raises ``ValueError`` naming the file on a row that is not a prediction.
+    """
+    return [_from_row(row, path) for row in read_json_lines(path)]
+
+
+def resume_predictions(path: Path, examples: Sequence[Example]) -> dict[str, Prediction]:
+    """Predictions by id that an earlier, interrupted evaluation of the same examples left in ``path``.
+
+    Cuts a torn last line, so that appending may go on. Raises ``ValueError`` where the file holds an
+    image that is not among ``examples``, another mos for one, or one image twice.
+    """
+    drop_torn_line(path)
+    mos = {example.id: example.mos for example in examples}
+    done: dict[str, Prediction] = {}
+    for prediction in read_predictions(path):
+        if prediction.id not in mos:
+            fault = f"holds image {prediction.id!r}, which is not in this evaluation"
+        elif prediction.mos != mos[prediction.id]:
+            fault = f"gives image {prediction.id!r} mos {prediction.mos}, now {mos[prediction.id]}"
+        elif prediction.id in done:
+            fault = f"holds image {prediction.id!r} twice"
+        else:
+            done[prediction.id] = prediction
+            continue
+        raise ValueError(f"{path} {fault}: it belongs to other data; remove the file or use fresh=true")
+    return done
+
+
+def _as_row(prediction: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": prediction.id,
+        "mos": prediction.mos,
+        "score": prediction.score,
+        "clipped": prediction.clipped,
+        "samples": list(prediction.samples),
+        "out_of_range": prediction.out_of_range,
+    }
+    if prediction.texts is not None:
+        row["texts"] = list(prediction.texts)
+    return row
+
+
+def _from_row(row: dict[str, Any], path: Path) -> Prediction:
+    try:
+        return Prediction(
+            id=row["id"],
+            mos=row["mos"],
+            score=row["score"],
+            clipped=row["clipped"],
+            samples=tuple(row["samples"]),
+            out_of_range=row["out_of_range"],
+            texts=tuple(row["texts"]) if "texts" in row else None,
+        )
+    except (KeyError, TypeError):
+        found = ", ".join(row)
+        raise ValueError(f"{path} holds a row with keys {found}: not predictions; remove the file") from None

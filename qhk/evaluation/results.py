@@ -1,0 +1,186 @@
+"""``results.json``: every measured cell of a run, one row per benchmark, step, stage and read-out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from qhk.files import write_atomically
+
+
+class Stage(StrEnum):
+    """When a cell was measured: before reinforcement, after it, or after the matched supervised control."""
+
+    BEFORE = "before"
+    AFTER = "after"
+    CONTROL = "control"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A value and its interval; NaN where there is no value, or no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One cell.
+
+    ``n`` images of which ``n_parsed`` gave at least one readable answer; the metrics are over those.
+    ``samples``, ``samples_failed`` and ``samples_out_of_range`` count single completions. ``distinct``
+    is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
+    used, else why ``plcc_fitted`` is the raw PLCC.
+    """
+
+    benchmark: str
+    split: str
+    protocol: str
+    miniature: bool
+    step: int
+    stage: Stage
+    readout: str
+    n: int
+    n_parsed: int
+    samples: int
+    samples_failed: int
+    samples_out_of_range: int
+    distinct: int
+    plcc_fallback: str
+    metrics: Mapping[str, Measure]
+
+    @property
+    def key(self) -> tuple[str, int, Stage, str]:
+        """What identifies the cell inside one run; a row with the same key replaces it."""
+        return self.benchmark, self.step, self.stage, self.readout
+
+    @property
+    def parsed_fraction(self) -> float:
+        """Share of images with a readable answer, in [0, 1]; 0 for no images."""
+        return self.n_parsed / self.n if self.n else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """All cells of one run. ``wall_times`` maps a phase to its seconds."""
+
+    seed: int
+    run_id: str
+    wall_times: Mapping[str, float]
+    rows: tuple[ResultRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Means over the ``counted`` benchmarks; ``left_out`` says why each other one is not in them."""
+
+    means: Mapping[str, float]
+    counted: tuple[str, ...]
+    left_out: Mapping[str, str]
+
+
+def read_results(path: Path) -> Results:
+    """The results in ``path``, null read as NaN; raises ``ValueError`` naming a file that is none of ours."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Results(
+            seed=content["seed"],
+            run_id=content["run_id"],
+            wall_times=content["wall_times"],
+            rows=tuple(_row_from_json(row) for row in content["rows"]),
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{path} is not a results file ({fault}): move it away") from None
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Replace ``path`` atomically by ``results``; NaN and infinities become null, so the JSON is strict."""
+    content = {
+        "seed": results.seed,
+        "run_id": results.run_id,
+        "wall_times": dict(results.wall_times),
+        "rows": [_row_to_json(row) for row in results.rows],
+    }
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def update_results(
+    path: Path, *, seed: int, run_id: str, wall_times: Mapping[str, float], rows: Iterable[ResultRow]
+) -> Results:
+    """The results in ``path`` (if any) with ``rows`` and ``wall_times`` added, written back atomically.
+
+    A row replaces the one with its key in place; a wall time replaces the one of its name. Raises
+    ``ValueError`` where the file belongs to another run or seed.
+    """
+    old = Results(seed=seed, run_id=run_id, wall_times={}, rows=())
+    if path.exists():
+        old = read_results(path)
+        if (old.run_id, old.seed) != (run_id, seed):
+            raise ValueError(
+                f"{path} belongs to run {old.run_id} seed {old.seed}, not {run_id} seed {seed}: "
+                "choose another name= or fresh=true"
+            )
+    merged = {row.key: row for row in old.rows} | {row.key: row for row in rows}
+    results = Results(
+        seed=seed,
+        run_id=run_id,
+        wall_times={**old.wall_times, **wall_times},
+        rows=tuple(merged.values()),
+    )
+    write_results(path, results)
+    return results
+
+
+def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
+    """Why a cell stays out of the means, in a few words; empty where it counts."""
+    if row.parsed_fraction < min_parsed_fraction:
+        return f"{row.n_parsed} of {row.n} images parsed (under {min_parsed_fraction:.0%})"
+    if math.isnan(row.metrics["srcc"].value):
+        return "no correlation (constant predictions or too few images)"
+    return ""
+
+
+def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summary:
+    """Means of every metric over the benchmarks in ``rows`` (one row each: one stage, one read-out).
+
+    Left out, by name and reason: cells with fewer than ``min_parsed_fraction`` of their images parsed,
+    and cells without a correlation. Means are NaN where nothing counts.
+    """
+    rows = list(rows)
+    assert len({row.benchmark for row in rows}) == len(rows), "one row per benchmark"
+    reasons = {row.benchmark: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in rows}
+    counted = [row for row in rows if not reasons[row.benchmark]]
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    return Summary(
+        means={name: _mean([row.metrics[name].value for row in counted]) for name in names},
+        counted=tuple(row.benchmark for row in counted),
+        left_out={name: reason for name, reason in reasons.items() if reason},
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _row_to_json(row: ResultRow) -> dict[str, Any]:
+    metrics = {
+        name: {key: value if math.isfinite(value) else None for key, value in asdict(measure).items()}
+        for name, measure in row.metrics.items()
+    }
+    flat = {field.name: row.__dict__[field.name] for field in fields(row)}
+    return {**flat, "stage": row.stage.value, "metrics": metrics}
+
+
+def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
+    metrics = {
+        name: Measure(**{key: math.nan if value is None else value for key, value in measure.items()})
+        for name, measure in row["metrics"].items()
+    }
+    return ResultRow(**{**row, "stage": Stage(row["stage"]), "metrics": metrics})

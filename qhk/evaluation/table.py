@@ -1,0 +1,234 @@
+"""The table a run ends with: for a terminal through rich, as plain ASCII text elsewhere."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from qhk.evaluation.results import ResultRow, Stage, why_not_counted
+
+ARROW, ASCII_ARROW = " → ", " -> "
+WIDTH = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its heading, a number per cell, and how that number is written.
+
+    ``gain`` asks for the difference of the means. ``over_all`` columns average over every benchmark,
+    left out or not: a failure rate must not lose the sets that failed.
+    """
+
+    heading: str
+    value: Callable[[ResultRow], float]
+    decimals: int
+    gain: bool
+    over_all: bool
+
+
+def _metric(name: str) -> Callable[[ResultRow], float]:
+    return lambda row: row.metrics[name].value
+
+
+def failed_percent(row: ResultRow) -> float:
+    """Samples without a readable answer, in percent of all samples; NaN for none."""
+    return 100 * row.samples_failed / row.samples if row.samples else math.nan
+
+
+COLUMNS = (
+    Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True),
+    Column(heading="SRCC", value=_metric("srcc"), decimals=3, gain=True, over_all=False),
+    Column(heading="PLCC", value=_metric("plcc"), decimals=3, gain=True, over_all=False),
+    Column(heading="PLCC fitted", value=_metric("plcc_fitted"), decimals=3, gain=True, over_all=False),
+    Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False),
+    Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableText:
+    """The table as text: rows of ``body`` and ``means`` have one entry per heading, ``notes`` are lines."""
+
+    title: str
+    headings: tuple[str, ...]
+    body: tuple[tuple[str, ...], ...]
+    means: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+
+def results_table(
+    rows: Iterable[ResultRow], *, readout: str, stages: Sequence[Stage], min_parsed_fraction: float
+) -> TableText:
+    """The table of one read-out, one line per benchmark, with the values of ``stages`` joined by arrows.
+
+    Stages without rows are left out; of several steps of a stage the last counts. The mean is paired: a
+    benchmark that cannot count in one stage is left out of all, so that a gain compares the same sets.
+    Raises ``ValueError`` where the read-out has no rows.
+    """
+    latest: dict[tuple[str, Stage], ResultRow] = {}
+    for row in sorted(rows, key=lambda row: row.step):
+        if row.readout == readout:
+            latest[row.benchmark, row.stage] = row
+    shown = [stage for stage in stages if any(key[1] is stage for key in latest)]
+    if not shown:
+        raise ValueError(f"no results for read-out {readout!r} at {', '.join(stages)}: evaluate first")
+    lines = {
+        name: [latest[name, stage] for stage in shown if (name, stage) in latest]
+        for name in dict.fromkeys(name for name, stage in latest if stage in shown)
+    }
+    notes = _notes(lines, shown, min_parsed_fraction=min_parsed_fraction)
+    return TableText(
+        title=_title([row for cells in lines.values() for row in cells], readout=readout, shown=shown),
+        headings=("benchmark", "n", *(column.heading for column in COLUMNS)),
+        body=tuple(
+            _line(name, cells, shown, mark=notes.get(name, ("", ""))[0]) for name, cells in lines.items()
+        ),
+        means=_mean_lines(lines, left_out=notes, num_stages=len(shown)),
+        notes=(
+            *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
+            *_fallback_notes(lines),
+            "unparsed %: samples without a readable answer (mean over all sets); "
+            "distinct: different scores of the read-out; entropy: of single samples, in nats.",
+        ),
+    )
+
+
+def _title(rows: Sequence[ResultRow], *, readout: str, shown: Sequence[Stage]) -> str:
+    miniature = [row.miniature for row in rows]
+    kind = "MINIATURE SYNTHETIC benchmarks" if all(miniature) else "benchmarks"
+    if any(miniature) and not all(miniature):
+        kind = "benchmarks, some MINIATURE SYNTHETIC"
+    when = ARROW.join(
+        f"{stage} (step {_steps(rows, stage)})" if stage is not Stage.BEFORE else stage for stage in shown
+    )
+    return f"{kind}, read-out {readout}: {when}"
+
+
+def _steps(rows: Sequence[ResultRow], stage: Stage) -> str:
+    steps = sorted({row.step for row in rows if row.stage is stage})
+    return str(steps[0]) if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
+
+
+def _notes(
+    lines: dict[str, list[ResultRow]], shown: Sequence[Stage], *, min_parsed_fraction: float
+) -> dict[str, tuple[str, str]]:
+    """Mark and reason for every benchmark that is left out of the means."""
+    reasons: dict[str, str] = {}
+    for name, cells in lines.items():
+        faults = {row.stage: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in cells}
+        texts = [f"{stage}: {fault}" for stage, fault in faults.items() if fault]
+        texts += [f"{stage}: not evaluated" for stage in shown if stage not in faults]
+        if texts:
+            reasons[name] = "; ".join(texts)
+    return {name: (f"({number})", text) for number, (name, text) in enumerate(reasons.items(), start=1)}
+
+
+def _fallback_notes(lines: dict[str, list[ResultRow]]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for name, cells in lines.items():
+        for row in cells:
+            if row.plcc_fallback and not math.isnan(row.metrics["plcc"].value):
+                reasons.setdefault(row.plcc_fallback, []).append(f"{name} {row.stage}")
+    return [f"PLCC fitted is the raw PLCC ({why}): {', '.join(cells)}" for why, cells in reasons.items()]
+
+
+def _line(name: str, cells: Sequence[ResultRow], shown: Sequence[Stage], *, mark: str) -> tuple[str, ...]:
+    by_stage = {row.stage: row for row in cells}
+    numbers = [
+        ARROW.join(
+            f"{column.value(by_stage[stage]):.{column.decimals}f}" if stage in by_stage else "-"
+            for stage in shown
+        )
+        for column in COLUMNS
+    ]
+    sizes = dict.fromkeys(str(row.n) for row in cells)
+    return (f"{name} {mark}".strip(), ARROW.join(sizes), *numbers)
+
+
+def _mean_lines(
+    lines: dict[str, list[ResultRow]], *, left_out: Collection[str], num_stages: int
+) -> tuple[tuple[str, ...], ...]:
+    """The mean over the benchmarks not left out and, for two stages or more, its gain from first to last."""
+    counted = [cells for name, cells in lines.items() if name not in left_out]
+    if not counted:
+        return (("mean of 0", *[""] * (1 + len(COLUMNS))),)
+    texts, gains = [], []
+    for column in COLUMNS:
+        means = []
+        for position in range(num_stages):
+            complete = [cells for cells in lines.values() if len(cells) == num_stages]
+            rows = [cells[position] for cells in (complete if column.over_all else counted)]
+            means.append(math.fsum(column.value(row) for row in rows) / len(rows))
+        texts.append(ARROW.join(f"{mean:.{column.decimals}f}" for mean in means))
+        gains.append(f"{means[-1] - means[0]:+.{column.decimals}f}" if column.gain else "")
+    label = "mean" if len(counted) == len(lines) else f"mean of {len(counted)} of {len(lines)}"
+    return ((label, "", *texts), ("gain", "", *gains)) if num_stages > 1 else ((label, "", *texts),)
+
+
+def as_rich(table: TableText) -> Table:
+    """The table for a terminal."""
+    drawn = Table(
+        title=table.title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False
+    )
+    for place, heading in enumerate(table.headings):
+        drawn.add_column(heading, justify="right" if place else "left", no_wrap=place == 0)
+    for line in table.body:
+        drawn.add_row(*(Text(cell) for cell in line))
+    drawn.add_section()
+    for line in table.means:
+        drawn.add_row(*(Text(cell, style="bold") for cell in line))
+    return drawn
+
+
+def as_text(table: TableText) -> str:
+    """The table as plain ASCII lines, for a log or a pipe; ends with a newline."""
+    lines = [
+        tuple(cell.replace(ARROW, ASCII_ARROW) for cell in line)
+        for line in (table.headings, *table.body, *table.means)
+    ]
+    rows, means = lines[1 : 1 + len(table.body)], lines[1 + len(table.body) :]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(table.headings))]
+
+    def written(line: Sequence[str]) -> str:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        return "  ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    text = "\n".join(
+        [
+            table.title,
+            written(lines[0]),
+            rule,
+            *map(written, rows),
+            rule,
+            *map(written, means),
+            *(textwrap.fill(note, WIDTH, subsequent_indent="    ") for note in table.notes),
+        ]
+    )
+    return text.replace(ARROW, ASCII_ARROW) + "\n"
+
+
+def _natural_width(drawn: Table, console: Console) -> int:
+    """Columns the table takes when nothing is wrapped (a console by itself reports at most its own width)."""
+    return Measurement.get(console, console.options.update(width=10 * WIDTH), drawn).maximum
+
+
+def print_table(table: TableText, *, file: TextIO) -> None:
+    """Write the table to ``file``: through rich on a terminal at least as wide as the table, else plain."""
+    console = Console(file=file, highlight=False)
+    drawn = as_rich(table)
+    if not file.isatty() or _natural_width(drawn, console) > console.width:
+        file.write(as_text(table))
+        return
+    console.print(drawn)
+    for note in table.notes:
+        console.print(Text(note, style="dim"))

@@ -1,0 +1,89 @@
+"""One benchmark's row from its predictions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from qhk.evaluation.measure import measure_predictions
+from qhk.evaluation.predictions import Prediction, make_prediction
+from qhk.evaluation.results import ResultRow, Stage
+from tests.evaluation.builders import completions, example
+
+
+def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Prediction]:
+    return [
+        make_prediction(example(str(place), value), completions(scores), low=1.0, high=5.0, keep_texts=False)
+        for place, (scores, value) in enumerate(zip(samples, mos, strict=True))
+    ]
+
+
+def measured(predictions: list[Prediction], *, num_resamples: int = 200, seed: int = 0) -> ResultRow:
+    return measure_predictions(
+        predictions,
+        benchmark="koniq",
+        split="test",
+        protocol="whole set",
+        miniature=True,
+        step=7,
+        stage=Stage.AFTER,
+        readout="mean2",
+        num_resamples=num_resamples,
+        confidence=0.95,
+        seed=seed,
+    )
+
+
+def noisy(n: int = 50) -> tuple[list[list[float | None]], list[float]]:
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(1.5, 4.5, n).tolist()
+    samples = [[round(value + rng.normal(0, 0.5), 1) for _ in range(2)] for value in mos]
+    return samples, mos
+
+
+def test_counts_and_values_over_parsed_images_only() -> None:
+    samples, mos = noisy()
+    with_failures = [*samples, [None, None], [None, 9.0]]
+    row = measured(predicted(with_failures, [*mos, 1.0, 4.9]))
+    assert (row.n, row.n_parsed, row.samples, row.samples_failed) == (52, 51, 104, 3)
+    assert row.samples_out_of_range == sum(not 1 <= s <= 5 for pair in samples for s in pair) + 1
+    scores = [np.clip(pair, 1, 5).mean().round(9) for pair in samples] + [5.0]
+    expected = stats.spearmanr(scores, [*mos, 4.9]).statistic
+    assert row.metrics["srcc"].value == pytest.approx(expected, abs=1e-12)
+    assert row.distinct == len(set(scores))
+    assert row.key == ("koniq", 7, Stage.AFTER, "mean2")
+
+
+def test_every_interval_holds_its_value() -> None:
+    row = measured(predicted(*noisy()))
+    for name in ("srcc", "plcc", "plcc_fitted", "krcc", "rmse", "mae"):
+        measure = row.metrics[name]
+        assert measure.low < measure.value < measure.high, name
+    assert row.plcc_fallback == ""
+    for name in ("score_entropy", "distinct_samples", "within_image_std"):
+        assert row.metrics[name].value > 0 and math.isnan(row.metrics[name].low)
+
+
+def test_seed_decides_the_intervals() -> None:
+    predictions = predicted(*noisy())
+    assert measured(predictions, seed=1) == measured(predictions, seed=1)
+    assert measured(predictions, seed=1).metrics["srcc"] != measured(predictions, seed=2).metrics["srcc"]
+
+
+def test_constant_prediction_is_nan_with_its_errors_kept() -> None:
+    row = measured(predicted([[3.0, 3.0]] * 4, [1.0, 2.0, 3.0, 4.0]))
+    assert row.distinct == 1
+    for name in ("srcc", "plcc", "plcc_fitted", "krcc"):
+        assert math.isnan(row.metrics[name].value) and math.isnan(row.metrics[name].low)
+    assert row.metrics["mae"].value == 1.0
+    assert row.metrics["score_entropy"].value == 0.0
+    assert row.plcc_fallback == "no correlation"
+
+
+def test_nothing_parsed_is_a_row_of_nan() -> None:
+    row = measured(predicted([[None], [None], [None]], [1.0, 2.0, 3.0]))
+    assert (row.n, row.n_parsed, row.distinct) == (3, 0, 0)
+    assert all(math.isnan(row.metrics[name].value) for name in row.metrics if name != "distinct_samples")

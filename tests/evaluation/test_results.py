@@ -1,0 +1,91 @@
+"""results.json: what is written, upserted, refused and averaged."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from qhk.evaluation import results
+from qhk.evaluation.results import Results, Stage
+from tests.evaluation.builders import NAN, row
+
+
+def update(path: Path, *rows: results.ResultRow, run_id: str = "abc", **wall_times: float) -> Results:
+    return results.update_results(path, seed=3, run_id=run_id, wall_times=wall_times, rows=rows)
+
+
+def test_round_trip_keeps_nan_through_strict_json(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    update(path, row(srcc=NAN), train_s=1.5)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content["rows"][0]["metrics"]["srcc"] == {"value": None, "low": None, "high": None}
+    assert content["rows"][0]["stage"] == "before"
+    assert (content["seed"], content["run_id"], content["wall_times"]) == (3, "abc", {"train_s": 1.5})
+    back = results.read_results(path).rows[0]
+    assert math.isnan(back.metrics["srcc"].value)
+    assert back.metrics["plcc"].value == 0.7
+    assert back.stage is Stage.BEFORE
+
+
+def test_same_key_replaces_in_place_other_keys_append(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    update(path, row("koniq", srcc=0.1), row("spaq"), before_s=1.0)
+    update(path, row("koniq", srcc=0.9), row("koniq", step=5), row("koniq", readout="greedy"), after_s=2.0)
+    update(path, row("koniq", stage=Stage.AFTER), before_s=3.0)
+    found = results.read_results(path)
+    assert [item.key for item in found.rows] == [
+        ("koniq", 0, Stage.BEFORE, "mean8"),
+        ("spaq", 0, Stage.BEFORE, "mean8"),
+        ("koniq", 5, Stage.BEFORE, "mean8"),
+        ("koniq", 0, Stage.BEFORE, "greedy"),
+        ("koniq", 0, Stage.AFTER, "mean8"),
+    ]
+    assert found.rows[0].metrics["srcc"].value == 0.9
+    assert found.wall_times == {"before_s": 3.0, "after_s": 2.0}
+
+
+def test_results_of_another_run_are_refused_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    update(path, row())
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="belongs to run abc seed 3, not xyz seed 3"):
+        update(path, row(), run_id="xyz")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["{", '{"rows": []}', '{"seed":0,"run_id":"a","wall_times":{},"rows":[{}]}'])
+def test_foreign_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"results\.json is not a results file"):
+        results.read_results(path)
+
+
+def test_means_leave_out_unparsed_and_constant_cells() -> None:
+    rows = [
+        row("koniq", srcc=0.4),
+        row("spaq", srcc=0.8),
+        row("csiq", srcc=0.99, n_parsed=94),
+        row("pipal", srcc=NAN),
+    ]
+    summary = results.summarise(rows, min_parsed_fraction=0.95)
+    assert summary.means["srcc"] == pytest.approx(0.6)
+    assert summary.counted == ("koniq", "spaq")
+    assert summary.left_out["csiq"] == "94 of 100 images parsed (under 95%)"
+    assert summary.left_out["pipal"].startswith("no correlation")
+
+
+def test_exactly_the_wanted_fraction_counts() -> None:
+    assert results.summarise([row(n_parsed=95)], min_parsed_fraction=0.95).counted == ("koniq",)
+
+
+def test_nothing_counted_is_nan() -> None:
+    summary = results.summarise([row(n_parsed=0)], min_parsed_fraction=0.95)
+    assert math.isnan(summary.means["srcc"])

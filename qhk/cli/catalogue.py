@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -44,14 +43,6 @@ class Catalogue:
                 top, _, folder = file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
-
-    def content(self, group: str, option: str) -> Any:
-        """The parsed content of one option as plain data, interpolations unresolved. Raises KeyError."""
-        for file in self.files:
-            name = f"{file.group}/{file.option}"
-            if name == f"{group}/{option}":
-                return OmegaConf.to_container(file.content)
-        raise KeyError(f"{group}/{option}")
 
 
 def config_root() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra import compose, initialize
@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.cli.catalogue import Catalogue
+from qhk.cli.catalogue import OVERLAYS, Catalogue
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
 
@@ -67,7 +67,50 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items()}
 
 
-def choice_of(group: str, overrides: Iterable[str]) -> str | None:
+def choice_of(group: str, overrides: Sequence[str]) -> str | None:
     """The option that the command line chose for a group, or None."""
     chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith(f"{group}=")]
     return chosen[-1] if chosen and chosen[-1] not in ("", "null") else None
+
+
+def overruled_choices(
+    command: str, overrides: Sequence[str], config: DictConfig, catalogue: Catalogue
+) -> list[str]:
+    """One line for each option chosen on the command line of which an overlay then replaced some values.
+
+    An experiment's or a scale's own values stand after all groups, so they also beat an option that the
+    command line chose; a value given on the command line beats both.
+    """
+    overlays = [text for text in overrides if text.lstrip("+").partition("=")[0] in OVERLAYS]
+    chosen = [text for text in overrides if text.partition("=")[0] in catalogue.options and text not in overlays]
+    if not overlays or not chosen:
+        return []
+    alone = compose_config(command, [text for text in overrides if text not in overlays], catalogue)
+    lines = []
+    for text in chosen:
+        group = text.partition("=")[0]
+        ours, theirs = (dict(_leaves(node[group], group)) for node in (alone, config))
+        replaced = [key for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]]
+        if replaced:
+            lines.append(
+                f"{text}: {' '.join(overlays)} replaces values of it: "
+                + ", ".join(f"{key}={_text(theirs[key])} (was {_text(ours[key])})" for key in replaced)
+                + "; set a key on the command line to decide it"
+            )
+    return lines
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node with its dotted key, interpolations as written."""
+    if not isinstance(node, DictConfig):
+        yield key, node
+        return
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    for name in plain:
+        child = node._get_node(name)
+        yield from _leaves(child if isinstance(child, DictConfig) else plain[name], f"{key}.{name}")
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value)

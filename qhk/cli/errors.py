@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dis
 import re
-from collections.abc import Sequence
+import sys
+import traceback
+from collections.abc import Callable, Sequence
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
@@ -14,7 +17,41 @@ from qhk.settings.problems import suggestion
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
+INTERRUPTED = 130
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
+
+
+def report(action: Callable[[], int]) -> int:
+    """The action's own exit code; 2 after one line for a user's mistake, 1 after the traceback of anything else.
+
+    A user's mistake is a ValueError that our code raises on purpose, so that a ValueError out of a library,
+    or out of a failed operation in our own code, is shown for the defect that it is.
+    """
+    try:
+        return action()
+    except KeyboardInterrupt:
+        print("qhk: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except ValueError as error:
+        if not _raised_on_purpose(error):
+            traceback.print_exc()
+            return INTERNAL_ERROR
+        print(f"qhk: {one_line(str(error))}", file=sys.stderr)
+        return USER_ERROR
+    except Exception:
+        traceback.print_exc()
+        return INTERNAL_ERROR
+
+
+def _raised_on_purpose(error: ValueError) -> bool:
+    """Whether a ``raise`` statement of this package raised the error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not str(trace.tb_frame.f_globals["__name__"]).startswith("qhk."):
+        return False
+    operation = trace.tb_frame.f_code.co_code[trace.tb_lasti]
+    return dis.opname[operation] == "RAISE_VARARGS"
 
 
 def one_line(text: str) -> str:

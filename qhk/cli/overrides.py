@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from qhk.cli.catalogue import OVERLAYS, Catalogue
@@ -13,69 +14,77 @@ from qhk.settings.problems import suggestion
 
 
 def parse_override(text: str) -> Override:
-    """One override as Hydra reads it. Raises ValueError that says how to quote it."""
+    """One override as Hydra reads it. Raises ValueError that says how to write it."""
     try:
-        return OverridesParser.create().parse_overrides([text])[0]
+        override = OverridesParser.create().parse_overrides([text])[0]
     except HydraException:
         raise ValueError(f"{text}: {_reading_fix(text)}") from None
+    if not override.key_or_group:
+        raise ValueError(f"{text}: nothing stands before '='; write key=value")
+    return override
 
 
 def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
-    """Raises ValueError where an override cannot be read, or chooses an option that its group lacks."""
+    """Raises ValueError where an override cannot be read, holds several values, or names no option."""
     for text in overrides:
         override = parse_override(text)
-        group = override.key_or_group
-        options = catalogue.options.get(group)
-        if options is None or override.is_delete():
-            continue
         if override.is_sweep_override():
+            raise ValueError(
+                f"{text}: several values; add -m to run one after another, or give one list as "
+                f"'{override.key_or_group}=[...]'"
+            )
+        options = catalogue.options.get(override.key_or_group)
+        if options is None or override.is_delete():
             continue
         chosen = override.value()
         for option in chosen if isinstance(chosen, list) else [chosen]:
-            _check_option(group, option, options)
+            _check_option(override.key_or_group, option, options)
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The jobs of a multirun: every combination of the swept values, in Hydra's order."""
-    jobs: list[list[str]] = [[]]
-    for text in overrides:
-        override = parse_override(text)
-        if override.is_sweep_override():
-            key = override.get_key_element()
-            cells = [f"{key}={value}" for value in override.sweep_string_iterator()]
-        else:
-            cells = [text]
-        jobs = [[*job, cell] for job in jobs for cell in cells]
-    return jobs
+def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
+    """The jobs of a multirun: every combination of the swept values, the last override fastest.
+
+    Raises ValueError for a pattern that matches no option, and for a range without an end.
+    """
+    return [list(job) for job in itertools.product(*(cells(text, catalogue) for text in overrides))]
 
 
-def swept(overrides: Iterable[str]) -> list[str]:
-    """The overrides that hold several values to run one after another."""
-    return [text for text in overrides if parse_override(text).is_sweep_override()]
+def cells(text: str, catalogue: Catalogue) -> list[str]:
+    """The single overrides that one override stands for: itself, or one for each of its values."""
+    override = parse_override(text)
+    if not override.is_sweep_override():
+        return [text]
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, Glob):
+        options = catalogue.options.get(override.key_or_group, [])
+        names = value.filter(list(options))
+        if not names:
+            raise ValueError(f"{text}: matches nothing; {suggestion('', options)}")
+        return [f"{key}={name}" for name in names]
+    try:
+        return [f"{key}={item}" for item in override.sweep_string_iterator()]
+    except HydraException as error:
+        raise ValueError(f"{text}: {' '.join(str(error).split())}; list the values as a,b,c") from None
 
 
 def _check_option(group: str, option: object, options: list[str]) -> None:
     if option in options or (option is None and group in OVERLAYS):
         return
-    if isinstance(option, dict) or not isinstance(option, str | int | float):
-        raise ValueError(
-            f"{group}={option}: choose an option by its name; {suggestion('', options, prefix='')}"
-        )
+    shown = "null" if option is None else str(option)
     raise ValueError(
-        f"{group}={option}: {group} has no option {str(option)!r}; "
-        f"{suggestion(str(option), options, prefix=f'{group}=')}"
+        f"{group}={shown}: {group} has no option {shown!r}; {suggestion(shown, options, prefix=f'{group}=')}"
     )
 
 
 def _reading_fix(text: str) -> str:
     """What most likely went wrong in an override that cannot be read."""
+    key, _, value = text.partition("=")
     if text.count("[") != text.count("]") or text.count("{") != text.count("}"):
         return "unbalanced brackets; quote the whole argument for the shell, e.g. 'benchmark=[koniq,spaq]'"
     if text.count("'") % 2 or text.count('"') % 2:
         return "unbalanced quotes; quote the value twice, e.g. 'name=\"my run\"'"
-    if "=" in text and not text.partition("=")[0].strip():
+    if not key.strip():
         return "nothing stands before '='; write key=value"
-    value = text.partition("=")[2]
-    if "=" in value or any(sign in value for sign in ":()$&;!?*#|<>%"):
-        return f"cannot be read as key=value; quote the value twice, e.g. '{text.partition('=')[0]}=\"{value}\"'"
+    if "=" in value or any(sign in value for sign in ":()$&;!?*#|<>% "):
+        return f"cannot be read as key=value; quote the value twice, e.g. '{key}=\"{value}\"'"
     return "cannot be read; write key=value, group=option or +key=value, without spaces around '='"

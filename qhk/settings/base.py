@@ -32,7 +32,11 @@ class Duration(Node):
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of steps and epochs, and the other to null")
+            steps, epochs = ("null" if value is None else value for value in (self.steps, self.epochs))
+            raise ValueError(
+                f"set one of steps and epochs and the other to null, got steps {steps} and epochs {epochs}; "
+                "on the command line e.g. training.duration.steps=null training.duration.epochs=2"
+            )
         return self
 
 

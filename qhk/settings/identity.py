@@ -50,13 +50,15 @@ def run_id(settings: Settings) -> str:
 def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
     """A directory name: the experiment (or ``default``) and what the command line changed about it.
 
-    The seed has its own directory, and keys outside a run's identity are left out. Characters that a file
-    name should not hold become ``_``; a long name is cut and ends in a digest of the whole.
+    ``q_hawkeye__scale-miniature__uncertainty-none``. The seed has its own directory, and keys outside a run's
+    identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a long
+    name is cut and ends in a digest of the whole.
     """
     parts = [experiment or "default"]
     parts += sorted(override for override in overrides if not _is_silent(override))
-    whole = ",".join(parts)
-    name = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", whole).strip("_,") or "default"
+    whole = "__".join(parts)
+    readable = re.sub(r"\[([^\[\]]*)\]", _joined, whole).replace("=", "-")
+    name = re.sub(r"[^A-Za-z0-9._+-]", "_", readable).strip("_") or "default"
     name = name if name[0].isalnum() else f"run_{name}"
     if len(name) > NAME_LENGTH:
         digest = hashlib.sha256(whole.encode()).hexdigest()[:DIGEST_LENGTH]
@@ -69,6 +71,11 @@ def run_directory(settings: Settings) -> Path:
     if settings.name is None:
         raise ValueError("name: missing, got null; set name=... or start the run through the command line")
     return Path(settings.paths.outputs) / settings.study / settings.name / f"seed{settings.seed}"
+
+
+def _joined(found: re.Match[str]) -> str:
+    """The items of a list, joined by ``+``."""
+    return "+".join(item.strip() for item in found.group(1).split(","))
 
 
 def _drop(plain: dict[str, Any], parts: list[str]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from qhk.settings.base import Count, Duration, Fraction, Node, NonNegative, NumOrZero, Positive, Readout, Schedule
+from qhk.settings.base import Count, Duration, Fraction, Node, NonNegative, NumOrZero, Positive, Readout, Schedule, Text
 
 
 class ColdStartSettings(Node):
@@ -72,8 +72,9 @@ class RewardTermSettings(Node):
 
 
 class RewardSettings(Node):
-    """Named reward terms; the names become metric names."""
+    """Named reward terms, and the rule by which the one parser reads a score; the names become metric names."""
 
+    answer_rule: Text
     terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
 
 
@@ -90,7 +91,7 @@ class ObjectiveSettings(Node):
     advantage_epsilon: NonNegative
     kl_coef: NonNegative
     kl_estimator: Literal["k1", "k2", "k3"]
-    entropy_coef: float
+    entropy_coef: NonNegative
 
     @model_validator(mode="after")
     def _constant_has_length(self) -> Self:

@@ -41,7 +41,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word most like ``word``, or None. Initials count: ``lr`` is near ``learning_rate``."""
     names = list(known)
     initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
     return close[0] if close else (initials[0] if initials else None)
 
 
@@ -78,10 +78,17 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
     if kind == "missing":
         return f"{key}: missing; give it a value in the YAML of its group or on the command line"
     if kind == "value_error":
-        text = str(details["msg"]).removeprefix("Value error, ")
-        return f"{key}: {text}" if key else text
+        return _rule_line(key, str(details["msg"]).removeprefix("Value error, "), model)
     messages = list(dict.fromkeys(_message(item) for item in group))
     return f"{key}: {' or '.join(messages)}, got {_show(value)}"
+
+
+def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
+    """The line of a rule between keys; a rule's text may begin with the key it is about."""
+    first, _, rest = text.partition(" ")
+    if first.partition(".")[0] in _fields(model, key.split(".") if key else []):
+        return f"{key}.{first}: {rest}" if key else text
+    return f"{key}: {text}" if key else text
 
 
 def _message(details: ErrorDetails) -> str:

@@ -60,7 +60,7 @@ class Settings(Node):
 
     seed: NumOrZero
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+,-]*$")] | None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None
     dry_run: bool
     fresh: bool
     checkpoint: Text | None

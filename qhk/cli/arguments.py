@@ -1,0 +1,158 @@
+"""Splits a command line into command, flags, overrides and positionals, before Hydra sees any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from qhk.cli.job import Job
+from qhk.settings.problems import suggestion
+
+Cfg = Literal["job"]
+FLAGS = ("-h", "--help", "-m", "--multirun", "-c", "--cfg", "--resolve")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: its sentence, what its positionals are called ("" for none), and how it starts."""
+
+    sentence: str
+    positionals: str
+    recipes: tuple[tuple[str, str], ...]
+    start: Callable[[Job, Sequence[str]], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """A command line in its parts; ``command`` is None for the general help."""
+
+    command: str | None
+    overrides: tuple[str, ...]
+    positionals: tuple[str, ...]
+    help: bool
+    multirun: bool
+    cfg: Cfg | None
+    resolve: bool
+
+
+def start_train(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of a training run."""
+    from qhk.cli.train import run
+
+    return run(job.settings, list(job.overrides))
+
+
+def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of an evaluation."""
+    from qhk.cli.evaluate import run
+
+    return run(job.settings)
+
+
+def start_score(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of scoring single images. Raises ValueError without any image."""
+    if not positionals:
+        raise ValueError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
+    from qhk.cli.score import run
+
+    assert job.score is not None
+    return run(job.settings, list(positionals), job.score)
+
+
+COMMANDS = {
+    "train": Command(
+        sentence="Trains a policy to score image quality by reinforcement, and evaluates it before and after.",
+        positionals="",
+        recipes=(
+            ("the embedded tiny model on miniature sets, minutes on a CPU", "qhk train"),
+            ("a named experiment at laptop size", "qhk train experiment=q_hawkeye scale=miniature seed=1"),
+            ("check a full-size run without starting it", "qhk train experiment=q_hawkeye dry_run=true"),
+        ),
+        start=start_train,
+    ),
+    "evaluate": Command(
+        sentence="Evaluates a checkpoint, or a base model, on benchmarks.",
+        positionals="",
+        recipes=(
+            (
+                "a checkpoint on its benchmarks",
+                "qhk evaluate checkpoint=outputs/default/default/seed0/checkpoints/last",
+            ),
+            (
+                "chosen benchmarks",
+                "qhk evaluate checkpoint=FOLDER 'benchmark=[miniature_koniq,miniature_spaq]'",
+            ),
+            ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
+        ),
+        start=start_evaluate,
+    ),
+    "score": Command(
+        sentence="Scores images with a checkpoint: score, reasoning, and spread over several samples.",
+        positionals="IMAGE...",
+        recipes=(
+            ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
+            ("a folder or a glob, as JSON lines", "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json"),
+            ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
+        ),
+        start=start_score,
+    ),
+}
+
+
+def read_arguments(words: Sequence[str]) -> Arguments:
+    """The parts of a command line. Raises ValueError for an unknown command or flag, or a stray word."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        return Arguments(
+            command=None, overrides=(), positionals=(), help=True, multirun=False, cfg=None, resolve=False
+        )
+    command, rest = words[0], list(words[1:])
+    if command not in COMMANDS:
+        raise ValueError(f"{command}: no such command; {suggestion(command, COMMANDS)}; see qhk --help")
+    rest, cfg = _take_cfg(rest)
+    flags = [word for word in rest if _is_flag(word)]
+    for flag in flags:
+        if flag not in FLAGS:
+            raise ValueError(f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value")
+    overrides = tuple(word for word in rest if not _is_flag(word) and _is_override(word))
+    positionals = tuple(word for word in rest if not _is_flag(word) and not _is_override(word))
+    if positionals and not COMMANDS[command].positionals:
+        raise ValueError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
+    return Arguments(
+        command=command,
+        overrides=overrides,
+        positionals=positionals,
+        help="-h" in flags or "--help" in flags,
+        multirun="-m" in flags or "--multirun" in flags,
+        cfg=cfg,
+        resolve="--resolve" in flags,
+    )
+
+
+def _is_flag(word: str) -> bool:
+    return word.startswith("-") and len(word) > 1
+
+
+def _is_override(word: str) -> bool:
+    return "=" in word or word.startswith("~")
+
+
+def _take_cfg(words: list[str]) -> tuple[list[str], Cfg | None]:
+    """The words without ``--cfg job``, and whether it was there."""
+    for place, word in enumerate(words):
+        flag, separator, value = word.partition("=")
+        if flag not in ("--cfg", "-c"):
+            continue
+        if not separator:
+            value = words[place + 1] if place + 1 < len(words) else ""
+        if value != "job":
+            raise ValueError(f"{flag} {value}: must be job; write --cfg job to print the composed config")
+        after = place + 1 if separator else place + 2
+        return words[:place] + words[after:], "job"
+    return words, None
+
+
+def _stray_fix(word: str, words: list[str]) -> str:
+    if word.endswith("]") or any(text.count("[") > text.count("]") for text in words):
+        return "a list was split by a space; quote the whole argument, e.g. 'benchmark=[koniq,spaq]'"
+    return "not an override; write key=value or group=option, see --help"

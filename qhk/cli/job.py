@@ -1,0 +1,73 @@
+"""One job: its overrides, composed and checked into typed settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from qhk.cli.catalogue import Catalogue
+from qhk.rewards.answer import parse_score
+from qhk.rewards.compose import build_terms
+from qhk.settings.base import Count, Node
+from qhk.settings.identity import run_name
+from qhk.settings.parse import parse_settings
+from qhk.settings.problems import first_problem
+from qhk.settings.root import Settings
+
+
+class ScoreRequest(Node):
+    """How ``qhk score`` answers: as a table or JSON lines, from how many completions per image."""
+
+    format: Literal["table", "json"]
+    num_samples: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one run needs. ``settings.name`` is set; ``score`` is set for the score command alone.
+
+    ``notes`` are lines for the user about choices that an overlay replaced.
+    """
+
+    settings: Settings
+    overrides: tuple[str, ...]
+    score: ScoreRequest | None
+    notes: tuple[str, ...]
+
+
+def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
+    """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
+    from qhk.cli.compose import choice_of, compose_config, overruled_choices, plain_config
+
+    config = compose_config(command, overrides, catalogue)
+    plain = plain_config(config)
+    score = _take_score(plain) if command == "score" else None
+    settings = parse_settings(plain)
+    _check_reward(settings)
+    if settings.name is None:
+        name = run_name(choice_of("experiment", overrides), overrides)
+        settings = settings.model_copy(update={"name": name})
+    return Job(
+        settings=settings,
+        overrides=tuple(overrides),
+        score=score,
+        notes=tuple(overruled_choices(command, overrides, config, catalogue)),
+    )
+
+
+def _check_reward(settings: Settings) -> None:
+    """Raises ValueError where a reward term or the answer rule is not one that can be built."""
+    build_terms({name: term.model_dump(by_alias=True) for name, term in settings.reward.terms.items()})
+    parse_score("", rule=settings.reward.answer_rule)
+
+
+def _take_score(plain: dict[str, Any]) -> ScoreRequest:
+    """Takes the keys that only the score command has out of the config."""
+    own = {key: plain.pop(key) for key in ScoreRequest.model_fields if key in plain}
+    try:
+        return ScoreRequest.model_validate(own)
+    except ValidationError as error:
+        raise ValueError(first_problem(error, own, ScoreRequest)) from None

@@ -1,0 +1,90 @@
+"""The console script: reads the command line, composes and checks every job, then runs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
+from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
+from qhk.cli.errors import report
+from qhk.cli.help import command_help, general_help
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code: 0 for success, 2 for a user's mistake (one line on stderr), 1 for an internal error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    return report(lambda: _main(words))
+
+
+def _main(words: list[str]) -> int:
+    arguments = read_arguments(words)
+    if arguments.command is None:
+        print(general_help())
+        return 0
+    catalogue = read_catalogue(config_root())
+    if arguments.help:
+        print(command_help(arguments.command, catalogue))
+        return 0
+    if arguments.cfg is not None:
+        return _print_config(arguments, catalogue)
+    if arguments.multirun:
+        return _run_many(arguments, catalogue)
+    return _run_one(arguments, arguments.overrides, catalogue)
+
+
+def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
+    from omegaconf import OmegaConf
+
+    from qhk.cli.compose import compose_config
+
+    assert arguments.command is not None
+    config = compose_config(arguments.command, arguments.overrides, catalogue)
+    print(OmegaConf.to_yaml(config, resolve=arguments.resolve), end="")
+    return 0
+
+
+def _run_one(arguments: Arguments, overrides: Sequence[str], catalogue: Catalogue) -> int:
+    """Composes, checks and runs one job; nothing is loaded before everything was checked."""
+    from qhk.cli.job import prepare
+
+    assert arguments.command is not None
+    job = prepare(arguments.command, overrides, catalogue)
+    for note in job.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if job.settings.dry_run:
+        from qhk.cli.dry_run import print_dry_run
+
+        return print_dry_run(job.settings)
+    return COMMANDS[arguments.command].start(job, arguments.positionals)
+
+
+def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
+    """Checks every job of a multirun, then has Hydra launch them; the worst exit code of all."""
+    from qhk.cli.job import prepare
+    from qhk.cli.multirun import launch
+    from qhk.cli.overrides import cells, expand
+
+    assert arguments.command is not None
+    jobs = expand(arguments.overrides, catalogue)
+    for job in jobs:
+        prepare(arguments.command, job, catalogue)
+    swept = [",".join(_joined(cells(text, catalogue))) for text in arguments.overrides]
+    codes: list[int] = []
+
+    def run(overrides: list[str]) -> None:
+        print(f"[{len(codes) + 1}/{len(jobs)}] qhk {arguments.command} {' '.join(overrides)}", flush=True)
+        codes.append(report(lambda: _run_one(arguments, overrides, catalogue)))
+
+    launch(arguments.command, swept, catalogue, run)
+    assert len(codes) == len(jobs)
+    return max(codes, default=0)
+
+
+def _joined(overrides: list[str]) -> list[str]:
+    """Single overrides of one key as the parts of one swept override: ``seed=0``, ``1``, ``2``."""
+    return [overrides[0], *(text.partition("=")[2] for text in overrides[1:])]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""AGIQA-3K: pictures of six generators, quality scores of about 0-5. Alignment is another question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.tables import number, read_csv
+
+LABELS = "data.csv"
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    return [(root / LABELS,)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [root]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per image with ``mos_quality``; the generator is the name up to its first underscore."""
+    rows = []
+    for line, cells in read_csv(root / LABELS, ["name", "mos_quality", "std_quality"]):
+        where = f"{root / LABELS} line {line}"
+        rows.append(LabelRow(
+            name=cells["name"], score=number(cells["mos_quality"], where, "mos_quality"), where=where,
+            std=number(cells["std_quality"], where, "std_quality"),
+            labels={"generator": cells["name"].split("_", 1)[0]},
+        ))
+    return rows
+
+
+ADAPTER = Adapter(
+    layout="data.csv, and the .jpg files beside it or in one folder below",
+    higher_is_better=True,
+    protocols=("all", "names"),
+    options=NAMES_OPTIONS,
+    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+)

@@ -1,0 +1,89 @@
+"""Any folder of images with a CSV of scores. Nothing is guessed: column, range and polarity are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
+from qhk.data.adapters.tables import number, read_csv
+from qhk.data.seeds import stream_seed
+
+_SPLITS = {"train": "train", "training": "train", "val": "validation", "validation": "validation",
+           "valid": "validation", "test": "test", "testing": "test"}
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    return [(root / text_option(options, "labels"),), (root / text_option(options, "images"),)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [root / text_option(options, "images")]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per line of ``options.labels``.
+
+    ``options.image_column`` and ``options.score_column`` name the columns; ``split_column``,
+    ``reference_column`` and ``std_column`` may be null.
+    """
+    path = root / text_option(options, "labels")
+    image, score = text_option(options, "image_column"), text_option(options, "score_column")
+    split, reference, std = (_optional(options, f"{key}_column") for key in ("split", "reference", "std"))
+    columns = [column for column in (image, score, split, reference, std) if column is not None]
+    rows = []
+    for line, cells in read_csv(path, columns):
+        where = f"{path} line {line}"
+        if not cells[image]:
+            raise ValueError(f"{where}: {image} is empty: name the image or remove the row")
+        rows.append(LabelRow(
+            name=cells[image], score=number(cells[score], where, score), where=where,
+            std=number(cells[std], where, std) if std else None,
+            reference=cells[reference] or None if reference else None,
+            split=cells[split] if split else None,
+        ))
+    return rows
+
+
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``column``: what ``options.split_column`` says (train, val, validation, test); ``fraction``: the
+    share ``options.test_fraction`` of the contents is test, drawn by ``options.split_seed``; ``all``."""
+    if protocol == "column":
+        return [_named_split(row, options) for row in rows]
+    if protocol == "fraction":
+        return _fraction(rows, options)
+    return ["test"] * len(rows)
+
+
+def _named_split(row: LabelRow, options: Options) -> str:
+    column = text_option(options, "split_column")
+    split = _SPLITS.get((row.split or "").lower())
+    if split is None:
+        raise ValueError(f"{row.where}: {column} is {row.split!r}, expected train, val, validation or test")
+    return split
+
+
+def _fraction(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
+    share, seed = options.get("test_fraction"), options.get("split_seed")
+    if not isinstance(share, float) or not 0.0 < share < 1.0:
+        raise ValueError(f"options.test_fraction must lie between 0 and 1 for protocol=fraction, got {share!r}")
+    if type(seed) is not int:
+        raise ValueError(f"options.split_seed must be a whole number for protocol=fraction, got {seed!r}")
+    contents = {row.reference or row.name for row in rows}
+    order = sorted(contents, key=lambda content: (stream_seed(seed, "folder split", content), content))
+    test = set(order[: max(1, round(share * len(order)))])
+    return ["test" if (row.reference or row.name) in test else "train" for row in rows]
+
+
+def _optional(options: Options, key: str) -> str | None:
+    return None if options.get(key) is None else text_option(options, key)
+
+
+ADAPTER = Adapter(
+    layout="a folder of images (options.images) and a CSV with a header (options.labels)",
+    higher_is_better=None,
+    protocols=("column", "fraction", "all"),
+    options=frozenset({"labels", "images", "image_column", "score_column", "split_column", "reference_column",
+                       "std_column", "test_fraction", "split_seed", "allow_unlabelled"}),
+    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+)

@@ -1,0 +1,76 @@
+"""KADID-10k: 81 references x 25 distortions x 5 levels, 5-point DCR scores.
+
+``dmos`` is higher for better pictures despite its name, and ``var`` holds a standard deviation (for 9,584
+of the 10,125 rows it is exactly that of 30 integer grades), so it is read as one, without a square root.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.tables import number, read_csv
+from qhk.data.adapters.vocabulary import KADID_TYPES, describe
+
+LABELS = "dmos.csv"
+LAST_DEQA_TRAIN_REFERENCE = 65
+VQ_TEST = frozenset({19, 29, 30, 34, 37, 38, 43, 50, 64, 71, 72, 73, 74, 78, 80, 81})
+VQ_VALIDATION = frozenset({7, 12, 14, 15, 16, 27, 32, 35, 36, 41, 44, 49, 55, 66, 67, 70})
+_NAME = re.compile(r"i(\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    return [(root / LABELS,), (root / "images",)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [root / "images"]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per distorted image, with reference (``I01``), distortion and level from its name."""
+    rows = []
+    for line, cells in read_csv(root / LABELS, ["dist_img", "ref_img", "dmos", "var"]):
+        where = f"{root / LABELS} line {line}"
+        match = _NAME.fullmatch(cells["dist_img"])
+        if match is None or int(match[2]) not in KADID_TYPES or not 1 <= int(match[3]) <= 5:
+            raise ValueError(f"{where}: dist_img is {cells['dist_img']!r}, expected a name like I01_01_01.png")
+        rows.append(LabelRow(
+            name=cells["dist_img"], score=number(cells["dmos"], where, "dmos"), where=where,
+            std=number(cells["var"], where, "var"), reference=f"I{int(match[1]):02d}",
+            labels=describe(KADID_TYPES[int(match[2])], int(match[3])),
+        ))
+    return rows
+
+
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``deqa``: references 1-65 train, 66-81 test (Q-Align and DeQA-Score, who leave 19 train images out);
+    ``visualquality_r1``: 49 / 16 / 16 references (also PreResQ-R1); ``names``; ``all``."""
+    if protocol not in ("deqa", "visualquality_r1"):
+        return all_or_names(rows, protocol, root, options)
+    return [_deqa(row) if protocol == "deqa" else _visualquality(row) for row in rows]
+
+
+def _number(row: LabelRow) -> int:
+    assert row.reference is not None
+    return int(row.reference[1:])
+
+
+def _deqa(row: LabelRow) -> str:
+    return "train" if _number(row) <= LAST_DEQA_TRAIN_REFERENCE else "test"
+
+
+def _visualquality(row: LabelRow) -> str:
+    reference = _number(row)
+    return "test" if reference in VQ_TEST else "validation" if reference in VQ_VALIDATION else "train"
+
+
+ADAPTER = Adapter(
+    layout="images/I01_01_01.png, ..., dmos.csv",
+    higher_is_better=True,
+    protocols=("deqa", "visualquality_r1", "names", "all"),
+    options=NAMES_OPTIONS,
+    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+)

@@ -1,0 +1,65 @@
+"""KonIQ-10k: authentic photographs, 5-point ACR scores.
+
+Two label files share a column called MOS: in ``koniq10k_scores_and_distributions.csv`` it is the ACR mean
+in 1-5, in ``koniq10k_distributions_sets.csv`` the z-score mean in 0-100. Scores are read from the first
+(``options.score_column``: ``MOS`` or ``MOS_zscore``), the official sets from the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, name_key, text_option
+from qhk.data.adapters.tables import number, read_csv
+
+SCORES = "koniq10k_scores_and_distributions.csv"
+SETS = "koniq10k_distributions_sets.csv"
+_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    sets = [(root / SETS,)] if protocol == "official" else []
+    return [(root / SCORES,), *sets, (root / text_option(options, "image_folder"),)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [root / text_option(options, "image_folder")]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per image; ``std`` is the SD of the ACR grades, left out for the z-score column."""
+    column = text_option(options, "score_column")
+    if column not in ("MOS", "MOS_zscore"):
+        raise ValueError(f"options.score_column must be MOS or MOS_zscore, got {column!r}")
+    rows = []
+    for line, cells in read_csv(root / SCORES, ["image_name", column, "SD"]):
+        where = f"{root / SCORES} line {line}"
+        std = number(cells["SD"], where, "SD") if column == "MOS" else None
+        rows.append(LabelRow(name=cells["image_name"], score=number(cells[column], where, column), where=where, std=std))
+    return rows
+
+
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``official``: the sets file (7,058 / 1,000 / 2,015); ``names`` (e.g. the lists of Q-Align); ``all``."""
+    if protocol != "official":
+        return all_or_names(rows, protocol, root, options)
+    path = root / SETS
+    sets: dict[str, str] = {}
+    for line, cells in read_csv(path, ["image_name", "set"]):
+        if cells["set"] not in _SPLITS:
+            raise ValueError(f"{path} line {line}: set is {cells['set']!r}, expected training, validation or test")
+        sets[name_key(cells["image_name"])] = _SPLITS[cells["set"]]
+    lacking = [row.name for row in rows if name_key(row.name) not in sets]
+    if lacking:
+        raise ValueError(f"{path}: no row for {lacking[0]} ({len(lacking)} in all): the two label files differ")
+    return [sets[name_key(row.name)] for row in rows]
+
+
+ADAPTER = Adapter(
+    layout=f"1024x768/*.jpg or 512x384/*.jpg (options.image_folder), {SCORES}, {SETS}",
+    higher_is_better=True,
+    protocols=("official", "names", "all"),
+    options=frozenset({"score_column", "image_folder"}) | NAMES_OPTIONS,
+    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+)

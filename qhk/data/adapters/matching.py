@@ -1,0 +1,59 @@
+"""Finds the file that a label names, whatever its case or extension, and never guesses between two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhk.data.adapters.base import IMAGE_ENDINGS, name_key
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageIndex:
+    """The images below some folders, by relative path, by name and by stem, all in lower case."""
+
+    folders: tuple[Path, ...]
+    paths: dict[str, list[Path]]
+    names: dict[str, list[Path]]
+    stems: dict[str, list[Path]]
+
+    def find(self, name: str, where: str) -> Path:
+        """The image called ``name``: by relative path, else by file name, else by stem, ignoring case.
+
+        Raises ``ValueError`` naming ``where`` when there is none, or when several fit equally well.
+        """
+        wanted = name.replace("\\", "/").lower()
+        last = wanted.rsplit("/", 1)[-1]
+        exact = [path for path in self.names.get(last, []) if path.name == name.rsplit("/", 1)[-1]]
+        for found in (self.paths.get(wanted, []), exact, self.names.get(last, []), self.stems.get(name_key(last), [])):
+            if len(found) == 1:
+                return found[0]
+            if found and found is not exact:
+                both = " and ".join(str(path) for path in found[:2])
+                raise ValueError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
+        folders = ", ".join(str(folder) for folder in self.folders)
+        raise ValueError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
+
+    def all_images(self) -> list[Path]:
+        """Every indexed image, sorted."""
+        return sorted(path for paths in self.paths.values() for path in paths)
+
+
+def index_images(folders: Iterable[Path]) -> ImageIndex:
+    """The index of all images in ``folders`` and their sub-folders (hidden folders left out)."""
+    index = ImageIndex(folders=tuple(folders), paths={}, names={}, stems={})
+    for folder in index.folders:
+        for directory, children, files in os.walk(folder):
+            children[:] = sorted(child for child in children if not child.startswith("."))
+            for file in sorted(files):
+                if file.rpartition(".")[2].lower() in IMAGE_ENDINGS and not file.startswith("."):
+                    _add(index, folder, Path(directory, file))
+    return index
+
+
+def _add(index: ImageIndex, folder: Path, path: Path) -> None:
+    index.paths.setdefault(path.relative_to(folder).as_posix().lower(), []).append(path)
+    index.names.setdefault(path.name.lower(), []).append(path)
+    index.stems.setdefault(name_key(path.name), []).append(path)

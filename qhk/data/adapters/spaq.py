@@ -1,0 +1,70 @@
+"""SPAQ: smartphone photographs, MOS in 0-100, no official split and no deviations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from qhk.data.adapters.base import (
+    NAMES_OPTIONS,
+    Adapter,
+    LabelRow,
+    Options,
+    all_or_names,
+    first_existing,
+    name_key,
+)
+from qhk.data.adapters.tables import number, read_csv, read_workbook
+
+SHEET = "MOS and Image attribute scores.xlsx"
+SHEET_AS_CSV = "MOS_and_Image_attribute_scores.csv"
+
+
+def _labels(root: Path) -> tuple[Path, ...]:
+    return (root / "Annotations" / SHEET, root / "Dataset" / "Annotations" / SHEET, root / SHEET_AS_CSV)
+
+
+def _images(root: Path) -> tuple[Path, ...]:
+    return (root / "TestImage", root / "Dataset" / "TestImage")
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    return [_labels(root), _images(root)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [first_existing(_images(root))]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per image from the workbook, or from its CSV copy where only that is there."""
+    path = first_existing(_labels(root))
+    table = read_csv if path.suffix == ".csv" else read_workbook
+    rows = []
+    for line, cells in table(path, ["Image name", "MOS"]):
+        where = f"{path} row {line}"
+        rows.append(LabelRow(name=cells["Image name"], score=number(cells["MOS"], where, "MOS"), where=where))
+    return rows
+
+
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``hash_80_20``: a fixed 80 / 20 split by a hash of the name, ours, the same for every seed; ``names``
+    (the lists of Q-Align: 8,897 / 2,224); ``all``: everything is test."""
+    if protocol != "hash_80_20":
+        return all_or_names(rows, protocol, root, options)
+    return ["test" if _bucket(row.name) < 0.2 else "train" for row in rows]
+
+
+def _bucket(name: str) -> float:
+    digest = hashlib.blake2b(f"spaq/{name_key(name)}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+ADAPTER = Adapter(
+    layout=f"TestImage/*.jpg (or Dataset/TestImage), Annotations/{SHEET}",
+    higher_is_better=True,
+    protocols=("hash_80_20", "names", "all"),
+    options=NAMES_OPTIONS,
+    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+)

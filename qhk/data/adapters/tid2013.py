@@ -1,0 +1,55 @@
+"""TID2013: 25 references x 24 distortions x 5 levels, MOS in 0-9.
+
+The case of names in ``mos_with_names.txt`` differs from the files on disk; matching ignores case.
+``mos_std.txt`` is the error of the mean from pair comparison, far smaller than a rating deviation.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.tables import number, read_lines
+from qhk.data.adapters.vocabulary import TID_TYPES, describe
+
+LABELS, ERRORS = "mos_with_names.txt", "mos_std.txt"
+_NAME = re.compile(r"i(\d+)_(\d+)_(\d)\.bmp", re.IGNORECASE)
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    return [(root / LABELS,), (root / "distorted_images",)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    return [root / "distorted_images"]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per line ``5.51429 I01_01_1.bmp``; the error of the mean as ``std`` where its file is there."""
+    path, lines = root / LABELS, read_lines(root / LABELS)
+    errors = read_lines(root / ERRORS) if (root / ERRORS).is_file() else []
+    if errors and len(errors) != len(lines):
+        raise ValueError(f"{root / ERRORS}: {len(errors)} lines, {path.name} has {len(lines)}: download it again")
+    rows = []
+    for index, (line, text) in enumerate(lines):
+        where = f"{path} line {line}"
+        score, _, name = (part.strip() for part in text.partition(" "))
+        match = _NAME.fullmatch(name)
+        if match is None or int(match[2]) not in TID_TYPES or not 1 <= int(match[3]) <= 5:
+            raise ValueError(f"{where}: {text!r}, expected a line like 5.51429 I01_01_1.bmp")
+        std = number(errors[index][1], f"{root / ERRORS} line {errors[index][0]}", "mos_std") if errors else None
+        rows.append(LabelRow(
+            name=name, score=number(score, where, "mos"), std=std, where=where, reference=f"I{int(match[1]):02d}",
+            labels=describe(TID_TYPES[int(match[2])], int(match[3])),
+        ))
+    return rows
+
+
+ADAPTER = Adapter(
+    layout=f"distorted_images/i01_01_1.bmp, ..., {LABELS}",
+    higher_is_better=True,
+    protocols=("all", "names"),
+    options=NAMES_OPTIONS,
+    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+)

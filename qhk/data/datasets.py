@@ -1,0 +1,213 @@
+"""Loads a ``dataset`` entry: finds it, reads its labels, maps them to [1, 5], matches images, splits.
+
+Everything a user can get wrong with a set is refused here, before a model is loaded, in one line that
+names the file or key, the value and the fix.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters.base import Adapter, LabelRow
+from qhk.data.adapters.matching import ImageIndex, index_images
+from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
+from qhk.data.scale import Scale, fit_scale
+from qhk.types import Example
+
+Scalar = str | int | float | bool | None
+Progress = Callable[[int, int], None]
+
+MINIATURE_OPTIONS = ("generator_seed", "size")
+"""Options that belong to the generator of a miniature set, not to its adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """One entry of ``dataset`` as the config gives it; None where a value has still to be filled in.
+
+    Of a miniature entry, ``root`` is the name of the generated set and ``options`` also hold
+    ``generator_seed`` and ``size``; of any other, ``root`` is a folder on disk.
+    """
+
+    adapter: str
+    root: str | None
+    protocol: str
+    normalisation: str
+    bounds: tuple[float, float] | None
+    higher_is_better: bool | None
+    miniature: bool
+    options: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedDataset:
+    """A set in memory: ``examples`` by split (train, validation, test; only those that exist).
+
+    ``scale`` is the map from native scores to [1, 5]; ``fingerprint`` is a sha256 over splits, ids, MOS
+    and file sizes.
+    """
+
+    name: str
+    protocol: str
+    miniature: bool
+    scale: Scale
+    examples: Mapping[str, list[Example]]
+    fingerprint: str
+
+
+def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) -> LoadedDataset:
+    """The set ``name`` as ``spec`` describes it. A miniature set is generated below ``cache`` if needed.
+
+    Example ids are the file names of the label file, unique within the set; ``mos_std`` is on the
+    [1, 5] scale. ``progress`` is called while a miniature set is generated. Raises ``ValueError`` on
+    everything listed in the room's docstring.
+    """
+    adapter = _check_spec(name, spec)
+    root = _make_root(name, spec, cache, progress)
+    missing = _missing(name, adapter, root, spec)
+    if missing:
+        raise ValueError(f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)")
+    if (root / MARKER).is_file() != spec.miniature:
+        wanted = "true: the folder holds a generated set" if not spec.miniature else "false: the folder has no marker"
+        raise ValueError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
+    options = _adapter_options(spec)
+    try:
+        rows = adapter.read_labels(root, options)
+        _check_rows(rows, spec, root)
+        splits = adapter.assign_splits(rows, spec.protocol, root, options)
+        index = index_images(adapter.images(root, options))
+    except ValueError as error:
+        raise ValueError(f"dataset.{name}: {error}") from None
+    assert spec.higher_is_better is not None
+    scale = fit_scale((row.score for row in rows), name=name, normalisation=spec.normalisation,
+                      bounds=spec.bounds, higher_is_better=spec.higher_is_better)
+    examples = _make_examples(name, rows, splits, index, scale)
+    if spec.adapter == "folder" and options.get("allow_unlabelled") is not True:
+        _refuse_unlabelled(name, index, examples)
+    return LoadedDataset(name=name, protocol=spec.protocol, miniature=spec.miniature, scale=scale,
+                         examples=examples, fingerprint=fingerprint(examples))
+
+
+def missing_files(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
+    """What the set still lacks on disk, one line each; empty when it can be loaded or generated.
+
+    Nothing is read, generated or downloaded: this is for a dry run. Raises ``ValueError`` only for
+    values that are wrong in themselves (unknown adapter, protocol or option).
+    """
+    adapter = _check_spec(name, spec)
+    if spec.miniature:
+        return []
+    assert spec.root is not None
+    return [f"dataset.{name}.root: {line}" for line in _missing(name, adapter, Path(spec.root).expanduser(), spec)]
+
+
+def fingerprint(examples: Mapping[str, Sequence[Example]]) -> str:
+    """sha256 (hex) over split, id, MOS and image file size of every example, in order."""
+    digest = hashlib.sha256()
+    for split in sorted(examples):
+        for example in examples[split]:
+            record = [split, example.id, repr(example.mos), example.image.stat().st_size]
+            digest.update(json.dumps(record).encode())
+    return digest.hexdigest()
+
+
+def _check_spec(name: str, spec: DatasetSpec) -> Adapter:
+    if spec.adapter not in ADAPTERS:
+        raise ValueError(f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}")
+    adapter = ADAPTERS[spec.adapter]
+    if spec.protocol not in adapter.protocols:
+        raise ValueError(
+            f"dataset.{name}.protocol is {spec.protocol!r}: {spec.adapter} offers {', '.join(adapter.protocols)}")
+    known = adapter.options | (set(MINIATURE_OPTIONS) if spec.miniature else set())
+    unknown = sorted(set(spec.options) - known)
+    if unknown:
+        raise ValueError(f"dataset.{name}.options.{unknown[0]} is unknown: {spec.adapter} takes {', '.join(sorted(known))}")
+    if spec.root is None:
+        raise ValueError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
+    if spec.higher_is_better is None:
+        raise ValueError(f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed")
+    if adapter.higher_is_better not in (None, spec.higher_is_better):
+        fix = str(adapter.higher_is_better).lower()
+        raise ValueError(f"dataset.{name}.higher_is_better must be {fix}: that is the polarity of {spec.adapter}'s scores")
+    if adapter.higher_is_better is None and spec.bounds is None:
+        raise ValueError(f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]")
+    return adapter
+
+
+def _make_root(name: str, spec: DatasetSpec, cache: Path, progress: Progress) -> Path:
+    assert spec.root is not None
+    if not spec.miniature:
+        return Path(spec.root).expanduser()
+    seed, size = (spec.options.get(key) for key in MINIATURE_OPTIONS)
+    if type(seed) is not int or type(size) is not int:
+        raise ValueError(f"dataset.{name}.options: generator_seed and size must be whole numbers, got {seed!r}, {size!r}")
+    miniature_folder(cache, seed=seed, size=size)
+    return ensure_miniature_set(spec.root, cache, seed=seed, size=size, progress=progress)
+
+
+def _adapter_options(spec: DatasetSpec) -> dict[str, Scalar]:
+    return {key: value for key, value in spec.options.items() if key not in MINIATURE_OPTIONS}
+
+
+def _missing(name: str, adapter: Adapter, root: Path, spec: DatasetSpec) -> list[str]:
+    if not root.is_dir():
+        return [f"no folder {root}"]
+    try:
+        expected = adapter.expected(root, spec.protocol, _adapter_options(spec))
+    except ValueError as error:
+        raise ValueError(f"dataset.{name}: {error}") from None
+    return [f"no {' or '.join(str(path) for path in alternatives)}"
+            for alternatives in expected if not any(path.exists() for path in alternatives)]
+
+
+def _check_rows(rows: Sequence[LabelRow], spec: DatasetSpec, root: Path) -> None:
+    if not rows:
+        raise ValueError(f"{root}: the label file has no rows: an empty set cannot be used")
+    repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
+    if repeated:
+        twice = [row.where for row in rows if row.name.lower() == repeated[0]]
+        raise ValueError(f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row")
+    if spec.bounds is None:
+        return
+    low, high = spec.bounds
+    for row in rows:
+        if not low <= row.score <= high:
+            raise ValueError(f"{row.where}: score {row.score} is outside bounds [{low}, {high}]: "
+                             "check the score column or correct the bounds")
+
+
+def _make_examples(
+    name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], index: ImageIndex, scale: Scale
+) -> dict[str, list[Example]]:
+    examples: dict[str, list[Example]] = {}
+    taken: dict[Path, str] = {}
+    for row, split in zip(rows, splits, strict=True):
+        if split is None:
+            continue
+        try:
+            image = index.find(row.name, row.where)
+        except ValueError as error:
+            raise ValueError(f"dataset.{name}: {error}") from None
+        if image in taken:
+            raise ValueError(f"dataset.{name}: {row.where}: {image} already belongs to {taken[image]}: keep one row")
+        taken[image] = row.where
+        examples.setdefault(split, []).append(Example(
+            id=row.name, dataset=name, image=image, mos=scale.mos(row.score), mos_native=row.score,
+            higher_is_better=scale.higher_is_better, mos_std=scale.deviation(row.std), reference=row.reference,
+            labels=dict(row.labels),
+        ))
+    return examples
+
+
+def _refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:
+    used = {example.image for split in examples.values() for example in split}
+    spare = [image for image in index.all_images() if image not in used]
+    if spare:
+        raise ValueError(f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
+                         f"remove the files, or set dataset.{name}.options.allow_unlabelled=true")

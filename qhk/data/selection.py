@@ -1,0 +1,138 @@
+"""What a run trains, validates and reports on: parts of loaded sets, cut by seed and by content."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qhk.data.datasets import LoadedDataset
+from qhk.data.image import check_header
+from qhk.data.seeds import stream_seed
+from qhk.types import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Training examples per set with the sets' weights, and the validation examples of all sets."""
+
+    train: Mapping[str, list[Example]]
+    weights: Mapping[str, float]
+    validation: list[Example]
+
+
+def select_training_data(
+    loaded: Sequence[LoadedDataset], *, weights: Mapping[str, float], split: str, validation_fraction: float,
+    validation_limit: int | None, limit: int | None, seed: int,
+) -> TrainingData:
+    """The training and validation examples of a run.
+
+    Validation comes from the set's own ``validation`` split where its protocol has one, else from
+    ``split`` by ``cut_validation``; never from test. ``validation_fraction`` 0 means none at all.
+    ``limit`` and ``validation_limit`` hold per set. Raises ``ValueError`` on an empty part.
+    """
+    train: dict[str, list[Example]] = {}
+    validation: list[Example] = []
+    for dataset in loaded:
+        pool = require_split(dataset, split, key="data.split")
+        if validation_fraction > 0.0:
+            held_out = dataset.examples.get("validation", []) if split == "train" else []
+            if held_out:
+                held_out = limit_examples(held_out, validation_limit, seed=seed)
+            else:
+                pool, held_out = cut_validation(
+                    pool, fraction=validation_fraction, limit=validation_limit, seed=seed, name=dataset.name)
+            validation += held_out
+        train[dataset.name] = limit_examples(pool, limit, seed=seed)
+    return TrainingData(train=train, weights=dict(weights), validation=validation)
+
+
+def select_benchmark(dataset: LoadedDataset, *, split: str, limit: int | None, seed: int) -> list[Example]:
+    """The examples a benchmark reports on; ``limit`` keeps a seeded subset. Raises on an empty split."""
+    examples = require_split(dataset, split, key=f"benchmark.{dataset.name}.split")
+    return limit_examples(examples, limit, seed=seed)
+
+
+def require_split(dataset: LoadedDataset, split: str, *, key: str) -> list[Example]:
+    """The examples of ``split``; ``ValueError`` naming ``key`` and the splits there are when it is empty."""
+    examples = dataset.examples.get(split, [])
+    if not examples:
+        there = ", ".join(sorted(name for name, part in dataset.examples.items() if part)) or "none"
+        raise ValueError(f"{key}={split}: {dataset.name} has no such images under protocol={dataset.protocol} "
+                         f"(splits there: {there}): choose another split or protocol")
+    return examples
+
+
+def limit_examples(examples: Sequence[Example], limit: int | None, *, seed: int) -> list[Example]:
+    """At most ``limit`` examples, drawn by ``seed``, in their original order; all of them for None."""
+    if limit is None or limit >= len(examples):
+        return list(examples)
+    ranked = sorted(range(len(examples)), key=lambda i: _rank(examples[i].dataset, examples[i].id, "limit", seed))
+    return [examples[index] for index in sorted(ranked[:limit])]
+
+
+def cut_validation(
+    examples: Sequence[Example], *, fraction: float, limit: int | None, seed: int, name: str
+) -> tuple[list[Example], list[Example]]:
+    """``(train, validation)``: whole contents (references) move to validation, drawn by ``seed``.
+
+    Contents are taken until validation holds ``fraction`` of the examples, or ``limit`` of them if that
+    is less; beyond ``limit`` a seeded subset is kept and the rest is left unused, so that the two parts
+    never share a content. Raises ``ValueError`` when one of the parts would be empty.
+    """
+    target = max(1, round(fraction * len(examples)))
+    target = target if limit is None else min(target, limit)
+    contents = {content_of(example) for example in examples}
+    chosen: set[str] = set()
+    count = 0
+    for content in sorted(contents, key=lambda content: _rank(name, content, "validation", seed)):
+        if count >= target:
+            break
+        chosen.add(content)
+        count += sum(content_of(example) == content for example in examples)
+    train = [example for example in examples if content_of(example) not in chosen]
+    held_out = [example for example in examples if content_of(example) in chosen]
+    if not train or not held_out:
+        raise ValueError(f"data.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
+                         f"which has {len(contents)} contents: use a smaller fraction or 0")
+    return train, limit_examples(held_out, limit, seed=seed)
+
+
+def content_of(example: Example) -> str:
+    """What the example shows: its reference, or its own id where it has none."""
+    return example.id if example.reference is None else f"reference {example.reference}"
+
+
+def refuse_leakage(train: Sequence[Example], reported: Mapping[str, Sequence[Example]]) -> None:
+    """Raises ``ValueError`` when an image or a content of ``train`` is also in a benchmark.
+
+    ``train`` is everything a run learns from or selects on, validation included. Images are compared by
+    file, contents (references) by set and by folder, so two entries that read one set are caught.
+    """
+    images = {example.image.resolve() for example in train}
+    contents = {key for example in train for key in _content_keys(example)}
+    for name, examples in reported.items():
+        for example in examples:
+            if example.image.resolve() in images:
+                raise ValueError(f"benchmark.{name}: {example.image} is also trained on: choose disjoint splits")
+            if not contents.isdisjoint(_content_keys(example)):
+                raise ValueError(f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
+                                 "choose a protocol that splits by reference")
+
+
+def check_images(
+    examples: Sequence[Example], *, min_side: int, max_pixels: int, progress: Callable[[int, int], None]
+) -> None:
+    """Raises ``ValueError`` at the first image that is unreadable, too small or too large; reads headers only."""
+    for done, example in enumerate(examples, start=1):
+        check_header(example.image, min_side=min_side, max_pixels=max_pixels)
+        progress(done, len(examples))
+
+
+def _content_keys(example: Example) -> set[tuple[str, str]]:
+    if example.reference is None:
+        return set()
+    return {(example.dataset, example.reference), (str(example.image.parent.resolve()), example.reference)}
+
+
+def _rank(dataset: str, item: str, purpose: str, seed: int) -> tuple[int, str]:
+    return stream_seed(seed, purpose, dataset, item), item

@@ -62,7 +62,7 @@ def start_score(job: Job, positionals: Sequence[str]) -> int:
 
 COMMANDS = {
     "train": Command(
-        sentence="Trains a policy to score image quality by reinforcement, and evaluates it before and after.",
+        sentence="Trains a policy to score image quality by reinforcement; evaluates before and after.",
         positionals="",
         recipes=(
             ("the embedded tiny model on miniature sets, minutes on a CPU", "qhk train"),
@@ -92,7 +92,10 @@ COMMANDS = {
         positionals="IMAGE...",
         recipes=(
             ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
-            ("a folder or a glob, as JSON lines", "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json"),
+            (
+                "a folder or a glob, as JSON lines",
+                "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json",
+            ),
             ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
         ),
         start=start_score,

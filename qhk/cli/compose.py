@@ -82,14 +82,16 @@ def overruled_choices(
     command line chose; a value given on the command line beats both.
     """
     overlays = [text for text in overrides if text.lstrip("+").partition("=")[0] in OVERLAYS]
-    chosen = [text for text in overrides if text.partition("=")[0] in catalogue.options and text not in overlays]
+    chosen = [
+        text for text in overrides if text.partition("=")[0] in catalogue.options and text not in overlays
+    ]
     if not overlays or not chosen:
         return []
     alone = compose_config(command, [text for text in overrides if text not in overlays], catalogue)
     lines = []
     for text in chosen:
         group = text.partition("=")[0]
-        ours, theirs = (dict(_leaves(node[group], group)) for node in (alone, config))
+        ours, theirs = (dict(_leaves(OmegaConf.to_container(node[group]), group)) for node in (alone, config))
         replaced = [key for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]]
         if replaced:
             lines.append(
@@ -100,17 +102,14 @@ def overruled_choices(
     return lines
 
 
-def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a node with its dotted key, interpolations as written."""
-    if not isinstance(node, DictConfig):
-        yield key, node
+def _leaves(plain: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node of plain data, with its dotted key."""
+    if not isinstance(plain, dict):
+        yield key, plain
         return
-    plain = OmegaConf.to_container(node)
-    assert isinstance(plain, dict)
-    for name in plain:
-        child = node._get_node(name)
-        yield from _leaves(child if isinstance(child, DictConfig) else plain[name], f"{key}.{name}")
+    for name, child in plain.items():
+        yield from _leaves(child, f"{key}.{name}")
 
 
 def _text(value: Any) -> str:
-    return "null" if value is None else str(value)
+    return "null" if value is None else f"{value!s}"

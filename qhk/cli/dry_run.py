@@ -20,11 +20,13 @@ def print_dry_run(settings: Settings) -> int:
 
 
 def missing_files(settings: Settings) -> list[str]:
-    """One line for each file or folder that the settings name and that is not there; hub ids are not looked up."""
+    """One line for each file or folder in the settings that is not there; hub ids are not looked up."""
     lines = []
     for name, entry in settings.dataset.items():
         if not entry.miniature and not Path(entry.root).expanduser().exists():
-            lines.append(f"dataset.{name}.root: {entry.root} is not there; put the set there or change the root")
+            lines.append(
+                f"dataset.{name}.root: {entry.root} is not there; put the set there or change the root"
+            )
     path = settings.model.path
     if path is not None and path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
         lines.append(f"model.path: {path} is not there; give a folder with weights, or a hub id")

@@ -22,7 +22,7 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def report(action: Callable[[], int]) -> int:
-    """The action's own exit code; 2 after one line for a user's mistake, 1 after the traceback of anything else.
+    """The action's own exit code; 2 after one line for a user's mistake, 1 after any other error's traceback.
 
     A user's mistake is a ValueError that our code raises on purpose, so that a ValueError out of a library,
     or out of a failed operation in our own code, is shown for the defect that it is.
@@ -67,7 +67,9 @@ def explain_override(
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = catalogue.options.get(group, [])
         return f"{group}={option}: {group} has no option {option!r}; {suggestion(option, options)}"
-    found = re.search(r"Could not (?:override|append to config|delete from config)[^'\"\n]*['\"]([^'\"]+)['\"]", str(error))
+    found = re.search(
+        r"Could not (?:override|append to config|delete from config)[^'\"\n]*['\"]([^'\"]+)['\"]", str(error)
+    )
     found = found or re.search(r"Could not (?:override|delete)\s+([\w./@-]+)", str(error))
     if found is not None:
         return _unknown_key(found.group(1).rstrip("."), overrides, base, catalogue)
@@ -83,9 +85,7 @@ def explain_interpolation(error: OmegaConfBaseException) -> str:
     return f"{key}: {one_line(first)}; write the value itself, or refer to an existing key as ${{group.key}}"
 
 
-def _unknown_key(
-    key: str, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue
-) -> str:
+def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue) -> str:
     typed = next((text for text in overrides if text.lstrip("+~").startswith(key)), key)
     parent, _, last = key.rpartition(".")
     node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)

@@ -54,7 +54,8 @@ def cells(text: str, catalogue: Catalogue) -> list[str]:
     override = parse_override(text)
     if not override.is_sweep_override():
         return [text]
-    key, value = override.get_key_element(), override.value()
+    key = override.get_key_element()
+    value: object = override.value()
     if isinstance(value, Glob):
         options = catalogue.options.get(override.key_or_group, [])
         names = value.filter(list(options))

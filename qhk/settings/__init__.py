@@ -6,8 +6,8 @@ from qhk.settings.base import Duration, Readout, Schedule
 from qhk.settings.identity import run_directory, run_id, run_name
 from qhk.settings.inputs import (
     BenchmarkSettings,
-    DataSettings,
     DatasetSettings,
+    DataSettings,
     ModelSettings,
     PathsSettings,
     PromptSettings,

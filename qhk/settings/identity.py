@@ -51,8 +51,8 @@ def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
     """A directory name: the experiment (or ``default``) and what the command line changed about it.
 
     ``q_hawkeye__scale-miniature__uncertainty-none``. The seed has its own directory, and keys outside a run's
-    identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a long
-    name is cut and ends in a digest of the whole.
+    identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a
+    long name is cut and ends in a digest of the whole.
     """
     parts = [experiment or "default"]
     parts += sorted(override for override in overrides if not _is_silent(override))

@@ -65,7 +65,9 @@ class ModelSettings(Node):
     @model_validator(mode="after")
     def _form_and_pixels(self) -> Self:
         if self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}")
+            raise ValueError(
+                f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}"
+            )
         if self.form == "tiny" and (self.tiny is None or self.path is not None):
             raise ValueError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
         if self.form == "pretrained" and (self.tiny is not None or self.path is None):
@@ -124,7 +126,9 @@ class TwinSettings(Node):
     @model_validator(mode="after")
     def _source_is_complete(self) -> Self:
         if self.form == "manifest" and self.manifest is None:
-            raise ValueError("form manifest needs manifest: a file of prepared pairs; or choose twin=generated")
+            raise ValueError(
+                "form manifest needs manifest: a file of prepared pairs; or choose twin=generated"
+            )
         if len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds must differ from each other, got {self.kinds}")
         missing = [kind for kind in self.kinds if kind not in self.strengths]
@@ -163,4 +167,3 @@ class PromptSettings(Node):
     system: str | None
     user: Text
     answer_decimals: Annotated[int, Field(ge=0, le=4)]
-

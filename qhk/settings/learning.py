@@ -6,7 +6,18 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from qhk.settings.base import Count, Duration, Fraction, Node, NonNegative, NumOrZero, Positive, Readout, Schedule, Text
+from qhk.settings.base import (
+    Count,
+    Duration,
+    Fraction,
+    Node,
+    NonNegative,
+    NumOrZero,
+    Positive,
+    Readout,
+    Schedule,
+    Text,
+)
 
 
 class ColdStartSettings(Node):
@@ -41,7 +52,7 @@ class ColdStartSettings(Node):
 
 
 class RolloutSettings(Node):
-    """How completions are sampled; ``decode_batch`` bounds the sequences decoded together (memory, not results)."""
+    """How completions are sampled; ``decode_batch`` bounds the sequences decoded together."""
 
     group_size: Annotated[int, Field(ge=2)]
     max_new_tokens: Count
@@ -72,7 +83,7 @@ class RewardTermSettings(Node):
 
 
 class RewardSettings(Node):
-    """Named reward terms, and the rule by which the one parser reads a score; the names become metric names."""
+    """Named reward terms (the names become metric names), and the rule by which the parser reads a score."""
 
     answer_rule: Text
     terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
@@ -122,7 +133,7 @@ class UncertaintySettings(Node):
 
 
 class PerceptionSettings(Node):
-    """The divergence between original and degraded image, which training raises; ``none`` is an exact no-op."""
+    """The divergence between original and degraded image, which training raises; ``none`` is a no-op."""
 
     form: Literal["none", "release", "paper", "exact"]
     gamma: NonNegative
@@ -158,7 +169,10 @@ class OptimizerSettings(Node):
 
 
 class TrainingSettings(Node):
-    """Length, batch and rhythm of a run. ``prompts_per_step`` is global; ``prompts_per_device`` is the micro-batch."""
+    """Length, batch and rhythm of a run.
+
+    ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
+    """
 
     duration: Duration
     prompts_per_step: Count
@@ -186,4 +200,3 @@ class DistributedSettings(Node):
     """How many processes train one policy, and by which engine."""
 
     form: Literal["single", "ddp"]
-

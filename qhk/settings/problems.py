@@ -122,7 +122,8 @@ def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
             return []
         if isinstance(current, _ByName):
             current = current.value
-    return list(current.model_fields) if isinstance(current, type) else []
+    known = isinstance(current, type) and issubclass(current, BaseModel)
+    return list(current.model_fields) if known else []
 
 
 class _ByName:

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from qhk.settings.base import Count, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
     BenchmarkSettings,
-    DataSettings,
     DatasetSettings,
+    DataSettings,
     ModelSettings,
     PathsSettings,
     PromptSettings,

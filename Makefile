@@ -1,0 +1,51 @@
+# A target is a name for commands that a person could type.
+
+FLAVOUR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+comma := ,
+EXTRAS := $(if $(filter cuda,$(FLAVOUR)),dev$(comma)cuda,dev)
+INDEX := $(if $(filter cpu,$(FLAVOUR)),--extra-index-url https://download.pytorch.org/whl/cpu,)
+PINS := .constraints/$(FLAVOUR).txt
+STAMP := .venv/installed-$(FLAVOUR)
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install train test test-slow test-gpu lint format
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
+	  while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+install: $(STAMP)  ## make .venv with pinned packages, for CUDA where nvidia-smi is; FLAVOUR=cpu or cuda decides
+
+$(STAMP): pyproject.toml $(PINS)
+	@test -n "$(PYTHON)" || { echo "python 3.11 or newer was not found; set PYTHON=/path/to/python3"; exit 2; }
+	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "installing torch ($(FLAVOUR)), which takes a minute or more"
+	@$(BIN)/python -m pip install -qq --retries 2 -c $(PINS) $(INDEX) torch
+	@echo "installing qhk and what it needs"
+	@$(BIN)/python -m pip install -q -c $(PINS) -e '.[$(EXTRAS)]'
+	@touch $@
+
+train: install  ## train the default: the tiny model on miniature sets; ARGS="seed=1" passes overrides
+	@$(BIN)/qhk train $(ARGS)
+
+test: install  ## the test suite: offline, CPU, under five minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-slow: install  ## tests that take minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
+
+test-gpu: install  ## tests that need a CUDA device
+	@$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+lint: install  ## ruff and mypy
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: install  ## let ruff rewrite what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import statistics
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qhk.objective.advantage import group_advantages
+
+REWARDS = torch.tensor([[0.1, 0.9, 0.4, 0.4], [1.8, 0.0, 1.0, 0.2]], dtype=torch.float64)
+
+
+def naive(rewards: list[list[float]], scaling: str, epsilon: float) -> list[list[float]]:
+    everything = [value for group in rewards for value in group]
+    rows = []
+    for group in rewards:
+        scale = {
+            "group_std": statistics.stdev(group) + epsilon,
+            "batch_std": statistics.stdev(everything) + epsilon,
+            "none": 1.0,
+        }[scaling]
+        rows.append([(value - statistics.fmean(group)) / scale for value in group])
+    return rows
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_equals_a_loop(scaling: str) -> None:
+    got = group_advantages(REWARDS, scaling=scaling, epsilon=1e-4)
+    expected = torch.tensor(naive(REWARDS.tolist(), scaling, 1e-4), dtype=torch.float64)
+    torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_hand_worked_unbiased_std_and_epsilon() -> None:
+    # mean 2, unbiased std sqrt(2), so (1 - 2) / (1.41421... + 0.5)
+    got = group_advantages(torch.tensor([[1.0, 3.0]], dtype=torch.float64), scaling="group_std", epsilon=0.5)
+    assert got.tolist()[0] == pytest.approx([-0.5224077499274832, 0.5224077499274832])
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rewards_give_exactly_zero(scaling: str, dtype: torch.dtype) -> None:
+    rewards = torch.tensor([[0.1] * 7, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]], dtype=dtype)
+    got = group_advantages(rewards, scaling=scaling, epsilon=0.0)
+    assert (got[0] == 0).all()
+    assert got[1].abs().max() > 0.2
+
+
+@given(
+    st.lists(st.floats(-3, 3, width=32), min_size=4, max_size=4),
+    st.permutations(range(4)),
+    st.floats(-5, 5, width=32),
+)
+def test_ignores_a_shift_and_follows_a_permutation(
+    group: list[float], order: list[int], shift: float
+) -> None:
+    rewards = torch.tensor([group], dtype=torch.float64)
+    plain = group_advantages(rewards, scaling="group_std", epsilon=1e-4)
+    moved = group_advantages(rewards[:, order] + shift, scaling="group_std", epsilon=1e-4)
+    torch.testing.assert_close(moved, plain[:, order], rtol=1e-6, atol=1e-6)
+    assert plain.sum().abs() < 1e-9
+
+
+def test_other_groups_matter_to_batch_std_alone() -> None:
+    other = torch.cat([REWARDS[:1], REWARDS[1:] * 3])
+    for scaling, same in (("group_std", True), ("none", True), ("batch_std", False)):
+        first = group_advantages(REWARDS, scaling=scaling, epsilon=1e-4)[0]
+        second = group_advantages(other, scaling=scaling, epsilon=1e-4)[0]
+        assert torch.equal(first, second) is same
+
+
+def test_refuses_single_completions_and_unknown_scalings() -> None:
+    with pytest.raises(ValueError, match=r"rollout\.group_size: got 1"):
+        group_advantages(torch.zeros(3, 1), scaling="group_std", epsilon=1e-4)
+    with pytest.raises(ValueError, match=r"objective\.advantage_scaling: unknown 'std'"):
+        group_advantages(torch.zeros(3, 2), scaling="std", epsilon=1e-4)  # type: ignore[arg-type]

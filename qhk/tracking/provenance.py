@@ -1,0 +1,149 @@
+"""``provenance.json``: which code, packages, machine and data made a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from qhk.files import write_atomically
+
+CODE_SUFFIXES = (".py", ".yaml", ".yml")
+PACKAGES = (
+    "torch", "torchvision", "transformers", "tokenizers", "safetensors", "accelerate", "deepspeed", "peft",
+    "numpy", "scipy", "pandas", "pillow", "pydantic", "hydra-core", "omegaconf", "wandb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """``code_digest`` and ``data_fingerprints`` (by data set) decide whether a finished run still stands."""
+
+    code_digest: str
+    data_fingerprints: Mapping[str, str]
+    packages: Mapping[str, str]
+    python: str
+    hardware: Mapping[str, str | int | float]
+    accelerators: Sequence[str]
+    threads: int
+
+
+def code_digest(trees: Mapping[str, Path]) -> str:
+    """SHA-256 in hex over the Python and YAML files below ``trees``.
+
+    Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
+    install and a wheel of the same code agree. Names and contents count; times, order on disk and
+    byte-code do not. Raises ``ValueError`` where a tree holds no such file.
+    """
+    digest = hashlib.sha256()
+    for name, root in sorted(trees.items()):
+        files = sorted(
+            (path.relative_to(root).as_posix(), path)
+            for path in root.rglob("*")
+            if path.suffix in CODE_SUFFIXES and path.is_file()
+        )
+        if not files:
+            raise ValueError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
+        for relative, path in files:
+            content = path.read_bytes()
+            digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that can change a number; those not installed are left out."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def describe_hardware() -> dict[str, str | int | float]:
+    """Machine, processor, cores this process may use, and memory in GiB."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "host": platform.node(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+    }
+
+
+def gather_provenance(
+    *,
+    trees: Mapping[str, Path],
+    data_fingerprints: Mapping[str, str],
+    accelerators: Sequence[str],
+    threads: int,
+) -> Provenance:
+    """The provenance of a run started by this process. ``accelerators`` are device names, empty on CPU."""
+    return Provenance(
+        code_digest=code_digest(trees),
+        data_fingerprints=dict(data_fingerprints),
+        packages=package_versions(),
+        python=platform.python_version(),
+        hardware=describe_hardware(),
+        accelerators=list(accelerators),
+        threads=threads,
+    )
+
+
+def code_differences(old: Provenance, new: Provenance) -> list[str]:
+    """What differs in the code, in a few words; empty for equal digests."""
+    if old.code_digest == new.code_digest:
+        return []
+    return [f"code ({old.code_digest[:12]}, now {new.code_digest[:12]})"]
+
+
+def data_differences(old: Provenance, new: Provenance) -> list[str]:
+    """Which data sets differ, in a few words each; empty for equal fingerprints."""
+    names = sorted({*old.data_fingerprints, *new.data_fingerprints})
+    before, now = old.data_fingerprints, new.data_fingerprints
+    return [f"data {name}" for name in names if before.get(name) != now.get(name)]
+
+
+def read_provenance(path: Path) -> Provenance | None:
+    """The latest provenance in ``path``, None without one; raises ``ValueError`` naming a foreign file."""
+    content = _content(path)
+    if content is None:
+        return None
+    try:
+        return Provenance(**{name: value for name, value in content.items() if name != "earlier"})
+    except TypeError as fault:
+        raise ValueError(f"{path} is not a provenance file ({fault}): move it away") from None
+
+
+def write_provenance(path: Path, provenance: Provenance) -> None:
+    """Write ``provenance`` atomically; what it replaces stays under ``earlier``, unless it says the same."""
+    content = _content(path)
+    earlier: list[dict[str, Any]] = [] if content is None else content.pop("earlier", [])
+    if content is not None and content != asdict(provenance):
+        earlier.append(content)
+    write_atomically(path, json.dumps({**asdict(provenance), "earlier": earlier}, indent=1) + "\n")
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a provenance file: move it away")
+    return content

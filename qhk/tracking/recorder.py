@@ -1,0 +1,90 @@
+"""``metrics.jsonl``: the record of a run, one line per step and stage. W&B only mirrors it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
+from qhk.tracking.names import find_metric
+
+
+class MetricStage(StrEnum):
+    """What a row was measured in. Steps are supervised steps in the cold start, training steps elsewhere."""
+
+    COLD_START = "cold_start"
+    TRAIN = "train"
+    VALIDATION = "validation"
+    EVAL = "eval"
+
+
+class Recorder(Protocol):
+    """Takes a step's metrics: the file recorder, and the live W&B mirror."""
+
+    def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricRow:
+    """One line of the record; a value that was not finite is NaN."""
+
+    step: int
+    stage: MetricStage
+    metrics: Mapping[str, float]
+
+
+class MetricsRecorder:
+    """Appends rows to ``path``, each synced to disk before ``record`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the record at ``path``, new or old; a line torn by a killed writer is cut off."""
+        self.path = path
+        drop_torn_line(path)
+
+    def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None:
+        """Append one row. NaN and infinities are written as null, since JSON has no word for them.
+
+        Raises ``ValueError`` for an undeclared name; then nothing is written.
+        """
+        for name in metrics:
+            find_metric(name)
+        row = {"step": step, "stage": stage.value}
+        append_json_lines(self.path, [row | {name: _plain(value) for name, value in metrics.items()}])
+
+    def cut_after(self, step: int, *, stages: Collection[MetricStage]) -> None:
+        """Drop the rows of ``stages`` beyond ``step``, in one atomic rewrite; rows of other stages stay.
+
+        For a resume: everything after the checkpoint will be recorded again. ``step`` -1 drops them all.
+        """
+        rows = read_json_lines(self.path)
+        kept = [row for row in rows if row["stage"] not in stages or row["step"] <= step]
+        if len(kept) < len(rows):
+            write_atomically(self.path, "".join(json_line(row) for row in kept))
+
+
+def read_metrics(path: Path) -> list[MetricRow]:
+    """The rows of a record in order, null as NaN; empty where there is none, a torn last line left out.
+
+    A step and stage recorded twice (an evaluation repeated by a resume) counts once: the later row, in
+    the earlier one's place. Raises ``ValueError`` naming the file where a row has no step or stage.
+    """
+    rows: dict[tuple[int, str], MetricRow] = {}
+    for row in read_json_lines(path):
+        try:
+            step, stage = row.pop("step"), MetricStage(row.pop("stage"))
+        except (KeyError, ValueError):
+            raise ValueError(f"{path} holds a row without step or known stage: not a metric record") from None
+        values = {name: math.nan if value is None else value for name, value in row.items()}
+        rows[step, stage] = MetricRow(step=step, stage=stage, metrics=values)
+    return list(rows.values())
+
+
+def _plain(value: Any) -> float | int | None:
+    if isinstance(value, int):
+        return int(value)
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -5,7 +5,7 @@ PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 comma := ,
 EXTRAS := $(if $(filter cuda,$(FLAVOUR)),dev$(comma)cuda,dev)
-INDEX := $(if $(filter cpu,$(FLAVOUR)),--extra-index-url https://download.pytorch.org/whl/cpu,)
+INDEX := $(if $(filter cpu,$(FLAVOUR)),--no-deps --extra-index-url https://download.pytorch.org/whl/cpu,)
 PINS := .constraints/$(FLAVOUR).txt
 STAMP := .venv/installed-$(FLAVOUR)
 BIN := .venv/bin
@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@test -n "$(PYTHON)" || { echo "python 3.11 or newer was not found; set PYTHON=/path/to/python3"; exit 2; }
 	@test -x $(BIN)/python || { echo "making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "installing torch ($(FLAVOUR)), which takes a minute or more"
-	@$(BIN)/python -m pip install -qq --retries 2 -c $(PINS) $(INDEX) torch
+	@$(BIN)/python -m pip install -qq --retries 1 -c $(PINS) $(INDEX) torch
 	@echo "installing qhk and what it needs"
 	@$(BIN)/python -m pip install -q -c $(PINS) -e '.[$(EXTRAS)]'
 	@touch $@

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from qhk.data.datasets import DatasetSpec
+from qhk.data.datasets import missing_files as dataset_files
 from qhk.settings import Settings, run_directory, run_id
 
 
@@ -20,13 +22,13 @@ def print_dry_run(settings: Settings) -> int:
 
 
 def missing_files(settings: Settings) -> list[str]:
-    """One line for each file or folder in the settings that is not there; hub ids are not looked up."""
-    lines = []
+    """One line for each file or folder in the settings that is not there; hub ids are not looked up.
+
+    Raises ValueError where a dataset entry is wrong in itself: an unknown adapter, protocol or option.
+    """
+    lines: list[str] = []
     for name, entry in settings.dataset.items():
-        if not entry.miniature and not Path(entry.root).expanduser().exists():
-            lines.append(
-                f"dataset.{name}.root: {entry.root} is not there; put the set there or change the root"
-            )
+        lines += dataset_files(name, DatasetSpec(**dict(entry)), cache=Path(settings.paths.cache))
     path = settings.model.path
     if path is not None and path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
         lines.append(f"model.path: {path} is not there; give a folder with weights, or a hub id")

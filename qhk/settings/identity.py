@@ -36,13 +36,14 @@ def run_id(settings: Settings) -> str:
     """Twelve hexadecimal digits that name what the run computes.
 
     Equal settings give equal ids on every machine: sha256 over canonical JSON (sorted keys) of the resolved
-    settings without the keys of ``OUTSIDE_IDENTITY`` and without the dataset roots.
+    settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk.
     """
     plain = plain_settings(settings)
     for key in OUTSIDE_IDENTITY:
         _drop(plain, key.split("."))
     for entry in plain["dataset"].values():
-        del entry["root"]
+        if not entry["miniature"]:
+            del entry["root"]
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -76,21 +76,23 @@ class ModelSettings(Node):
 
 
 class DatasetSettings(Node):
-    """One set on disk: who reads it, where it lies, and how native scores map to [1, 5]."""
+    """One set: who reads it, where it lies, and how native scores map to [1, 5].
+
+    ``root`` and ``higher_is_better`` are null where only the user can know them; they are asked for when the
+    entry is used. Of a miniature set, ``root`` is the name of the generated set, not a path.
+    """
 
     adapter: Text
-    root: Text
+    root: Text | None
     protocol: Text
     normalisation: Literal["whole_set", "given"]
     bounds: Annotated[tuple[float, float], Field(strict=False)] | None
-    higher_is_better: bool
+    higher_is_better: bool | None
     miniature: bool
     options: dict[str, Scalar]
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
-        if self.normalisation == "given" and self.bounds is None:
-            raise ValueError("normalisation given needs bounds: [lowest, highest] of the native score")
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
             raise ValueError(f"bounds must be [lowest, highest], got {list(self.bounds)}")
         return self

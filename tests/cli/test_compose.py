@@ -1,0 +1,156 @@
+"""Every option, every experiment at both scales, and who wins over whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qhk.cli.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
+from qhk.cli.compose import choice_of, compose_config, overruled_choices
+from qhk.cli.job import prepare
+
+Compose = Callable[..., dict[str, Any]]
+CATALOGUE = read_catalogue(config_root())
+OPTIONS = [
+    (group, option)
+    for group, options in CATALOGUE.options.items()
+    if group not in OVERLAYS
+    for option in options
+]
+EXPERIMENTS = CATALOGUE.options["experiment"]
+COMMANDS = ("train", "evaluate", "score")
+COMPANIONS = {("data", "folder"): ("dataset=[folder]", "benchmark=[]")}
+"""Options that mean nothing without another one."""
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_parses(group: str, option: str, catalogue: Catalogue) -> None:
+    if group == "dataset":
+        overrides = [f"dataset=[{option}]", f"data.sets={{{option}:1.0}}", "benchmark=[]"]
+    elif group == "benchmark":
+        overrides = [f"benchmark=[{option}]"]
+    else:
+        overrides = [f"{group}={option}", *COMPANIONS.get((group, option), ())]
+    prepare("train", overrides, catalogue)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("scale", CATALOGUE.options["scale"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_under_every_command(
+    experiment: str, scale: str, command: str, catalogue: Catalogue
+) -> None:
+    job = prepare(command, [f"experiment={experiment}", f"scale={scale}"], catalogue)
+    assert (job.settings.model.form == "tiny") == (scale == "miniature")
+    assert job.settings.name is not None
+    assert job.settings.name.startswith(experiment)
+
+
+def test_default_run(catalogue: Catalogue) -> None:
+    settings = prepare("train", [], catalogue).settings
+    assert settings.model.form == "tiny"
+    assert settings.cold_start.form == "sft"
+    assert settings.uncertainty.form == "exponential"
+    assert settings.perception.form == "exact"
+    assert len(settings.benchmark) == 8
+    assert all(entry.miniature for entry in settings.dataset.values())
+    assert settings.tracking.wandb == "offline"
+    assert settings.name == "default"
+
+
+def test_later_overlay_beats_earlier_and_command_line_beats_both(compose_plain: Compose) -> None:
+    full = compose_plain("experiment=q_hawkeye")
+    small = compose_plain("experiment=q_hawkeye", "scale=miniature")
+    typed = compose_plain(
+        "experiment=q_hawkeye", "scale=miniature", "model=qwen2_5_vl_3b", "training.duration.steps=7"
+    )
+    assert full["model"]["path"] == "Qwen/Qwen2.5-VL-7B-Instruct"
+    assert full["training"]["duration"] == {"steps": None, "epochs": 15.0}
+    assert small["model"]["form"] == "tiny"
+    assert small["training"]["duration"] == {"steps": 120, "epochs": None}
+    assert typed["model"]["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert typed["training"]["duration"]["steps"] == 7
+
+
+def test_scale_keeps_what_the_experiment_is_about(compose_plain: Compose) -> None:
+    full = compose_plain("experiment=q_hawkeye_release")
+    small = compose_plain("experiment=q_hawkeye_release", "scale=miniature")
+    for node in ("reward", "objective", "uncertainty", "perception"):
+        assert full[node] == small[node]
+    assert full["rollout"]["group_size"] == small["rollout"]["group_size"] == 4
+
+
+def test_miniature_scale_has_the_default_runs_numbers(compose_plain: Compose) -> None:
+    """The scale repeats numbers of the default options; the two must not drift apart."""
+    default = compose_plain()
+    scale = yaml.safe_load((config_root() / "conf/scale/miniature.yaml").read_text())
+    del scale["defaults"]
+    assert scale
+    for node, values in scale.items():
+        for key, value in values.items():
+            assert default[node][key] == value, f"{node}.{key}"
+
+
+def test_published_hyperparameters(compose_plain: Compose) -> None:
+    run = compose_plain("experiment=q_hawkeye_release")
+    assert run["rollout"]["group_size"] == 4
+    assert run["training"]["prompts_per_step"] == 8
+    assert run["training"]["duration"]["epochs"] == 15
+    assert run["optimizer"]["learning_rate"] == 5e-6
+    assert run["optimizer"]["max_grad_norm"] == 0.1
+    assert run["lr_schedule"]["form"] == "cosine"
+    assert run["lr_schedule"]["warmup"]["steps"] == 50
+    assert run["objective"]["kl_coef"] == 0.04
+    assert run["uncertainty"]["alpha"] == 0.2
+    assert run["uncertainty"]["unparsed_weight"] == 1.0
+    assert run["perception"]["gamma"] == 1e-4
+    assert run["perception"]["gamma_schedule"]["until"]["epochs"] == 5.0
+    assert run["reward"]["terms"]["accuracy"]["tau"] == 0.3
+    assert run["reward"]["terms"]["format"]["weight"] == 0.8
+    assert (run["model"]["min_pixels"], run["model"]["max_pixels"]) == (3136, 786432)
+
+
+def test_baseline_differs_from_the_method_in_two_modules_only(compose_plain: Compose) -> None:
+    method, baseline = compose_plain("experiment=q_hawkeye"), compose_plain("experiment=grpo_baseline")
+    assert {key for key in method if method[key] != baseline[key]} == {"uncertainty", "perception"}
+    ablated = compose_plain("experiment=q_hawkeye", "uncertainty=none", "perception=none")
+    assert ablated == baseline
+
+
+def test_replaced_choice_is_told(catalogue: Catalogue) -> None:
+    overrides = ["experiment=q_hawkeye", "scale=miniature", "training=debug"]
+    config = compose_config("train", overrides, catalogue)
+    (line,) = overruled_choices("train", overrides, config, catalogue)
+    assert line.startswith("training=debug: ")
+    assert "training.duration.steps=120 (was 4)" in line
+    assert overruled_choices("train", ["training=debug"], config, catalogue) == []
+
+
+def test_choice_of_takes_the_last() -> None:
+    assert choice_of("experiment", ["experiment=a", "seed=1", "experiment=b"]) == "b"
+    assert choice_of("experiment", ["experiment=null"]) is None
+
+
+def test_unreadable_yaml_names_its_file(tmp_path: Path) -> None:
+    broken = tmp_path / "conf" / "model" / "broken.yaml"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("a: [1,\n")
+    with pytest.raises(ValueError, match="broken.yaml: not readable YAML"):
+        read_catalogue(tmp_path)
+    with pytest.raises(ValueError, match="config folder is missing"):
+        read_catalogue(tmp_path / "nowhere")
+
+
+def test_package_header_and_folders_are_read(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    inner = tmp_path / "experiments" / "ablation"
+    inner.mkdir(parents=True)
+    (inner / "no_gamma.yaml").write_text("# why\n# @package _global_\nseed: 3\n")
+    found = read_catalogue(tmp_path)
+    assert found.options["experiment"] == ["ablation/no_gamma"]
+    assert found.files[0].package == "_global_"
+    assert found.files[0].group == "experiment/ablation"

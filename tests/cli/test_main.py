@@ -1,0 +1,200 @@
+"""The command line as a user types it: exit codes, one line per mistake, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from qhk.cli.job import Job
+from qhk.settings import Settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+MISTAKES = [
+    (["trian"], "did you mean train?"),
+    (["train", "modell=tiny"], "did you mean model?"),
+    (["train", "model=tinny"], "did you mean model=tiny?"),
+    (["train", "model=null"], "model has no option 'null'"),
+    (["train", "experiment=q_hawkey"], "did you mean experiment=q_hawkeye?"),
+    (["train", "optimizer.lr=1e-4"], "did you mean optimizer.learning_rate?"),
+    (["train", "+optimizer.lr=1e-4"], "optimizer.lr: unknown key"),
+    (["train", "optimizer.learning_rate=-1.0"], "optimizer.learning_rate: must be greater than 0, got -1.0"),
+    (["train", "optimizer.learning_rate=fast"], "optimizer.learning_rate: must be a number, got 'fast'"),
+    (["train", "seed=one"], "seed: must be a whole number, got 'one'"),
+    (["train", "rollout.group_size=1"], "rollout.group_size: must be greater than or equal to 2, got 1"),
+    (["train", "training.prompts_per_device=3"], "multiple of prompts_per_device 3, got 16"),
+    (["train", "seed=0,1"], "add -m"),
+    (["train", "benchmark=[koniq,", "spaq]"], "quote the whole argument"),
+    (["train", "benchmark=[koniq"], "unbalanced brackets"),
+    (["train", "study=a:b=c"], "quote the value twice"),
+    (["train", "=3"], "nothing stands before '='"),
+    (["train", "stray"], "write key=value"),
+    (["train", "--quick"], "unknown flag"),
+    (["train", "--cfg", "jobs"], "must be job"),
+    (["train", "~seed"], "seed: missing"),
+    (["train", "prompt.user=${nowhere}"], "'nowhere' not found"),
+    (["train", "prompt.user=???"], "Missing mandatory value"),
+    (["train", "reward.terms.accuracy.tau=-1"], "reward.terms.accuracy.tau: got -1; give a number > 0"),
+    (["train", "reward.answer_rule=loose"], "reward.answer_rule: unknown rule 'loose'"),
+    (["train", "hydra/launcher=nowhere"], "no option 'nowhere'"),
+    (["train", "-m", "uncertainty=glob(zz*)"], "matches nothing"),
+    (["train", "-m", "seed=0,-1"], "seed: must be greater than or equal to 0, got -1"),
+    (["score", "checkpoint=x"], "no image given"),
+    (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
+    (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),
+]
+
+
+@pytest.mark.parametrize(("words", "part"), MISTAKES)
+def test_mistake_is_one_line_and_exit_code_2(words: list[str], part: str, qhk: Run, tmp_path: Path) -> None:
+    code, out, err = qhk(*words)
+    assert code == 2
+    assert out == ""
+    assert part in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_prints_identity_and_leaves_nothing(qhk: Run, tmp_path: Path) -> None:
+    code, out, err = qhk("train", "dry_run=true")
+    assert (code, err) == (0, "")
+    assert "directory  outputs/default/default/seed0" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_lists_missing_files_as_warnings(qhk: Run) -> None:
+    code, out, err = qhk("train", "experiment=q_hawkeye", "dry_run=true", "model.path=./weights")
+    assert code == 0
+    assert "warning: dataset.koniq.root:" in err
+    assert "warning: model.path: ./weights is not there" in err
+    assert "run id" in out
+
+
+def test_cfg_job_prints_the_composition(qhk: Run) -> None:
+    code, out, _ = qhk("train", "seed=3", "--cfg", "job")
+    assert code == 0
+    assert "\nseed: 3\n" in f"\n{out}"
+    assert "cache: ${paths.outputs}/cache" in out
+    assert "hydra:" not in out
+    assert "cache: outputs/cache" in qhk("train", "--cfg=job", "--resolve")[1]
+
+
+def test_help_names_commands_groups_options_and_experiments(qhk: Run) -> None:
+    code, out, _ = qhk("--help")
+    assert code == 0
+    assert all(command in out for command in ("qhk train", "qhk evaluate", "qhk score IMAGE..."))
+    assert qhk()[1] == out
+    code, out, _ = qhk("train", "--help")
+    assert code == 0
+    for word in ("uncertainty", "exponential", "q_hawkeye_release", "miniature", "dry_run=true"):
+        assert word in out
+    assert out.count("\n  qhk train") == 3
+
+
+def test_positionals_reach_score_and_overrides_do_not(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def run(settings: Settings, images: list[str], request: object) -> int:
+        seen.extend([images, request, settings.checkpoint])
+        return 0
+
+    module = ModuleType("qhk.cli.score")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "qhk.cli.score", module)
+    code, _, err = qhk("score", "a.png", "checkpoint=x", "b c.png", "format=json", "num_samples=3")
+    assert (code, err) == (0, "")
+    assert seen[0] == ["a.png", "b c.png"]
+    assert (seen[1].format, seen[1].num_samples) == ("json", 3)  # type: ignore[attr-defined]
+    assert seen[2] == "x"
+
+
+def _stub_train(monkeypatch: pytest.MonkeyPatch, run: Callable[[Settings, list[str]], int]) -> None:
+    module = ModuleType("qhk.cli.train")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "qhk.cli.train", module)
+
+
+def test_multirun_runs_every_combination_in_order(
+    qhk: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, str]] = []
+
+    def run(settings: Settings, overrides: list[str]) -> int:
+        seen.append((settings.seed, settings.uncertainty.form))
+        return 0
+
+    _stub_train(monkeypatch, run)
+    code, _, _ = qhk("train", "-m", "seed=0,1", "uncertainty=glob(*e*,exclude=exp*)")
+    assert code == 0
+    assert seen == [(seed, form) for seed in (0, 1) for form in ("inverse", "linear", "none")]
+    assert {path.name for path in tmp_path.iterdir()} <= {"outputs"}
+
+
+def test_multirun_goes_on_after_a_failed_job_and_says_so(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(settings: Settings, overrides: list[str]) -> int:
+        if settings.seed == 0:
+            raise RuntimeError("broken")
+        return 0
+
+    _stub_train(monkeypatch, run)
+    code, out, err = qhk("train", "-m", "seed=0,1")
+    assert code == 1
+    assert "[2/2] qhk train seed=1" in out
+    assert "RuntimeError: broken" in err
+
+
+def test_internal_error_keeps_its_traceback(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(settings: Settings, overrides: list[str]) -> int:
+        return int(json.loads("[1, 2]")[5])
+
+    _stub_train(monkeypatch, run)
+    code, _, err = qhk("train")
+    assert code == 1
+    assert "Traceback" in err
+    assert "IndexError" in err
+
+
+def test_value_error_of_a_library_is_not_a_users_mistake(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(settings: Settings, overrides: list[str]) -> int:
+        return len(json.loads("{"))
+
+    _stub_train(monkeypatch, run)
+    code, _, err = qhk("train")
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_job_is_what_the_dispatch_hands_on(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def run(settings: Settings, overrides: list[str]) -> int:
+        seen.extend([settings.name, overrides])
+        return 7
+
+    _stub_train(monkeypatch, run)
+    assert qhk("train", "experiment=q_hawkeye", "scale=miniature", "seed=4")[0] == 7
+    assert seen == ["q_hawkeye__scale-miniature", ["experiment=q_hawkeye", "scale=miniature", "seed=4"]]
+    assert "settings" in Job.__dataclass_fields__
+
+
+def test_real_process_from_another_directory(tmp_path: Path) -> None:
+    """The composition is found from anywhere, and nothing heavy is imported to check a run."""
+    root = Path(__file__).parents[2]
+    code = (
+        "import sys\nfrom qhk.cli.main import main\ncode = main(sys.argv[1:])\n"
+        "heavy = {'torch', 'transformers', 'wandb'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    words = [sys.executable, "-c", code, "train", "dry_run=true"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "run id" in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,165 @@
+"""The rules of the settings, one wrong value at a time, from the default run's plain config."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from qhk.cli.catalogue import config_root, read_catalogue
+from qhk.cli.compose import compose_config, plain_config
+from qhk.settings import Settings, parse_settings, plain_settings
+
+Plain = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def default_plain() -> Plain:
+    return plain_config(compose_config("train", [], read_catalogue(config_root())))
+
+
+@pytest.fixture
+def changed(default_plain: Plain) -> Callable[..., Plain]:
+    """The default config with keys set: changed(**{'optimizer.eps': 0})."""
+
+    def change(**values: object) -> Plain:
+        plain = copy.deepcopy(default_plain)
+        for key, value in values.items():
+            *parents, last = key.split(".")
+            node = plain
+            for part in parents:
+                node = node[part]
+            node[last] = value
+        return plain
+
+    return change
+
+
+WRONG: list[tuple[dict[str, object], str]] = [
+    ({"seed": -1}, "seed: must be greater than or equal to 0, got -1"),
+    ({"seed": True}, "seed: must be a whole number, got true"),
+    ({"seed": 1.5}, "seed: must be a whole number, got 1.5"),
+    ({"dry_run": "yes"}, "dry_run: must be true or false, got 'yes'"),
+    ({"study": "a/b"}, "study: must match"),
+    ({"optimizer.learning_rate": float("inf")}, "optimizer.learning_rate: must be a finite number"),
+    ({"optimizer.betas": [0.9, 1.0]}, "optimizer.betas.1: must be less than 1, got 1.0"),
+    ({"optimizer.betas": 0.9}, "optimizer.betas: must be a list, got 0.9"),
+    (
+        {"optimizer.lerning_rate": 1.0},
+        "optimizer.lerning_rate: unknown key, got 1.0; did you mean learning_rate?",
+    ),
+    ({"model.tiny.hiden": 1}, "model.tiny.hiden: unknown key, got 1; did you mean hidden?"),
+    ({"objective.clip_low": 1.0}, "objective.clip_low: must be less than 1"),
+    ({"objective.clip_high": 0}, "objective.clip_high: must be greater than 0"),
+    ({"objective.ratio": "words"}, "objective.ratio: must be one of 'token', 'sequence', got 'words'"),
+    ({"objective.aggregation": "constant"}, "objective.constant_length: must be a number of tokens"),
+    (
+        {"uncertainty.unparsed_weight": 2.0},
+        "uncertainty.unparsed_weight: must be less than or equal to 1 or must",
+    ),
+    ({"uncertainty.form": "linear", "uncertainty.alpha": 1.5}, "uncertainty.alpha: must be at most 1"),
+    ({"perception.entropy": "off", "perception.eta_original": 0.1}, "have no effect with entropy off"),
+    ({"training.duration": {"steps": 1, "epochs": 1.0}}, "training.duration: set one of steps and epochs"),
+    (
+        {"training.duration": {"steps": None, "epochs": None}},
+        "training.duration: set one of steps and epochs",
+    ),
+    ({"training.duration.steps": 0}, "training.duration: must be above 0"),
+    ({"training.prompts_per_device": 5}, "training.prompts_per_step: must be a multiple"),
+    (
+        {"training.validation_readout.temperature": 0.0},
+        "training.validation_readout: temperature 0 is greedy",
+    ),
+    ({"evaluation.headline": "best"}, "evaluation.headline: must be one of"),
+    ({"rollout.temperature": 0}, "rollout.temperature: must be greater than 0, got 0"),
+    ({"rollout.decode_batch": 1}, "rollout.decode_batch: must be at least group_size"),
+    ({"model.min_pixels": 9999999}, "model.min_pixels: must be at most max_pixels"),
+    ({"model.form": "pretrained"}, "model.form: pretrained needs model.path"),
+    ({"model.tiny": None}, "model.form: tiny needs the tiny sizes"),
+    ({"model.tiny.hidden": 127}, "model.tiny.hidden: must be a multiple of 4, got 127"),
+    ({"cold_start.steps": 0}, "cold_start.steps: must be at least 1 with form sft"),
+    ({"cold_start.form": "none"}, "cold_start.steps: must be 0 with form none"),
+    ({"task.low": 5.0}, "task.low: must be below high"),
+    ({"prompt.task": "comparison"}, "prompt.task: must be 'score' like task.form, got 'comparison'"),
+    ({"data.sets": {"nowhere": 1.0}}, "data.sets: no dataset entry is called 'nowhere'; known entries: "),
+    ({"data.sets": {}}, "data.sets"),
+    ({"benchmark": {"nowhere": {"split": "test", "limit": None}}}, "benchmark: no dataset entry is called"),
+    ({"twin.form": "manifest"}, "twin.form: manifest needs manifest"),
+    ({"twin.kinds": ["noise", "noise"]}, "twin.kinds: must differ"),
+    ({"twin.strengths": {"noise": 20.0}}, "twin.strengths: lacks blur, jpeg, darken"),
+    ({"twin.strengths.darken": 2.0}, "twin.strengths.darken: must lie in [0, 1], got 2.0"),
+    ({"reward.terms": {}}, "reward.terms"),
+    ({"reward.terms.accuracy.weight": 0}, "reward.terms.accuracy.weight: must be greater than 0, got 0"),
+    ({"reward.terms.accuracy._target_": "nodots"}, "reward.terms.accuracy._target_: must match"),
+    ({"tracking.wandb": False}, "tracking.wandb: must be one of 'off', 'offline', 'online', got false"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), WRONG)
+def test_wrong_value_is_one_line(
+    values: dict[str, object], message: str, changed: Callable[..., Plain]
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_settings(changed(**values))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_key_is_required(default_plain: Plain) -> None:
+    """No default value hides in Python: without its YAML line, each key is missing."""
+
+    def leaves(node: Plain, path: tuple[str, ...]) -> list[tuple[str, ...]]:
+        found = []
+        for key, value in node.items():
+            found.append((*path, key))
+            if isinstance(value, dict):
+                found += leaves(value, (*path, key))
+        return found
+
+    free = {("dataset",), ("benchmark",), ("data", "sets"), ("reward", "terms"), ("evaluation", "readouts")}
+    for path in leaves(default_plain, ()):
+        if path[:-1] in free or "options" in path[:-1] or path[:2] == ("twin", "strengths"):
+            continue
+        if path[:2] == ("reward", "terms") and path[-1] not in ("_target_", "weight"):
+            continue
+        plain = copy.deepcopy(default_plain)
+        node = plain
+        for part in path[:-1]:
+            node = node[part]
+        del node[path[-1]]
+        with pytest.raises(ValueError, match="missing"):
+            parse_settings(plain)
+
+
+def test_all_problems_are_named_in_the_one_line(changed: Callable[..., Plain]) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_settings(changed(**{"seed": -1, "optimizer.eps": 0, "rollout.group_size": 1}))
+    assert str(caught.value).startswith("seed: ")
+    assert "(and 2 more: rollout.group_size, optimizer.eps)" in str(caught.value)
+
+
+def test_unused_datasets_are_left_out(default_plain: Plain, changed: Callable[..., Plain]) -> None:
+    entry = next(iter(default_plain["data"]["sets"]))
+    settings = parse_settings(changed(benchmark={}))
+    assert set(settings.dataset) == set(default_plain["data"]["sets"])
+    assert entry in settings.dataset
+
+
+def test_settings_survive_a_round_trip(default_plain: Plain) -> None:
+    settings = parse_settings(default_plain)
+    assert parse_settings(plain_settings(settings)) == settings
+
+
+def test_settings_are_frozen(default_plain: Plain) -> None:
+    settings = parse_settings(default_plain)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.seed = 1  # type: ignore[misc]
+    assert isinstance(settings, Settings)
+
+
+def test_reward_arguments_are_the_keys_beside_target_and_weight(default_plain: Plain) -> None:
+    term = parse_settings(default_plain).reward.terms["accuracy"]
+    expected = set(default_plain["reward"]["terms"]["accuracy"]) - {"_target_", "weight"}
+    assert set(term.arguments) == expected

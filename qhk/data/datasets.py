@@ -72,9 +72,15 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
     root = _make_root(name, spec, cache, progress)
     missing = _missing(name, adapter, root, spec)
     if missing:
-        raise ValueError(f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)")
+        raise ValueError(
+            f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)"
+        )
     if (root / MARKER).is_file() != spec.miniature:
-        wanted = "true: the folder holds a generated set" if not spec.miniature else "false: the folder has no marker"
+        wanted = (
+            "true: the folder holds a generated set"
+            if not spec.miniature
+            else "false: the folder has no marker"
+        )
         raise ValueError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
     options = _adapter_options(spec)
     try:
@@ -85,13 +91,24 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
     except ValueError as error:
         raise ValueError(f"dataset.{name}: {error}") from None
     assert spec.higher_is_better is not None
-    scale = fit_scale((row.score for row in rows), name=name, normalisation=spec.normalisation,
-                      bounds=spec.bounds, higher_is_better=spec.higher_is_better)
+    scale = fit_scale(
+        (row.score for row in rows),
+        name=name,
+        normalisation=spec.normalisation,
+        bounds=spec.bounds,
+        higher_is_better=spec.higher_is_better,
+    )
     examples = _make_examples(name, rows, splits, index, scale)
     if spec.adapter == "folder" and options.get("allow_unlabelled") is not True:
         _refuse_unlabelled(name, index, examples)
-    return LoadedDataset(name=name, protocol=spec.protocol, miniature=spec.miniature, scale=scale,
-                         examples=examples, fingerprint=fingerprint(examples))
+    return LoadedDataset(
+        name=name,
+        protocol=spec.protocol,
+        miniature=spec.miniature,
+        scale=scale,
+        examples=examples,
+        fingerprint=fingerprint(examples),
+    )
 
 
 def missing_files(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
@@ -104,7 +121,9 @@ def missing_files(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
     if spec.miniature:
         return []
     assert spec.root is not None
-    return [f"dataset.{name}.root: {line}" for line in _missing(name, adapter, Path(spec.root).expanduser(), spec)]
+    return [
+        f"dataset.{name}.root: {line}" for line in _missing(name, adapter, Path(spec.root).expanduser(), spec)
+    ]
 
 
 def fingerprint(examples: Mapping[str, Sequence[Example]]) -> str:
@@ -119,24 +138,36 @@ def fingerprint(examples: Mapping[str, Sequence[Example]]) -> str:
 
 def _check_spec(name: str, spec: DatasetSpec) -> Adapter:
     if spec.adapter not in ADAPTERS:
-        raise ValueError(f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}")
+        raise ValueError(
+            f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
+        )
     adapter = ADAPTERS[spec.adapter]
     if spec.protocol not in adapter.protocols:
         raise ValueError(
-            f"dataset.{name}.protocol is {spec.protocol!r}: {spec.adapter} offers {', '.join(adapter.protocols)}")
+            f"dataset.{name}.protocol is {spec.protocol!r}: "
+            f"{spec.adapter} offers {', '.join(adapter.protocols)}"
+        )
     known = adapter.options | (set(MINIATURE_OPTIONS) if spec.miniature else set())
     unknown = sorted(set(spec.options) - known)
     if unknown:
-        raise ValueError(f"dataset.{name}.options.{unknown[0]} is unknown: {spec.adapter} takes {', '.join(sorted(known))}")
+        raise ValueError(
+            f"dataset.{name}.options.{unknown[0]} is unknown: {spec.adapter} takes {', '.join(sorted(known))}"
+        )
     if spec.root is None:
         raise ValueError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
     if spec.higher_is_better is None:
-        raise ValueError(f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed")
+        raise ValueError(
+            f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed"
+        )
     if adapter.higher_is_better not in (None, spec.higher_is_better):
         fix = str(adapter.higher_is_better).lower()
-        raise ValueError(f"dataset.{name}.higher_is_better must be {fix}: that is the polarity of {spec.adapter}'s scores")
+        raise ValueError(
+            f"dataset.{name}.higher_is_better must be {fix}: that is the polarity of {spec.adapter}'s scores"
+        )
     if adapter.higher_is_better is None and spec.bounds is None:
-        raise ValueError(f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]")
+        raise ValueError(
+            f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]"
+        )
     return adapter
 
 
@@ -146,7 +177,9 @@ def _make_root(name: str, spec: DatasetSpec, cache: Path, progress: Progress) ->
         return Path(spec.root).expanduser()
     seed, size = (spec.options.get(key) for key in MINIATURE_OPTIONS)
     if type(seed) is not int or type(size) is not int:
-        raise ValueError(f"dataset.{name}.options: generator_seed and size must be whole numbers, got {seed!r}, {size!r}")
+        raise ValueError(
+            f"dataset.{name}.options: generator_seed and size must be whole numbers, got {seed!r}, {size!r}"
+        )
     miniature_folder(cache, seed=seed, size=size)
     return ensure_miniature_set(spec.root, cache, seed=seed, size=size, progress=progress)
 
@@ -162,8 +195,11 @@ def _missing(name: str, adapter: Adapter, root: Path, spec: DatasetSpec) -> list
         expected = adapter.expected(root, spec.protocol, _adapter_options(spec))
     except ValueError as error:
         raise ValueError(f"dataset.{name}: {error}") from None
-    return [f"no {' or '.join(str(path) for path in alternatives)}"
-            for alternatives in expected if not any(path.exists() for path in alternatives)]
+    return [
+        f"no {' or '.join(str(path) for path in alternatives)}"
+        for alternatives in expected
+        if not any(path.exists() for path in alternatives)
+    ]
 
 
 def _check_rows(rows: Sequence[LabelRow], spec: DatasetSpec, root: Path) -> None:
@@ -172,14 +208,18 @@ def _check_rows(rows: Sequence[LabelRow], spec: DatasetSpec, root: Path) -> None
     repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
     if repeated:
         twice = [row.where for row in rows if row.name.lower() == repeated[0]]
-        raise ValueError(f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row")
+        raise ValueError(
+            f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row"
+        )
     if spec.bounds is None:
         return
     low, high = spec.bounds
     for row in rows:
         if not low <= row.score <= high:
-            raise ValueError(f"{row.where}: score {row.score} is outside bounds [{low}, {high}]: "
-                             "check the score column or correct the bounds")
+            raise ValueError(
+                f"{row.where}: score {row.score} is outside bounds [{low}, {high}]: "
+                "check the score column or correct the bounds"
+            )
 
 
 def _make_examples(
@@ -195,13 +235,23 @@ def _make_examples(
         except ValueError as error:
             raise ValueError(f"dataset.{name}: {error}") from None
         if image in taken:
-            raise ValueError(f"dataset.{name}: {row.where}: {image} already belongs to {taken[image]}: keep one row")
+            raise ValueError(
+                f"dataset.{name}: {row.where}: {image} already belongs to {taken[image]}: keep one row"
+            )
         taken[image] = row.where
-        examples.setdefault(split, []).append(Example(
-            id=row.name, dataset=name, image=image, mos=scale.mos(row.score), mos_native=row.score,
-            higher_is_better=scale.higher_is_better, mos_std=scale.deviation(row.std), reference=row.reference,
-            labels=dict(row.labels),
-        ))
+        examples.setdefault(split, []).append(
+            Example(
+                id=row.name,
+                dataset=name,
+                image=image,
+                mos=scale.mos(row.score),
+                mos_native=row.score,
+                higher_is_better=scale.higher_is_better,
+                mos_std=scale.deviation(row.std),
+                reference=row.reference,
+                labels=dict(row.labels),
+            )
+        )
     return examples
 
 
@@ -209,5 +259,7 @@ def _refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequ
     used = {example.image for split in examples.values() for example in split}
     spare = [image for image in index.all_images() if image not in used]
     if spare:
-        raise ValueError(f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
-                         f"remove the files, or set dataset.{name}.options.allow_unlabelled=true")
+        raise ValueError(
+            f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
+            f"remove the files, or set dataset.{name}.options.allow_unlabelled=true"
+        )

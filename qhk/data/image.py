@@ -11,10 +11,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+MIN_SIDE = 28
+"""One visual token of Qwen2.5-VL (patch 14, merge 2): a smaller side cannot be seen at all."""
+
+MAX_PIXELS = 256_000_000
+"""Beyond any camera; guards the memory against a decompression bomb, not a setting of an experiment."""
+
 _WHITE = (255, 255, 255, 255)
 
 
-def load_image(path: Path, *, min_side: int, max_pixels: int) -> Image.Image:
+def load_image(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture as upright RGB: EXIF orientation applied, transparency laid on white.
 
     Palette, grey, CMYK and 16-bit files are converted (16 bits keep their upper 8). Raises
@@ -28,8 +34,8 @@ def load_image(path: Path, *, min_side: int, max_pixels: int) -> Image.Image:
         return _as_rgb(upright)
 
 
-def check_header(path: Path, *, min_side: int, max_pixels: int) -> tuple[int, int]:
-    """``(width, height)`` as stored, from the header alone; raises like ``load_image`` where that can tell."""
+def check_header(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """``(width, height)`` as stored, from the header alone. Raises like ``load_image``."""
     with _opened(path) as image:
         _check_size(path, image.size, min_side=min_side, max_pixels=max_pixels)
         return image.size
@@ -55,7 +61,9 @@ def _check_size(path: Path, size: tuple[int, int], *, min_side: int, max_pixels:
     if min(width, height) < min_side:
         raise ValueError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
     if width * height > max_pixels:
-        raise ValueError(f"{path}: {width}x{height} is too large: at most {max_pixels} pixels, shrink the image")
+        raise ValueError(
+            f"{path}: {width}x{height} is too large: at most {max_pixels} pixels, shrink the image"
+        )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -29,7 +29,11 @@ class Scale:
 
 
 def fit_scale(
-    scores: Iterable[float], *, name: str, normalisation: str, bounds: tuple[float, float] | None,
+    scores: Iterable[float],
+    *,
+    name: str,
+    normalisation: str,
+    bounds: tuple[float, float] | None,
     higher_is_better: bool,
 ) -> Scale:
     """The scale of a set from the native ``scores`` of the whole set, before it is split.
@@ -41,7 +45,9 @@ def fit_scale(
     """
     if normalisation == "given":
         if bounds is None:
-            raise ValueError(f"dataset.{name}.bounds is null: normalisation=given needs the native [low, high]")
+            raise ValueError(
+                f"dataset.{name}.bounds is null: normalisation=given needs the native [low, high]"
+            )
         low, high = bounds
     elif normalisation == "whole_set":
         seen = list(scores)
@@ -49,5 +55,7 @@ def fit_scale(
     else:
         raise ValueError(f"dataset.{name}.normalisation must be whole_set or given, got {normalisation!r}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"dataset.{name}: native scores run from {low} to {high}: give bounds with low < high")
+        raise ValueError(
+            f"dataset.{name}: native scores run from {low} to {high}: give bounds with low < high"
+        )
     return Scale(low=low, high=high, higher_is_better=higher_is_better)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qhk.data.datasets import LoadedDataset
-from qhk.data.image import check_header
+from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_header
 from qhk.data.seeds import stream_seed
 from qhk.types import Example
 
@@ -21,8 +21,14 @@ class TrainingData:
 
 
 def select_training_data(
-    loaded: Sequence[LoadedDataset], *, weights: Mapping[str, float], split: str, validation_fraction: float,
-    validation_limit: int | None, limit: int | None, seed: int,
+    loaded: Sequence[LoadedDataset],
+    *,
+    weights: Mapping[str, float],
+    split: str,
+    validation_fraction: float,
+    validation_limit: int | None,
+    limit: int | None,
+    seed: int,
 ) -> TrainingData:
     """The training and validation examples of a run.
 
@@ -40,7 +46,8 @@ def select_training_data(
                 held_out = limit_examples(held_out, validation_limit, seed=seed)
             else:
                 pool, held_out = cut_validation(
-                    pool, fraction=validation_fraction, limit=validation_limit, seed=seed, name=dataset.name)
+                    pool, fraction=validation_fraction, limit=validation_limit, seed=seed, name=dataset.name
+                )
             validation += held_out
         train[dataset.name] = limit_examples(pool, limit, seed=seed)
     return TrainingData(train=train, weights=dict(weights), validation=validation)
@@ -57,8 +64,10 @@ def require_split(dataset: LoadedDataset, split: str, *, key: str) -> list[Examp
     examples = dataset.examples.get(split, [])
     if not examples:
         there = ", ".join(sorted(name for name, part in dataset.examples.items() if part)) or "none"
-        raise ValueError(f"{key}={split}: {dataset.name} has no such images under protocol={dataset.protocol} "
-                         f"(splits there: {there}): choose another split or protocol")
+        raise ValueError(
+            f"{key}={split}: {dataset.name} has no such images under protocol={dataset.protocol} "
+            f"(splits there: {there}): choose another split or protocol"
+        )
     return examples
 
 
@@ -66,7 +75,9 @@ def limit_examples(examples: Sequence[Example], limit: int | None, *, seed: int)
     """At most ``limit`` examples, drawn by ``seed``, in their original order; all of them for None."""
     if limit is None or limit >= len(examples):
         return list(examples)
-    ranked = sorted(range(len(examples)), key=lambda i: _rank(examples[i].dataset, examples[i].id, "limit", seed))
+    ranked = sorted(
+        range(len(examples)), key=lambda i: _rank(examples[i].dataset, examples[i].id, "limit", seed)
+    )
     return [examples[index] for index in sorted(ranked[:limit])]
 
 
@@ -92,8 +103,10 @@ def cut_validation(
     train = [example for example in examples if content_of(example) not in chosen]
     held_out = [example for example in examples if content_of(example) in chosen]
     if not train or not held_out:
-        raise ValueError(f"data.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
-                         f"which has {len(contents)} contents: use a smaller fraction or 0")
+        raise ValueError(
+            f"data.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
+            f"which has {len(contents)} contents: use a smaller fraction or 0"
+        )
     return train, limit_examples(held_out, limit, seed=seed)
 
 
@@ -113,16 +126,24 @@ def refuse_leakage(train: Sequence[Example], reported: Mapping[str, Sequence[Exa
     for name, examples in reported.items():
         for example in examples:
             if example.image.resolve() in images:
-                raise ValueError(f"benchmark.{name}: {example.image} is also trained on: choose disjoint splits")
+                raise ValueError(
+                    f"benchmark.{name}: {example.image} is also trained on: choose disjoint splits"
+                )
             if not contents.isdisjoint(_content_keys(example)):
-                raise ValueError(f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
-                                 "choose a protocol that splits by reference")
+                raise ValueError(
+                    f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
+                    "choose a protocol that splits by reference"
+                )
 
 
 def check_images(
-    examples: Sequence[Example], *, min_side: int, max_pixels: int, progress: Callable[[int, int], None]
+    examples: Sequence[Example],
+    *,
+    progress: Callable[[int, int], None],
+    min_side: int = MIN_SIDE,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """Raises ``ValueError`` at the first image that is unreadable, too small or too large; reads headers only."""
+    """None, or ``ValueError`` at the first image that is unreadable, too small or too large (headers only)."""
     for done, example in enumerate(examples, start=1):
         check_header(example.image, min_side=min_side, max_pixels=max_pixels)
         progress(done, len(examples))

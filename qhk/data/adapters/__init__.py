@@ -4,7 +4,13 @@ from qhk.data.adapters import agiqa_3k, csiq, folder, kadid, koniq, live_wild, p
 from qhk.data.adapters.base import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
-    "koniq": koniq.ADAPTER, "spaq": spaq.ADAPTER, "kadid": kadid.ADAPTER, "pipal": pipal.ADAPTER,
-    "live_wild": live_wild.ADAPTER, "agiqa_3k": agiqa_3k.ADAPTER, "csiq": csiq.ADAPTER,
-    "tid2013": tid2013.ADAPTER, "folder": folder.ADAPTER,
+    "koniq": koniq.ADAPTER,
+    "spaq": spaq.ADAPTER,
+    "kadid": kadid.ADAPTER,
+    "pipal": pipal.ADAPTER,
+    "live_wild": live_wild.ADAPTER,
+    "agiqa_3k": agiqa_3k.ADAPTER,
+    "csiq": csiq.ADAPTER,
+    "tid2013": tid2013.ADAPTER,
+    "folder": folder.ADAPTER,
 }

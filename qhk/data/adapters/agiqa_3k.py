@@ -11,10 +11,12 @@ LABELS = "data.csv"
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [root]
 
 
@@ -23,11 +25,15 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     rows = []
     for line, cells in read_csv(root / LABELS, ["name", "mos_quality", "std_quality"]):
         where = f"{root / LABELS} line {line}"
-        rows.append(LabelRow(
-            name=cells["name"], score=number(cells["mos_quality"], where, "mos_quality"), where=where,
-            std=number(cells["std_quality"], where, "std_quality"),
-            labels={"generator": cells["name"].split("_", 1)[0]},
-        ))
+        rows.append(
+            LabelRow(
+                name=cells["name"],
+                score=number(cells["mos_quality"], where, "mos_quality"),
+                where=where,
+                std=number(cells["std_quality"], where, "std_quality"),
+                labels={"generator": cells["name"].split("_", 1)[0]},
+            )
+        )
     return rows
 
 
@@ -36,5 +42,8 @@ ADAPTER = Adapter(
     higher_is_better=True,
     protocols=("all", "names"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=all_or_names,
 )

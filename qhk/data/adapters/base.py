@@ -11,7 +11,7 @@ Options = Mapping[str, str | int | float | bool | None]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
-    """One row of a label file. ``score`` and ``std`` are native; ``where`` names file and row for messages."""
+    """One row of a label file. ``score`` and ``std`` are native, ``where`` names file and row."""
 
     name: str
     score: float
@@ -77,7 +77,9 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
     """
     lists = {split: _read_names(root, options, f"{split}_names") for split in ("train", "test")}
     if not any(lists.values()):
-        raise ValueError("protocol names needs options.train_names or options.test_names: a file, one name per line")
+        raise ValueError(
+            "protocol names needs options.train_names or options.test_names: a file, one name per line"
+        )
     splits: list[str | None] = []
     used: set[str] = set()
     for row in rows:
@@ -90,7 +92,9 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
     for split, names in lists.items():
         unknown = [text for key, text in names.items() if key not in used]
         if unknown:
-            raise ValueError(f"options.{split}_names lists {unknown[0]!r} ({len(unknown)} in all), which has no label")
+            raise ValueError(
+                f"options.{split}_names lists {unknown[0]!r} ({len(unknown)} in all), which has no label"
+            )
     return splits
 
 

@@ -9,8 +9,14 @@ from qhk.data.adapters.tables import number, read_lines, read_workbook
 from qhk.data.adapters.vocabulary import CSIQ_TYPES, describe
 
 WORKBOOK, FLAT = "csiq.DMOS.xlsx", "csiq_label.txt"
-TOKENS = {"noise": "AWGN", "jpeg": "JPEG", "jpeg 2000": "jpeg2000", "fnoise": "fnoise", "blur": "BLUR",
-          "contrast": "contrast"}
+TOKENS = {
+    "noise": "AWGN",
+    "jpeg": "JPEG",
+    "jpeg 2000": "jpeg2000",
+    "fnoise": "fnoise",
+    "blur": "BLUR",
+    "contrast": "contrast",
+}
 """Distortion as the workbook calls it -> as the file names call it."""
 _COLUMNS = ["image", "dst_type", "dst_lev", "dmos_std", "dmos"]
 
@@ -24,10 +30,12 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [first_existing(_images(root))]
 
 
@@ -43,7 +51,9 @@ def _read_workbook(path: Path) -> list[LabelRow]:
         where = f"{path} row {line}"
         token = TOKENS.get(cells["dst_type"].lower())
         if token is None:
-            raise ValueError(f"{where}: dst_type is {cells['dst_type']!r}, expected one of {', '.join(TOKENS)}")
+            raise ValueError(
+                f"{where}: dst_type is {cells['dst_type']!r}, expected one of {', '.join(TOKENS)}"
+            )
         name = f"{cells['image']}.{token}.{cells['dst_lev']}.png"
         std = number(cells["dmos_std"], where, "dmos_std")
         rows.append(_row(name, number(cells["dmos"], where, "dmos"), std, where))
@@ -63,14 +73,23 @@ def _row(name: str, score: float, std: float | None, where: str) -> LabelRow:
     content, token, level, _ = (name.rsplit(".", 3) + [""] * 4)[:4]
     if token not in CSIQ_TYPES or level not in "12345" or not content:
         raise ValueError(f"{where}: image {name!r}, expected a name like 1600.AWGN.1.png")
-    return LabelRow(name=name, score=score, std=std, where=where, reference=content,
-                    labels=describe(CSIQ_TYPES[token], int(level)))
+    return LabelRow(
+        name=name,
+        score=score,
+        std=std,
+        where=where,
+        reference=content,
+        labels=describe(CSIQ_TYPES[token], int(level)),
+    )
 
 
 ADAPTER = Adapter(
-    layout=f"dst_imgs/{{awgn,blur,contrast,fnoise,jpeg,jpeg2000}}/*.png (or dst_imgs_all), {WORKBOOK} (or {FLAT})",
+    layout=f"dst_imgs/awgn/*.png and its five sister folders (or dst_imgs_all), {WORKBOOK} (or {FLAT})",
     higher_is_better=False,
     protocols=("all", "names"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=all_or_names,
 )

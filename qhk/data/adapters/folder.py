@@ -9,15 +9,24 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
 from qhk.data.adapters.tables import number, read_csv
 from qhk.data.seeds import stream_seed
 
-_SPLITS = {"train": "train", "training": "train", "val": "validation", "validation": "validation",
-           "valid": "validation", "test": "test", "testing": "test"}
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "validation": "validation",
+    "valid": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / text_option(options, "labels"),), (root / text_option(options, "images"),)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [root / text_option(options, "images")]
 
 
@@ -36,12 +45,16 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         where = f"{path} line {line}"
         if not cells[image]:
             raise ValueError(f"{where}: {image} is empty: name the image or remove the row")
-        rows.append(LabelRow(
-            name=cells[image], score=number(cells[score], where, score), where=where,
-            std=number(cells[std], where, std) if std else None,
-            reference=cells[reference] or None if reference else None,
-            split=cells[split] if split else None,
-        ))
+        rows.append(
+            LabelRow(
+                name=cells[image],
+                score=number(cells[score], where, score),
+                where=where,
+                std=number(cells[std], where, std) if std else None,
+                reference=cells[reference] or None if reference else None,
+                split=cells[split] if split else None,
+            )
+        )
     return rows
 
 
@@ -66,7 +79,9 @@ def _named_split(row: LabelRow, options: Options) -> str:
 def _fraction(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
     share, seed = options.get("test_fraction"), options.get("split_seed")
     if not isinstance(share, float) or not 0.0 < share < 1.0:
-        raise ValueError(f"options.test_fraction must lie between 0 and 1 for protocol=fraction, got {share!r}")
+        raise ValueError(
+            f"options.test_fraction must lie between 0 and 1 for protocol=fraction, got {share!r}"
+        )
     if type(seed) is not int:
         raise ValueError(f"options.split_seed must be a whole number for protocol=fraction, got {seed!r}")
     contents = {row.reference or row.name for row in rows}
@@ -83,7 +98,22 @@ ADAPTER = Adapter(
     layout="a folder of images (options.images) and a CSV with a header (options.labels)",
     higher_is_better=None,
     protocols=("column", "fraction", "all"),
-    options=frozenset({"labels", "images", "image_column", "score_column", "split_column", "reference_column",
-                       "std_column", "test_fraction", "split_seed", "allow_unlabelled"}),
-    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+    options=frozenset(
+        {
+            "labels",
+            "images",
+            "image_column",
+            "score_column",
+            "split_column",
+            "reference_column",
+            "std_column",
+            "test_fraction",
+            "split_seed",
+            "allow_unlabelled",
+        }
+    ),
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=assign_splits,
 )

@@ -22,10 +22,12 @@ _NAME = re.compile(r"i(\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,), (root / "images",)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [root / "images"]
 
 
@@ -36,12 +38,19 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         where = f"{root / LABELS} line {line}"
         match = _NAME.fullmatch(cells["dist_img"])
         if match is None or int(match[2]) not in KADID_TYPES or not 1 <= int(match[3]) <= 5:
-            raise ValueError(f"{where}: dist_img is {cells['dist_img']!r}, expected a name like I01_01_01.png")
-        rows.append(LabelRow(
-            name=cells["dist_img"], score=number(cells["dmos"], where, "dmos"), where=where,
-            std=number(cells["var"], where, "var"), reference=f"I{int(match[1]):02d}",
-            labels=describe(KADID_TYPES[int(match[2])], int(match[3])),
-        ))
+            raise ValueError(
+                f"{where}: dist_img is {cells['dist_img']!r}, expected a name like I01_01_01.png"
+            )
+        rows.append(
+            LabelRow(
+                name=cells["dist_img"],
+                score=number(cells["dmos"], where, "dmos"),
+                where=where,
+                std=number(cells["var"], where, "var"),
+                reference=f"I{int(match[1]):02d}",
+                labels=describe(KADID_TYPES[int(match[2])], int(match[3])),
+            )
+        )
     return rows
 
 
@@ -72,5 +81,8 @@ ADAPTER = Adapter(
     higher_is_better=True,
     protocols=("deqa", "visualquality_r1", "names", "all"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=assign_splits,
 )

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, name_key, text_option
+from qhk.data.adapters.base import (
+    NAMES_OPTIONS,
+    Adapter,
+    LabelRow,
+    Options,
+    all_or_names,
+    name_key,
+    text_option,
+)
 from qhk.data.adapters.tables import number, read_csv
 
 SCORES = "koniq10k_scores_and_distributions.csv"
@@ -19,11 +27,13 @@ _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     sets = [(root / SETS,)] if protocol == "official" else []
     return [(root / SCORES,), *sets, (root / text_option(options, "image_folder"),)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [root / text_option(options, "image_folder")]
 
 
@@ -36,7 +46,11 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     for line, cells in read_csv(root / SCORES, ["image_name", column, "SD"]):
         where = f"{root / SCORES} line {line}"
         std = number(cells["SD"], where, "SD") if column == "MOS" else None
-        rows.append(LabelRow(name=cells["image_name"], score=number(cells[column], where, column), where=where, std=std))
+        rows.append(
+            LabelRow(
+                name=cells["image_name"], score=number(cells[column], where, column), where=where, std=std
+            )
+        )
     return rows
 
 
@@ -48,11 +62,15 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
     sets: dict[str, str] = {}
     for line, cells in read_csv(path, ["image_name", "set"]):
         if cells["set"] not in _SPLITS:
-            raise ValueError(f"{path} line {line}: set is {cells['set']!r}, expected training, validation or test")
+            raise ValueError(
+                f"{path} line {line}: set is {cells['set']!r}, expected training, validation or test"
+            )
         sets[name_key(cells["image_name"])] = _SPLITS[cells["set"]]
     lacking = [row.name for row in rows if name_key(row.name) not in sets]
     if lacking:
-        raise ValueError(f"{path}: no row for {lacking[0]} ({len(lacking)} in all): the two label files differ")
+        raise ValueError(
+            f"{path}: no row for {lacking[0]} ({len(lacking)} in all): the two label files differ"
+        )
     return [sets[name_key(row.name)] for row in rows]
 
 
@@ -61,5 +79,8 @@ ADAPTER = Adapter(
     higher_is_better=True,
     protocols=("official", "names", "all"),
     options=frozenset({"score_column", "image_folder"}) | NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=assign_splits,
 )

@@ -1,6 +1,7 @@
 """LIVE In the Wild Challenge: 1,162 photographs, MOS in 0-100, in MATLAB arrays.
 
-The first seven rows (t1 ... t7) are training pictures of the study and are dropped. File extensions are mixed.
+The first seven rows (t1 ... t7) are training pictures of the study and are dropped. File
+extensions are mixed.
 """
 
 from __future__ import annotations
@@ -22,20 +23,26 @@ def _inside(root: Path, name: str) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [*(_inside(root, f"Data/{variable}.mat") for variable in _VARIABLES), _inside(root, "Images")]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [first_existing(_inside(root, "Images"))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
     """One row per image after the seven training rows. Raises ``ValueError`` on arrays of other shapes."""
-    cells, scores, deviations = (_read(first_existing(_inside(root, f"Data/{name}.mat")), name) for name in _VARIABLES)
+    cells, scores, deviations = (
+        _read(first_existing(_inside(root, f"Data/{name}.mat")), name) for name in _VARIABLES
+    )
     path = first_existing(_inside(root, "Data/AllMOS_release.mat"))
     if not len(cells) == len(scores) == len(deviations) > NUM_TRAINING_ROWS:
-        raise ValueError(f"{path.parent}: {len(cells)} names, {len(scores)} scores, {len(deviations)} deviations: "
-                         "download the three .mat files again")
+        raise ValueError(
+            f"{path.parent}: {len(cells)} names, {len(scores)} scores, {len(deviations)} deviations: "
+            "download the three .mat files again"
+        )
     rows = []
     for index in range(NUM_TRAINING_ROWS, len(cells)):
         where = f"{path} row {index + 1}"
@@ -58,9 +65,12 @@ def _read(path: Path, variable: str) -> NDArray[np.generic]:
 
 
 ADAPTER = Adapter(
-    layout="Images/*.bmp and *.JPG, Data/AllImages_release.mat, Data/AllMOS_release.mat, Data/AllStdDev_release.mat",
+    layout="Images/*.bmp and *.JPG, Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat",
     higher_is_better=True,
     protocols=("all", "names"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=all_or_names,
 )

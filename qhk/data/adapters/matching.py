@@ -27,12 +27,19 @@ class ImageIndex:
         wanted = name.replace("\\", "/").lower()
         last = wanted.rsplit("/", 1)[-1]
         exact = [path for path in self.names.get(last, []) if path.name == name.rsplit("/", 1)[-1]]
-        for found in (self.paths.get(wanted, []), exact, self.names.get(last, []), self.stems.get(name_key(last), [])):
+        for found in (
+            self.paths.get(wanted, []),
+            exact,
+            self.names.get(last, []),
+            self.stems.get(name_key(last), []),
+        ):
             if len(found) == 1:
                 return found[0]
             if found and found is not exact:
                 both = " and ".join(str(path) for path in found[:2])
-                raise ValueError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
+                raise ValueError(
+                    f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them"
+                )
         folders = ", ".join(str(folder) for folder in self.folders)
         raise ValueError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
 

@@ -21,10 +21,12 @@ def _images(root: Path, part: int) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), *(_images(root, part) for part in range(1, 5))]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return list(dict.fromkeys(first_existing(_images(root, part)) for part in range(1, 5)))
 
 
@@ -39,15 +41,25 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
             match = _NAME.fullmatch(name)
             if match is None or not comma:
                 raise ValueError(f"{where}: {text!r}, expected a line like A0001_00_00.bmp,1520.0648")
-            rows.append(LabelRow(name=name, score=number(score, where, "score"), where=where,
-                                 reference=match[1].upper(), labels={"group": match[2]}))
+            rows.append(
+                LabelRow(
+                    name=name,
+                    score=number(score, where, "score"),
+                    where=where,
+                    reference=match[1].upper(),
+                    labels={"group": match[2]},
+                )
+            )
     return rows
 
 
 ADAPTER = Adapter(
-    layout="Distortion_1 ... Distortion_4/*.bmp (or training/Distortion/..., or Dist_Imgs), Train_Label/A0001.txt ...",
+    layout="Distortion_1 to Distortion_4 (or as in training/, or Dist_Imgs), Train_Label/A0001.txt, ...",
     higher_is_better=True,
     protocols=("all", "names"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=all_or_names,
 )

@@ -30,10 +30,12 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [first_existing(_images(root))]
 
 
@@ -66,5 +68,8 @@ ADAPTER = Adapter(
     higher_is_better=True,
     protocols=("hash_80_20", "names", "all"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=assign_splits,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=assign_splits,
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
-import openpyxl
+from openpyxl.reader.excel import load_workbook
 
 Cells = dict[str, str]
 
@@ -32,7 +32,9 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]:
     _require_columns(path, header, columns)
     for line, row in rows:
         if len(row) < len(header):
-            raise ValueError(f"{path} line {line}: {len(row)} cells, the header has {len(header)}: complete the row")
+            raise ValueError(
+                f"{path} line {line}: {len(row)} cells, the header has {len(header)}: complete the row"
+            )
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=False))) for line, row in rows]
 
 
@@ -43,7 +45,7 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
     without a decimal point. Raises ``ValueError`` when no sheet has the columns or the file is broken.
     """
     try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        book = load_workbook(path, read_only=True, data_only=True)  # type: ignore[no-untyped-call]
     except (BadZipFile, KeyError, OSError) as error:
         raise ValueError(f"{path}: not a readable workbook ({error}): download it again") from None
     seen: list[str] = []
@@ -51,10 +53,12 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
         rows = [[_cell_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
         for index, header in enumerate(rows[:_HEADER_SEARCH_ROWS]):
             if set(columns) <= set(header):
-                body = enumerate(rows[index + 1:], start=index + 2)
+                body = enumerate(rows[index + 1 :], start=index + 2)
                 return [(number, dict(zip(header, row, strict=True))) for number, row in body if any(row)]
         seen += [cell for row in rows[:_HEADER_SEARCH_ROWS] for cell in row if cell][:12]
-    raise ValueError(f"{path}: no header with columns {', '.join(columns)}; the first cells are {', '.join(seen[:12])}")
+    raise ValueError(
+        f"{path}: no header with columns {', '.join(columns)}; the first cells are {', '.join(seen[:12])}"
+    )
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

@@ -18,10 +18,12 @@ _NAME = re.compile(r"i(\d+)_(\d+)_(\d)\.bmp", re.IGNORECASE)
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,), (root / "distorted_images",)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
     return [root / "distorted_images"]
 
 
@@ -30,7 +32,9 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     path, lines = root / LABELS, read_lines(root / LABELS)
     errors = read_lines(root / ERRORS) if (root / ERRORS).is_file() else []
     if errors and len(errors) != len(lines):
-        raise ValueError(f"{root / ERRORS}: {len(errors)} lines, {path.name} has {len(lines)}: download it again")
+        raise ValueError(
+            f"{root / ERRORS}: {len(errors)} lines, {path.name} has {len(lines)}: download it again"
+        )
     rows = []
     for index, (line, text) in enumerate(lines):
         where = f"{path} line {line}"
@@ -38,11 +42,21 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         match = _NAME.fullmatch(name)
         if match is None or int(match[2]) not in TID_TYPES or not 1 <= int(match[3]) <= 5:
             raise ValueError(f"{where}: {text!r}, expected a line like 5.51429 I01_01_1.bmp")
-        std = number(errors[index][1], f"{root / ERRORS} line {errors[index][0]}", "mos_std") if errors else None
-        rows.append(LabelRow(
-            name=name, score=number(score, where, "mos"), std=std, where=where, reference=f"I{int(match[1]):02d}",
-            labels=describe(TID_TYPES[int(match[2])], int(match[3])),
-        ))
+        std = (
+            number(errors[index][1], f"{root / ERRORS} line {errors[index][0]}", "mos_std")
+            if errors
+            else None
+        )
+        rows.append(
+            LabelRow(
+                name=name,
+                score=number(score, where, "mos"),
+                std=std,
+                where=where,
+                reference=f"I{int(match[1]):02d}",
+                labels=describe(TID_TYPES[int(match[2])], int(match[3])),
+            )
+        )
     return rows
 
 
@@ -51,5 +65,8 @@ ADAPTER = Adapter(
     higher_is_better=True,
     protocols=("all", "names"),
     options=NAMES_OPTIONS,
-    expected=expected, images=images, read_labels=read_labels, assign_splits=all_or_names,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=all_or_names,
 )

@@ -33,6 +33,7 @@ def ensure_miniature(cache: Path, *, seed: int, size: int, progress: Progress) -
     missing = [name for name in SETS if not (miniature_folder(cache, seed=seed, size=size) / name).is_dir()]
     total, before = sum(RECIPES[name].count for name in missing), 0
     for name in missing:
+
         def report(done: int, _of: int, start: int = before) -> None:
             progress(start + done, total)
 
@@ -81,9 +82,12 @@ def _write_set(name: str, root: Path, *, seed: int, size: int, progress: Progres
         progress(done, recipe.count)
     WRITERS[name](root, stimuli, stream_generator(seed, "miniature", name, "raters"))
     note = {
-        "set": name, "pictures": recipe.count, "seed": seed, "size": size,
+        "set": name,
+        "pictures": recipe.count,
+        "seed": seed,
+        "size": size,
         "note": "Synthetic. Procedural pictures with simulated raters in the layout of the set it is named "
-                "after. No picture or score comes from the real set, and no number measured here refers to it.",
+        "after. No picture or score comes from the real set, and no number measured here refers to it.",
     }
     (root / MARKER).write_text(json.dumps(note, indent=2) + "\n")
 

@@ -40,7 +40,9 @@ def fractal(rng: Generator, size: int, slope: float) -> FloatImage:
 def _standardise(image: FloatImage, rng: Generator) -> FloatImage:
     """The picture with brightness, contrast and fine detail moved into the range of good photographs."""
     luma = image @ LUMA
-    image = (image - luma.mean()) * (rng.normal(52.0, 5.0) / max(float(luma.std()), 8.0)) + rng.normal(122.0, 8.0)
+    image = (image - luma.mean()) * (rng.normal(52.0, 5.0) / max(float(luma.std()), 8.0)) + rng.normal(
+        122.0, 8.0
+    )
     smooth = gaussian_filter(image, (1.0, 1.0, 0.0))
     detail = image - smooth
     energy = float((detail @ LUMA).std())
@@ -51,9 +53,12 @@ def _standardise(image: FloatImage, rng: Generator) -> FloatImage:
     return np.clip(smooth + detail * (rng.uniform(15.0, 23.0) / energy), 0.0, 255.0)
 
 
-def _colour(rng: Generator, hue: tuple[float, float], saturation: tuple[float, float],
-            value: tuple[float, float]) -> tuple[int, int, int]:
-    red, green, blue = colorsys.hsv_to_rgb(rng.uniform(*hue) % 1.0, rng.uniform(*saturation), rng.uniform(*value))
+def _colour(
+    rng: Generator, hue: tuple[float, float], saturation: tuple[float, float], value: tuple[float, float]
+) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(
+        rng.uniform(*hue) % 1.0, rng.uniform(*saturation), rng.uniform(*value)
+    )
     return int(255 * red), int(255 * green), int(255 * blue)
 
 
@@ -78,7 +83,11 @@ def _landscape(rng: Generator, size: int) -> FloatImage:
     image = sky * (1.1 - 0.4 * rows[..., None]) * (1 - cloud) + 245.0 * cloud
     steps = gaussian_filter(rng.standard_normal(size), 1.0)
     for depth, hue in ((0.35, (0.58, 0.68)), (0.55, (0.2, 0.38))):
-        ridge = depth + 0.06 * np.cumsum(steps) / np.sqrt(size) * 2 + 0.05 * np.sin(columns[0] * rng.uniform(4, 12))
+        ridge = (
+            depth
+            + 0.06 * np.cumsum(steps) / np.sqrt(size) * 2
+            + 0.05 * np.sin(columns[0] * rng.uniform(4, 12))
+        )
         ground = np.array(_colour(rng, hue, (0.3, 0.65), (0.3, 0.55)), dtype=float)
         texture = 1.0 + 0.45 * fractal(rng, size, 0.7)[..., None]
         image = np.where((rows > ridge[None, :])[..., None], ground * texture, image)
@@ -94,7 +103,12 @@ def _foliage(rng: Generator, size: int) -> FloatImage:
         x, y = rng.uniform(0, size * SUPERSAMPLING, 2)
         angle, reach = rng.uniform(0, np.pi), rng.uniform(0.5, 1.4) * length
         dx, dy = np.cos(angle) * reach, np.sin(angle) * reach
-        leaf = [(x - dx, y - dy), (x - dy * 0.35, y + dx * 0.35), (x + dx, y + dy), (x + dy * 0.35, y - dx * 0.35)]
+        leaf = [
+            (x - dx, y - dy),
+            (x - dy * 0.35, y + dx * 0.35),
+            (x + dx, y + dy),
+            (x + dy * 0.35, y - dx * 0.35),
+        ]
         draw.polygon(leaf, fill=_colour(rng, (hue - 0.06, hue + 0.06), (0.4, 0.85), (0.3, 0.95)))
     return _settle(image)
 
@@ -105,12 +119,19 @@ def _street(rng: Generator, size: int) -> FloatImage:
     left = 0.0
     while left < side:
         width, top = rng.uniform(0.2, 0.4) * side, rng.uniform(0.05, 0.35) * side
-        draw.rectangle((left, top, left + width, side), fill=_colour(rng, (-0.05, 0.14), (0.2, 0.55), (0.4, 0.8)))
+        draw.rectangle(
+            (left, top, left + width, side), fill=_colour(rng, (-0.05, 0.14), (0.2, 0.55), (0.4, 0.8))
+        )
         pitch = side / rng.uniform(11, 17)
-        dark, lit = _colour(rng, (0.5, 0.7), (0.1, 0.4), (0.08, 0.25)), _colour(rng, (0.1, 0.16), (0.2, 0.6), (0.9, 1))
+        dark, lit = (
+            _colour(rng, (0.5, 0.7), (0.1, 0.4), (0.08, 0.25)),
+            _colour(rng, (0.1, 0.16), (0.2, 0.6), (0.9, 1)),
+        )
         for x in np.arange(left + pitch * 0.4, left + width - pitch * 0.6, pitch):
             for y in np.arange(top + pitch * 0.5, side - pitch, pitch * 1.25):
-                draw.rectangle((x, y, x + pitch * 0.5, y + pitch * 0.7), fill=lit if rng.random() < 0.25 else dark)
+                draw.rectangle(
+                    (x, y, x + pitch * 0.5, y + pitch * 0.7), fill=lit if rng.random() < 0.25 else dark
+                )
         left += width
     return _settle(image) * (1.0 + 0.06 * fractal(rng, size, 0.3)[..., None])
 
@@ -127,8 +148,12 @@ def _page(rng: Generator, size: int) -> FloatImage:
             width = rng.uniform(0.15, 0.5) * line
             if rng.random() > 0.18:
                 height = rng.uniform(0.35, 0.65) * line
-                draw.line((x, y, x + rng.uniform(-0.2, 0.2) * line, y + height), fill=ink, width=SUPERSAMPLING)
-                draw.line((x, y + height * rng.random(), x + width, y + height * rng.random()), fill=ink, width=2)
+                draw.line(
+                    (x, y, x + rng.uniform(-0.2, 0.2) * line, y + height), fill=ink, width=SUPERSAMPLING
+                )
+                draw.line(
+                    (x, y + height * rng.random(), x + width, y + height * rng.random()), fill=ink, width=2
+                )
             x += width + 0.14 * line
     picture = _colour(rng, (0, 1), (0.5, 0.9), (0.4, 0.9))
     draw.rectangle((box[0], box[1], box[0] + side * 0.35, box[1] + side * 0.3), fill=picture, outline=ink)
@@ -175,11 +200,13 @@ def _fabric(rng: Generator, size: int) -> FloatImage:
     threads = np.sign(np.sin(along * rng.uniform(60, 110))) * np.sign(np.sin(across * rng.uniform(60, 110)))
     wide = np.sin(along * rng.uniform(8, 22)) > rng.uniform(-0.5, 0.5)
     cross = np.sin(across * rng.uniform(8, 22)) > rng.uniform(-0.3, 0.7)
-    first, second, third = (np.array(_colour(rng, (0, 1), (0.3, 0.8), span), dtype=float)
-                            for span in ((0.2, 0.5), (0.6, 0.95), (0.4, 0.95)))
+    first, second, third = (
+        np.array(_colour(rng, (0, 1), (0.3, 0.8), span), dtype=float)
+        for span in ((0.2, 0.5), (0.6, 0.95), (0.4, 0.95))
+    )
     image = np.where(wide[..., None], first, second)
     image = np.where(cross[..., None], 0.5 * image + 0.5 * third, image)
-    return image * (1.0 + 0.22 * threads + 0.06 * fractal(rng, size, 0.4))[..., None]
+    return np.asarray(image * (1.0 + 0.22 * threads + 0.06 * fractal(rng, size, 0.4))[..., None])
 
 
 def _objects(rng: Generator, size: int) -> FloatImage:
@@ -216,6 +243,12 @@ def _wall(rng: Generator, size: int) -> FloatImage:
 
 
 FAMILIES: dict[str, Callable[[Generator, int], FloatImage]] = {
-    "landscape": _landscape, "foliage": _foliage, "street": _street, "page": _page,
-    "portrait": _portrait, "fabric": _fabric, "objects": _objects, "wall": _wall,
+    "landscape": _landscape,
+    "foliage": _foliage,
+    "street": _street,
+    "page": _page,
+    "portrait": _portrait,
+    "fabric": _fabric,
+    "objects": _objects,
+    "wall": _wall,
 }

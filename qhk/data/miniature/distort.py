@@ -54,14 +54,14 @@ def _with_kernel(image: FloatImage, kernel: FloatImage) -> FloatImage:
 def _lens_blur(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     radius = _between(strength, 0.7, 4.0) * _unit(image)
     reach = int(np.ceil(radius))
-    distance = np.hypot(*np.mgrid[-reach:reach + 1, -reach:reach + 1])
+    distance = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1])
     return _with_kernel(image, np.clip(radius + 0.5 - distance, 0.0, 1.0))
 
 
 def _motion_blur(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     length, angle = _between(strength, 1.6, 11.0) * _unit(image), rng.uniform(0, np.pi)
     reach = int(np.ceil(length / 2))
-    rows, columns = np.mgrid[-reach:reach + 1, -reach:reach + 1]
+    rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     along = np.abs(columns * np.cos(angle) + rows * np.sin(angle))
     across = np.abs(rows * np.cos(angle) - columns * np.sin(angle))
     return _with_kernel(image, np.clip(length / 2 + 0.5 - along, 0, 1) * np.clip(1.0 - across, 0, 1))
@@ -73,7 +73,9 @@ def _white_noise(image: FloatImage, strength: float, rng: Generator) -> FloatIma
 
 def _colour_noise(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     noise = rng.standard_normal(image.shape)
-    return np.asarray(image + (noise - 0.6 * noise.mean(axis=2, keepdims=True)) * _between(strength, 7.0, 85.0))
+    return np.asarray(
+        image + (noise - 0.6 * noise.mean(axis=2, keepdims=True)) * _between(strength, 7.0, 85.0)
+    )
 
 
 def _correlated_noise(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
@@ -90,9 +92,9 @@ def _multiplicative(image: FloatImage, strength: float, rng: Generator) -> Float
     return np.asarray(image * (1.0 + rng.standard_normal(image.shape) * _between(strength, 0.05, 0.6)))
 
 
-def _reencode(image: FloatImage, kind: str, **options: object) -> FloatImage:
+def _reencode(image: FloatImage, kind: str, **options: int) -> FloatImage:
     buffer = io.BytesIO()
-    as_pixels(image).save(buffer, kind, **options)  # type: ignore[arg-type]
+    as_pixels(image).save(buffer, kind, **options)
     return np.asarray(Image.open(buffer).convert("RGB"), dtype=np.float64)
 
 
@@ -166,15 +168,15 @@ def _pixelate(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     block = _between(strength, 1.4, 6.0) * _unit(image)
     index = np.minimum((np.floor(np.arange(len(image)) / block) + 0.5) * block, len(image) - 1).astype(int)
     smooth = gaussian_filter(image, (block / 4, block / 4, 0.0))
-    return smooth[np.ix_(index, index)]
+    return np.asarray(smooth[np.ix_(index, index)])
 
 
 def _jitter(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     reach = _between(strength, 0.6, 4.0) * _unit(image)
-    rows, columns = np.mgrid[0:len(image), 0:len(image)]
+    rows, columns = np.mgrid[0 : len(image), 0 : len(image)]
     moves = np.rint(rng.uniform(-reach, reach, (2, *rows.shape))).astype(int)
     last = len(image) - 1
-    return image[np.clip(rows + moves[0], 0, last), np.clip(columns + moves[1], 0, last)]
+    return np.asarray(image[np.clip(rows + moves[0], 0, last), np.clip(columns + moves[1], 0, last)])
 
 
 def _oversharpen(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
@@ -186,7 +188,7 @@ def _colour_blocks(image: FloatImage, strength: float, rng: Generator) -> FloatI
     damaged, side = image.copy(), max(3, round(6 * _unit(image)))
     for _ in range(round(_between(strength, 1.5, 22.0))):
         row, column = rng.integers(0, len(image) - side, 2)
-        damaged[row:row + side, column:column + side] = rng.uniform(0, 255, 3)
+        damaged[row : row + side, column : column + side] = rng.uniform(0, 255, 3)
     return damaged
 
 
@@ -199,34 +201,55 @@ def _ringing(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
 
 def _checkerboard(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     """Transposed-convolution upsampling: a softened picture under a fine regular lattice."""
-    soft = gaussian_filter(image, (0.4 + strength, 0.4 + strength, 0.0))
-    rows, columns = np.mgrid[0:len(image), 0:len(image)]
+    soft = gaussian_filter(image, (0.5 + 1.5 * strength, 0.5 + 1.5 * strength, 0.0))
+    rows, columns = np.mgrid[0 : len(image), 0 : len(image)]
     lattice = np.where(rows % 2 == 0, 1.0, -1.0) * np.where(columns % 2 == 0, 1.0, -1.0)
-    return np.asarray(soft + (lattice * _between(strength, 4.0, 55.0))[..., None])
+    return np.asarray(soft + (lattice * _between(strength, 2.0, 22.0))[..., None])
 
 
 def _fake_texture(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     """Invented worm-like strokes where the detail was lost."""
-    soft = gaussian_filter(image, (0.4 + 1.4 * strength, 0.4 + 1.4 * strength, 0.0))
+    soft = gaussian_filter(image, (0.5 + 2.0 * strength, 0.5 + 2.0 * strength, 0.0))
     band = gaussian_filter(rng.standard_normal(image.shape[:2]), 0.7) - gaussian_filter(
-        rng.standard_normal(image.shape[:2]), 1.6)
+        rng.standard_normal(image.shape[:2]), 1.6
+    )
     worms = np.tanh(3.0 * band / band.std())
-    return np.asarray(soft + (worms * _between(strength, 5.0, 60.0))[..., None])
+    return np.asarray(soft + (worms * _between(strength, 4.0, 26.0))[..., None])
 
 
 def _blotches(image: FloatImage, strength: float, rng: Generator) -> FloatImage:
     """Large coloured stains of a generator that lost the scene."""
     stains = np.stack([fractal(rng, len(image), 1.8) for _ in range(3)], axis=2)
-    return np.asarray(image * (1.0 - 0.5 * strength) + 60.0 * strength + stains * _between(strength, 8.0, 60.0))
+    return np.asarray(
+        image * (1.0 - 0.5 * strength) + 60.0 * strength + stains * _between(strength, 8.0, 60.0)
+    )
 
 
 DISTORTIONS: dict[str, Distortion] = {
-    "gaussian_blur": _gaussian_blur, "lens_blur": _lens_blur, "motion_blur": _motion_blur,
-    "white_noise": _white_noise, "colour_noise": _colour_noise, "correlated_noise": _correlated_noise,
-    "impulse": _impulse, "multiplicative": _multiplicative, "jpeg": _jpeg, "wavelet": _wavelet,
-    "smear": _smear, "darken": _darken, "brighten": _brighten, "low_contrast": _low_contrast,
-    "quantise": _quantise, "desaturate": _desaturate, "oversaturate": _oversaturate,
-    "colour_cast": _colour_cast, "pixelate": _pixelate, "jitter": _jitter, "oversharpen": _oversharpen,
-    "colour_blocks": _colour_blocks, "ringing": _ringing, "checkerboard": _checkerboard,
-    "fake_texture": _fake_texture, "blotches": _blotches,
+    "gaussian_blur": _gaussian_blur,
+    "lens_blur": _lens_blur,
+    "motion_blur": _motion_blur,
+    "white_noise": _white_noise,
+    "colour_noise": _colour_noise,
+    "correlated_noise": _correlated_noise,
+    "impulse": _impulse,
+    "multiplicative": _multiplicative,
+    "jpeg": _jpeg,
+    "wavelet": _wavelet,
+    "smear": _smear,
+    "darken": _darken,
+    "brighten": _brighten,
+    "low_contrast": _low_contrast,
+    "quantise": _quantise,
+    "desaturate": _desaturate,
+    "oversaturate": _oversaturate,
+    "colour_cast": _colour_cast,
+    "pixelate": _pixelate,
+    "jitter": _jitter,
+    "oversharpen": _oversharpen,
+    "colour_blocks": _colour_blocks,
+    "ringing": _ringing,
+    "checkerboard": _checkerboard,
+    "fake_texture": _fake_texture,
+    "blotches": _blotches,
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from openpyxl import Workbook
+from openpyxl.workbook.workbook import Workbook
 from PIL import Image
 from scipy.io import savemat
 
@@ -22,8 +22,20 @@ from qhk.data.miniature.opinion import collect_opinions
 from qhk.data.miniature.recipes import Stimulus
 
 Array = NDArray[np.float64]
-CSIQ_CONTENTS = ("1600", "alley", "blanket", "canopy", "desk", "facade", "ledger", "marbles", "portal",
-                 "ridge", "shelf", "weave")
+CSIQ_CONTENTS = (
+    "1600",
+    "alley",
+    "blanket",
+    "canopy",
+    "desk",
+    "facade",
+    "ledger",
+    "marbles",
+    "portal",
+    "ridge",
+    "shelf",
+    "weave",
+)
 
 
 def _save(image: Image.Image, path: Path) -> None:
@@ -36,6 +48,18 @@ def _save(image: Image.Image, path: Path) -> None:
 def _write_lines(path: Path, lines: Sequence[str], end: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes("".join(line + end for line in lines).encode())
+
+
+def _write_workbook(
+    path: Path, title: str, rows: Sequence[Sequence[str | int | float]], *, corner: tuple[int, int]
+) -> None:
+    book = Workbook()  # type: ignore[no-untyped-call]
+    sheet = book.worksheets[0]
+    sheet.title = title
+    for row, cells in enumerate(rows, start=corner[0]):
+        for column, value in enumerate(cells, start=corner[1]):
+            sheet.cell(row=row, column=column, value=value)
+    book.save(path)  # type: ignore[no-untyped-call]
 
 
 def _opinions(stimuli: Sequence[Stimulus], rng: Generator, raters: int, noise: float) -> Array:
@@ -69,7 +93,8 @@ def write_koniq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None
     header = ["image_name", "c1", "c2", "c3", "c4", "c5", "c_total", "MOS", "SD"]
     with (root / "koniq10k_scores_and_distributions.csv").open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n").writerows(
-            [[*header, "MOS_zscore"], *scores])
+            [[*header, "MOS_zscore"], *scores]
+        )
     with (root / "koniq10k_distributions_sets.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([[*header, "set"], *parts])
 
@@ -79,17 +104,17 @@ def write_spaq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
     opinions = _opinions(stimuli, rng, 16, 0.12)
     (root / "TestImage").mkdir(parents=True)
     (root / "Annotations").mkdir()
-    book = Workbook()
-    sheet = book.worksheets[0]
-    sheet.title = "Sheet1"
-    sheet.append(["Image name", "MOS", "Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"])
+    rows: list[list[str | int | float]] = [
+        ["Image name", "MOS", "Brightness", "Colorfulness", "Contrast", "Noisiness", "Sharpness"]
+    ]
     for row, stimulus in enumerate(stimuli):
         name = f"{row + 1:05d}.jpg"
         _save(as_pixels(stimulus.pixels), root / "TestImage" / name)
         mean = round(float(100 * opinions[row].mean()), 2)
         attributes = np.clip(mean + rng.normal(0, 8, 5), 0, 100).round(2).tolist()
-        sheet.append([name, mean, *attributes])
-    book.save(root / "Annotations" / "MOS and Image attribute scores.xlsx")
+        rows.append([name, mean, *attributes])
+    path = root / "Annotations" / "MOS and Image attribute scores.xlsx"
+    _write_workbook(path, "Sheet1", rows, corner=(1, 1))
 
 
 def write_kadid(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
@@ -132,8 +157,11 @@ def write_live_wild(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> 
         folder = root / "Images" / "trainingImages" if training else root / "Images"
         _save(as_pixels(stimulus.pixels), folder / name)
         names[row, 0] = name
-    for variable, value in (("AllImages_release", names), ("AllMOS_release", ratings.mean(axis=1)[None, :]),
-                            ("AllStdDev_release", ratings.std(axis=1, ddof=1)[None, :])):
+    for variable, value in (
+        ("AllImages_release", names),
+        ("AllMOS_release", ratings.mean(axis=1)[None, :]),
+        ("AllStdDev_release", ratings.std(axis=1, ddof=1)[None, :]),
+    ):
         savemat(root / "Data" / f"{variable}.mat", {variable: value})
 
 
@@ -148,9 +176,29 @@ def write_agiqa_3k(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> N
         _save(as_pixels(stimulus.pixels), root / name)
         align = np.clip(rng.normal(2.4, 0.9, 2), 0.0, 5.0).round(9).tolist()
         mean, deviation = float(ratings[row].mean()), float(ratings[row].std())
-        rows.append([name, "a small procedural scene, sharp", "detailed", "", "", round(mean, 9), round(deviation, 9),
-                     *align])
-    header = ["name", "prompt", "adj1", "adj2", "style", "mos_quality", "std_quality", "mos_align", "std_align"]
+        rows.append(
+            [
+                name,
+                "a small procedural scene, sharp",
+                "detailed",
+                "",
+                "",
+                round(mean, 9),
+                round(deviation, 9),
+                *align,
+            ]
+        )
+    header = [
+        "name",
+        "prompt",
+        "adj1",
+        "adj2",
+        "style",
+        "mos_quality",
+        "std_quality",
+        "mos_align",
+        "std_align",
+    ]
     with (root / "data.csv").open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
 
@@ -159,11 +207,14 @@ def write_csiq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
     """A workbook whose header stands in row 4, column D; DMOS in [0, 1], lower is better."""
     ratings = 1.0 - _opinions(stimuli, rng, 30, 0.12)
     _write_pristine(root / "src_imgs", stimuli, lambda reference: f"{CSIQ_CONTENTS[reference]}.png")
-    words = {"AWGN": "noise", "JPEG": "jpeg", "jpeg2000": "jpeg 2000", "fnoise": "fnoise", "BLUR": "blur",
-             "contrast": "contrast"}
-    book = Workbook()
-    sheet = book.worksheets[0]
-    sheet.title = "all_by_image"
+    words = {
+        "AWGN": "noise",
+        "JPEG": "jpeg",
+        "jpeg2000": "jpeg 2000",
+        "fnoise": "fnoise",
+        "BLUR": "blur",
+        "contrast": "contrast",
+    }
     rows: list[list[str | int | float]] = [["image", "dst_idx", "dst_type", "dst_lev", "dmos_std", "dmos"]]
     for row, stimulus in enumerate(stimuli):
         content, token = CSIQ_CONTENTS[stimulus.reference], stimulus.kind
@@ -171,20 +222,28 @@ def write_csiq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _save(as_pixels(stimulus.pixels), folder / f"{content}.{token}.{stimulus.level}.png")
         mean, deviation = float(ratings[row].mean()), float(ratings[row].std())
-        rows.append([int(content) if content.isdigit() else content, 1 + list(words).index(token), words[token],
-                     stimulus.level, round(deviation, 9), round(mean, 9)])
-    for offset, cells in enumerate(rows):
-        for column, value in enumerate(cells):
-            sheet.cell(row=4 + offset, column=4 + column, value=value)
-    book.save(root / "csiq.DMOS.xlsx")
+        rows.append(
+            [
+                int(content) if content.isdigit() else content,
+                1 + list(words).index(token),
+                words[token],
+                stimulus.level,
+                round(deviation, 9),
+                round(mean, 9),
+            ]
+        )
+    _write_workbook(root / "csiq.DMOS.xlsx", "all_by_image", rows, corner=(4, 4))
 
 
 def write_tid2013(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
     """``mos_with_names.txt`` (score first, CRLF) with upper and lower case mixed as in the original."""
     opinions = _opinions(stimuli, rng, 40, 0.12)
     scores, errors = 7.4 * opinions.mean(axis=1), 7.4 * opinions.std(axis=1) / np.sqrt(40)
-    _write_pristine(root / "reference_images", stimuli,
-                    lambda reference: "i25.bmp" if reference == 25 else f"I{reference:02d}.BMP")
+    _write_pristine(
+        root / "reference_images",
+        stimuli,
+        lambda reference: "i25.bmp" if reference == 25 else f"I{reference:02d}.BMP",
+    )
     folder = root / "distorted_images"
     folder.mkdir()
     lines = []
@@ -192,7 +251,10 @@ def write_tid2013(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> No
         loud = stimulus.level == 1 and stimulus.kind in ("01", "11")
         ending = "BMP" if loud and stimulus.kind == "11" else "bmp"
         body = f"{stimulus.reference:02d}_{stimulus.kind}_{stimulus.level}"
-        _save(as_pixels(stimulus.pixels), folder / f"{'i' if loud and row % 2 else 'I' if loud else 'i'}{body}.bmp")
+        _save(
+            as_pixels(stimulus.pixels),
+            folder / f"{'i' if loud and row % 2 else 'I' if loud else 'i'}{body}.bmp",
+        )
         lines.append(f"{scores[row]:.5f} {'I' if loud else 'i'}{body}.{ending}")
     _write_lines(root / "mos_with_names.txt", lines, "\r\n")
     _write_lines(root / "mos.txt", [f"{score:.5f}" for score in scores], "\r\n")
@@ -200,6 +262,12 @@ def write_tid2013(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> No
 
 
 WRITERS: dict[str, Callable[[Path, Sequence[Stimulus], Generator], None]] = {
-    "koniq": write_koniq, "spaq": write_spaq, "kadid": write_kadid, "pipal": write_pipal,
-    "live_wild": write_live_wild, "agiqa_3k": write_agiqa_3k, "csiq": write_csiq, "tid2013": write_tid2013,
+    "koniq": write_koniq,
+    "spaq": write_spaq,
+    "kadid": write_kadid,
+    "pipal": write_pipal,
+    "live_wild": write_live_wild,
+    "agiqa_3k": write_agiqa_3k,
+    "csiq": write_csiq,
+    "tid2013": write_tid2013,
 }

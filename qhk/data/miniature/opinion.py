@@ -15,11 +15,32 @@ from scipy.ndimage import gaussian_filter
 from qhk.data.miniature.content import LUMA, FloatImage, Generator
 
 ANNOYANCE: dict[str, float] = {
-    "gaussian_blur": 0.95, "lens_blur": 0.95, "motion_blur": 0.9, "white_noise": 0.9, "colour_noise": 0.85,
-    "correlated_noise": 0.9, "impulse": 0.9, "multiplicative": 0.85, "jpeg": 0.95, "wavelet": 0.95,
-    "smear": 0.75, "darken": 0.85, "brighten": 0.8, "low_contrast": 0.75, "quantise": 0.75, "desaturate": 0.35,
-    "oversaturate": 0.55, "colour_cast": 0.5, "pixelate": 0.95, "jitter": 0.85, "oversharpen": 0.7,
-    "colour_blocks": 0.75, "ringing": 0.95, "checkerboard": 0.9, "fake_texture": 0.9, "blotches": 0.95,
+    "gaussian_blur": 0.95,
+    "lens_blur": 0.95,
+    "motion_blur": 0.9,
+    "white_noise": 0.9,
+    "colour_noise": 0.85,
+    "correlated_noise": 0.9,
+    "impulse": 0.9,
+    "multiplicative": 0.85,
+    "jpeg": 0.95,
+    "wavelet": 0.95,
+    "smear": 0.75,
+    "darken": 0.85,
+    "brighten": 0.8,
+    "low_contrast": 0.75,
+    "quantise": 0.75,
+    "desaturate": 0.35,
+    "oversaturate": 0.55,
+    "colour_cast": 0.5,
+    "pixelate": 0.95,
+    "jitter": 0.85,
+    "oversharpen": 0.7,
+    "colour_blocks": 0.75,
+    "ringing": 0.95,
+    "checkerboard": 0.9,
+    "fake_texture": 0.9,
+    "blotches": 0.95,
 }
 """Loss of quality at full strength before masking, by distortion."""
 
@@ -48,13 +69,15 @@ def colour_loss(reference: FloatImage, image: FloatImage) -> float:
 
 
 def latent_quality(reference: FloatImage, image: FloatImage, damage: Sequence[tuple[str, float]]) -> float:
-    """Quality in [0, 1] of ``image``, made from ``reference`` by the (distortion, strength) list ``damage``."""
+    """Quality in [0, 1] of ``image``, made from ``reference`` by ``damage``: (distortion, strength) pairs."""
     untouched = 1.0
     for name, strength in damage:
         untouched *= 1.0 - ANNOYANCE[name] * strength
     measured = min(1.0, structure_loss(reference, image) / 0.8) ** 0.7
     measured = min(1.0, measured + 0.25 * min(1.0, colour_loss(reference, image)))
-    return float(np.clip(1.0 - STRENGTH_SHARE * (1.0 - untouched) - (1.0 - STRENGTH_SHARE) * measured, 0.0, 1.0))
+    return float(
+        np.clip(1.0 - STRENGTH_SHARE * (1.0 - untouched) - (1.0 - STRENGTH_SHARE) * measured, 0.0, 1.0)
+    )
 
 
 def collect_opinions(

@@ -40,22 +40,58 @@ class Recipe:
 
 KADID_REFERENCES = (*range(1, 33), *range(66, 74))
 KADID_TYPES = {
-    "01": "gaussian_blur", "02": "lens_blur", "03": "motion_blur", "09": "wavelet", "10": "jpeg",
-    "11": "white_noise", "12": "colour_noise", "13": "impulse", "14": "multiplicative", "15": "smear",
-    "16": "brighten", "17": "darken", "21": "pixelate", "22": "quantise", "24": "oversharpen", "25": "low_contrast",
+    "01": "gaussian_blur",
+    "02": "lens_blur",
+    "03": "motion_blur",
+    "09": "wavelet",
+    "10": "jpeg",
+    "11": "white_noise",
+    "12": "colour_noise",
+    "13": "impulse",
+    "14": "multiplicative",
+    "15": "smear",
+    "16": "brighten",
+    "17": "darken",
+    "21": "pixelate",
+    "22": "quantise",
+    "24": "oversharpen",
+    "25": "low_contrast",
 }
 CSIQ_REFERENCES = tuple(range(12))
-CSIQ_TYPES = {"AWGN": "white_noise", "BLUR": "gaussian_blur", "contrast": "low_contrast",
-              "fnoise": "correlated_noise", "JPEG": "jpeg", "jpeg2000": "wavelet"}
+CSIQ_TYPES = {
+    "AWGN": "white_noise",
+    "BLUR": "gaussian_blur",
+    "contrast": "low_contrast",
+    "fnoise": "correlated_noise",
+    "JPEG": "jpeg",
+    "jpeg2000": "wavelet",
+}
 TID_REFERENCES = (*range(1, 12), 25)
 TID_TYPES = {
-    "01": "white_noise", "02": "colour_noise", "03": "correlated_noise", "06": "impulse", "07": "quantise",
-    "08": "gaussian_blur", "09": "smear", "10": "jpeg", "11": "wavelet", "15": "colour_blocks",
-    "16": "brighten", "17": "low_contrast", "19": "multiplicative",
+    "01": "white_noise",
+    "02": "colour_noise",
+    "03": "correlated_noise",
+    "06": "impulse",
+    "07": "quantise",
+    "08": "gaussian_blur",
+    "09": "smear",
+    "10": "jpeg",
+    "11": "wavelet",
+    "15": "colour_blocks",
+    "16": "brighten",
+    "17": "low_contrast",
+    "19": "multiplicative",
 }
 PIPAL_REFERENCES = (1, 21, 41, 60, 80, 100, 121, 142, 163, 185, 206, 227)
-PIPAL_TYPES = {"00": "gaussian_blur", "01": "white_noise", "02": "ringing", "03": "smear", "04": "jpeg",
-               "05": "checkerboard", "06": "fake_texture"}
+PIPAL_TYPES = {
+    "00": "gaussian_blur",
+    "01": "white_noise",
+    "02": "ringing",
+    "03": "smear",
+    "04": "pixelate",
+    "05": "checkerboard",
+    "06": "fake_texture",
+}
 GENERATORS: dict[str, tuple[tuple[str, ...], float, float]] = {
     "AttnGAN_normal": (("blotches", "gaussian_blur", "jitter"), 0.45, 1.0),
     "glide_normal": (("lens_blur", "smear", "blotches"), 0.3, 0.85),
@@ -69,22 +105,60 @@ GENERATORS: dict[str, tuple[tuple[str, ...], float, float]] = {
 }
 """Generator name -> its artefacts, and the range of their strength."""
 
-WILD = {"gaussian_blur": 2.0, "lens_blur": 1.5, "motion_blur": 1.5, "white_noise": 1.5, "colour_noise": 1.0,
-        "darken": 1.5, "brighten": 0.8, "low_contrast": 1.2, "jpeg": 1.5, "smear": 0.7, "colour_cast": 0.5}
-PHONE = {"darken": 2.5, "colour_noise": 2.0, "motion_blur": 1.8, "lens_blur": 1.5, "smear": 1.5,
-         "white_noise": 1.2, "low_contrast": 0.8, "jpeg": 0.8, "brighten": 0.6}
-SPORT = {"motion_blur": 2.5, "gaussian_blur": 2.0, "darken": 1.8, "brighten": 1.2, "white_noise": 1.5,
-         "low_contrast": 1.5, "jpeg": 0.7, "colour_cast": 0.8}
+WILD = {
+    "gaussian_blur": 2.0,
+    "lens_blur": 1.5,
+    "motion_blur": 1.5,
+    "white_noise": 1.5,
+    "colour_noise": 1.0,
+    "darken": 1.5,
+    "brighten": 0.8,
+    "low_contrast": 1.2,
+    "jpeg": 1.5,
+    "smear": 0.7,
+    "colour_cast": 0.5,
+}
+PHONE = {
+    "darken": 2.5,
+    "colour_noise": 2.0,
+    "motion_blur": 1.8,
+    "lens_blur": 1.5,
+    "smear": 1.5,
+    "white_noise": 1.2,
+    "low_contrast": 0.8,
+    "jpeg": 0.8,
+    "brighten": 0.6,
+}
+SPORT = {
+    "motion_blur": 2.5,
+    "gaussian_blur": 2.0,
+    "darken": 1.8,
+    "brighten": 1.2,
+    "white_noise": 1.5,
+    "low_contrast": 1.5,
+    "jpeg": 0.7,
+    "colour_cast": 0.8,
+}
 
 
-def _stimulus(pristine: FloatImage, damage: Damage, rng: Generator, *, reference: int, kind: str, level: int,
-              look: Callable[[FloatImage], FloatImage] | None = None) -> Stimulus:
+def _stimulus(
+    pristine: FloatImage,
+    damage: Damage,
+    rng: Generator,
+    *,
+    reference: int,
+    kind: str,
+    level: int,
+    look: Callable[[FloatImage], FloatImage] | None = None,
+) -> Stimulus:
     shown = pristine if look is None else look(pristine)
     pixels = shown
     for name, strength in damage:
         pixels = distort(pixels, name, strength, rng)
     quality = latent_quality(shown, pixels, damage)
-    return Stimulus(pixels=pixels, pristine=pristine, quality=quality, reference=reference, kind=kind, level=level)
+    return Stimulus(
+        pixels=pixels, pristine=pristine, quality=quality, reference=reference, kind=kind, level=level
+    )
 
 
 def _mixture(weights: Mapping[str, float], rng: Generator) -> Damage:
@@ -105,8 +179,9 @@ def _phone_look(pixels: FloatImage) -> FloatImage:
     return pixels * (0.84, 0.8, 0.74)
 
 
-def _authentic(name: str, count: int, weights: Mapping[str, float],
-               look: Callable[[FloatImage], FloatImage] | None) -> Recipe:
+def _authentic(
+    name: str, count: int, weights: Mapping[str, float], look: Callable[[FloatImage], FloatImage] | None
+) -> Recipe:
     def draw(seed: int, size: int) -> Iterator[Stimulus]:
         for index in range(count):
             rng = stream_generator(seed, "miniature", name, index)
@@ -117,12 +192,22 @@ def _authentic(name: str, count: int, weights: Mapping[str, float],
     return Recipe(count=count, draw=draw)
 
 
-def _graded(name: str, references: Sequence[int], types: Mapping[str, str], *, per_reference: int,
-            strengths: Sequence[float], skip: frozenset[tuple[str, int]] = frozenset()) -> Recipe:
+def _graded(
+    name: str,
+    references: Sequence[int],
+    types: Mapping[str, str],
+    *,
+    per_reference: int,
+    strengths: Sequence[float],
+    skip: frozenset[tuple[str, int]] = frozenset(),
+) -> Recipe:
     codes = list(types)
-    cells = [(reference, codes[(position * per_reference + turn) % len(codes)], level)
-             for position, reference in enumerate(references) for turn in range(per_reference)
-             for level in range(1, len(strengths) + 1)]
+    cells = [
+        (reference, codes[(position * per_reference + turn) % len(codes)], level)
+        for position, reference in enumerate(references)
+        for turn in range(per_reference)
+        for level in range(1, len(strengths) + 1)
+    ]
     cells = [cell for cell in cells if cell[1:] not in skip]
 
     def draw(seed: int, size: int) -> Iterator[Stimulus]:
@@ -135,7 +220,9 @@ def _graded(name: str, references: Sequence[int], types: Mapping[str, str], *, p
     return Recipe(count=len(cells), draw=draw)
 
 
-def _restored(name: str, references: Sequence[int], types: Mapping[str, str], *, per_reference: int) -> Recipe:
+def _restored(
+    name: str, references: Sequence[int], types: Mapping[str, str], *, per_reference: int
+) -> Recipe:
     """Restoration results: a main artefact, often over a remnant of blur or noise."""
     codes = list(types)
 
@@ -161,7 +248,10 @@ def _generated(name: str, count: int) -> Recipe:
             artefacts, weakest, strongest = GENERATORS[generator]
             main = rng.uniform(weakest, strongest)
             first, *others = rng.permutation(len(artefacts))[:2]
-            damage = [(artefacts[first], main), *((artefacts[other], main * rng.uniform(0.2, 0.7)) for other in others)]
+            damage = [
+                (artefacts[first], main),
+                *((artefacts[other], main * rng.uniform(0.2, 0.7)) for other in others),
+            ]
             yield _stimulus(render_content(rng, size), damage, rng, reference=index, kind=generator, level=0)
 
     return Recipe(count=count, draw=draw)
@@ -176,8 +266,14 @@ RECIPES: dict[str, Recipe] = {
     "pipal": _restored("pipal", PIPAL_REFERENCES, PIPAL_TYPES, per_reference=10),
     "live_wild": _authentic("live_wild", 127, SPORT, None),
     "agiqa_3k": _generated("agiqa_3k", 117),
-    "csiq": _graded("csiq", CSIQ_REFERENCES, CSIQ_TYPES, per_reference=2, strengths=_FIVE,
-                    skip=frozenset({("contrast", 5)})),
+    "csiq": _graded(
+        "csiq",
+        CSIQ_REFERENCES,
+        CSIQ_TYPES,
+        per_reference=2,
+        strengths=_FIVE,
+        skip=frozenset({("contrast", 5)}),
+    ),
     "tid2013": _graded("tid2013", TID_REFERENCES, TID_TYPES, per_reference=2, strengths=_FIVE),
 }
 """The eight sets by adapter name. 127 pictures of live_wild include its seven training pictures."""

@@ -1,0 +1,71 @@
+"""The four published degradations of Q-Hawkeye: noise, blur, jpeg, darken.
+
+Operations and strengths follow the release's first stage (std 45, radius 2.0, quality 5, factor 0.6). Two
+things differ: all randomness is seeded, and results stay in memory, so that kinds other than jpeg are not
+stored as JPEG on the way.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter
+
+JPEG_ROUNDS = 4
+"""Three encode / decode rounds, and the one of storing the result."""
+
+
+def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Generator) -> Image.Image:
+    """A degraded copy of ``image`` (RGB), same size; the source is left as it is.
+
+    ``strength`` is the standard deviation of noise in grey levels (>= 0), the radius of blur in pixels
+    (>= 0), the quality of jpeg (1-95, a whole number), or the brightness factor of darken (0-1). Only
+    noise draws from ``rng``. Raises ``ValueError`` on an unknown kind or a strength out of range.
+    """
+    assert image.mode == "RGB", image.mode
+    if kind not in _OPERATIONS:
+        raise ValueError(f"twin.kinds has {kind!r}: choose from {', '.join(_OPERATIONS)}")
+    check_strength(kind, strength)
+    return _OPERATIONS[kind](image, strength, rng)
+
+
+def check_strength(kind: str, strength: float) -> None:
+    """Raises ``ValueError`` when ``strength`` is outside the range of ``kind``."""
+    low, high = _RANGES[kind]
+    if not low <= strength <= high or (kind == "jpeg" and strength != int(strength)):
+        whole = "a whole number " if kind == "jpeg" else ""
+        raise ValueError(f"twin.strengths.{kind} must be {whole}in [{low:g}, {high:g}], got {strength}")
+
+
+def _noise(image: Image.Image, std: float, rng: np.random.Generator) -> Image.Image:
+    pixels = np.asarray(image, dtype=np.float64)
+    noisy = pixels + rng.standard_normal(pixels.shape) * std
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def _blur(image: Image.Image, radius: float, rng: np.random.Generator) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(radius))
+
+
+def _jpeg(image: Image.Image, quality: float, rng: np.random.Generator) -> Image.Image:
+    for _ in range(JPEG_ROUNDS):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=int(quality))
+        image = Image.open(buffer).convert("RGB")
+    return image
+
+
+def _darken(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(factor)
+
+
+_OPERATIONS: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
+    "noise": _noise,
+    "blur": _blur,
+    "jpeg": _jpeg,
+    "darken": _darken,
+}
+_RANGES = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
+KINDS = tuple(_OPERATIONS)

@@ -1,0 +1,116 @@
+"""Degraded twins: made on the fly, one seeded kind per image, or read from a manifest of prepared pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from PIL import Image
+
+from qhk.data.degrade import degrade
+from qhk.data.image import check_header, load_image
+from qhk.data.seeds import stream_generator
+from qhk.types import Example
+
+
+def twin_kind(example: Example, *, kinds: Sequence[str], seed: int, epoch: int | None) -> str:
+    """The degradation that ``example`` gets, drawn uniformly from ``kinds``.
+
+    The stream is (seed, "twin", set, id), plus the epoch where it is given: None keeps one kind for
+    the whole run (``resample: fixed``), a number draws anew (``resample: each_epoch``).
+    """
+    indices = (example.dataset, example.id) if epoch is None else (example.dataset, example.id, epoch)
+    return kinds[int(stream_generator(seed, "twin", *indices).integers(len(kinds)))]
+
+
+def make_twin(
+    example: Example,
+    image: Image.Image,
+    *,
+    kinds: Sequence[str],
+    strengths: Mapping[str, float],
+    seed: int,
+    epoch: int | None,
+) -> Image.Image:
+    """The degraded copy of ``image`` (the RGB picture of ``example``), of the same size.
+
+    Pure: the same example, seed and epoch give the same pixels. A prepared twin in ``example.twin`` is
+    read instead; it must have the size of the picture. Raises ``ValueError`` when it has not.
+    """
+    if example.twin is not None:
+        prepared = load_image(example.twin)
+        if prepared.size != image.size:
+            raise ValueError(_size_message(example, prepared.size, image.size))
+        return prepared
+    kind = twin_kind(example, kinds=kinds, seed=seed, epoch=epoch)
+    indices = (example.dataset, example.id) if epoch is None else (example.dataset, example.id, epoch)
+    return degrade(
+        image, kind=kind, strength=strengths[kind], rng=stream_generator(seed, "twin pixels", *indices)
+    )
+
+
+def attach_twins(examples: Sequence[Example], manifest: Path) -> list[Example]:
+    """The examples with ``twin`` filled in from ``manifest``; every one of them must have a twin there.
+
+    The manifest is JSON Lines: ``{"id": ..., "twin": path}`` and, where several sets share ids,
+    ``"dataset"``. Relative paths start at the manifest's folder; ids in it that are not among
+    ``examples`` are ignored. Raises ``ValueError`` on a broken line, a repeated id, a missing pair, a
+    missing file, and a twin whose stored size differs from its original's.
+    """
+    pairs = _read_manifest(manifest)
+    paired: list[Example] = []
+    lacking: list[str] = []
+    for example in examples:
+        twin = pairs.get((example.dataset, example.id)) or pairs.get((None, example.id))
+        if twin is None:
+            lacking.append(example.id)
+            continue
+        size, original = check_header(twin), check_header(example.image)
+        if size != original:
+            raise ValueError(_size_message(replace(example, twin=twin), size, original))
+        paired.append(replace(example, twin=twin))
+    if lacking:
+        raise ValueError(
+            f"twin.manifest: {manifest} has no twin for {lacking[0]!r} ({len(lacking)} of {len(examples)} "
+            "examples): add the pairs, or choose twin=generated"
+        )
+    return paired
+
+
+def _read_manifest(manifest: Path) -> dict[tuple[str | None, str], Path]:
+    if not manifest.is_file():
+        raise ValueError(
+            f"twin.manifest: no file {manifest}: give a JSON Lines file, or choose twin=generated"
+        )
+    pairs: dict[tuple[str | None, str], Path] = {}
+    for line, text in enumerate(manifest.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        if not text.strip():
+            continue
+        key, twin = _read_pair(text, f"{manifest} line {line}")
+        if key in pairs:
+            raise ValueError(f"{manifest} line {line}: {key[1]!r} has a twin already: keep one line per id")
+        pairs[key] = manifest.parent / twin
+    return pairs
+
+
+def _read_pair(text: str, where: str) -> tuple[tuple[str | None, str], str]:
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where}: not JSON ({error.msg}): write one object per line") from None
+    fields = record if isinstance(record, dict) else {}
+    example_id, twin, dataset = fields.get("id"), fields.get("twin"), fields.get("dataset")
+    if not isinstance(example_id, str) or not isinstance(twin, str) or not isinstance(dataset, str | None):
+        raise ValueError(
+            f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {text[:60]}'
+        )
+    return (dataset, example_id), twin
+
+
+def _size_message(example: Example, twin: tuple[int, int], original: tuple[int, int]) -> str:
+    return (
+        f"{example.twin}: {twin[0]}x{twin[1]}, its original {example.image} is {original[0]}x{original[1]}: "
+        "a twin needs the same size"
+    )

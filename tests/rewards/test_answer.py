@@ -84,6 +84,7 @@ def test_strict_takes_the_last_complete_tag_after_the_reasoning() -> None:
         ("<think>maybe <answer>2</answer></think>", "no answer tag"),
         ("<think>maybe <answer>2</answer>", "reasoning not closed"),
         ("<answer>2</answer></think>", "no answer tag"),
+        (f"{THINK}<answer>2</answer></think>", "no answer tag"),
         ("4.5", "no answer tag"),
         ("", "no answer tag"),
         (f"{THINK}4.5", "no answer tag"),

@@ -86,6 +86,18 @@ class Summary:
     left_out: Mapping[str, str]
 
 
+def scalar_metrics(row: ResultRow) -> dict[str, float]:
+    """The row as plain numbers for the tracker: every metric's value and the shares of failures, by name."""
+    samples = row.samples or math.nan
+    return {
+        **{name: measure.value for name, measure in row.metrics.items()},
+        "distinct": float(row.distinct),
+        "parsed_frac": row.parsed_fraction,
+        "failed_frac": row.samples_failed / samples,
+        "out_of_range_frac": row.samples_out_of_range / samples,
+    }
+
+
 def read_results(path: Path) -> Results:
     """The results in ``path``, null read as NaN; raises ``ValueError`` naming a file that is none of ours."""
     try:

@@ -51,7 +51,7 @@ class MetricSet:
         self._merge(name, Partial(float(value), 1.0))
 
     def add_sum(self, name: str, total: float, count: float) -> None:
-        """Add ``count`` (maybe 0) items of a mean by their sum; raises ``ValueError`` for other reductions."""
+        """Add ``count`` (maybe 0) items of a mean by their sum; other reductions raise ``ValueError``."""
         reduction = find_metric(name).reduction
         if reduction is not Reduction.MEAN:
             raise ValueError(f"metric {name!r} is reduced by {reduction}, so it takes values, not sums")

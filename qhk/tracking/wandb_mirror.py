@@ -173,7 +173,7 @@ class OnlineMirror:
         """Opens the run; raises ``ValueError`` where no account is logged in, instead of prompting."""
         import wandb
 
-        if not wandb.api.api_key:
+        if not wandb.login(prompt=False, verify=False):
             raise ValueError(
                 "tracking.wandb=online needs an account: run `wandb login`, or use offline or off"
             )

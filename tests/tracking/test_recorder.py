@@ -1,0 +1,86 @@
+"""metrics.jsonl: appended, valid JSON, cut for a resume, torn lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from qhk.tracking.recorder import MetricsRecorder, MetricStage, read_metrics
+
+TRAIN, COLD, EVAL = MetricStage.TRAIN, MetricStage.COLD_START, MetricStage.EVAL
+LOSS = "train/loss/total"
+
+
+def keys(path: Path) -> list[tuple[int, str]]:
+    return [(row.step, row.stage.value) for row in read_metrics(path)]
+
+
+def test_rows_are_lines_of_valid_json(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "metrics.jsonl"
+    recorder = MetricsRecorder(path)
+    recorder.record(step=1, stage=TRAIN, metrics={LOSS: math.inf, "train/scores/distinct": 7})
+    recorder.record(step=2, stage=TRAIN, metrics={LOSS: 0.1 + 0.2})
+    lines = path.read_text().splitlines()
+    assert lines[0] == '{"step": 1, "stage": "train", "train/loss/total": null, "train/scores/distinct": 7}'
+    assert json.loads(lines[1])[LOSS] == 0.1 + 0.2
+    rows = read_metrics(path)
+    assert math.isnan(rows[0].metrics[LOSS])
+    assert (rows[1].step, rows[1].stage) == (2, TRAIN)
+
+
+def test_undeclared_name_writes_nothing(tmp_path: Path) -> None:
+    recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
+    with pytest.raises(ValueError, match="is not declared"):
+        recorder.record(step=1, stage=TRAIN, metrics={LOSS: 1.0, "train/loss": 2.0})
+    assert not recorder.path.exists()
+
+
+def test_cut_for_a_resume_keeps_other_stages(tmp_path: Path) -> None:
+    recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
+    recorder.record(step=400, stage=COLD, metrics={"cold_start/loss": 1.0})
+    for step in (1, 2, 3):
+        recorder.record(step=step, stage=TRAIN, metrics={LOSS: float(step)})
+    recorder.record(step=3, stage=EVAL, metrics={"eval/mean/srcc": 0.5})
+    recorder.cut_after(2, stages=[TRAIN, EVAL])
+    assert keys(recorder.path) == [(400, "cold_start"), (1, "train"), (2, "train")]
+    recorder.record(step=3, stage=TRAIN, metrics={LOSS: 9.0})
+    recorder.cut_after(-1, stages=list(MetricStage))
+    assert keys(recorder.path) == [] and recorder.path.exists()
+
+
+def test_cut_does_not_touch_a_record_that_ends_in_time(tmp_path: Path) -> None:
+    recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
+    recorder.record(step=1, stage=TRAIN, metrics={LOSS: 1.0})
+    inode = recorder.path.stat().st_ino
+    recorder.cut_after(1, stages=list(MetricStage))
+    assert recorder.path.stat().st_ino == inode
+
+
+def test_opening_repairs_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    MetricsRecorder(path).record(step=1, stage=TRAIN, metrics={LOSS: 1.0})
+    with path.open("a") as file:
+        file.write('{"step": 2, "sta')
+    assert keys(path) == [(1, "train")]
+    MetricsRecorder(path).record(step=2, stage=TRAIN, metrics={LOSS: 2.0})
+    assert keys(path) == [(1, "train"), (2, "train")]
+
+
+def test_repeated_row_counts_once_as_the_later(tmp_path: Path) -> None:
+    recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
+    recorder.record(step=1, stage=EVAL, metrics={"eval/mean/srcc": 0.1})
+    recorder.record(step=2, stage=TRAIN, metrics={LOSS: 1.0})
+    recorder.record(step=1, stage=EVAL, metrics={"eval/mean/srcc": 0.2})
+    rows = read_metrics(recorder.path)
+    assert [row.step for row in rows] == [1, 2]
+    assert rows[0].metrics == {"eval/mean/srcc": 0.2}
+
+
+def test_foreign_rows_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"loss": 1}\n')
+    with pytest.raises(ValueError, match="not a metric record"):
+        read_metrics(path)

@@ -1,0 +1,172 @@
+"""Run directories: fresh, resumed, finished, refused, moved aside, locked."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from qhk.tracking.provenance import Provenance, read_provenance
+from qhk.tracking.run_directory import Opened, RunDirectory, open_run_directory, run_path
+from qhk.tracking.status import RunState, read_status
+from tests.tracking.test_provenance import made
+
+
+def opened(outputs: Path, **changes: Any) -> RunDirectory:
+    arguments: dict[str, Any] = {
+        "study": "first",
+        "name": "q_hawkeye",
+        "seed": 1,
+        "run_id": "abc",
+        "config": {"seed": 1, "model": {"form": "tiny"}},
+        "provenance": made(),
+        "fresh": False,
+    }
+    return open_run_directory(outputs, **{**arguments, **changes})
+
+
+def left(outputs: Path, state: RunState, **changes: Any) -> Path:
+    """A directory that an earlier process left in ``state`` at step 7."""
+    with opened(outputs, **changes) as run:
+        run.write_status(state, step=7, cause="")
+        run.metrics.write_text("{}\n")
+    return run.path
+
+
+def test_fresh_directory_says_whose_it_is(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        assert run.opened is Opened.FRESH and run.previous is None and run.code_changed == ""
+        assert run.path == tmp_path / "first" / "q_hawkeye" / "seed1"
+        assert (run.path / "run_id").read_text() == "abc\n"
+        assert yaml.safe_load((run.path / "config.yaml").read_text()) == {
+            "seed": 1,
+            "model": {"form": "tiny"},
+        }
+        assert read_provenance(run.path / "provenance.json") == made()
+        status = read_status(run.path / "status.json")
+        assert status is not None and (status.state, status.step) == (RunState.RUNNING, 0)
+
+
+@pytest.mark.parametrize("state", [state for state in RunState if state is not RunState.DONE])
+def test_unfinished_run_resumes(tmp_path: Path, state: RunState) -> None:
+    left(tmp_path, state)
+    with opened(tmp_path) as run:
+        assert run.opened is Opened.RESUME
+        assert run.previous is not None and run.previous.state is state
+        status = read_status(run.path / "status.json")
+        assert status is not None and (status.state, status.step) == (RunState.RUNNING, 7)
+        assert run.metrics.exists()
+
+
+def test_finished_run_is_recognised_and_not_touched(tmp_path: Path) -> None:
+    path = left(tmp_path, RunState.DONE)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with opened(tmp_path, provenance=made(threads=9)) as run:
+        assert run.opened is Opened.FINISHED
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+CHANGED_CODE, CHANGED_DATA = made(code_digest="b" * 64), made(data_fingerprints={"koniq": "9", "spaq": "2"})
+
+
+@pytest.mark.parametrize(("provenance", "what"), [(CHANGED_CODE, "code"), (CHANGED_DATA, "data koniq")])
+def test_finished_run_of_other_code_or_data_is_refused(
+    tmp_path: Path, provenance: Provenance, what: str
+) -> None:
+    left(tmp_path, RunState.DONE)
+    with pytest.raises(ValueError, match=f"seed1 is finished, but {what}.* changed since: use fresh=true"):
+        opened(tmp_path, provenance=provenance)
+
+
+def test_resume_takes_changed_code_and_says_so_but_not_changed_data(tmp_path: Path) -> None:
+    left(tmp_path, RunState.PREEMPTED)
+    with opened(tmp_path, provenance=CHANGED_CODE) as run:
+        assert run.code_changed == "code (aaaaaaaaaaaa, now bbbbbbbbbbbb)"
+    with pytest.raises(ValueError, match="is unfinished, but data koniq changed"):
+        opened(tmp_path, provenance=made(code_digest="b" * 64, data_fingerprints={"koniq": "9", "spaq": "2"}))
+
+
+def test_other_run_id_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    path = left(tmp_path, RunState.RUNNING)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(ValueError) as caught:
+        opened(tmp_path, run_id="xyz")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in (str(path), "abc", "xyz", "name=", "fresh=true"):
+        assert part in message
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
+
+
+def test_folder_of_somebody_else_is_refused_an_empty_one_is_fresh(tmp_path: Path) -> None:
+    path = run_path(tmp_path, study="first", name="q_hawkeye", seed=1)
+    path.mkdir(parents=True)
+    with opened(tmp_path) as run:
+        assert run.opened is Opened.FRESH
+    (path / "run_id").unlink()
+    with pytest.raises(ValueError, match="holds files but no run_id"):
+        opened(tmp_path)
+
+
+def test_fresh_moves_the_old_directory_aside(tmp_path: Path) -> None:
+    path = left(tmp_path, RunState.DONE)
+    for number in (1, 2):
+        with opened(tmp_path, fresh=True, run_id=f"new{number}") as run:
+            assert run.opened is Opened.FRESH
+            assert not run.metrics.exists()
+    ids = [(path.parent / f"seed1.replaced-{number}" / "run_id").read_text() for number in (1, 2)]
+    assert ids == ["abc\n", "new1\n"]
+    assert (path.parent / "seed1.replaced-1" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden"])
+def test_name_must_be_one_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name="):
+        opened(tmp_path, name=name)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from qhk.tracking.lock import RunLock
+lock = RunLock(Path(sys.argv[1]), directory=Path("run"))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_second_launch_is_refused_until_the_first_process_is_gone(tmp_path: Path) -> None:
+    lock = tmp_path / "first" / "q_hawkeye" / ".seed1.lock"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=rf"seed1 is in use by process {holder.pid} on ") as caught:
+            opened(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert not lock.with_name("seed1").exists()
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        if holder.stdout is not None:
+            holder.stdout.close()
+    opened(tmp_path).close()
+
+
+def test_lock_is_given_back_by_close_and_by_a_refusal(tmp_path: Path) -> None:
+    run = opened(tmp_path)
+    with pytest.raises(ValueError, match="is in use by process"):
+        opened(tmp_path)
+    run.close()
+    run.close()
+    with pytest.raises(ValueError, match="belongs to run id"):
+        opened(tmp_path, run_id="xyz")
+    opened(tmp_path).close()

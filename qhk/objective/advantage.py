@@ -15,7 +15,7 @@ def group_advantages(rewards: Tensor, *, scaling: Scaling, epsilon: float) -> Te
 
     ``A_ij = (r_ij - mean_i) / scale``, with ``scale``:
 
-    group_std  ``std_i + epsilon``, unbiased (n - 1) within the group   (GRPO; all four releases, epsilon 1e-4)
+    group_std  ``std_i + epsilon``, unbiased (n - 1) within the group  (GRPO; all four releases, epsilon 1e-4)
     batch_std  ``std + epsilon``, unbiased over all B * G rewards        (TRL's "batch" scaling)
     none       ``1``                                                     (Dr. GRPO, arXiv 2503.20783)
 

@@ -15,8 +15,8 @@ Aggregation = Literal["sequence_mean", "token_mean", "constant"]
 class Counts:
     """How much one optimizer update covers: all ranks and all micro-batches together.
 
-    ``sequences`` completions, ``tokens`` tokens under the mask. Losses of micro-batches are *summed* (an engine
-    that averages over accumulation steps or ranks must be undone by whoever knows it).
+    ``sequences`` completions, ``tokens`` tokens under the mask. Losses of micro-batches are *summed* (an
+    engine that averages over accumulation steps or ranks must be undone by whoever knows it).
     """
 
     sequences: int
@@ -32,7 +32,7 @@ class Counts:
 def token_weights(
     mask: Tensor, *, aggregation: Aggregation, counts: Counts, constant_length: int | None
 ) -> Tensor:
-    """Weight of every token in the loss, ``(R, T)`` float64, zero outside the mask: ``loss = sum(w * per_token)``.
+    """Weight of every token, ``(R, T)`` float64, zero outside the mask: ``loss = sum(w * per_token)``.
 
     sequence_mean  ``1 / (|o_r| * counts.sequences)``         mean over tokens, then over completions (GRPO)
     token_mean     ``1 / counts.tokens``                      every token alike (DAPO, arXiv 2503.14476)
@@ -50,7 +50,7 @@ def token_weights(
     if aggregation == "constant":
         if constant_length is None or constant_length < 1:
             raise ValueError(
-                f"objective.constant_length: got {constant_length}; aggregation=constant needs an integer >= 1"
+                f"objective.constant_length: got {constant_length}; aggregation constant needs a number >= 1"
             )
         return weights / (constant_length * counts.sequences)
     raise ValueError(

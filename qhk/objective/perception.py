@@ -1,4 +1,4 @@
-"""How much the policy's words depend on what it sees: divergence between the original and the degraded image."""
+"""How much the policy's words depend on what it sees: divergence between original and degraded image."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ def policy_loss(
     token:     ``r_t = exp(lp_t - old_t)``                              (PPO; GRPO, arXiv 2402.03300)
     sequence:  ``r_t = s = exp(mean over the completion of lp_t - old_t)``  (GSPO, arXiv 2507.18071, eq. 7)
 
-    ``logprobs``, ``old_logprobs`` ``(R, T)`` in nats; ``advantages`` ``(R,)``, one for all tokens of a completion;
-    ``mask`` ``(R, T)``, True where a token counts. A bound of None leaves that side open; both None is the
-    surrogate without clipping (Q-Hawkeye release). Unequal bounds are DAPO's raised upper clip.
+    ``logprobs``, ``old_logprobs`` ``(R, T)`` in nats; ``advantages`` ``(R,)``, one for all tokens of a
+    completion; ``mask`` ``(R, T)``, True where a token counts. A bound of None leaves that side open; both
+    None is the surrogate without clipping (Q-Hawkeye release). Unequal bounds are DAPO's raised upper clip.
     ``old_logprobs`` None means that the rollout is used once: the policy itself, so the ratio is 1, clipping
     cannot act, and the gradient is the plain policy gradient ``-A grad lp``.
 

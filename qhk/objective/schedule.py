@@ -20,9 +20,9 @@ def schedule_factor(
     linear    ``1 + (final - 1) p``
     cosine    ``final + (1 - final) (1 + cos(pi p)) / 2``
 
-    From ``until_steps`` on: ``final``. ``until_steps`` None: constant never ends; linear and cosine need an end
-    (the length of the run, where the schedule is of the learning rate). The Q-Hawkeye release lets gamma fall by
-    cosine to 0 at epoch 5. ``ValueError`` names what is missing or out of range.
+    From ``until_steps`` on: ``final``. ``until_steps`` None: constant never ends; linear and cosine need an
+    end (the length of the run, where the schedule is of the learning rate). The Q-Hawkeye release lets gamma
+    fall by cosine to 0 at epoch 5. ``ValueError`` names what is missing or out of range.
     """
     if step < 0 or warmup_steps < 0:
         raise ValueError(f"schedule: step and warmup must be >= 0, got {step} and {warmup_steps}")

@@ -27,7 +27,7 @@ class NonFiniteTermError(FloatingPointError):
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """What one image of a group gives: log-probabilities, in nats, of the sampled tokens, and maybe entropies.
+    """What one image of a group gives: log-probabilities, in nats, of the sampled tokens; maybe entropies.
 
     ``logprobs (R, T)``; ``entropy (R, T)`` exact, over the vocabulary, or None where no term asks for it.
     """
@@ -38,12 +38,12 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True)
 class LossOutput:
-    """The loss, a scalar with gradient, and per term what was measured: name -> (sum, count), in this micro-batch.
+    """The loss, a scalar with gradient, and what each term measured in this micro-batch: (sum, count).
 
     Sums are unweighted (no coefficient, no normalisation) and detached; sum / count, both added up over
-    micro-batches and ranks, is the mean. A term that is off has no entry. Names: ``policy``, ``clipped`` (share
-    of tokens), ``reference_kl``, ``entropy``, ``perception_kl``, ``perception_saturated`` (share of tokens),
-    ``entropy_original``, ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and
+    micro-batches and ranks, is the mean. A term that is off has no entry. Names: ``policy``, ``clipped``
+    (share of tokens), ``reference_kl``, ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
+    tokens), ``entropy_original``, ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and
     ``logprob_sum_degraded``, counted in completions.
     """
 
@@ -72,25 +72,25 @@ def total_loss(
     Policy, reference KL and entropy bonus (which *raises* the policy's entropy) share ``terms.aggregation``;
     the perception KL, maximised, has its own; ``counts`` are those of the whole update. Perception forms:
 
-    release  k3 with the degraded branch detached here: its expected gradient *ascends* KL(degraded||original),
-             through the original branch alone. The release takes the token mean over a micro-batch, this over
-             the update.
+    release  k3 with the degraded branch detached here: its expected gradient *ascends*
+             KL(degraded||original), through the original branch alone. The release takes the token mean over
+             a micro-batch, this over the update.
     paper    k3 with gradient through both branches. The body of the paper was not at hand: this rests on its
              figure, which shows the policy trained on the degraded image too, and on its abstract.
-    exact    ``exact_kl``, over the vocabulary at each position, both branches with gradient: the direction that
-             the value states, with less variance (ours).
+    exact    ``exact_kl``, over the vocabulary at each position, both branches with gradient: the direction
+             that the value states, with less variance (ours).
 
     Perception entropies, which are *penalised* (PAPO's aim, arXiv 2507.06448: keep both low):
 
     exact    ``+ eta`` times the token mean of ``Branch.entropy``, with gradient where the branch has one.
     sampled  ``- eta`` times the sum of log-probabilities of each completion, mean over completions: what the
-             release calls entropy and never switches on. Its expected gradient on the original branch is zero,
-             and the degraded branch is detached. Measured as ``logprob_sum_*``, for it is no entropy.
+             release calls entropy and never switches on. Its expected gradient on the original branch is
+             zero, and the degraded branch is detached. Measured as ``logprob_sum_*``, for it is no entropy.
 
     A term whose coefficient is 0, or whose form is none, adds no operation: loss and gradient are bit for bit
-    those of a loss without it. Values outside the mask, NaN included, change nothing. Sums in float32 at least.
-    Raises ``ValueError`` where a term that is on lacks its tensor, ``NonFiniteTermError`` naming the first term
-    that is not finite.
+    those of a loss without it. Values outside the mask, NaN included, change nothing. Sums in float32 at
+    least. Raises ``ValueError`` where a term that is on lacks its tensor, ``NonFiniteTermError`` naming the
+    first term that is not finite.
     """
     ledger = _Ledger(mask, counts, terms)
     logprobs = ledger.inside(original.logprobs)

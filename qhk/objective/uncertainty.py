@@ -1,4 +1,4 @@
-"""How sure the policy is of a score, and what a group's advantages weigh for it (Q-Hawkeye, arXiv 2601.22920)."""
+"""How sure the policy is of a score, and what a group weighs for it (Q-Hawkeye, arXiv 2601.22920)."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def group_uncertainty(
 
     ``var_i`` = population variance of the parsed scores of group i, after ``out_of_range``:
 
-    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows (release,
-                    but for its + 1e-8 in the denominator)
+    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows
+                    (release, but for its + 1e-8 in the denominator)
     batch_relative  ``u_i = var_i / max_b var_b``, over the global batch; all 0 where no group varies
 
-    ``scores`` holds NaN where nothing was parsed. Scores outside ``[low, high]`` are clipped, or with ``refuse``
-    count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1, a single score
-    is a variance of 0). Equal scores give exactly 0. No gradient.
+    ``scores`` holds NaN where nothing was parsed. Scores outside ``[low, high]`` are clipped, or with
+    ``refuse`` count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1,
+    a single score is a variance of 0). Equal scores give exactly 0. No gradient.
     """
     if not low < high:
         raise ValueError(f"task.low, task.high: need low < high, got {low} and {high}")
@@ -68,8 +68,8 @@ def uncertainty_weights(
 
     ``rank`` counts from 0 (most certain) among the B' groups that have an uncertainty; ties share the mean of
     their ranks; with B' = 1 the weight is 1. ``alpha`` is the strength at this step: a schedule multiplies it
-    beforehand. A group without uncertainty (NaN) weighs ``unparsed_weight``, or with "minimum" what u = 1 (the
-    last rank) would weigh; in the release such a group weighs 1, as if it were the most certain.
+    beforehand. A group without uncertainty (NaN) weighs ``unparsed_weight``, or with "minimum" what u = 1
+    (the last rank) would weigh; in the release such a group weighs 1, as if it were the most certain.
 
     The same weight multiplies the G advantages after normalisation; neither KL nor perception is scaled.
     """
@@ -115,7 +115,7 @@ def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Ten
 
 
 def _population_variance(values: Tensor, valid: Tensor) -> Tensor:
-    """Population variance of the valid entries of each row, ``(B, G) -> (B,)``; 0 for an empty or constant row."""
+    """Population variance of the valid entries of each row, ``(B, G) -> (B,)``; 0 where all are equal."""
     known = torch.where(valid, values, 0.0)
     num_valid = valid.sum(dim=1, keepdim=True).clamp(min=1)
     mean = known.sum(dim=1, keepdim=True) / num_valid

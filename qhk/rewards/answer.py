@@ -36,8 +36,8 @@ def parse_score(text: str, *, rule: str = "strict") -> Answer:
       lower case; the content must convert to a float (``3.`` and ``.5`` do, ``1.2.3`` does not, and no later
       tag is tried). Signs are not read.
 
-    Contents of more than ``MAX_NUMBER_CHARS`` characters are refused. Time is linear in the length of ``text``.
-    Never raises on any text; ``ValueError`` on an unknown rule.
+    Contents of more than ``MAX_NUMBER_CHARS`` characters are refused. Time is linear in the length of
+    ``text``. Never raises on any text; ``ValueError`` on an unknown rule.
     """
     if rule not in ANSWER_RULES:
         raise ValueError(f"reward.answer_rule: unknown rule {rule!r}; use one of {', '.join(ANSWER_RULES)}")

@@ -21,7 +21,8 @@ def total_reward(
 ) -> tuple[float, dict[str, float]]:
     """The weighted sum of all terms, and what each gave by itself, unweighted, by name.
 
-    ``ValueError`` on two terms of one name, and on a value that is not finite: it would spoil its whole group.
+    ``ValueError`` on two terms of one name, and on a value that is not finite: it would spoil its whole
+    group.
     """
     breakdown: dict[str, float] = {}
     total = 0.0
@@ -39,13 +40,13 @@ def total_reward(
 
 
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
-    """Reward terms, in the order of ``spec``: name -> ``_target_``, ``weight`` and the settings of its function.
+    """Reward terms in the order of ``spec``: name -> ``_target_``, ``weight``, settings of the function.
 
-    ``_target_`` is the dotted path of any importable function ``(completion, example, *, settings) -> float``.
-    Its keyword-only parameters must be exactly the given keys, and every value of the annotated type (float, int,
-    bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above`` in ``Annotated``
-    bounds a number; other annotations are left to the function). Every breach is a ``ValueError`` of one line:
-    ``reward.terms.<name>.<key>: value; fix``.
+    ``_target_`` is the dotted path of any importable function ``(completion, example, *, settings) ->
+    float``. Its keyword-only parameters must be exactly the given keys, and every value of the annotated type
+    (float, int, bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above``
+    in ``Annotated`` bounds a number; other annotations are left to the function). Every breach is a
+    ``ValueError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
     """
     if not spec:
         raise ValueError("reward.terms: is empty; name at least one term")

@@ -13,8 +13,8 @@ def think_answer_format(completion: Completion, example: Example) -> float:
     """1 for one think block that says something, then one answer block with a readable score, else 0.
 
     White space may stand around and between the blocks, and nothing else; every tag occurs exactly once; a
-    completion cut at the length limit lacks its end and earns 0. Readable is what the parser read, in range or
-    not. Ours: unlike the release's form it cannot be satisfied with a second answer inside the reasoning.
+    completion cut at the length limit lacks its end and earns 0. Readable is what the parser read, in range
+    or not. Ours: unlike the release's form it cannot be satisfied with a second answer inside the reasoning.
     """
     text = completion.text.strip()
     if not completion.answer.parsed or any(text.count(tag) != 1 for tag in _TAGS):

@@ -23,9 +23,9 @@ def exponential_error(
 ) -> float:
     """``exp(-|s - y| / tau)`` in [0, 1] for the score s and the opinion y; 0 where nothing was read.
 
-    ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of Q-Hawkeye,
-    tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with ``keep`` it is
-    compared as it is. Falls as the error grows.
+    ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of
+    Q-Hawkeye, tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with
+    ``keep`` it is compared as it is. Falls as the error grows.
     """
     score = _score(completion, low, high, out_of_range)
     if score is None:
@@ -43,10 +43,10 @@ def threshold_error(
     high: float,
     out_of_range: OutOfRange,
 ) -> float:
-    """1 where ``|s - y| < threshold`` (strictly) for the score s and the opinion y, else 0; 0 where nothing was read.
+    """1 where ``|s - y| < threshold`` (strictly) for score s and opinion y, else 0; 0 if nothing was read.
 
-    Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679), threshold 0.35,
-    whose release keeps scores as they are.
+    Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679),
+    threshold 0.35, whose release keeps scores as they are.
     """
     score = _score(completion, low, high, out_of_range)
     if score is None:

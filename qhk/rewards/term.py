@@ -25,7 +25,7 @@ Positive = Annotated[float, Above(0.0)]
 
 @dataclass(frozen=True, kw_only=True)
 class RewardTerm:
-    """A named, weighted reward. ``name`` becomes a metric's name; ``weight`` multiplies what ``function`` gives."""
+    """A named, weighted reward: ``name`` becomes a metric's name, ``weight`` multiplies ``function``."""
 
     name: str
     weight: float

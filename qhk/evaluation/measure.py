@@ -41,25 +41,10 @@ def measure_predictions(
     x = np.array([score for score, _ in scored], dtype=np.float64)
     y = np.array([mos for _, mos in scored], dtype=np.float64)
 
-    def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
-        interval = Interval(math.nan, math.nan)
-        if not math.isnan(value):
-            interval = bootstrap_interval(
-                statistic, prediction, y, num_resamples=num_resamples, confidence=confidence, seed=seed
-            )
-        return Measure(value=value, low=interval.low, high=interval.high)
-
-    metrics = {name: measure(point(x, y), RESAMPLED[name], x) for name, point in POINT_METRICS.items()}
-    fit = logistic_plcc(x, y)
-    metrics["plcc_fitted"] = measure(fit.value, resampled_plcc, fit.fitted)
+    metrics = _metrics(x, y, num_resamples=num_resamples, confidence=confidence, seed=seed)
     samples = [item.samples for item in predictions]
-    parsed = [score for image in samples for score in image if score is not None]
-    for name, value in {
-        "score_entropy": diversity.score_entropy(samples),
-        "distinct_samples": diversity.num_distinct(parsed),
-        "within_image_std": diversity.within_image_spread(samples),
-    }.items():
-        metrics[name] = Measure(value=float(value), low=math.nan, high=math.nan)
+    for name, value in _diversity(samples).items():
+        metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
     return ResultRow(
         benchmark=benchmark,
         split=split,
@@ -74,6 +59,33 @@ def measure_predictions(
         samples_failed=sum(item.num_failed for item in predictions),
         samples_out_of_range=sum(item.out_of_range for item in predictions),
         distinct=diversity.num_distinct([score for score, _ in scored]),
-        plcc_fallback=fit.fallback,
+        plcc_fallback=logistic_plcc(x, y).fallback,
         metrics=metrics,
     )
+
+
+def _metrics(x: Array, y: Array, *, num_resamples: int, confidence: float, seed: int) -> dict[str, Measure]:
+    """Correlations and errors with their intervals; no interval where there is no value."""
+
+    def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
+        interval = Interval(math.nan, math.nan)
+        if not math.isnan(value):
+            interval = bootstrap_interval(
+                statistic, prediction, y, num_resamples=num_resamples, confidence=confidence, seed=seed
+            )
+        return Measure(value=value, low=interval.low, high=interval.high)
+
+    metrics = {name: measure(point(x, y), RESAMPLED[name], x) for name, point in POINT_METRICS.items()}
+    fit = logistic_plcc(x, y)
+    metrics["plcc_fitted"] = measure(fit.value, resampled_plcc, fit.fitted)
+    return metrics
+
+
+def _diversity(samples: Sequence[Sequence[float | None]]) -> dict[str, float]:
+    """How varied the single samples are, as the model said them (not clipped)."""
+    parsed = [score for image in samples for score in image if score is not None]
+    return {
+        "score_entropy": diversity.score_entropy(samples),
+        "distinct_samples": float(diversity.num_distinct(parsed)),
+        "within_image_std": diversity.within_image_spread(samples),
+    }

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: the record of a run, one line per step and stage. W&B only mirrors it."""
+"""``metrics.jsonl``: the record of a run, a line for what was measured at a step. W&B only mirrors it."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ class MetricsRecorder:
 def read_metrics(path: Path) -> list[MetricRow]:
     """The rows of a record in order, null as NaN; empty where there is none, a torn last line left out.
 
-    A step and stage recorded twice (an evaluation repeated by a resume) counts once: the later row, in
-    the earlier one's place. Raises ``ValueError`` naming the file where a row has no step or stage.
+    Rows of one step and stage (several benchmarks, or an evaluation repeated by a resume) come as one,
+    in the place of the first; a name recorded twice has its later value. Raises ``ValueError`` naming the file where a row has no step or stage.
     """
     rows: dict[tuple[int, str], MetricRow] = {}
     for row in read_json_lines(path):
@@ -79,7 +79,8 @@ def read_metrics(path: Path) -> list[MetricRow]:
         except (KeyError, ValueError):
             raise ValueError(f"{path} holds a row without step or known stage: not a metric record") from None
         values = {name: math.nan if value is None else value for name, value in row.items()}
-        rows[step, stage] = MetricRow(step=step, stage=stage, metrics=values)
+        earlier = rows[step, stage].metrics if (step, stage) in rows else {}
+        rows[step, stage] = MetricRow(step=step, stage=stage, metrics={**earlier, **values})
     return list(rows.values())
 
 

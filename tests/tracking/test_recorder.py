@@ -69,14 +69,14 @@ def test_opening_repairs_a_torn_line(tmp_path: Path) -> None:
     assert keys(path) == [(1, "train"), (2, "train")]
 
 
-def test_repeated_row_counts_once_as_the_later(tmp_path: Path) -> None:
+def test_rows_of_one_step_and_stage_come_as_one_with_the_later_values(tmp_path: Path) -> None:
     recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
-    recorder.record(step=1, stage=EVAL, metrics={"eval/mean/srcc": 0.1})
+    recorder.record(step=1, stage=EVAL, metrics={"eval/mean/srcc": 0.1, "eval/koniq/srcc": 0.3})
     recorder.record(step=2, stage=TRAIN, metrics={LOSS: 1.0})
     recorder.record(step=1, stage=EVAL, metrics={"eval/mean/srcc": 0.2})
     rows = read_metrics(recorder.path)
     assert [row.step for row in rows] == [1, 2]
-    assert rows[0].metrics == {"eval/mean/srcc": 0.2}
+    assert rows[0].metrics == {"eval/mean/srcc": 0.2, "eval/koniq/srcc": 0.3}
 
 
 def test_foreign_rows_are_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from qhk.evaluation import diversity
 from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
-from qhk.evaluation.correlate import POINT_METRICS, Array, logistic_plcc
+from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, ResultRow, Stage
 
@@ -41,7 +41,8 @@ def measure_predictions(
     x = np.array([score for score, _ in scored], dtype=np.float64)
     y = np.array([mos for _, mos in scored], dtype=np.float64)
 
-    metrics = _metrics(x, y, num_resamples=num_resamples, confidence=confidence, seed=seed)
+    fit = logistic_plcc(x, y)
+    metrics = _metrics(x, y, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
     samples = [item.samples for item in predictions]
     for name, value in _diversity(samples).items():
         metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
@@ -59,12 +60,14 @@ def measure_predictions(
         samples_failed=sum(item.num_failed for item in predictions),
         samples_out_of_range=sum(item.out_of_range for item in predictions),
         distinct=diversity.num_distinct([score for score, _ in scored]),
-        plcc_fallback=logistic_plcc(x, y).fallback,
+        plcc_fallback=fit.fallback,
         metrics=metrics,
     )
 
 
-def _metrics(x: Array, y: Array, *, num_resamples: int, confidence: float, seed: int) -> dict[str, Measure]:
+def _metrics(
+    x: Array, y: Array, fit: LogisticPlcc, *, num_resamples: int, confidence: float, seed: int
+) -> dict[str, Measure]:
     """Correlations and errors with their intervals; no interval where there is no value."""
 
     def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
@@ -76,7 +79,6 @@ def _metrics(x: Array, y: Array, *, num_resamples: int, confidence: float, seed:
         return Measure(value=value, low=interval.low, high=interval.high)
 
     metrics = {name: measure(point(x, y), RESAMPLED[name], x) for name, point in POINT_METRICS.items()}
-    fit = logistic_plcc(x, y)
     metrics["plcc_fitted"] = measure(fit.value, resampled_plcc, fit.fitted)
     return metrics
 

@@ -70,7 +70,8 @@ def read_metrics(path: Path) -> list[MetricRow]:
     """The rows of a record in order, null as NaN; empty where there is none, a torn last line left out.
 
     Rows of one step and stage (several benchmarks, or an evaluation repeated by a resume) come as one,
-    in the place of the first; a name recorded twice has its later value. Raises ``ValueError`` naming the file where a row has no step or stage.
+    in the place of the first; a name recorded twice has its later value. Raises ``ValueError`` naming the
+    file where a row has no step or stage.
     """
     rows: dict[tuple[int, str], MetricRow] = {}
     for row in read_json_lines(path):

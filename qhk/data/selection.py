@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -92,14 +93,14 @@ def cut_validation(
     """
     target = max(1, round(fraction * len(examples)))
     target = target if limit is None else min(target, limit)
-    contents = {content_of(example) for example in examples}
+    contents = Counter(content_of(example) for example in examples)
     chosen: set[str] = set()
     count = 0
     for content in sorted(contents, key=lambda content: _rank(name, content, "validation", seed)):
         if count >= target:
             break
         chosen.add(content)
-        count += sum(content_of(example) == content for example in examples)
+        count += contents[content]
     train = [example for example in examples if content_of(example) not in chosen]
     held_out = [example for example in examples if content_of(example) in chosen]
     if not train or not held_out:
@@ -143,7 +144,7 @@ def check_images(
     min_side: int = MIN_SIDE,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """None, or ``ValueError`` at the first image that is unreadable, too small or too large (headers only)."""
+    """None; ``ValueError`` at the first image that is broken, too small or too large (header only)."""
     for done, example in enumerate(examples, start=1):
         check_header(example.image, min_side=min_side, max_pixels=max_pixels)
         progress(done, len(examples))

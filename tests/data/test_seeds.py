@@ -19,9 +19,16 @@ def test_known_values_never_change() -> None:
 
 def test_parts_cannot_be_confused() -> None:
     variants = {
-        stream_seed(0, "ab", "c"), stream_seed(0, "a", "bc"), stream_seed(0, "abc"), stream_seed(0, "ab", "c", ""),
-        stream_seed(0, "a", 1), stream_seed(0, "a", "1"), stream_seed(0, "a", 1, 1), stream_seed(0, "a", 11),
-        stream_seed(1, "a", 1), stream_seed(-1, "a", 1),
+        stream_seed(0, "ab", "c"),
+        stream_seed(0, "a", "bc"),
+        stream_seed(0, "abc"),
+        stream_seed(0, "ab", "c", ""),
+        stream_seed(0, "a", 1),
+        stream_seed(0, "a", "1"),
+        stream_seed(0, "a", 1, 1),
+        stream_seed(0, "a", 11),
+        stream_seed(1, "a", 1),
+        stream_seed(-1, "a", 1),
     }
     assert len(variants) == 10
     assert all(0 <= value < 2**64 for value in variants)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from qhk.data.datasets import DatasetSpec
+from qhk.data.miniature import ensure_miniature
+
+REPOSITORY = Path(__file__).parents[2]
+REAL_DATA = REPOSITORY.parent / "shared" / "data"
+
+
+def no_progress(done: int, total: int) -> None:
+    pass
+
+
+def conf_entry(name: str, **changes: object) -> DatasetSpec:
+    """The entry of conf/dataset as the config gives it; interpolations are left as text."""
+    values = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())[name] | changes
+    if values["bounds"] is not None:
+        values["bounds"] = tuple(values["bounds"])
+    return DatasetSpec(**values)
+
+
+@pytest.fixture(scope="session")
+def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that holds the eight sets at seed 0, size 64."""
+    cache = tmp_path_factory.mktemp("cache")
+    ensure_miniature(cache, seed=0, size=64, progress=no_progress)
+    return cache

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from qhk.data.degrade import KINDS
+from qhk.data.twin import attach_twins, make_twin, twin_kind
+from qhk.types import Example
+
+STRENGTHS = {"noise": 45.0, "blur": 2.0, "jpeg": 5.0, "darken": 0.6}
+
+
+def example(name: str, folder: Path = Path(), dataset: str = "set") -> Example:
+    return Example(id=name, dataset=dataset, image=folder / name, mos=3.0, mos_native=3.0, higher_is_better=True)
+
+
+def test_kinds_are_uniform_and_per_image() -> None:
+    kinds = [twin_kind(example(f"{i}.png"), kinds=KINDS, seed=0, epoch=None) for i in range(4000)]
+    assert all(count == pytest.approx(1000, abs=100) for count in Counter(kinds).values())
+    again = [twin_kind(example(f"{i}.png"), kinds=KINDS, seed=0, epoch=None) for i in range(4000)]
+    assert kinds == again
+
+
+def test_kind_depends_on_seed_set_and_epoch_only_where_asked() -> None:
+    def row(**changes: object) -> list[str]:
+        settings: dict[str, object] = {"seed": 0, "epoch": None, "dataset": "set"} | changes
+        return [
+            twin_kind(
+                example(f"{i}.png", dataset=str(settings["dataset"])),
+                kinds=KINDS,
+                seed=int(str(settings["seed"])),
+                epoch=settings["epoch"],  # type: ignore[arg-type]
+            )
+            for i in range(60)
+        ]
+
+    assert row() == row()
+    assert len({tuple(row(**change)) for change in ({}, {"seed": 1}, {"epoch": 0}, {"epoch": 1}, {"dataset": "b"})}) == 5
+
+
+def test_generated_twin_is_pure() -> None:
+    image = Image.effect_noise((64, 48), 60).convert("RGB")
+    first, again, later = (
+        make_twin(example("a.png"), image, kinds=["noise"], strengths=STRENGTHS, seed=3, epoch=epoch)
+        for epoch in (0, 0, 1)
+    )
+    assert first.size == (64, 48)
+    assert first.tobytes() == again.tobytes() != later.tobytes()
+
+
+def write_pairs(folder: Path, lines: list[object], twin_size: tuple[int, int] = (40, 40)) -> Path:
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(folder / "a.png")
+    (folder / "twins").mkdir(exist_ok=True)
+    Image.new("RGB", twin_size, (1, 2, 3)).save(folder / "twins" / "a.png")
+    manifest = folder / "pairs.jsonl"
+    manifest.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return manifest
+
+
+def test_manifest_pairs_are_attached_and_read(tmp_path: Path) -> None:
+    manifest = write_pairs(tmp_path, [{"id": "a.png", "twin": "twins/a.png"}, {"id": "unused.png", "twin": "x.png"}])
+    (paired,) = attach_twins([example("a.png", tmp_path)], manifest)
+    assert paired.twin == tmp_path / "twins" / "a.png"
+    image = Image.open(tmp_path / "a.png").convert("RGB")
+    twin = make_twin(paired, image, kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None)
+    assert twin.getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
+    lines = [{"id": "a.png", "twin": "twins/none.png"}, {"id": "a.png", "twin": "twins/a.png", "dataset": "set"}]
+    (paired,) = attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, list(lines)))
+    assert paired.twin == tmp_path / "twins" / "a.png"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([{"id": "b.png", "twin": "twins/a.png"}], r"no twin for 'a\.png' \(1 of 1"),
+        (["{oops"], "line 1: not JSON"),
+        ([{"id": "a.png"}], 'expected {"id": text, "twin": path}'),
+        ([{"id": "a.png", "twin": "twins/a.png"}] * 2, "line 2: 'a.png' has a twin already"),
+        ([{"id": "a.png", "twin": "gone.png"}], "gone.png: no such image file"),
+    ],
+)
+def test_broken_manifest(tmp_path: Path, lines: list[object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, lines))
+
+
+def test_other_size_and_missing_manifest(tmp_path: Path) -> None:
+    manifest = write_pairs(tmp_path, [{"id": "a.png", "twin": "twins/a.png"}], twin_size=(40, 41))
+    with pytest.raises(ValueError, match="40x41, its original .* is 40x40"):
+        attach_twins([example("a.png", tmp_path)], manifest)
+    prepared = replace(example("a.png", tmp_path), twin=tmp_path / "twins" / "a.png")
+    with pytest.raises(ValueError, match="a twin needs the same size"):
+        make_twin(prepared, Image.new("RGB", (40, 40)), kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None)
+    with pytest.raises(ValueError, match="twin.manifest: no file"):
+        attach_twins([], tmp_path / "none.jsonl")

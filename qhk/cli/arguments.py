@@ -47,7 +47,7 @@ def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
     """The exit code of an evaluation."""
     from qhk.cli.evaluate import run
 
-    return run(job.settings)
+    return run(job.settings, list(job.overrides))
 
 
 def start_score(job: Job, positionals: Sequence[str]) -> int:
@@ -57,7 +57,7 @@ def start_score(job: Job, positionals: Sequence[str]) -> int:
     from qhk.cli.score import run
 
     assert job.score is not None
-    return run(job.settings, list(positionals), job.score)
+    return run(job.settings, list(job.overrides), list(positionals), job.score)
 
 
 COMMANDS = {

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qhk.cli.catalogue import Catalogue
-from qhk.settings.problems import suggestion
+from qhk.settings import Settings
+from qhk.settings.problems import node_fields, suggestion
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
@@ -94,6 +95,15 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
         node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     prefix = f"{parent}." if parent else ""
+    if last in known:
+        return (
+            f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"
+        )
+    if parent and not node_fields(Settings, parent):
+        return (
+            f"{typed}: {parent} has no key {last!r}; {suggestion(last, known, prefix=prefix)}; "
+            f"write +{prefix}{last}=VALUE to add it"
+        )
     if not parent:
         known = sorted({*known, *catalogue.options})
     where = f"{parent} has no key {last!r}" if parent else f"there is no key or group {last!r}"

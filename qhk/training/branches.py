@@ -74,7 +74,7 @@ def run_branches(
     reference_logprobs = None
     if needs.reference:
         assert reference is not None
-        reference_logprobs = tokens.pad(reference_readout(reference, groups, tokens, temperature=temperature))
+        reference_logprobs = tokens.pad(logprobs_of(reference, groups, tokens, temperature=temperature))
     return Branches(
         mask=tokens.mask(),
         original=_branch(tokens, first),
@@ -85,7 +85,7 @@ def run_branches(
 
 
 @torch.no_grad()
-def reference_readout(
+def logprobs_of(
     model: Any, groups: Sequence[Group], tokens: PackedTokens, *, temperature: float
 ) -> Tensor:
     """(N,) log-probabilities of the groups' completion tokens, without gradient."""

@@ -5,51 +5,22 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from qhk.data.prompts import target_text
 from qhk.data.seeds import stream_generator
 from qhk.objective.schedule import schedule_factor
-from qhk.policy.head import read_head
+from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
-from qhk.policy.packed import pack_tokens, packed_hidden
-from qhk.policy.prompt import EncodedPrompt
-from qhk.policy.tokenizer import TURN_END
 from qhk.settings import ColdStartSettings
-from qhk.training.branches import HEAD_CHUNK
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import apply_gradients
+from qhk.training.supervised import Lesson, answer_ids, supervised_loss
 from qhk.types import MOS_HIGH, MOS_LOW, Example
 
 Validate = Callable[[int], float]
 Report = Callable[[int, float], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """One supervised example: a prompt and the answer to be learnt, end token included."""
-
-    prompt: EncodedPrompt
-    answer_ids: Tensor
-
-
-def supervised_loss(policy: Policy, lessons: Sequence[Lesson]) -> Tensor:
-    """Mean negative log-likelihood, in nats per answer token, of the lessons' answers."""
-    answers = [[lesson.answer_ids] for lesson in lessons]
-    tokens = pack_tokens(answers, device=policy.model.device)
-    hidden = packed_hidden(policy.model, [lesson.prompt for lesson in lessons], answers, features=None)
-    readout = read_head(
-        policy.model.lm_head, hidden, tokens.targets, temperature=1.0, with_entropy=False, chunk=HEAD_CHUNK
-    )
-    return -readout.logprobs.mean()
-
-
-def answer_ids(policy: Policy, text: str) -> Tensor:
-    """(T,) ids of an answer as the policy should write it, with the end of the turn."""
-    return torch.tensor(policy.tokenizer(text + TURN_END, add_special_tokens=False)["input_ids"])
 
 
 def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> float:
@@ -84,7 +55,7 @@ def run_cold_start(
     """The step whose weights were kept: the best on the validation part, before any reinforcement.
 
     ``validate(step)`` returns the figure to be maximised (NaN never wins); it is asked every
-    ``validate_every`` steps and at the end. ``report(step, loss)`` hears of every step.
+    ``validate_every`` steps and at the end. ``report(step, loss)`` hears of every step, after that.
     """
     optimizer = torch.optim.AdamW(
         policy.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -93,9 +64,9 @@ def run_cold_start(
     for step in range(settings.steps):
         generator = stream_generator(seed, "cold_start_batch", step)
         chosen = generator.choice(len(lessons), size=min(settings.batch_size, len(lessons)), replace=False)
-        loss = supervised_loss(policy, [lessons[int(index)] for index in chosen])
-        if not math.isfinite(float(loss)):
-            raise FloatingPointError(f"cold start: loss is {float(loss)} at step {step + 1}")
+        batch = [lessons[int(index)] for index in chosen]
+        loss = supervised_loss(policy, batch, num_tokens=sum(len(lesson.answer_ids) for lesson in batch))
+        check_finite({"cold start": (float(loss.detach()), 1)})
         loss.backward()  # type: ignore[no-untyped-call]
         rate = settings.learning_rate * schedule_factor(
             step,
@@ -105,13 +76,13 @@ def run_cold_start(
             final=settings.final_factor,
         )
         apply_gradients(policy.model, optimizer, learning_rate=rate, max_grad_norm=settings.max_grad_norm)
-        report(step + 1, float(loss))
         done = step + 1
         if done % settings.validate_every == 0 or done == settings.steps:
             value = validate(done)
             if value > best_value or best_weights is None:
                 best_value, best_step = value if not math.isnan(value) else -math.inf, done
                 best_weights = copy.deepcopy(policy.model.state_dict())
+        report(done, float(loss.detach()))
     assert best_weights is not None
     policy.model.load_state_dict(best_weights)
     return best_step

@@ -37,6 +37,11 @@ class Processes:
             return str(self._state.device)
         return "cuda" if torch.cuda.is_available() else "cpu"
 
+    @property
+    def accelerators(self) -> list[str]:
+        """Names of this process's accelerators, none on a CPU."""
+        return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
+
     def own_part(self, total: int) -> slice:
         """The global prompt indices this process works on; ``total`` divides evenly, settings see to it."""
         assert total % self.count == 0

@@ -15,15 +15,22 @@ from qhk.objective.aggregate import Counts
 from qhk.objective.total import total_loss
 from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens
-from qhk.rewards.compose import RewardTerm
+from qhk.rewards.term import RewardTerm
 from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
 from qhk.settings import Settings
-from qhk.training.branches import Branches, reference_readout, run_branches
-from qhk.training.credit import Credit, assign_credit
+from qhk.tracking.metrics import MetricSet
+from qhk.training.branches import logprobs_of, run_branches
+from qhk.training.credit import assign_credit
 from qhk.training.distributed import Processes
 from qhk.training.inputs import StepPrompt
 from qhk.training.optimizer import Coefficients, apply_gradients
-from qhk.training.step_metrics import StepMetrics
+from qhk.training.step_metrics import (
+    branch_metrics,
+    coefficient_metrics,
+    credit_metrics,
+    loss_metrics,
+    rollout_metrics,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +46,55 @@ class Learner:
     processes: Processes
 
 
+def reinforcement_step(
+    learner: Learner, prompts: Sequence[StepPrompt], *, step: int, now: Coefficients, measure: bool
+) -> tuple[MetricSet, list[Group]]:
+    """This process's metrics of one step and its groups; the policy has been updated.
+
+    ``prompts`` are this process's part of the step's prompts; ``measure`` adds the costlier measurements.
+    """
+    settings = learner.settings
+    started = time.perf_counter()
+    groups = roll_out(learner, prompts, step=step)
+    sampled = time.perf_counter()
+    credit = assign_credit(
+        groups,
+        terms=learner.terms,
+        objective=settings.objective,
+        uncertainty=settings.uncertainty,
+        task=settings.task,
+        alpha=now.alpha,
+        processes=learner.processes,
+    )
+    counts = Counts(
+        sequences=int(credit.rewards.numel()),
+        tokens=learner.processes.total(sum(group.num_tokens for group in groups)),
+    )
+    own = learner.processes.own_part(len(credit.rewards))
+    credited = time.perf_counter()
+    metrics = _update(learner, groups, credit.advantages[own], counts, now, measure=measure)
+    finished = time.perf_counter()
+    metrics.merge(rollout_metrics(groups, low=settings.task.low, high=settings.task.high))
+    metrics.merge(credit_metrics(credit))
+    metrics.merge(coefficient_metrics(now))
+    for part, seconds in (
+        ("rollout", sampled - started),
+        ("score", credited - sampled),
+        ("update", finished - credited),
+        ("step", finished - started),
+    ):
+        metrics.add(f"time/{part}_s", seconds)
+    metrics.add("train/tokens_per_s", counts.tokens / (finished - started))
+    return metrics, groups
+
+
 def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> list[Group]:
     """This process's groups; prompt i draws from the stream (seed, "rollout", step, global index i)."""
     rollout = learner.settings.rollout
-    streams = [stream_generator(learner.settings.seed, "rollout", step, prompt.index) for prompt in prompts]
     sampled = sample_in_batches(
         learner.policy,
         [prompt.prompt for prompt in prompts],
-        streams,
+        [stream_generator(learner.settings.seed, "rollout", step, prompt.index) for prompt in prompts],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         temperature=rollout.temperature,
@@ -65,56 +113,28 @@ def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> l
     ]
 
 
-def reinforcement_step(
-    learner: Learner, prompts: Sequence[StepPrompt], *, step: int, now: Coefficients, measure: bool
-) -> tuple[StepMetrics, list[Group], Credit]:
-    """The metrics of one step, its groups and their credit; the policy has been updated.
-
-    ``prompts`` are this process's part of the step's prompts; ``measure`` adds the costlier measurements.
-    """
-    settings, metrics = learner.settings, StepMetrics()
-    started = time.perf_counter()
-    groups = roll_out(learner, prompts, step=step)
-    rolled_out = time.perf_counter()
-    credit = assign_credit(
-        groups,
-        terms=learner.terms,
-        objective=settings.objective,
-        uncertainty=settings.uncertainty,
-        task=settings.task,
-        alpha=now.alpha,
-        processes=learner.processes,
-    )
-    own = learner.processes.own_part(len(credit.rewards))
-    advantages = credit.advantages[own].to(learner.policy.model.device, torch.float32)
-    counts = Counts(
-        sequences=int(credit.rewards.numel()),
-        tokens=learner.processes.total(sum(group.num_tokens for group in groups)),
-    )
+def _update(
+    learner: Learner, groups: Sequence[Group], advantages: Tensor, counts: Counts, now: Coefficients, *, measure: bool
+) -> MetricSet:
+    """Updates the policy ``updates_per_rollout`` times on the same groups; metrics of the first update's terms."""
+    settings, model = learner.settings, learner.policy.model
+    # With one update the old policy is the present one: the ratio is 1 and needs no forward of its own.
     old = _old_logprobs(learner, groups) if settings.objective.updates_per_rollout > 1 else None
+    metrics = MetricSet()
     for update in range(settings.objective.updates_per_rollout):
-        first = update == 0
-        _accumulate(learner, groups, advantages, old, counts, now, metrics, measure=measure and first)
-        learner.processes.sum_gradients(learner.policy.model.parameters())
-        metrics.grad_norm(
-            apply_gradients(
-                learner.policy.model,
-                learner.optimizer,
-                learning_rate=now.learning_rate,
-                max_grad_norm=settings.optimizer.max_grad_norm,
-            )
+        is_first = update == 0
+        measured = _accumulate(learner, groups, advantages, old, counts, now, measure=measure and is_first)
+        learner.processes.sum_gradients(model.parameters())
+        norm = apply_gradients(
+            model,
+            learner.optimizer,
+            learning_rate=now.learning_rate,
+            max_grad_norm=settings.optimizer.max_grad_norm,
         )
-    metrics.rollout(groups)
-    metrics.credit(credit)
-    metrics.coefficients(now)
-    metrics.times(
-        rollout_s=rolled_out - started, update_s=time.perf_counter() - rolled_out, num_tokens=counts.tokens
-    )
-    return metrics, groups, credit
-
-
-def _micro_batches(groups: Sequence[Group], size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, len(groups), size)]
+        if is_first:
+            metrics.merge(measured)
+            metrics.add("train/optimizer/grad_norm", norm)
+    return metrics
 
 
 def _accumulate(
@@ -124,24 +144,23 @@ def _accumulate(
     old: list[Tensor] | None,
     counts: Counts,
     now: Coefficients,
-    metrics: StepMetrics,
     *,
     measure: bool,
-) -> None:
-    """Adds the step's whole gradient to the parameters, one micro-batch at a time, and records its terms."""
-    settings = learner.settings
-    for number, part in enumerate(_micro_batches(groups, settings.training.prompts_per_device)):
-        branches: Branches = run_branches(
+) -> MetricSet:
+    """Adds the step's whole gradient to the parameters, one micro-batch at a time; the terms as measured."""
+    metrics, total = MetricSet(), 0.0
+    for number, part in enumerate(_micro_batches(groups, learner.settings.training.prompts_per_device)):
+        branches = run_branches(
             learner.policy.model,
             learner.reference,
             groups[part],
             needs=now.terms.needs(),
-            temperature=settings.rollout.temperature,
+            temperature=learner.settings.rollout.temperature,
             measure=measure,
         )
         output = total_loss(
             mask=branches.mask,
-            advantages=advantages[part].flatten(),
+            advantages=advantages[part].flatten().to(branches.mask.device, branches.original.logprobs.dtype),
             original=branches.original,
             old_logprobs=None if old is None else old[number],
             reference_logprobs=branches.reference_logprobs,
@@ -151,18 +170,24 @@ def _accumulate(
             terms=now.terms,
         )
         output.loss.backward()  # type: ignore[no-untyped-call]
-        metrics.loss(output)
+        total += float(output.loss.detach())
+        metrics.merge(loss_metrics(output))
         if measure:
-            metrics.branches(branches, groups[part])
+            metrics.merge(branch_metrics(branches, groups[part]))
+    # Micro-batch losses carry global counts already: they add up, over processes too.
+    metrics.add_sum("train/loss/total", total * learner.processes.count, 1.0)
+    return metrics
+
+
+def _micro_batches(groups: Sequence[Group], size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, len(groups), size)]
 
 
 def _old_logprobs(learner: Learner, groups: Sequence[Group]) -> list[Tensor]:
-    """Per micro-batch, the log-probabilities (R, T) before the first update, from the forward that trains."""
+    """Per micro-batch, the log-probabilities (R, T) before the first update, by the forward that trains."""
     old = []
     for part in _micro_batches(groups, learner.settings.training.prompts_per_device):
         tokens = pack_tokens([group.completion_ids for group in groups[part]], device=learner.policy.model.device)
-        readout = reference_readout(
-            learner.policy.model, groups[part], tokens, temperature=learner.settings.rollout.temperature
-        )
-        old.append(tokens.pad(readout))
+        temperature = learner.settings.rollout.temperature
+        old.append(tokens.pad(logprobs_of(learner.policy.model, groups[part], tokens, temperature=temperature)))
     return old

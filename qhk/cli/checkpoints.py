@@ -1,0 +1,44 @@
+"""The policy that ``evaluate`` and ``score`` work with, and the settings that belong to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qhk.policy.load import Policy
+from qhk.settings import Settings, parse_settings
+from qhk.training.checkpoint import checkpoint_config
+from qhk.training.start import open_policy
+
+OWNED = ("model", "task", "prompt", "reward")
+"""Nodes that evaluation takes from the checkpoint: what was asked, of which pixels, and how answers are read."""
+
+
+def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
+    """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
+
+    Raises ValueError where the folder is no checkpoint of ours, and where the command line says
+    otherwise for one of these nodes.
+    """
+    assert settings.checkpoint is not None
+    path = Path(settings.checkpoint).expanduser()
+    if not path.is_dir():
+        raise ValueError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
+    trained = parse_settings(checkpoint_config(path))
+    for override in overrides:
+        node = override.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0]
+        if node in OWNED:
+            raise ValueError(
+                f"{override}: {node} comes from the checkpoint's own config ({path}); leave the override out"
+            )
+    return settings.model_copy(update={node: getattr(trained, node) for node in OWNED})
+
+
+def evaluated_policy(settings: Settings, *, device: str) -> Policy:
+    """The policy of ``checkpoint``, or the base model where there is none. Raises ValueError for neither."""
+    if settings.checkpoint is not None:
+        return open_policy(str(Path(settings.checkpoint).expanduser()), settings.model, device=device)
+    if settings.model.path is None:
+        raise ValueError(
+            "checkpoint: missing, got null; give a checkpoint folder, or a base model such as model=qwen2_5_vl_7b"
+        )
+    return open_policy(settings.model.path, settings.model, device=device)

@@ -1,0 +1,67 @@
+"""Progress on a terminal: bars for the work in hand, lines that stay."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from qhk.training.display import Progress as Report
+
+QUIET_S = 15.0
+"""Where there is no terminal, a long task says how far it is this often."""
+
+
+class ConsoleDisplay:
+    """Bars through rich on a terminal; elsewhere a plain line when a task begins and every few seconds."""
+
+    def __init__(self) -> None:
+        self.console = Console(file=sys.stderr, highlight=False)
+
+    @contextmanager
+    def task(self, label: str) -> Iterator[Report]:
+        """A progress report for one piece of work."""
+        if not self.console.is_terminal:
+            yield self._plain_report(label)
+            return
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bars:
+            bar = bars.add_task(label, total=None)
+            yield lambda done, total: bars.update(bar, completed=done, total=total)
+
+    def line(self, text: str) -> None:
+        """A line above the bars."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    def _plain_report(self, label: str) -> Report:
+        last = time.monotonic()
+
+        def report(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= QUIET_S:
+                last = time.monotonic()
+                self.line(f"{label}: {done}/{total}")
+
+        return report
+
+
+class SilentDisplay:
+    """Shows nothing: what processes other than the first one see."""
+
+    @contextmanager
+    def task(self, label: str) -> Iterator[Report]:
+        """A report that goes nowhere."""
+        yield lambda done, total: None
+
+    def line(self, text: str) -> None:
+        """Nothing."""

@@ -1,0 +1,106 @@
+"""``qhk evaluate``: a checkpoint, or a base model, on benchmarks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import torch
+import yaml
+
+from qhk.cli.checkpoints import OWNED, adopt_checkpoint, evaluated_policy
+from qhk.cli.display import ConsoleDisplay
+from qhk.cli.quiet import quiet_libraries
+from qhk.evaluation.results import Stage, update_results
+from qhk.evaluation.table import print_table, results_table
+from qhk.files import write_atomically
+from qhk.settings import Settings, plain_settings
+from qhk.training.data import load_sets, select_benchmarks
+from qhk.training.distributed import Processes
+from qhk.training.evaluate import evaluate_benchmarks, make_sampler
+from qhk.training.start import build_parser, build_reader
+
+STAGES = (Stage.BEFORE, Stage.AFTER)
+
+
+def run(settings: Settings, overrides: list[str]) -> int:
+    """0 after the table is printed; predictions and results lie in a folder named by what was evaluated.
+
+    The same evaluation, asked for again, continues or reads what is there. Raises ValueError for bad input.
+    """
+    quiet_libraries()
+    display = ConsoleDisplay()
+    if settings.checkpoint is not None:
+        settings = adopt_checkpoint(settings, overrides)
+    if not settings.benchmark:
+        raise ValueError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
+    loaded = load_sets(settings, list(settings.benchmark), display)
+    torch.set_num_threads(settings.training.threads)
+    policy = evaluated_policy(settings, device=Processes("single").device)
+    reader, parse = build_reader(settings, policy), build_parser(settings)
+    samplers = {
+        name: make_sampler(
+            policy, reader, readout, seed=settings.seed, parse=parse, decode_batch=settings.rollout.decode_batch
+        )
+        for name, readout in settings.evaluation.readouts.items()
+    }
+    folder = evaluation_folder(settings)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
+    started = time.perf_counter()
+    with display.task("evaluating") as progress:
+        rows = evaluate_benchmarks(
+            samplers,
+            select_benchmarks(settings, loaded),
+            settings=settings.evaluation,
+            task=settings.task,
+            seed=settings.seed,
+            directory=folder,
+            step=checkpoint_step(settings),
+            stage=Stage.BEFORE if settings.checkpoint is None else Stage.AFTER,
+            progress=progress,
+        )
+    results = update_results(
+        folder / "results.json",
+        seed=settings.seed,
+        run_id=folder.name,
+        wall_times={"evaluation": time.perf_counter() - started},
+        rows=rows,
+    )
+    table = results_table(
+        results.rows,
+        readout=settings.evaluation.headline,
+        stages=STAGES,
+        min_parsed_fraction=settings.evaluation.min_parsed_fraction,
+    )
+    print_table(table, file=sys.stdout)
+    print(f"results: {folder}")
+    return 0
+
+
+def evaluation_folder(settings: Settings) -> Path:
+    """``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
+    plain = plain_settings(settings)
+    what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "seed")}
+    del what["evaluation"]["batch_images"]
+    weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint).expanduser())
+    text = json.dumps({**what, "weights": weights}, sort_keys=True)
+    return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def weights_identity(checkpoint: Path) -> str:
+    """Which weights a checkpoint folder holds: its real path, and size and time of its weight files."""
+    files = sorted(checkpoint.resolve().glob("*.safetensors"))
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return json.dumps([str(checkpoint.resolve()), stats])
+
+
+def checkpoint_step(settings: Settings) -> int:
+    """The training step of the checkpoint by its folder's name, 0 where it does not say."""
+    if settings.checkpoint is None:
+        return 0
+    match = re.fullmatch(r"step_(\d+)", Path(settings.checkpoint).expanduser().resolve().name)
+    return int(match[1]) if match else 0

@@ -1,0 +1,154 @@
+"""``qhk score``: scores of single images, with the reasoning and the spread over several samples."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import re
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from qhk.cli.checkpoints import adopt_checkpoint, evaluated_policy
+from qhk.cli.display import ConsoleDisplay
+from qhk.cli.job import ScoreRequest
+from qhk.cli.quiet import quiet_libraries
+from qhk.data.image import check_header, load_image
+from qhk.data.prompts import build_messages
+from qhk.data.seeds import stream_generator
+from qhk.policy.load import Policy
+from qhk.rollout.group import read_completions, sample_in_batches
+from qhk.settings import Settings
+from qhk.training.distributed import Processes
+from qhk.training.start import build_parser
+from qhk.types import Completion
+
+THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredImage:
+    """One image's answer on the task's scale.
+
+    ``score`` is the mean of the samples that could be read, each clipped to the scale, or None where
+    none could; ``spread`` their standard deviation, None under two. ``reasoning`` is that of the sample
+    nearest to the mean.
+    """
+
+    image: str
+    score: float | None
+    spread: float | None
+    samples: list[float | None]
+    unparsed: int
+    reasoning: str
+
+
+def run(settings: Settings, overrides: list[str], images: list[str], request: ScoreRequest) -> int:
+    """0 after every image is scored. Raises ValueError, before any weight is loaded, for a bad image."""
+    quiet_libraries()
+    if settings.checkpoint is not None:
+        settings = adopt_checkpoint(settings, overrides)
+    paths = find_images(images)
+    for path in paths:
+        check_header(path)
+    torch.set_num_threads(settings.training.threads)
+    policy = evaluated_policy(settings, device=Processes("single").device)
+    started, display = time.perf_counter(), ConsoleDisplay()
+    scored: list[ScoredImage] = []
+    with display.task("scoring") as progress:
+        for part in score_images(policy, settings, paths, num_samples=request.num_samples):
+            scored += part
+            progress(len(scored), len(paths))
+            if request.format == "json":
+                for item in part:
+                    print(json.dumps(asdict(item)), flush=True)
+    seconds = time.perf_counter() - started
+    if request.format == "table":
+        Console(highlight=False).print(as_table(scored))
+    display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
+    return 0
+
+
+def find_images(patterns: Sequence[str]) -> list[Path]:
+    """The files that are named, in the folders that are named, or matched by a glob; each once, in order.
+
+    Raises ValueError where a pattern leads to no image.
+    """
+    known = set(Image.registered_extensions())
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if path.is_dir():
+            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
+        elif path.exists():
+            matches = [path]
+        else:
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        if not matches:
+            raise ValueError(f"{pattern}: no such image, and no image in a folder or glob of that name")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def score_images(
+    policy: Policy, settings: Settings, paths: Sequence[Path], *, num_samples: int
+) -> Iterator[list[ScoredImage]]:
+    """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
+    messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
+    parse, rollout = build_parser(settings), settings.rollout
+    for start in range(0, len(paths), settings.evaluation.batch_images):
+        batch = paths[start : start + settings.evaluation.batch_images]
+        sampled = sample_in_batches(
+            policy,
+            [policy.encoder.encode(messages, [load_image(path)]) for path in batch],
+            [stream_generator(settings.seed, "score", path.name) for path in batch],
+            group_size=num_samples,
+            max_new_tokens=rollout.max_new_tokens,
+            temperature=rollout.temperature,
+            decode_batch=max(rollout.decode_batch, num_samples),
+        )
+        yield [
+            summarise(str(path), read_completions(policy, group, parse), low=settings.task.low, high=settings.task.high)
+            for path, group in zip(batch, sampled, strict=True)
+        ]
+
+
+def summarise(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
+    """One image's completions as its answer."""
+    read = [(min(high, max(low, c.answer.score)), c.text) for c in completions if c.answer.score is not None]
+    scores = [score for score, _ in read]
+    mean = math.fsum(scores) / len(scores) if scores else None
+    nearest = min(read, key=lambda item: abs(item[0] - mean))[1] if mean is not None else completions[0].text
+    thought = THINK.search(nearest)
+    return ScoredImage(
+        image=image,
+        score=mean,
+        spread=statistics.stdev(scores) if len(scores) > 1 else None,
+        samples=[c.answer.score for c in completions],
+        unparsed=len(completions) - len(read),
+        reasoning=thought[1].strip() if thought else "",
+    )
+
+
+def as_table(scored: Sequence[ScoredImage]) -> Table:
+    """The answers as a table."""
+    table = Table()
+    for heading in ("image", "score", "spread", "samples read", "reasoning"):
+        table.add_column(heading, overflow="fold", justify="left" if heading in ("image", "reasoning") else "right")
+    for item in scored:
+        table.add_row(
+            item.image,
+            "-" if item.score is None else f"{item.score:.2f}",
+            "-" if item.spread is None else f"{item.spread:.2f}",
+            f"{len(item.samples) - item.unparsed}/{len(item.samples)}",
+            item.reasoning,
+        )
+    return table

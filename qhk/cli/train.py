@@ -1,0 +1,163 @@
+"""``qhk train``: one run, from its settings to its table."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from qhk.cli.display import ConsoleDisplay, SilentDisplay
+from qhk.cli.quiet import quiet_libraries
+from qhk.evaluation.results import Results, Stage, read_results
+from qhk.evaluation.table import print_table, results_table
+from qhk.settings import Settings, plain_settings, run_id
+from qhk.tracking.provenance import Provenance, gather_provenance
+from qhk.tracking.recorder import MetricsRecorder, Recorder
+from qhk.tracking.run_directory import Opened, RunDirectory, open_run_directory
+from qhk.tracking.status import RunState
+from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
+from qhk.training.data import RunData, load_run_data
+from qhk.training.display import Display
+from qhk.training.distributed import Processes
+from qhk.training.loop import train
+from qhk.training.run import Run, RunFailure
+
+STAGES = (Stage.BEFORE, Stage.AFTER, Stage.CONTROL)
+
+
+def run(settings: Settings, overrides: list[str]) -> int:
+    """0 once the run is done and its table printed; 1 where training could not go on.
+
+    A finished run with the same id, code and data prints its table instead of running again; an
+    unfinished one resumes. Raises ValueError in one line for bad input.
+    """
+    quiet_libraries()
+    processes = Processes(settings.distributed.form)
+    _check_processes(settings, processes)
+    display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
+    started = time.perf_counter()
+    data = load_run_data(settings, display)
+    directory = _open(settings, data, processes)
+    with directory:
+        if directory.opened is Opened.FINISHED:
+            display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
+            print_results(settings, read_results(directory.results), directory.path)
+            return 0
+        prepared = time.perf_counter() - started
+        return _train(settings, data, directory, display, processes, prepared_s=prepared)
+
+
+def _check_processes(settings: Settings, processes: Processes) -> None:
+    per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
+    if per_step % (processes.count * per_device):
+        raise ValueError(
+            f"training.prompts_per_step: {per_step} is not a multiple of processes x prompts_per_device "
+            f"({processes.count} x {per_device}); change one of them"
+        )
+
+
+def _open(settings: Settings, data: RunData, processes: Processes) -> RunDirectory:
+    assert settings.name is not None
+    return open_run_directory(
+        Path(settings.paths.outputs),
+        study=settings.study,
+        name=settings.name,
+        seed=settings.seed,
+        run_id=run_id(settings),
+        config=plain_settings(settings),
+        provenance=_provenance(settings, data, processes),
+        fresh=settings.fresh,
+    )
+
+
+def _provenance(settings: Settings, data: RunData, processes: Processes) -> Provenance:
+    return gather_provenance(
+        trees={"qhk": Path(__file__).parents[1]},
+        data_fingerprints=data.fingerprints,
+        accelerators=processes.accelerators,
+        threads=settings.training.threads,
+    )
+
+
+def _train(
+    settings: Settings,
+    data: RunData,
+    directory: RunDirectory,
+    display: Display,
+    processes: Processes,
+    *,
+    prepared_s: float,
+) -> int:
+    recorders: list[Recorder] = [MetricsRecorder(directory.metrics)]
+    mirror = _online_mirror(settings, directory)
+    display.line(f"run {directory.run_id}  {directory.path}")
+    job = Run(
+        settings=settings,
+        config=plain_settings(settings),
+        data=data,
+        directory=directory,
+        recorders=recorders + ([mirror] if mirror is not None else []),
+        display=display,
+        processes=processes,
+    )
+    try:
+        results = train(job)
+    except KeyboardInterrupt:
+        directory.write_status(RunState.CANCELLED, step=job.last_step, cause="interrupted; the same command resumes")
+        raise
+    except RunFailure as error:
+        directory.write_status(RunState.FAILED, step=job.last_step, cause=str(error))
+        print(f"qhk: training failed at {error}", file=sys.stderr)
+        return 1
+    except BaseException as error:
+        directory.write_status(RunState.FAILED, step=job.last_step, cause=f"{type(error).__name__}: {error}")
+        raise
+    directory.write_status(RunState.DONE, step=job.horizon.total_steps, cause="")
+    job.wall_s["preparation"] = prepared_s
+    print_results(settings, results, directory.path)
+    parts = "  ".join(f"{part.replace('_', ' ')} {seconds:.0f} s" for part, seconds in job.wall_s.items())
+    print(f"wall time: {parts}")
+    _finish_mirror(settings, directory, mirror)
+    return 0
+
+
+def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, Any]:
+    return {
+        "project": settings.tracking.project,
+        "entity": settings.tracking.entity,
+        "study": settings.study,
+        "name": f"{settings.name}/seed{settings.seed}",
+        "run_id": directory.run_id,
+        "config": plain_settings(settings),
+        "directory": directory.path,
+    }
+
+
+def _online_mirror(settings: Settings, directory: RunDirectory) -> OnlineMirror | None:
+    if settings.tracking.wandb != "online":
+        return None
+    return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
+
+
+def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> None:
+    if mirror is not None:
+        print(f"W&B: {mirror.close()}")
+        return
+    mode = WandbMode(settings.tracking.wandb)
+    command = mirror_run(directory.metrics, mode=mode, **_mirror_arguments(settings, directory))
+    if command is not None:
+        print(f"W&B (offline): to upload, run  {command}")
+
+
+def print_results(settings: Settings, results: Results, directory: Path) -> None:
+    """Prints the headline table, and where everything lies."""
+    if results.rows:
+        table = results_table(
+            results.rows,
+            readout=settings.evaluation.headline,
+            stages=STAGES,
+            min_parsed_fraction=settings.evaluation.min_parsed_fraction,
+        )
+        print_table(table, file=sys.stdout)
+    print(f"run directory: {directory}")

@@ -1,0 +1,127 @@
+"""How a run begins: from nothing, with a cold start where it has one, or behind its last checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from qhk.evaluation.results import Stage
+from qhk.files import json_line, read_json_lines, write_atomically
+from qhk.policy.load import Policy
+from qhk.rewards.compose import build_terms
+from qhk.tracking.recorder import MetricsRecorder, MetricStage
+from qhk.training.cold_start import choose_lessons, run_cold_start
+from qhk.training.inputs import ExampleReader
+from qhk.training.optimizer import build_optimizer
+from qhk.training.run import Run, save_checkpoint
+from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run
+from qhk.training.start import build_parser, build_reader, open_policy, reopen_policy, start_policy
+from qhk.training.step import Learner
+
+
+def begin(run: Run) -> tuple[Learner, int]:
+    """A learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
+    settings = run.settings
+    _forget_after(run, step=-1)
+    examples = [example for part in run.data.train.values() for example in part]
+    policy = start_policy(settings, examples, device=run.processes.device)
+    reader = build_reader(settings, policy)
+    if settings.cold_start.form != "none":
+        with run.timed("cold_start"):
+            _cold_start(run, policy, reader)
+    learner = _learner(run, policy)
+    if settings.cold_start.form != "none":
+        save_checkpoint(run, learner, step=0)
+    with run.timed("evaluation_before"):
+        report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+    return learner, 0
+
+
+def resume(run: Run, step: int) -> tuple[Learner, int]:
+    """A learner as it was behind ``step``."""
+    checkpoints, settings = run.checkpoints, run.settings
+    state = checkpoints.load_state(step, run_id=run.directory.run_id)
+    policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
+    learner = _learner(run, policy)
+    if state.optimizer is not None:
+        learner.optimizer.load_state_dict(state.optimizer)
+    torch.set_rng_state(state.torch_rng)
+    run.best, run.wall_s = state.best, dict(state.wall_s)
+    _forget_after(run, step=step)
+    run.display.line(f"resuming behind step {step}")
+    if step == 0:
+        with run.timed("evaluation_before"):
+            report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+    return learner, step
+
+
+def _forget_after(run: Run, *, step: int) -> None:
+    """Drops records beyond the step that training goes on from; they will be written again."""
+    if not run.processes.is_main:
+        return
+    stages = [MetricStage.TRAIN, MetricStage.VALIDATION, MetricStage.EVAL]
+    stages += [MetricStage.COLD_START] if step < 0 else []
+    MetricsRecorder(run.directory.metrics).cut_after(step, stages=stages)
+    rows = [row for row in read_json_lines(run.directory.completions) if row["step"] <= step]
+    write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
+
+
+def _learner(run: Run, policy: Policy) -> Learner:
+    settings = run.settings
+    reference = None
+    if settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement":
+        reference = _reference_model(run, policy)
+    terms = {name: term.model_dump(by_alias=True) for name, term in settings.reward.terms.items()}
+    return Learner(
+        policy=policy,
+        reference=reference,
+        optimizer=build_optimizer(policy.model, settings.optimizer),
+        settings=settings,
+        terms=build_terms(terms),
+        parse=build_parser(settings),
+        processes=run.processes,
+    )
+
+
+def _reference_model(run: Run, policy: Policy) -> Any:
+    """The frozen policy that reinforcement started from."""
+    start = run.checkpoints.path(0)
+    if start.exists():
+        model = open_policy(str(start), run.settings.model, device=run.processes.device).model
+    elif run.settings.model.path is not None and run.checkpoints.steps():
+        model = open_policy(run.settings.model.path, run.settings.model, device=run.processes.device).model
+    else:
+        model = copy.deepcopy(policy.model)
+    return model.eval().requires_grad_(False)
+
+
+def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
+    settings = run.settings
+    examples = [example for part in run.data.train.values() for example in part]
+    lessons = choose_lessons(examples, reader, policy, settings.cold_start, seed=settings.seed)
+    with run.display.task("cold start (supervised)") as progress:
+
+        measured: dict[str, float] = {}
+
+        def judge(step: int) -> float:
+            row = validate_run(run, policy, reader, step=step)
+            if row is None:
+                return float(step)
+            measured.update(row_metrics(row, prefix="cold_start/validation"))
+            return row.metrics["srcc"].value
+
+        def report(step: int, loss: float) -> None:
+            run.record(step=step, stage=MetricStage.COLD_START, metrics={"cold_start/loss": loss, **measured})
+            measured.clear()
+            progress(step, settings.cold_start.steps)
+
+        kept = run_cold_start(
+            policy, lessons, settings.cold_start, seed=settings.seed, validate=judge, report=report
+        )
+    noise = settings.cold_start.label_noise
+    run.display.line(
+        f"cold start: {len(lessons)} supervised examples, label noise {noise:g}; "
+        f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
+    )

@@ -1,0 +1,127 @@
+"""Evaluating a policy: completions for each image, predictions on disk, rows of the results table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhk.data.seeds import stream_generator
+from qhk.evaluation.measure import measure_predictions
+from qhk.evaluation.predict import Sampler, evaluate_set
+from qhk.evaluation.predictions import make_prediction, predictions_path
+from qhk.evaluation.results import ResultRow, Stage
+from qhk.policy.load import Policy
+from qhk.rollout.group import Parser, read_completions, sample_in_batches
+from qhk.settings import EvaluationSettings, Readout, TaskSettings
+from qhk.training.display import Progress
+from qhk.training.inputs import ExampleReader
+from qhk.types import Completion, Example
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSet:
+    """The images of one benchmark that are reported on, and how they were chosen."""
+
+    name: str
+    split: str
+    protocol: str
+    miniature: bool
+    examples: Sequence[Example]
+
+
+def make_sampler(
+    policy: Policy, reader: ExampleReader, readout: Readout, *, seed: int, parse: Parser, decode_batch: int
+) -> Sampler:
+    """A function from examples to ``num_samples`` completions each.
+
+    Random numbers follow the image (seed, data set, id), not the batch or the step: the same image meets
+    the same numbers before and after training, and a resumed evaluation is the same evaluation.
+    """
+
+    def sample(examples: Sequence[Example]) -> list[list[Completion]]:
+        sampled = sample_in_batches(
+            policy,
+            [reader.prompt(example) for example in examples],
+            [stream_generator(seed, "evaluation", example.dataset, example.id) for example in examples],
+            group_size=readout.num_samples,
+            max_new_tokens=readout.max_new_tokens,
+            temperature=readout.temperature,
+            decode_batch=max(decode_batch, readout.num_samples),
+        )
+        return [read_completions(policy, group, parse) for group in sampled]
+
+    return sample
+
+
+def evaluate_benchmarks(
+    samplers: Mapping[str, Sampler],
+    benchmarks: Sequence[BenchmarkSet],
+    *,
+    settings: EvaluationSettings,
+    task: TaskSettings,
+    seed: int,
+    directory: Path,
+    step: int,
+    stage: Stage,
+    progress: Progress,
+) -> list[ResultRow]:
+    """One row per benchmark and read-out; predictions lie below ``directory`` and are continued if they are there."""
+    rows: list[ResultRow] = []
+    total, before = len(samplers) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
+    for readout, sample in samplers.items():
+        for benchmark in benchmarks:
+            predictions = evaluate_set(
+                benchmark.examples,
+                sample=sample,
+                path=predictions_path(directory, step=step, readout=readout, benchmark=benchmark.name),
+                batch_images=settings.batch_images,
+                low=task.low,
+                high=task.high,
+                keep_texts=True,
+                progress=_shifted(progress, before, total),
+            )
+            before += len(benchmark.examples)
+            rows.append(
+                measure_predictions(
+                    predictions,
+                    benchmark=benchmark.name,
+                    split=benchmark.split,
+                    protocol=benchmark.protocol,
+                    miniature=benchmark.miniature,
+                    step=step,
+                    stage=stage,
+                    readout=readout,
+                    num_resamples=settings.bootstrap,
+                    confidence=settings.confidence,
+                    seed=seed,
+                )
+            )
+    return rows
+
+
+def _shifted(progress: Progress, before: int, total: int) -> Progress:
+    return lambda done, _of: progress(before + done, total)
+
+
+def validate(
+    sample: Sampler, examples: Sequence[Example], *, batch_images: int, task: TaskSettings, step: int, seed: int
+) -> ResultRow:
+    """The validation part's row, without predictions on disk or intervals."""
+    predictions = []
+    for start in range(0, len(examples), batch_images):
+        batch = examples[start : start + batch_images]
+        for example, completions in zip(batch, sample(batch), strict=True):
+            predictions.append(make_prediction(example, completions, low=task.low, high=task.high, keep_texts=False))
+    return measure_predictions(
+        predictions,
+        benchmark="validation",
+        split="validation",
+        protocol="validation",
+        miniature=False,
+        step=step,
+        stage=Stage.AFTER,
+        readout="validation",
+        num_resamples=0,
+        confidence=0.95,
+        seed=seed,
+    )

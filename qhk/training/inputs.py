@@ -1,0 +1,89 @@
+"""From examples to encoded prompts, ahead of time: which examples a step sees, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image
+
+from qhk.data.image import load_image
+from qhk.policy.prompt import EncodedPrompt, PromptEncoder
+from qhk.types import Example
+
+MakeTwin = Callable[[Example, Image.Image, int], Image.Image]
+"""(example, its image, epoch) -> the degraded copy, of the same size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPrompt:
+    """One prompt of a step, with its index among all prompts of the step."""
+
+    index: int
+    example: Example
+    prompt: EncodedPrompt
+    twin: EncodedPrompt | None
+
+
+class ExampleReader:
+    """Reads an example's picture and encodes the one prompt that training and evaluation share."""
+
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        answer_decimals: int,
+        make_twin: MakeTwin | None,
+    ) -> None:
+        self.encoder, self.messages = encoder, messages
+        self.answer_decimals, self.make_twin = answer_decimals, make_twin
+
+    def prompt(self, example: Example) -> EncodedPrompt:
+        """The encoded prompt of an example. Raises ValueError naming a picture that cannot be read."""
+        return self.encoder.encode(self.messages, [load_image(example.image)])
+
+    def step_prompt(self, example: Example, *, index: int, epoch: int) -> StepPrompt:
+        """The example's prompt and, where the loss looks at one, the same prompt on its degraded twin."""
+        image = load_image(example.image)
+        prompt = self.encoder.encode(self.messages, [image])
+        twin = None
+        if self.make_twin is not None:
+            degraded = self.make_twin(example, image, epoch)
+            twin = prompt.with_pixels(self.encoder.encode(self.messages, [degraded]))
+        return StepPrompt(index=index, example=example, prompt=prompt, twin=twin)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPrompt:
+    """Which example stands at a global index of a step, and in which pass over its set."""
+
+    index: int
+    example: Example
+    epoch: int
+
+
+def prefetch(
+    reader: ExampleReader, plan: Callable[[int], Sequence[PlannedPrompt]], steps: range, *, workers: int
+) -> Iterator[list[StepPrompt]]:
+    """The prompts of each step in turn, read in ``workers`` threads up to one step ahead (0: when asked for).
+
+    What a step holds depends on ``plan(step)`` alone, so reading ahead changes no result.
+    """
+
+    def read(planned: PlannedPrompt) -> StepPrompt:
+        return reader.step_prompt(planned.example, index=planned.index, epoch=planned.epoch)
+
+    if workers == 0:
+        for step in steps:
+            yield [read(planned) for planned in plan(step)]
+        return
+    with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read") as pool:
+        ahead: list[Future[StepPrompt]] = []
+        for step in steps:
+            current = ahead or [pool.submit(read, planned) for planned in plan(step)]
+            following = step + steps.step
+            ahead = [pool.submit(read, p) for p in plan(following)] if following in steps else []
+            yield [future.result() for future in current]

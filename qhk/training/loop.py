@@ -1,0 +1,131 @@
+"""A run from start to table: beginning, steps with validation and checkpoints, evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from qhk.data.seeds import stream_seed
+from qhk.evaluation.results import Results, Stage, read_results
+from qhk.files import append_json_lines
+from qhk.rollout.group import Group
+from qhk.tracking.metrics import MetricSet
+from qhk.tracking.recorder import MetricStage
+from qhk.tracking.status import RunState
+from qhk.training.begin import begin, resume
+from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
+from qhk.training.optimizer import coefficients
+from qhk.training.run import Run, RunFailure, save_checkpoint
+from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run
+from qhk.training.start import build_reader
+from qhk.training.step import Learner, reinforcement_step
+from qhk.training.supervised import supervised_step
+
+LOGGED_GROUPS = 2
+"""Groups per logged step whose completions are written out."""
+
+
+def train(run: Run) -> Results:
+    """The results of the run, also in ``results.json``; resumes from the last checkpoint where there is one."""
+    torch.set_num_threads(run.settings.training.threads)
+    steps_done = run.checkpoints.steps()
+    learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
+    _take_steps(run, learner, first)
+    with run.timed("evaluation_after"):
+        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
+        report_benchmarks(run, learner.policy, step=run.horizon.total_steps, stage=stage)
+    return read_results(run.directory.results)
+
+
+def _take_steps(run: Run, learner: Learner, first: int) -> None:
+    settings, total = run.settings, run.horizon.total_steps
+    reader = build_reader(settings, learner.policy)
+    own = run.processes.own_part(settings.training.prompts_per_step)
+
+    def plan(step: int) -> Sequence[PlannedPrompt]:
+        whole = run.data.plan(step, seed=settings.seed, prompts_per_step=settings.training.prompts_per_step)
+        return whole[own]
+
+    with run.timed("training"), run.display.task("training") as progress:
+        progress(first, total)
+        steps = range(first, total)
+        for step, prompts in zip(steps, prefetch(reader, plan, steps, workers=settings.data.workers), strict=True):
+            torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
+            done = step + 1
+            logged = done % settings.training.log_every == 0 or done == total
+            metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged)
+            run.last_step = done
+            run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
+            progress(done, total)
+            if logged:
+                _log(run, metrics, groups, step=done)
+            _after_step(run, learner, reader, step=done)
+
+
+def _take_step(
+    run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool
+) -> tuple[dict[str, float], list[Group]]:
+    now = coefficients(run.settings, step, run.horizon)
+    try:
+        if run.settings.training.learner == "supervised":
+            metrics, groups = supervised_step(learner, prompts, now=now), []
+        else:
+            metrics, groups = reinforcement_step(learner, prompts, step=step, now=now, measure=measure)
+    except FloatingPointError as error:
+        good = run.checkpoints.steps()
+        kept = f"{run.checkpoints.path(good[-1])} is the last good checkpoint" if good else "no checkpoint yet"
+        raise RunFailure(f"step {step + 1}: {error}; {kept}") from error
+    everyone = run.processes.gather_items([metrics.state()])
+    merged = MetricSet.from_state(everyone[0])
+    for rank in everyone[1:]:
+        merged.merge(MetricSet.from_state(rank))
+    return merged.values(), groups
+
+
+def _after_step(run: Run, learner: Learner, reader: ExampleReader, *, step: int) -> None:
+    """Validation and checkpoint where they are due. Checkpoints are selected on validation, never on benchmarks."""
+    training, last = run.settings.training, step == run.horizon.total_steps
+    is_best = False
+    if step % training.validate_every == 0 or last:
+        row = validate_run(run, learner.policy, reader, step=step)
+        if row is not None:
+            run.record(step=step, stage=MetricStage.VALIDATION, metrics=row_metrics(row, prefix="validation"))
+            srcc, plcc = row.metrics["srcc"].value, row.metrics["plcc"].value
+            run.display.line(f"step {step:4d}  validation  SRCC {srcc:.3f}  PLCC {plcc:.3f}")
+            is_best = not math.isnan(srcc) and (run.best is None or srcc > run.best["srcc"])
+            if is_best:
+                run.best = {"step": float(step), "srcc": srcc}
+    if is_best or last or step % training.checkpoint_every == 0:
+        save_checkpoint(run, learner, step=step)
+
+
+def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, step: int) -> None:
+    """One line for the reader, some completions for the record, a heartbeat."""
+    if not run.processes.is_main:
+        return
+    run.directory.write_status(RunState.RUNNING, step=step, cause="")
+    if run.settings.training.learner == "supervised":
+        run.display.line(f"step {step:4d}  supervised loss {metrics['train/loss/total']:.3f}")
+        return
+    perception = metrics.get("train/perception/exact_kl", math.nan)
+    run.display.line(
+        f"step {step:4d}  reward {metrics['train/reward/total/mean']:.3f}"
+        f"  unparsed {metrics['train/parse/failed_frac']:.1%}"
+        f"  uncertainty weight {metrics['train/uncertainty/weight/mean']:.3f}"
+        f"  perception KL {perception:.3f}"
+        f"  {metrics['train/tokens_per_s']:.0f} tokens/s"
+    )
+    rows = [
+        {
+            "step": step,
+            "id": group.example.id,
+            "dataset": group.example.dataset,
+            "mos": group.example.mos,
+            "texts": [completion.text for completion in group.completions],
+            "scores": [completion.answer.score for completion in group.completions],
+        }
+        for group in groups[:LOGGED_GROUPS]
+    ]
+    append_json_lines(run.directory.completions, rows)

@@ -1,0 +1,87 @@
+"""One training run: what it holds, what it records, and the checkpoints it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from qhk.settings import Settings
+from qhk.tracking.recorder import MetricStage, Recorder
+from qhk.tracking.run_directory import RunDirectory
+from qhk.training.checkpoint import Checkpoints, TrainingState
+from qhk.training.data import RunData
+from qhk.training.display import Display
+from qhk.training.distributed import Processes
+from qhk.training.optimizer import Horizon, horizon
+from qhk.training.step import Learner
+
+
+class RunFailure(RuntimeError):
+    """Training cannot go on; the message says where and why in one line."""
+
+
+@dataclass(kw_only=True)
+class Run:
+    """All that one training run holds. ``best`` and ``wall_s`` travel in checkpoints; ``last_step`` counts steps done."""
+
+    settings: Settings
+    config: Mapping[str, Any]
+    data: RunData
+    directory: RunDirectory
+    recorders: Sequence[Recorder]
+    display: Display
+    processes: Processes
+    best: dict[str, float] | None = None
+    last_step: int = 0
+    wall_s: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.directory.checkpoints, keep_every=self.settings.training.keep_every)
+
+    @property
+    def horizon(self) -> Horizon:
+        return horizon(
+            self.settings.training.duration,
+            num_examples=self.data.num_examples,
+            prompts_per_step=self.settings.training.prompts_per_step,
+        )
+
+    def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None:
+        """Writes a row of metrics wherever they go; the main process alone does."""
+        if self.processes.is_main:
+            for recorder in self.recorders:
+                recorder.record(step=step, stage=stage, metrics=metrics)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Adds the time spent inside to the part's wall time."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.wall_s[part] = self.wall_s.get(part, 0.0) + time.perf_counter() - started
+
+
+def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
+    run.processes.wait()
+    if not run.processes.is_main:
+        return
+    state = TrainingState(
+        step=step,
+        run_id=run.directory.run_id,
+        optimizer=learner.optimizer.state_dict() if step else None,
+        torch_rng=torch.get_rng_state(),
+        best=run.best,
+        wall_s=dict(run.wall_s),
+    )
+    run.checkpoints.save(learner.policy, state, dict(run.config))
+    best = None if run.best is None else int(run.best["step"])
+    if best == step:
+        run.checkpoints.mark_best(step)
+    run.checkpoints.prune(best=best)

@@ -1,0 +1,86 @@
+"""Supervised learning of answers: what the cold start is made of, and the control that reinforcement is held against."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qhk.data.prompts import target_text
+from qhk.objective.total import check_finite
+from qhk.policy.head import read_head
+from qhk.policy.load import Policy
+from qhk.policy.packed import pack_tokens, packed_hidden
+from qhk.policy.prompt import EncodedPrompt
+from qhk.policy.tokenizer import TURN_END
+from qhk.tracking.metrics import MetricSet
+from qhk.training.branches import HEAD_CHUNK
+from qhk.training.inputs import StepPrompt
+from qhk.training.optimizer import Coefficients, apply_gradients
+from qhk.training.step import Learner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """One supervised example: a prompt and the answer to be learnt, end token included."""
+
+    prompt: EncodedPrompt
+    answer_ids: Tensor
+
+
+def answer_ids(policy: Policy, text: str) -> Tensor:
+    """(T,) ids of an answer as the policy should write it, with the end of the turn."""
+    return torch.tensor(policy.tokenizer(text + TURN_END, add_special_tokens=False)["input_ids"])
+
+
+def supervised_loss(policy: Policy, lessons: Sequence[Lesson], *, num_tokens: int) -> Tensor:
+    """Negative log-likelihood of the lessons' answers in nats, divided by ``num_tokens``.
+
+    ``num_tokens`` counts the answer tokens of the whole update, over processes: losses then add up.
+    """
+    answers = [[lesson.answer_ids] for lesson in lessons]
+    tokens = pack_tokens(answers, device=policy.model.device)
+    hidden = packed_hidden(policy.model, [lesson.prompt for lesson in lessons], answers, features=None)
+    readout = read_head(
+        policy.model.lm_head, hidden, tokens.targets, temperature=1.0, with_entropy=False, chunk=HEAD_CHUNK
+    )
+    return -readout.logprobs.sum() / num_tokens
+
+
+def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coefficients) -> MetricSet:
+    """The metrics of one supervised step on the examples that a reinforcement step would have seen.
+
+    The answers taught carry the examples' own opinion scores, without noise: the labels that the
+    reinforcement reward is computed from.
+    """
+    started, settings = time.perf_counter(), learner.settings
+    lessons = []
+    for prompt in prompts:
+        text = target_text(
+            prompt.example,
+            mos=prompt.example.mos,
+            decimals=settings.prompt.answer_decimals,
+            reasoning=settings.cold_start.reasoning,
+        )
+        lessons.append(Lesson(prompt=prompt.prompt, answer_ids=answer_ids(learner.policy, text)))
+    num_tokens = learner.processes.total(sum(len(lesson.answer_ids) for lesson in lessons))
+    loss = supervised_loss(learner.policy, lessons, num_tokens=num_tokens)
+    value = float(loss.detach())
+    check_finite({"supervised": (value, 1)})
+    loss.backward()  # type: ignore[no-untyped-call]
+    learner.processes.sum_gradients(learner.policy.model.parameters())
+    norm = apply_gradients(
+        learner.policy.model,
+        learner.optimizer,
+        learning_rate=now.learning_rate,
+        max_grad_norm=settings.optimizer.max_grad_norm,
+    )
+    metrics = MetricSet()
+    metrics.add_sum("train/loss/total", value * learner.processes.count, 1.0)
+    metrics.add("train/optimizer/learning_rate", now.learning_rate)
+    metrics.add("train/optimizer/grad_norm", norm)
+    metrics.add("time/step_s", time.perf_counter() - started)
+    return metrics

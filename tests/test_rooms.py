@@ -43,17 +43,8 @@ OWNERS = {
     "deepspeed": {"training/distributed.py"},
     "wandb": {"tracking"},
     "pydantic": {"settings", "cli"},
-    "torch": {
-        "objective",
-        "policy",
-        "rollout",
-        "evaluation",
-        "training",
-        "cli/train.py",
-        "cli/evaluate.py",
-        "cli/score.py",
-    },
-    "transformers": {"policy", "training"},
+    "torch": {"objective", "policy", "rollout", "evaluation", "training", "cli"},
+    "transformers": {"policy", "training", "cli"},
 }
 """Library -> the rooms or files that may import it."""
 

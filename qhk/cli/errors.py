@@ -95,6 +95,8 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
         node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     prefix = f"{parent}." if parent else ""
+    if last in known and typed.startswith("+"):
+        return f"{typed}: {key} is there already; write {typed.lstrip('+')}"
     if last in known:
         return (
             f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"

@@ -171,9 +171,11 @@ class OptimizerSettings(Node):
 class TrainingSettings(Node):
     """Length, batch and rhythm of a run.
 
+    ``learner: supervised`` is the matched control: the same examples in the same order, their labels as answers.
     ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
     """
 
+    learner: Literal["reinforcement", "supervised"]
     duration: Duration
     prompts_per_step: Count
     prompts_per_device: Count

@@ -73,7 +73,7 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
         parent, _, last = key.rpartition(".")
-        fields = _fields(model, parent.split(".") if parent else [])
+        fields = node_fields(model, parent)
         return f"{key}: unknown key, got {_show(value)}; {suggestion(last, fields)}"
     if kind == "missing":
         return f"{key}: missing; give it a value in the YAML of its group or on the command line"
@@ -86,7 +86,7 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
 def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
     """The line of a rule between keys; a rule's text may begin with the key it is about."""
     first, _, rest = text.partition(" ")
-    if first.partition(".")[0] in _fields(model, key.split(".") if key else []):
+    if first.partition(".")[0] in node_fields(model, key):
         return f"{key}.{first}: {rest}" if key else text
     return f"{key}: {text}" if key else text
 
@@ -111,19 +111,16 @@ def _show(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _fields(model: type[BaseModel], path: list[str]) -> list[str]:
-    """The valid keys of the node at ``path``; empty where that node takes any key."""
+def node_fields(model: type[BaseModel], key: str) -> list[str]:
+    """The valid keys of the node at a dotted key; empty where that node takes any name."""
     current: Any = model
-    for part in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(part)
-            current = None if field is None else _node_in(field.annotation)
-        if current is None:
-            return []
+    for part in key.split(".") if key else []:
         if isinstance(current, _ByName):
             current = current.value
-    known = isinstance(current, type) and issubclass(current, BaseModel)
-    return list(current.model_fields) if known else []
+        elif current is not None:
+            field = current.model_fields.get(part)
+            current = None if field is None else _node_in(field.annotation)
+    return [] if current is None or isinstance(current, _ByName) else list(current.model_fields)
 
 
 class _ByName:

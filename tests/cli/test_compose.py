@@ -18,24 +18,24 @@ CATALOGUE = read_catalogue(config_root())
 OPTIONS = [
     (group, option)
     for group, options in CATALOGUE.options.items()
-    if group not in OVERLAYS
+    if group not in (*OVERLAYS, "dataset")
     for option in options
 ]
 EXPERIMENTS = CATALOGUE.options["experiment"]
 COMMANDS = ("train", "evaluate", "score")
-COMPANIONS = {("data", "folder"): ("dataset=[folder]", "benchmark=[]")}
-"""Options that mean nothing without another one."""
+COMPANIONS = {("twin", "manifest"): ["twin.manifest=pairs.jsonl"]}
+"""What an option leaves for the user to fill in."""
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_parses(group: str, option: str, catalogue: Catalogue) -> None:
-    if group == "dataset":
-        overrides = [f"dataset=[{option}]", f"data.sets={{{option}:1.0}}", "benchmark=[]"]
-    elif group == "benchmark":
-        overrides = [f"benchmark=[{option}]"]
-    else:
-        overrides = [f"{group}={option}", *COMPANIONS.get((group, option), ())]
-    prepare("train", overrides, catalogue)
+    prepare("train", [f"{group}={option}", *COMPANIONS.get((group, option), [])], catalogue)
+
+
+def test_every_dataset_can_be_trained_on(catalogue: Catalogue) -> None:
+    names = catalogue.options["dataset"]
+    settings = prepare("train", [f"++data.sets.{name}=1.0" for name in names], catalogue).settings
+    assert sorted(settings.dataset) == names
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -70,7 +70,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"training.prompts_per_device": 5}, "training.prompts_per_step: must be a multiple"),
     (
         {"training.validation_readout.temperature": 0.0},
-        "training.validation_readout: temperature 0 is greedy",
+        "training.validation_readout.temperature: 0 is greedy",
     ),
     ({"evaluation.headline": "best"}, "evaluation.headline: must be one of"),
     ({"rollout.temperature": 0}, "rollout.temperature: must be greater than 0, got 0"),

@@ -21,7 +21,8 @@ def picture() -> Image.Image:
 def test_same_size_seeded_and_source_untouched(picture: Image.Image, kind: str) -> None:
     before = picture.tobytes()
     once, again, other = (
-        degrade(picture, kind=kind, strength=STRENGTHS[kind], rng=np.random.default_rng(seed)) for seed in (1, 1, 2)
+        degrade(picture, kind=kind, strength=STRENGTHS[kind], rng=np.random.default_rng(seed))
+        for seed in (1, 1, 2)
     )
     assert once.size == picture.size
     assert once.mode == "RGB"

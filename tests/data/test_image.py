@@ -68,7 +68,11 @@ def test_cmyk_and_grey(tmp_path: Path) -> None:
     cmyk = load_image(saved(Image.new("CMYK", (30, 30), (0, 255, 255, 0)), tmp_path / "c.jpg", quality=100))
     assert cmyk.mode == "RGB"
     assert np.abs(np.array(cmyk.getpixel((9, 9))) - RED).max() < 6
-    assert load_image(saved(Image.new("L", (30, 30), 77), tmp_path / "g.png")).getpixel((0, 0)) == (77, 77, 77)
+    assert load_image(saved(Image.new("L", (30, 30), 77), tmp_path / "g.png")).getpixel((0, 0)) == (
+        77,
+        77,
+        77,
+    )
 
 
 def test_missing_unreadable_truncated(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ def test_messages() -> None:
     assert build_messages(user="How good?", system=None) == [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How good?"}]}
     ]
-    assert build_messages(user="q", system="s")[0] == {"role": "system", "content": [{"type": "text", "text": "s"}]}
+    assert build_messages(user="q", system="s")[0] == {
+        "role": "system",
+        "content": [{"type": "text", "text": "s"}],
+    }
 
 
 @pytest.mark.parametrize("text", ["look: <image>", "<|image_pad|>"])
@@ -29,7 +32,8 @@ def test_image_tokens_in_the_wording_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mos", "word"), [(1.0, "bad"), (1.79, "bad"), (1.81, "poor"), (3.0, "fair"), (4.2, "excellent"), (5.0, "excellent")]
+    ("mos", "word"),
+    [(1.0, "bad"), (1.79, "bad"), (1.81, "poor"), (3.0, "fair"), (4.2, "excellent"), (5.0, "excellent")],
 )
 def test_level_words(mos: float, word: str) -> None:
     assert level_word(mos) == word
@@ -40,7 +44,10 @@ def test_target_uses_true_labels_where_there_are_any() -> None:
     assert target_text(known, mos=2.06, decimals=1, reasoning=True) == (
         "<think>blurred, strong</think><answer>2.1</answer>"
     )
-    assert target_text(example(), mos=2.0, decimals=2, reasoning=True) == "<think>poor</think><answer>2.00</answer>"
+    assert (
+        target_text(example(), mos=2.0, decimals=2, reasoning=True)
+        == "<think>poor</think><answer>2.00</answer>"
+    )
     assert target_text(known, mos=2.06, decimals=0, reasoning=False) == "<think></think><answer>2</answer>"
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from qhk.data.sampling import Draw, epoch_quotas, set_order, step_indices, steps_of_epochs
 
 
-def draws(steps: range, *, seed: int = 0, batch: int, sizes: dict[str, int], weights: dict[str, float]) -> list[Draw]:
+def draws(
+    steps: range, *, seed: int = 0, batch: int, sizes: dict[str, int], weights: dict[str, float]
+) -> list[Draw]:
     return [
         draw
         for step in steps
@@ -63,7 +65,9 @@ def test_batch_larger_than_the_epoch() -> None:
 
 
 @given(
-    st.dictionaries(st.sampled_from("abcde"), st.tuples(st.integers(1, 50), st.floats(0.01, 100.0)), min_size=1)
+    st.dictionaries(
+        st.sampled_from("abcde"), st.tuples(st.integers(1, 50), st.floats(0.01, 100.0)), min_size=1
+    )
 )
 def test_quotas_add_up_and_are_near_their_shares(sets: dict[str, tuple[int, float]]) -> None:
     sizes, weights = {k: v[0] for k, v in sets.items()}, {k: v[1] for k, v in sets.items()}

@@ -15,7 +15,9 @@ def test_mos_by_hand() -> None:
 
 
 def test_whole_set_uses_the_extremes_and_given_the_bounds() -> None:
-    seen = fit_scale([3.0, 2.0, 6.0], name="x", normalisation="whole_set", bounds=(0.0, 10.0), higher_is_better=True)
+    seen = fit_scale(
+        [3.0, 2.0, 6.0], name="x", normalisation="whole_set", bounds=(0.0, 10.0), higher_is_better=True
+    )
     assert (seen.low, seen.high) == (2.0, 6.0)
     given = fit_scale([3.0, 2.0], name="x", normalisation="given", bounds=(0.0, 10.0), higher_is_better=True)
     assert (given.low, given.high) == (0.0, 10.0)
@@ -30,6 +32,8 @@ def test_whole_set_uses_the_extremes_and_given_the_bounds() -> None:
         ([1.0], "other", None, "whole_set or given, got 'other'"),
     ],
 )
-def test_refusals(scores: list[float], normalisation: str, bounds: tuple[float, float] | None, message: str) -> None:
+def test_refusals(
+    scores: list[float], normalisation: str, bounds: tuple[float, float] | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         fit_scale(scores, name="x", normalisation=normalisation, bounds=bounds, higher_is_better=True)

@@ -7,7 +7,6 @@ import pytest
 
 from qhk.data.seeds import stream_generator, stream_seed
 
-
 GOLDEN = (4175436301138037391, 11089076519887008868)
 
 

@@ -16,7 +16,9 @@ STRENGTHS = {"noise": 45.0, "blur": 2.0, "jpeg": 5.0, "darken": 0.6}
 
 
 def example(name: str, folder: Path = Path(), dataset: str = "set") -> Example:
-    return Example(id=name, dataset=dataset, image=folder / name, mos=3.0, mos_native=3.0, higher_is_better=True)
+    return Example(
+        id=name, dataset=dataset, image=folder / name, mos=3.0, mos_native=3.0, higher_is_better=True
+    )
 
 
 def test_kinds_are_uniform_and_per_image() -> None:
@@ -40,7 +42,15 @@ def test_kind_depends_on_seed_set_and_epoch_only_where_asked() -> None:
         ]
 
     assert row() == row()
-    assert len({tuple(row(**change)) for change in ({}, {"seed": 1}, {"epoch": 0}, {"epoch": 1}, {"dataset": "b"})}) == 5
+    assert (
+        len(
+            {
+                tuple(row(**change))
+                for change in ({}, {"seed": 1}, {"epoch": 0}, {"epoch": 1}, {"dataset": "b"})
+            }
+        )
+        == 5
+    )
 
 
 def test_generated_twin_is_pure() -> None:
@@ -58,12 +68,16 @@ def write_pairs(folder: Path, lines: list[object], twin_size: tuple[int, int] = 
     (folder / "twins").mkdir(exist_ok=True)
     Image.new("RGB", twin_size, (1, 2, 3)).save(folder / "twins" / "a.png")
     manifest = folder / "pairs.jsonl"
-    manifest.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    manifest.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n"
+    )
     return manifest
 
 
 def test_manifest_pairs_are_attached_and_read(tmp_path: Path) -> None:
-    manifest = write_pairs(tmp_path, [{"id": "a.png", "twin": "twins/a.png"}, {"id": "unused.png", "twin": "x.png"}])
+    manifest = write_pairs(
+        tmp_path, [{"id": "a.png", "twin": "twins/a.png"}, {"id": "unused.png", "twin": "x.png"}]
+    )
     (paired,) = attach_twins([example("a.png", tmp_path)], manifest)
     assert paired.twin == tmp_path / "twins" / "a.png"
     image = Image.open(tmp_path / "a.png").convert("RGB")
@@ -72,7 +86,10 @@ def test_manifest_pairs_are_attached_and_read(tmp_path: Path) -> None:
 
 
 def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
-    lines = [{"id": "a.png", "twin": "twins/none.png"}, {"id": "a.png", "twin": "twins/a.png", "dataset": "set"}]
+    lines = [
+        {"id": "a.png", "twin": "twins/none.png"},
+        {"id": "a.png", "twin": "twins/a.png", "dataset": "set"},
+    ]
     (paired,) = attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, list(lines)))
     assert paired.twin == tmp_path / "twins" / "a.png"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, first_existing
 
@@ -56,7 +57,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 def _read(path: Path, variable: str) -> NDArray[np.generic]:
     try:
         content = loadmat(path)
-    except (ValueError, TypeError, OSError) as error:
+    except (MatReadError, ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path}: not a readable MATLAB file ({error}): download it again") from None
     if variable not in content:
         present = ", ".join(name for name in content if not name.startswith("__"))

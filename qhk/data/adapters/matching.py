@@ -20,26 +20,26 @@ class ImageIndex:
     stems: dict[str, list[Path]]
 
     def find(self, name: str, where: str) -> Path:
-        """The image called ``name``: by relative path, else by file name, else by stem, ignoring case.
+        """The image called ``name``: by relative path, else by file name, else by stem.
 
-        Raises ``ValueError`` naming ``where`` when there is none, or when several fit equally well.
+        Case is ignored, but where files differ in it alone the exact spelling wins. Raises
+        ``ValueError`` naming ``where`` when there is none, or when several fit equally well.
         """
-        wanted = name.replace("\\", "/").lower()
+        wanted = name.replace("\\", "/")
         last = wanted.rsplit("/", 1)[-1]
-        exact = [path for path in self.names.get(last, []) if path.name == name.rsplit("/", 1)[-1]]
-        for found in (
-            self.paths.get(wanted, []),
-            exact,
-            self.names.get(last, []),
-            self.stems.get(name_key(last), []),
-        ):
-            if len(found) == 1:
-                return found[0]
-            if found and found is not exact:
-                both = " and ".join(str(path) for path in found[:2])
-                raise ValueError(
-                    f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them"
-                )
+        found = (
+            self.paths.get(wanted.lower())
+            or self.names.get(last.lower())
+            or self.stems.get(name_key(last))
+            or []
+        )
+        if len(found) > 1:
+            found = [path for path in found if path.as_posix().endswith(f"/{wanted}")] or found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            both = " and ".join(str(path) for path in found[:2])
+            raise ValueError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
         folders = ", ".join(str(folder) for folder in self.folders)
         raise ValueError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
 

@@ -58,7 +58,7 @@ def structure_loss(reference: FloatImage, image: FloatImage) -> float:
     mx, my, xx, yy, xy = gaussian_filter(stack, (0.0, _SSIM_SIGMA, _SSIM_SIGMA))
     luminance = (2 * mx * my + _C1) / (mx**2 + my**2 + _C1)
     structure = (2 * (xy - mx * my) + _C2) / (xx - mx**2 + yy - my**2 + _C2)
-    return float(1.0 - (luminance * structure).mean())
+    return max(0.0, float(1.0 - (luminance * structure).mean()))  # rounding may leave a trace below 0
 
 
 def colour_loss(reference: FloatImage, image: FloatImage) -> float:

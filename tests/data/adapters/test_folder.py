@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from tests.data.conftest import REAL_DATA, conf_entry, no_progress
+
+ROWS = "image,mos,split,scene\na.png,0.2,train,s1\nb.png,0.9,train,s1\nc.png,0.5,val,s2\nd.png,1.0,test,s3\n"
+
+
+def folder(root: Path, rows: str = ROWS, names: str = "abcd") -> Path:
+    (root / "images").mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (32, 32), (ord(name), 0, 0)).save(root / "images" / f"{name}.png")
+    (root / "labels.csv").write_text(rows)
+    return root
+
+
+def load(at: Path, *, options: dict[str, object] | None = None, **changes: object) -> LoadedDataset:
+    entry = conf_entry("folder")
+    values: dict[str, object] = {
+        "root": str(at),
+        "bounds": (0.0, 1.0),
+        "higher_is_better": True,
+    }
+    merged = {**entry.options, "score_column": "mos", **(options or {})}
+    return load_dataset_entry(
+        "folder",
+        conf_entry("folder", **{**values, **changes, "options": merged}),
+        cache=Path(),
+        progress=no_progress,
+    )
+
+
+def test_column_split_and_bounds(tmp_path: Path) -> None:
+    loaded = load(folder(tmp_path))
+    assert {split: [example.id for example in part] for split, part in loaded.examples.items()} == {
+        "train": ["a.png", "b.png"], "validation": ["c.png"], "test": ["d.png"],
+    }  # fmt: skip
+    assert [example.mos for example in loaded.examples["train"]] == pytest.approx([1.8, 4.6])
+    assert loaded.examples["train"][0].mos_native == 0.2
+
+
+def test_dmos_is_inverted(tmp_path: Path) -> None:
+    loaded = load(folder(tmp_path), higher_is_better=False)
+    assert [example.mos for example in loaded.examples["train"]] == pytest.approx([4.2, 1.4])
+    assert loaded.examples["train"][0].mos_native == 0.2
+
+
+def test_fraction_split_keeps_scenes_together(tmp_path: Path) -> None:
+    options: dict[str, object] = {"reference_column": "scene", "test_fraction": 0.34, "split_column": None}
+    seen = set()
+    for seed in range(12):
+        loaded = load(
+            folder(tmp_path / str(seed)), protocol="fraction", options={**options, "split_seed": seed}
+        )
+        test = {example.reference for example in loaded.examples["test"]}
+        assert len(test) == 1
+        assert test.isdisjoint(example.reference for example in loaded.examples["train"])
+        seen |= test
+    assert seen == {"s1", "s2", "s3"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"root": None}, r"dataset\.folder\.root is null: give the folder"),
+        ({"higher_is_better": None}, r"dataset\.folder\.higher_is_better is null: say true \(MOS\) or false"),
+        ({"bounds": None}, r"dataset\.folder\.bounds is null: give the native range"),
+        ({"options": {"score_column": None}}, r"options\.score_column must be given as text, got None"),
+        (
+            {"options": {"score_column": "score"}},
+            "no column 'score'; columns present: image, mos, split, scene",
+        ),
+        ({"options": {"colour": 1}}, r"dataset\.folder\.options\.colour is unknown: folder takes"),
+        ({"bounds": (0.0, 0.9)}, r"line 5: score 1\.0 is outside bounds \[0\.0, 0\.9\]"),
+        ({"protocol": "deqa"}, "protocol is 'deqa': folder offers column, fraction, all"),
+        (
+            {"protocol": "fraction", "options": {"test_fraction": 1.5}},
+            "test_fraction must lie between 0 and 1",
+        ),
+        ({"protocol": "fraction", "options": {"split_seed": None}}, "split_seed must be a whole number"),
+        ({"options": {"labels": "none.csv"}}, r"no .*none\.csv; expected layout: a folder of images"),
+    ],
+)
+def test_refusals(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load(folder(tmp_path), **changes)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "message"),
+    [
+        (ROWS, "abc", r"labels\.csv line 5: no image 'd\.png' below"),
+        (ROWS, "abcde", r"1 images have no label, first .*e\.png: add rows"),
+        (ROWS + "A.png,0.1,train,s1\n", "abcd", r"line 6: image 'a\.png' is listed twice \(first .*line 2\)"),
+        ("image,mos,split\n", "abcd", "the label file has no rows"),
+        ("image,mos,split\na.png,0.1,dev\n", "a", "line 2: split is 'dev', expected train, val"),
+        ("image,mos,split\na.png,nan,train\n", "a", "line 2: mos is 'nan'"),
+        ("image,mos,split\n,0.1,train\n", "a", "line 2: image is empty"),
+        (
+            "image,mos,split\na.png,0.1,train\na.jpg,0.2,train\n",
+            "a",
+            r"line 3: .*a\.png already belongs to .*line 2",
+        ),
+    ],
+)
+def test_bad_tables(tmp_path: Path, rows: str, names: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(folder(tmp_path, rows, names))
+
+
+def test_unlabelled_images_can_be_allowed(tmp_path: Path) -> None:
+    assert len(load(folder(tmp_path, names="abcde"), options={"allow_unlabelled": True}).examples) == 3
+
+
+@pytest.mark.skipif(not (REAL_DATA / "biq2021").is_dir(), reason="BIQ2021 is not beside this checkout")
+def test_real_photographs() -> None:
+    loaded = load(REAL_DATA / "biq2021")
+    assert Counter({split: len(part) for split, part in loaded.examples.items()}) == {
+        "train": 440, "validation": 60, "test": 100,
+    }  # fmt: skip
+    assert all(1.0 <= example.mos <= 5.0 for part in loaded.examples.values() for example in part)

@@ -171,7 +171,7 @@ class OptimizerSettings(Node):
 class TrainingSettings(Node):
     """Length, batch and rhythm of a run.
 
-    ``learner: supervised`` is the matched control: the same examples in the same order, their labels as answers.
+    ``learner: supervised`` is the matched control: the same examples in order, labels as answers.
     ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
     """
 

@@ -104,7 +104,7 @@ def test_help_names_commands_groups_options_and_experiments(qhk: Run) -> None:
 def test_positionals_reach_score_and_overrides_do_not(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
-    def run(settings: Settings, images: list[str], request: object) -> int:
+    def run(settings: Settings, overrides: list[str], images: list[str], request: object) -> int:
         seen.extend([images, request, settings.checkpoint])
         return 0
 

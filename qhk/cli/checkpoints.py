@@ -10,7 +10,7 @@ from qhk.training.checkpoint import checkpoint_config
 from qhk.training.start import open_policy
 
 OWNED = ("model", "task", "prompt", "reward")
-"""Nodes that evaluation takes from the checkpoint: what was asked, of which pixels, and how answers are read."""
+"""Nodes that come from the checkpoint: what was asked, of which pixels, and how answers are read."""
 
 
 def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
@@ -39,6 +39,7 @@ def evaluated_policy(settings: Settings, *, device: str) -> Policy:
         return open_policy(str(Path(settings.checkpoint).expanduser()), settings.model, device=device)
     if settings.model.path is None:
         raise ValueError(
-            "checkpoint: missing, got null; give a checkpoint folder, or a base model such as model=qwen2_5_vl_7b"
+            "checkpoint: missing, got null; give a checkpoint folder, "
+            "or a base model such as model=qwen2_5_vl_7b"
         )
     return open_policy(settings.model.path, settings.model, device=device)

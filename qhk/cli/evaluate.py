@@ -44,7 +44,12 @@ def run(settings: Settings, overrides: list[str]) -> int:
     reader, parse = build_reader(settings, policy), build_parser(settings)
     samplers = {
         name: make_sampler(
-            policy, reader, readout, seed=settings.seed, parse=parse, decode_batch=settings.rollout.decode_batch
+            policy,
+            reader,
+            readout,
+            seed=settings.seed,
+            parse=parse,
+            decode_batch=settings.rollout.decode_batch,
         )
         for name, readout in settings.evaluation.readouts.items()
     }

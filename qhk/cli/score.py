@@ -116,7 +116,12 @@ def score_images(
             decode_batch=max(rollout.decode_batch, num_samples),
         )
         yield [
-            summarise(str(path), read_completions(policy, group, parse), low=settings.task.low, high=settings.task.high)
+            summarise(
+                str(path),
+                read_completions(policy, group, parse),
+                low=settings.task.low,
+                high=settings.task.high,
+            )
             for path, group in zip(batch, sampled, strict=True)
         ]
 
@@ -142,7 +147,9 @@ def as_table(scored: Sequence[ScoredImage]) -> Table:
     """The answers as a table."""
     table = Table()
     for heading in ("image", "score", "spread", "samples read", "reasoning"):
-        table.add_column(heading, overflow="fold", justify="left" if heading in ("image", "reasoning") else "right")
+        table.add_column(
+            heading, overflow="fold", justify="left" if heading in ("image", "reasoning") else "right"
+        )
     for item in scored:
         table.add_row(
             item.image,

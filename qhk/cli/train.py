@@ -104,7 +104,9 @@ def _train(
     try:
         results = train(job)
     except KeyboardInterrupt:
-        directory.write_status(RunState.CANCELLED, step=job.last_step, cause="interrupted; the same command resumes")
+        directory.write_status(
+            RunState.CANCELLED, step=job.last_step, cause="interrupted; the same command resumes"
+        )
         raise
     except RunFailure as error:
         directory.write_status(RunState.FAILED, step=job.last_step, cause=str(error))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +65,9 @@ def build_packing(
     """
     prompt_starts, completion_starts, lengths, owner = [], [], [], []
     cursor = 0
-    for group, (prompt_length, group_lengths) in enumerate(zip(prompt_lengths, completion_lengths, strict=True)):
+    for group, (prompt_length, group_lengths) in enumerate(
+        zip(prompt_lengths, completion_lengths, strict=True)
+    ):
         prompt_starts.append(cursor)
         cursor += prompt_length
         for length in group_lengths:
@@ -126,7 +128,12 @@ def packed_attention(
 
     prompt_key, prompt_value = gather(key, packing.prompt_index), gather(value, packing.prompt_index)
     prompt_output = scaled_dot_product_attention(
-        gather(query, packing.prompt_index), prompt_key, prompt_value, is_causal=True, scale=scaling, enable_gqa=True
+        gather(query, packing.prompt_index),
+        prompt_key,
+        prompt_value,
+        is_causal=True,
+        scale=scaling,
+        enable_gqa=True,
     )
     pieces = [prompt_output.transpose(1, 2).flatten(0, 1)]  # (B * P, heads, size)
     if packing.completion_lengths:
@@ -152,7 +159,7 @@ def group_attention(
     packing: Packing | None = None,
     prompt_cache: PromptCache | None = None,
     decoding: Decoding | None = None,
-    **kwargs: object,
+    **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
     """Attention output (batch, length, heads, head size) in transformers' attention-function form."""
     if packing is None and decoding is None:

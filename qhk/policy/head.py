@@ -42,7 +42,7 @@ def _pick(logits: Tensor, targets: Tensor) -> Tensor:
 def _in_chunks(
     function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], chunk: int
 ) -> tuple[Tensor, ...]:
-    """``function`` over chunks of the inputs' first dimension, recomputed in backward where there are several."""
+    """``function`` over chunks of the inputs' rows, recomputed in backward where there are several."""
     rows = inputs[0].shape[0]
     if rows <= chunk:
         return function(*inputs)

@@ -45,7 +45,7 @@ def prepare_model(model: Any) -> Any:
     register_group_attention()
     model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": "sdpa"})
     text = model.config.text_config
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
         temperature=1.0,
         top_p=1.0,
@@ -75,14 +75,15 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id") from error
-    return Policy(
-        model=prepare_model(model.to(device)).eval(), tokenizer=tokenizer, image_processor=image_processor
-    )
+        raise ValueError(
+            f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
+        ) from error
+    model = model.to(device)  # type: ignore[arg-type]
+    return Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Writes model, tokenizer and image processor so that plain transformers loads them by stock class names."""
+    """Writes model, tokenizer and image processor for plain transformers, under stock class names."""
     policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

@@ -52,7 +52,7 @@ def encode_images(model: Any, prompts: Sequence[EncodedPrompt]) -> Tensor:
     """(image tokens of all prompts, hidden) features of the vision tower, in prompt order."""
     pixels = torch.cat([prompt.pixel_values for prompt in prompts]).to(model.device)
     grid = torch.cat([prompt.image_grid_thw for prompt in prompts]).to(model.device)
-    features = model.model.get_image_features(pixels, grid, return_dict=True).pooler_output
+    features: Sequence[Tensor] = model.model.get_image_features(pixels, grid, return_dict=True).pooler_output
     return torch.cat(list(features))
 
 
@@ -65,7 +65,8 @@ def prompt_embeddings(model: Any, prompts: Sequence[EncodedPrompt], features: Te
     ids = torch.cat([prompt.input_ids for prompt in prompts]).to(model.device)
     places = torch.cat([prompt.is_image for prompt in prompts]).to(model.device).nonzero()[:, 0]
     embeddings = model.get_input_embeddings()(ids)
-    return embeddings.index_copy(0, places, features.to(embeddings.dtype))
+    filled: Tensor = embeddings.index_copy(0, places, features.to(embeddings.dtype))
+    return filled
 
 
 def _row_positions(prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -104,7 +105,11 @@ def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attentio
 
 
 def packed_hidden(
-    model: Any, prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Tensor]], *, features: Tensor | None
+    model: Any,
+    prompts: Sequence[EncodedPrompt],
+    completions: Sequence[Sequence[Tensor]],
+    *,
+    features: Tensor | None,
 ) -> Tensor:
     """(N, hidden) states that predict the N completion tokens, in the order of :func:`pack_tokens`.
 
@@ -119,7 +124,9 @@ def packed_hidden(
         [[len(completion) for completion in group] for group in completions],
         device=device,
     )
-    prompt_rows = prompt_embeddings(model, prompts, features).split([prompt.num_tokens for prompt in prompts])
+    prompt_rows = torch.split(
+        prompt_embeddings(model, prompts, features), [prompt.num_tokens for prompt in prompts]
+    )
     pieces: list[Tensor] = []
     for prompt_row, group in zip(prompt_rows, completions, strict=True):
         pieces += [prompt_row, model.get_input_embeddings()(torch.cat(list(group)).to(device))]

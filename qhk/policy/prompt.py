@@ -59,7 +59,9 @@ def rotary_positions(is_image: Tensor, image_grid_thw: Tensor, *, merge_size: in
         columns.append(text.expand(3, -1))
         start += image_start - cursor
         rows, cols = h // merge_size, w // merge_size
-        grid = torch.stack(torch.meshgrid(torch.arange(t), torch.arange(rows), torch.arange(cols), indexing="ij"))
+        grid = torch.stack(
+            torch.meshgrid(torch.arange(t), torch.arange(rows), torch.arange(cols), indexing="ij")
+        )
         columns.append(grid.flatten(1) + start)
         cursor = image_start + t * rows * cols
         assert all(flags[image_start:cursor]), "image tokens do not match the patch grid"
@@ -69,7 +71,7 @@ def rotary_positions(is_image: Tensor, image_grid_thw: Tensor, *, merge_size: in
 
 
 class PromptEncoder:
-    """Turns chat messages and pictures into an :class:`EncodedPrompt` with one tokenizer and image processor."""
+    """Turns chat messages and pictures into an :class:`EncodedPrompt` by one tokenizer and image processor."""
 
     def __init__(self, *, tokenizer: Any, image_processor: Any) -> None:
         self.tokenizer = tokenizer
@@ -81,10 +83,14 @@ class PromptEncoder:
 
         Raises ValueError when the messages hold another number of image places than pictures are given.
         """
-        text: str = self.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+        text: str = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True
+        )
         places = text.count(IMAGE_TOKEN)
         if places != len(images):
-            raise ValueError(f"prompt: {places} image places but {len(images)} pictures; give one picture per place")
+            raise ValueError(
+                f"prompt: {places} image places but {len(images)} pictures; give one picture per place"
+            )
         features = self.image_processor(images=list(images), return_tensors="pt")
         grid, merge = features["image_grid_thw"], int(self.image_processor.merge_size)
         parts = text.split(IMAGE_TOKEN)

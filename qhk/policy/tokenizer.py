@@ -55,7 +55,7 @@ def build_tokenizer(corpus: Iterable[str], *, num_merged_tokens: int) -> Qwen2To
     model = json.loads(trained.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=model["vocab"],
-        merges=[tuple(pair) for pair in model["merges"]],
+        merges=[tuple(pair) for pair in model["merges"]],  # type: ignore[misc]
         eos_token=TURN_END,
         pad_token=END_OF_TEXT,
     )
@@ -67,4 +67,6 @@ def build_tokenizer(corpus: Iterable[str], *, num_merged_tokens: int) -> Qwen2To
 
 def end_token_ids(tokenizer: Qwen2Tokenizer) -> tuple[int, ...]:
     """Ids that end a completion: the end of the turn and the end of text."""
-    return tuple(tokenizer.convert_tokens_to_ids(token) for token in (TURN_END, END_OF_TEXT))
+    ids = tokenizer.convert_tokens_to_ids([TURN_END, END_OF_TEXT])
+    assert isinstance(ids, list)
+    return tuple(ids)

@@ -151,7 +151,9 @@ def sample_groups(
     hidden = encode_prompts(model, prompts, prompt_cache=cache, features=None)
     cache.start(group_size)
     logits = model.lm_head(hidden).repeat_interleave(group_size, dim=0)
-    numbers = torch.from_numpy(np.ascontiguousarray(uniforms)).to(device).view(count * group_size, max_new_tokens)
+    numbers = (
+        torch.from_numpy(np.ascontiguousarray(uniforms)).to(device).view(count * group_size, max_new_tokens)
+    )
     next_positions = torch.tensor([prompt.next_position for prompt in prompts], device=device)
     ends = torch.tensor(list(end_tokens), device=device)
     tokens = torch.zeros(count * group_size, max_new_tokens, dtype=torch.long, device=device)
@@ -174,7 +176,9 @@ def sample_groups(
             groups, kept_rows = kept
             cache.regroup(groups, kept_rows)
             next_positions, drawn = next_positions[groups], drawn[kept_rows.flatten()]
-        positions = (next_positions[:, None] + step).expand(-1, cache.size).reshape(1, -1, 1).expand(3, -1, -1)
+        positions = (
+            (next_positions[:, None] + step).expand(-1, cache.size).reshape(1, -1, 1).expand(3, -1, -1)
+        )
         embeddings = model.get_input_embeddings()(drawn)[:, None]
         hidden = run_text_model(model, embeddings, positions, decoding=cache)
         cache.length += 1
@@ -182,7 +186,9 @@ def sample_groups(
     return _collect(tokens, logprobs, ended, count, group_size)
 
 
-def _collect(tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int) -> list[SampledGroup]:
+def _collect(
+    tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int
+) -> list[SampledGroup]:
     limit = tokens.shape[1]
     lengths = (ended + 1).clamp(max=limit).tolist()
     truncated = (ended == limit).tolist()

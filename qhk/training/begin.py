@@ -102,7 +102,6 @@ def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
     examples = [example for part in run.data.train.values() for example in part]
     lessons = choose_lessons(examples, reader, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
-
         measured: dict[str, float] = {}
 
         def judge(step: int) -> float:

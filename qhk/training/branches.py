@@ -35,7 +35,9 @@ def _branch(tokens: PackedTokens, readout: HeadReadout) -> Branch:
     return Branch(logprobs=tokens.pad(readout.logprobs), entropy=entropy)
 
 
-def _twin_hidden(model: Any, groups: Sequence[Group], completions: list[list[Tensor]], *, gradient: bool) -> Tensor:
+def _twin_hidden(
+    model: Any, groups: Sequence[Group], completions: list[list[Tensor]], *, gradient: bool
+) -> Tensor:
     twins = [group.twin for group in groups if group.twin is not None]
     assert len(twins) == len(groups), "a branch that needs twins is not reached without them"
     with nullcontext() if gradient else torch.no_grad():
@@ -43,7 +45,13 @@ def _twin_hidden(model: Any, groups: Sequence[Group], completions: list[list[Ten
 
 
 def run_branches(
-    model: Any, reference: Any | None, groups: Sequence[Group], *, needs: Needs, temperature: float, measure: bool
+    model: Any,
+    reference: Any | None,
+    groups: Sequence[Group],
+    *,
+    needs: Needs,
+    temperature: float,
+    measure: bool,
 ) -> Branches:
     """What the loss needs of these groups, and with ``measure`` what the log wants besides.
 
@@ -53,22 +61,42 @@ def run_branches(
     completions = [group.completion_ids for group in groups]
     tokens = pack_tokens(completions, device=model.device)
     original = packed_hidden(model, [group.prompt for group in groups], completions, features=None)
-    options = {"temperature": temperature, "chunk": HEAD_CHUNK}
     wants_degraded = needs.degraded or (measure and all(group.twin is not None for group in groups))
     degraded, exact_kl = None, None
     with_entropy = needs.original_entropy or measure
     if not wants_degraded:
-        first = read_head(model.lm_head, original, tokens.targets, with_entropy=with_entropy, **options)
+        first = read_head(
+            model.lm_head,
+            original,
+            tokens.targets,
+            with_entropy=with_entropy,
+            temperature=temperature,
+            chunk=HEAD_CHUNK,
+        )
     else:
         hidden = _twin_hidden(model, groups, completions, gradient=needs.degraded_gradient)
         if needs.exact_kl or measure:
-            first, second, divergence = read_head_pair(model.lm_head, original, hidden, tokens.targets, **options)
+            first, second, divergence = read_head_pair(
+                model.lm_head, original, hidden, tokens.targets, temperature=temperature, chunk=HEAD_CHUNK
+            )
             exact_kl = tokens.pad(divergence)
         else:
-            first = read_head(model.lm_head, original, tokens.targets, with_entropy=with_entropy, **options)
+            first = read_head(
+                model.lm_head,
+                original,
+                tokens.targets,
+                with_entropy=with_entropy,
+                temperature=temperature,
+                chunk=HEAD_CHUNK,
+            )
             with nullcontext() if needs.degraded_gradient else torch.no_grad():
                 second = read_head(
-                    model.lm_head, hidden, tokens.targets, with_entropy=needs.degraded_entropy, **options
+                    model.lm_head,
+                    hidden,
+                    tokens.targets,
+                    with_entropy=needs.degraded_entropy,
+                    temperature=temperature,
+                    chunk=HEAD_CHUNK,
                 )
         degraded = _branch(tokens, second)
     reference_logprobs = None
@@ -85,9 +113,7 @@ def run_branches(
 
 
 @torch.no_grad()
-def logprobs_of(
-    model: Any, groups: Sequence[Group], tokens: PackedTokens, *, temperature: float
-) -> Tensor:
+def logprobs_of(model: Any, groups: Sequence[Group], tokens: PackedTokens, *, temperature: float) -> Tensor:
     """(N,) log-probabilities of the groups' completion tokens, without gradient."""
     completions = [group.completion_ids for group in groups]
     hidden = packed_hidden(model, [group.prompt for group in groups], completions, features=None)

@@ -30,7 +30,12 @@ def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> floa
 
 
 def choose_lessons(
-    examples: Sequence[Example], reader: ExampleReader, policy: Policy, settings: ColdStartSettings, *, seed: int
+    examples: Sequence[Example],
+    reader: ExampleReader,
+    policy: Policy,
+    settings: ColdStartSettings,
+    *,
+    seed: int,
 ) -> list[Lesson]:
     """``num_examples`` lessons drawn from the training examples, each with its noisy label."""
     order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from qhk.objective.advantage import group_advantages
 from qhk.objective.uncertainty import group_uncertainty, uncertainty_weights
-from qhk.rewards.compose import RewardTerm, total_reward
+from qhk.rewards.compose import total_reward
+from qhk.rewards.term import RewardTerm
 from qhk.rollout.group import Group
 from qhk.settings import ObjectiveSettings, TaskSettings, UncertaintySettings
 from qhk.training.distributed import Processes
@@ -56,7 +57,10 @@ def assign_credit(
         for term in terms
     }
     scores = torch.tensor(
-        [[math.nan if c.answer.score is None else c.answer.score for c in group.completions] for group in groups],
+        [
+            [math.nan if c.answer.score is None else c.answer.score for c in group.completions]
+            for group in groups
+        ],
         dtype=torch.float64,
     )
     rewards, scores = processes.gather_rows(rewards), processes.gather_rows(scores)

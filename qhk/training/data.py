@@ -20,7 +20,7 @@ from qhk.types import Example
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """Training examples by set with the sets' weights, the validation part, the benchmarks, and fingerprints."""
+    """Training examples by set with the sets' weights, validation part, benchmarks, fingerprints."""
 
     train: Mapping[str, Sequence[Example]]
     weights: Mapping[str, float]
@@ -75,7 +75,9 @@ def select_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -
             split=benchmark.split,
             protocol=loaded[name].protocol,
             miniature=loaded[name].miniature,
-            examples=select_benchmark(loaded[name], split=benchmark.split, limit=benchmark.limit, seed=settings.seed),
+            examples=select_benchmark(
+                loaded[name], split=benchmark.split, limit=benchmark.limit, seed=settings.seed
+            ),
         )
         for name, benchmark in settings.benchmark.items()
     ]

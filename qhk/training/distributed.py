@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
+from accelerate.state import PartialState
+from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
@@ -22,8 +22,8 @@ class Processes:
 
     def __init__(self, form: str) -> None:
         self._state = PartialState(cpu=not torch.cuda.is_available()) if form == "ddp" else None
-        self.rank = self._state.process_index if self._state else 0
-        self.count = self._state.num_processes if self._state else 1
+        self.rank: int = self._state.process_index if self._state else 0  # type: ignore[has-type]
+        self.count: int = self._state.num_processes if self._state else 1  # type: ignore[has-type]
 
     @property
     def is_main(self) -> bool:
@@ -80,4 +80,4 @@ class Processes:
     def wait(self) -> None:
         """Returns once every process has come here."""
         if self._state is not None:
-            self._state.wait_for_everyone()
+            self._state.wait_for_everyone()  # type: ignore[no-untyped-call]

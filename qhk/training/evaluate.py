@@ -18,6 +18,7 @@ from qhk.training.display import Progress
 from qhk.training.inputs import ExampleReader
 from qhk.types import Completion, Example
 
+
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSet:
     """The images of one benchmark that are reported on, and how they were chosen."""
@@ -65,7 +66,7 @@ def evaluate_benchmarks(
     stage: Stage,
     progress: Progress,
 ) -> list[ResultRow]:
-    """One row per benchmark and read-out; predictions lie below ``directory`` and are continued if they are there."""
+    """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there."""
     rows: list[ResultRow] = []
     total, before = len(samplers) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
     for readout, sample in samplers.items():
@@ -104,14 +105,22 @@ def _shifted(progress: Progress, before: int, total: int) -> Progress:
 
 
 def validate(
-    sample: Sampler, examples: Sequence[Example], *, batch_images: int, task: TaskSettings, step: int, seed: int
+    sample: Sampler,
+    examples: Sequence[Example],
+    *,
+    batch_images: int,
+    task: TaskSettings,
+    step: int,
+    seed: int,
 ) -> ResultRow:
     """The validation part's row, without predictions on disk or intervals."""
     predictions = []
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]
         for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(make_prediction(example, completions, low=task.low, high=task.high, keep_texts=False))
+            predictions.append(
+                make_prediction(example, completions, low=task.low, high=task.high, keep_texts=False)
+            )
     return measure_predictions(
         predictions,
         benchmark="validation",

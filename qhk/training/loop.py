@@ -28,7 +28,7 @@ LOGGED_GROUPS = 2
 
 
 def train(run: Run) -> Results:
-    """The results of the run, also in ``results.json``; resumes from the last checkpoint where there is one."""
+    """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
     torch.set_num_threads(run.settings.training.threads)
     steps_done = run.checkpoints.steps()
     learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
@@ -51,7 +51,9 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
     with run.timed("training"), run.display.task("training") as progress:
         progress(first, total)
         steps = range(first, total)
-        for step, prompts in zip(steps, prefetch(reader, plan, steps, workers=settings.data.workers), strict=True):
+        for step, prompts in zip(
+            steps, prefetch(reader, plan, steps, workers=settings.data.workers), strict=True
+        ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
             logged = done % settings.training.log_every == 0 or done == total
@@ -70,12 +72,14 @@ def _take_step(
     now = coefficients(run.settings, step, run.horizon)
     try:
         if run.settings.training.learner == "supervised":
-            metrics, groups = supervised_step(learner, prompts, now=now), []
+            metrics, groups = supervised_step(learner, prompts, now=now), list[Group]()
         else:
             metrics, groups = reinforcement_step(learner, prompts, step=step, now=now, measure=measure)
     except FloatingPointError as error:
         good = run.checkpoints.steps()
-        kept = f"{run.checkpoints.path(good[-1])} is the last good checkpoint" if good else "no checkpoint yet"
+        kept = (
+            f"{run.checkpoints.path(good[-1])} is the last good checkpoint" if good else "no checkpoint yet"
+        )
         raise RunFailure(f"step {step + 1}: {error}; {kept}") from error
     everyone = run.processes.gather_items([metrics.state()])
     merged = MetricSet.from_state(everyone[0])
@@ -85,7 +89,7 @@ def _take_step(
 
 
 def _after_step(run: Run, learner: Learner, reader: ExampleReader, *, step: int) -> None:
-    """Validation and checkpoint where they are due. Checkpoints are selected on validation, never on benchmarks."""
+    """Validation and checkpoint where due. The best is selected on validation, never on benchmarks."""
     training, last = run.settings.training, step == run.horizon.total_steps
     is_best = False
     if step % training.validate_every == 0 or last:

@@ -27,7 +27,7 @@ class RunFailure(RuntimeError):
 
 @dataclass(kw_only=True)
 class Run:
-    """All that one training run holds. ``best`` and ``wall_s`` travel in checkpoints; ``last_step`` counts steps done."""
+    """What one training run holds. ``best``, ``wall_s`` go into checkpoints; ``last_step`` counts steps done."""
 
     settings: Settings
     config: Mapping[str, Any]
@@ -69,6 +69,7 @@ class Run:
 
 
 def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
+    """Writes the checkpoint of a step on the main process, and removes those that are no longer kept."""
     run.processes.wait()
     if not run.processes.is_main:
         return

@@ -76,6 +76,10 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
     run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
     update_results(
-        run.directory.results, seed=settings.seed, run_id=run.directory.run_id, wall_times=run.wall_s, rows=rows
+        run.directory.results,
+        seed=settings.seed,
+        run_id=run.directory.run_id,
+        wall_times=run.wall_s,
+        rows=rows,
     )
     run.processes.wait()

@@ -75,12 +75,16 @@ def _tiny_policy(settings: Settings, examples: Sequence[Example], *, device: str
         max_pixels=model.max_pixels,
     )
     if tiny.whiten:
-        order = stream_generator(settings.seed, "whitening").permutation(len(examples))[: tiny.whitening_images]
+        order = stream_generator(settings.seed, "whitening").permutation(len(examples))[
+            : tiny.whitening_images
+        ]
         images = [load_image(examples[int(index)].image) for index in order]
         whiten_patch_embedding(network, processor, images, epsilon=tiny.whitening_epsilon)
     dtype = {"float32": "float", "float64": "double", "bfloat16": "bfloat16"}[model.dtype]
     network = getattr(network, dtype)()
-    return Policy(model=prepare_model(network.to(device)).eval(), tokenizer=tokenizer, image_processor=processor)
+    return Policy(
+        model=prepare_model(network.to(device)).eval(), tokenizer=tokenizer, image_processor=processor
+    )
 
 
 def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
@@ -95,13 +99,14 @@ def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
 
 def _twin_maker(settings: Settings) -> MakeTwin:
     twin = settings.twin
+    strengths: dict[str, float] = {kind: value for kind, value in twin.strengths.items()}
 
     def make(example: Example, image: Image.Image, epoch: int) -> Image.Image:
         return make_twin(
             example,
             image,
             kinds=twin.kinds,
-            strengths=twin.strengths,
+            strengths=strengths,
             seed=settings.seed,
             epoch=epoch if twin.resample == "each_epoch" else None,
         )

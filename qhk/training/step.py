@@ -35,7 +35,7 @@ from qhk.training.step_metrics import (
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """All that a step works on. ``reference`` is the frozen start of the policy, None where no term asks for it."""
+    """All that a step works on. ``reference`` is the frozen start of the policy, None where nothing asks for it."""
 
     policy: Policy
     reference: Any | None
@@ -114,9 +114,15 @@ def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> l
 
 
 def _update(
-    learner: Learner, groups: Sequence[Group], advantages: Tensor, counts: Counts, now: Coefficients, *, measure: bool
+    learner: Learner,
+    groups: Sequence[Group],
+    advantages: Tensor,
+    counts: Counts,
+    now: Coefficients,
+    *,
+    measure: bool,
 ) -> MetricSet:
-    """Updates the policy ``updates_per_rollout`` times on the same groups; metrics of the first update's terms."""
+    """The first update's metrics, after ``updates_per_rollout`` updates of the policy on the same groups."""
     settings, model = learner.settings, learner.policy.model
     # With one update the old policy is the present one: the ratio is 1 and needs no forward of its own.
     old = _old_logprobs(learner, groups) if settings.objective.updates_per_rollout > 1 else None
@@ -187,7 +193,11 @@ def _old_logprobs(learner: Learner, groups: Sequence[Group]) -> list[Tensor]:
     """Per micro-batch, the log-probabilities (R, T) before the first update, by the forward that trains."""
     old = []
     for part in _micro_batches(groups, learner.settings.training.prompts_per_device):
-        tokens = pack_tokens([group.completion_ids for group in groups[part]], device=learner.policy.model.device)
+        tokens = pack_tokens(
+            [group.completion_ids for group in groups[part]], device=learner.policy.model.device
+        )
         temperature = learner.settings.rollout.temperature
-        old.append(tokens.pad(logprobs_of(learner.policy.model, groups[part], tokens, temperature=temperature)))
+        old.append(
+            tokens.pad(logprobs_of(learner.policy.model, groups[part], tokens, temperature=temperature))
+        )
     return old

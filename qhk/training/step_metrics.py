@@ -26,7 +26,7 @@ _TERM_NAMES = {
     "logprob_sum_original": "train/perception/logprob_sum_original",
     "logprob_sum_degraded": "train/perception/logprob_sum_degraded",
 }
-"""The terms of the loss, as measured: without coefficient, per token (log-probability sums: per completion)."""
+"""The terms of the loss, as measured: without coefficient, per token (logprob sums: per completion)."""
 
 
 def loss_metrics(output: LossOutput) -> MetricSet:
@@ -42,7 +42,9 @@ def branch_metrics(branches: Branches, groups: Sequence[Group]) -> MetricSet:
     metrics, mask = MetricSet(), branches.mask
     tokens = float(mask.sum())
     if branches.original.entropy is not None:
-        metrics.add_sum("train/policy/entropy/mean", float(branches.original.entropy.detach()[mask].sum()), tokens)
+        metrics.add_sum(
+            "train/policy/entropy/mean", float(branches.original.entropy.detach()[mask].sum()), tokens
+        )
     if branches.exact_kl is not None:
         metrics.add_sum("train/perception/exact_kl", float(branches.exact_kl.detach()[mask].sum()), tokens)
     sampled = torch.cat([logprobs for group in groups for logprobs in group.sampled_logprobs])
@@ -58,7 +60,9 @@ def rollout_metrics(groups: Sequence[Group], *, low: float, high: float) -> Metr
     scores = [c.answer.score for c in completions if c.answer.score is not None]
     count = len(completions)
     metrics.add_sum("train/parse/failed_frac", count - len(scores), count)
-    metrics.add_sum("train/parse/out_of_range_frac", sum(not low <= score <= high for score in scores), len(scores))
+    metrics.add_sum(
+        "train/parse/out_of_range_frac", sum(not low <= score <= high for score in scores), len(scores)
+    )
     metrics.add_sum("train/completion/truncated_frac", sum(c.truncated for c in completions), count)
     metrics.add_sum("train/completion/tokens/mean", sum(c.num_tokens for c in completions), count)
     return metrics
@@ -76,7 +80,11 @@ def credit_metrics(credit: Credit) -> MetricSet:
     for row, keep in zip(credit.scores, parsed, strict=True):
         if keep.sum() > 1:
             metrics.add("train/group/score_std/mean", float(row[keep].std(correction=1)))
-    for statistic, value in (("mean", credit.weights.mean()), ("min", credit.weights.min()), ("max", credit.weights.max())):
+    for statistic, value in (
+        ("mean", credit.weights.mean()),
+        ("min", credit.weights.min()),
+        ("max", credit.weights.max()),
+    ):
         metrics.add(f"train/uncertainty/weight/{statistic}", float(value))
     scores = credit.scores[parsed].tolist()
     metrics.add("train/scores/distinct", num_distinct(scores))

@@ -1,4 +1,4 @@
-"""Supervised learning of answers: what the cold start is made of, and the control that reinforcement is held against."""
+"""Supervised learning of answers: the cold start, and the control that reinforcement is held against."""
 
 from __future__ import annotations
 

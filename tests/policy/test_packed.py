@@ -39,13 +39,17 @@ def repeated_logprobs(policy: Policy, prompts: Sequence[EncodedPrompt], groups: 
         for completion in group:
             # A sampled image token must stay the embedding it was sampled as, which the stock forward
             # with ids would refuse; so the oracle builds embeddings too, per row.
-            features = model.model.get_image_features(prompt.pixel_values, prompt.image_grid_thw, return_dict=True)
+            features = model.model.get_image_features(
+                prompt.pixel_values, prompt.image_grid_thw, return_dict=True
+            )
             ids = torch.cat([prompt.input_ids, completion])
             embeddings = model.get_input_embeddings()(ids).clone()
             embeddings[: prompt.num_tokens][prompt.is_image] = torch.cat(list(features.pooler_output))
             after = (torch.arange(len(completion)) + prompt.next_position).expand(3, -1)
             positions = torch.cat([prompt.position_ids, after], dim=1)
-            logits = model(inputs_embeds=embeddings[None], position_ids=positions[:, None], use_cache=False).logits[0]
+            logits = model(
+                inputs_embeds=embeddings[None], position_ids=positions[:, None], use_cache=False
+            ).logits[0]
             logprobs = logits[prompt.num_tokens - 1 : -1].log_softmax(-1)
             pieces.append(logprobs.gather(1, completion[:, None])[:, 0])
     return torch.cat(pieces)
@@ -82,7 +86,11 @@ def largest_difference(first: dict[str, Tensor], second: dict[str, Tensor]) -> f
 @pytest.mark.parametrize("sizes", [((64, 64), (64, 64)), ((64, 64), (96, 32))], ids=["equal", "unequal"])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
 def test_packed_equals_repeated_outputs_and_gradients(
-    policy: Policy, encode: Encode, full_precision: None, sizes: Sequence[tuple[int, int]], checkpointing: bool
+    policy: Policy,
+    encode: Encode,
+    full_precision: None,
+    sizes: Sequence[tuple[int, int]],
+    checkpointing: bool,
 ) -> None:
     prompts, groups = [encode(*size) for size in sizes], completions_of(policy, LENGTHS)
     repeated = repeated_logprobs(policy, prompts, groups)
@@ -128,7 +136,9 @@ def test_image_position_trap(policy: Policy, encode: Encode, full_precision: Non
     assert float((packed - wrong).abs().max()) > 1e-3
 
 
-def test_positions_left_on_the_model_are_not_used(policy: Policy, encode: Encode, full_precision: None) -> None:
+def test_positions_left_on_the_model_are_not_used(
+    policy: Policy, encode: Encode, full_precision: None
+) -> None:
     prompts, groups = [encode(64, 64)], completions_of(policy, LENGTHS[:1])
     before = packed_logprobs(policy, prompts, groups)
     stock_logprobs(policy, encode(96, 32), torch.tensor([5, 6]), token_types=True)
@@ -166,4 +176,3 @@ def test_padding_places_tokens_where_they_belong(policy: Policy) -> None:
         assert mask[row].sum() == len(completion)
         assert torch.equal(padded[row, : len(completion)], completion)
     assert not padded[~mask].any()
-

@@ -18,8 +18,10 @@ from tests.policy.test_packed import packed_logprobs
 Encode = Callable[[int, int], EncodedPrompt]
 
 
-def sample(policy: Policy, prompts: list[EncodedPrompt], temperature: float = 1.0, ends: int = 60) -> list[SampledGroup]:
-    """Groups of 5; every id below ``ends`` ends a completion, so that lengths differ and rows finish early."""
+def sample(
+    policy: Policy, prompts: list[EncodedPrompt], temperature: float = 1.0, ends: int = 60
+) -> list[SampledGroup]:
+    """Groups of 5; every id below ``ends`` ends a completion, so lengths differ and rows finish early."""
     uniforms = np.stack([np.random.default_rng(prompt.num_tokens).random((5, 12)) for prompt in prompts])
     return sample_groups(policy.model, prompts, uniforms, temperature=temperature, end_tokens=range(ends))
 
@@ -53,7 +55,9 @@ def test_a_group_does_not_depend_on_its_batch(policy: Policy, encode: Encode, fu
     together = sample(policy, prompts)
     for prompt, group in zip(prompts, together, strict=True):
         alone = sample(policy, [prompt])[0]
-        assert [ids.tolist() for ids in alone.completion_ids] == [ids.tolist() for ids in group.completion_ids]
+        assert [ids.tolist() for ids in alone.completion_ids] == [
+            ids.tolist() for ids in group.completion_ids
+        ]
         assert alone.truncated == group.truncated
 
 
@@ -63,7 +67,13 @@ def test_decode_batch_changes_no_completion(policy: Policy, encode: Encode, full
     def run(decode_batch: int) -> list[list[int]]:
         streams = [np.random.default_rng(index) for index in range(3)]
         groups = sample_in_batches(
-            policy, prompts, streams, group_size=4, max_new_tokens=6, temperature=1.0, decode_batch=decode_batch
+            policy,
+            prompts,
+            streams,
+            group_size=4,
+            max_new_tokens=6,
+            temperature=1.0,
+            decode_batch=decode_batch,
         )
         return [ids.tolist() for group in groups for ids in group.completion_ids]
 
@@ -73,7 +83,9 @@ def test_decode_batch_changes_no_completion(policy: Policy, encode: Encode, full
 def test_greedy_equals_transformers_generate(policy: Policy, encode: Encode) -> None:
     prompt = encode(64, 64)
     uniforms = np.zeros((1, 1, 8))
-    ours = sample_groups(policy.model, [prompt], uniforms, temperature=0.0, end_tokens=[0])[0].completion_ids[0]
+    ours = sample_groups(policy.model, [prompt], uniforms, temperature=0.0, end_tokens=[0])[0].completion_ids[
+        0
+    ]
     generated = policy.model.generate(
         input_ids=prompt.input_ids[None],
         attention_mask=torch.ones_like(prompt.input_ids)[None],

@@ -9,6 +9,7 @@ from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
 from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
 from qhk.cli.errors import report
 from qhk.cli.help import command_help, general_help
+from qhk.cli.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +50,12 @@ def _run_one(arguments: Arguments, overrides: Sequence[str], catalogue: Catalogu
     from qhk.cli.job import prepare
 
     assert arguments.command is not None
-    job = prepare(arguments.command, overrides, catalogue)
+    return _start(arguments, prepare(arguments.command, overrides, catalogue))
+
+
+def _start(arguments: Arguments, job: Job) -> int:
+    """Runs a checked job, or prints what it would be."""
+    assert arguments.command is not None
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
     if job.settings.dry_run:
@@ -65,18 +71,18 @@ def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
     from qhk.cli.multirun import launch
     from qhk.cli.overrides import cells, expand
 
-    assert arguments.command is not None
-    jobs = expand(arguments.overrides, catalogue)
-    for job in jobs:
-        prepare(arguments.command, job, catalogue)
+    command = arguments.command
+    assert command is not None
+    jobs = [prepare(command, overrides, catalogue) for overrides in expand(arguments.overrides, catalogue)]
     swept = [",".join(_joined(cells(text, catalogue))) for text in arguments.overrides]
     codes: list[int] = []
 
-    def run(overrides: list[str]) -> None:
-        print(f"[{len(codes) + 1}/{len(jobs)}] qhk {arguments.command} {' '.join(overrides)}", flush=True)
-        codes.append(report(lambda: _run_one(arguments, overrides, catalogue)))
+    def run(number: int) -> None:
+        job = jobs[number]
+        print(f"[{number + 1}/{len(jobs)}] qhk {command} {' '.join(job.overrides)}", flush=True)
+        codes.append(report(lambda: _start(arguments, job)))
 
-    launch(arguments.command, swept, catalogue, run)
+    launch(command, swept, catalogue, run)
     assert len(codes) == len(jobs)
     return max(codes, default=0)
 

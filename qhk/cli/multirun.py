@@ -15,15 +15,13 @@ from qhk.cli.catalogue import Catalogue
 from qhk.cli.compose import VERSION_BASE, register
 
 
-def launch(
-    command: str, overrides: Sequence[str], catalogue: Catalogue, run: Callable[[list[str]], None]
-) -> None:
-    """Has Hydra's sweeper and launcher call ``run`` with the overrides of each job, in order."""
+def launch(command: str, overrides: Sequence[str], catalogue: Catalogue, run: Callable[[int], None]) -> None:
+    """Has Hydra's sweeper and launcher call ``run`` with the number of each job, from 0, in order."""
     register(catalogue)
     GlobalHydra.instance().clear()
 
     def task(config: DictConfig) -> None:
-        run([str(text) for text in HydraConfig.get().overrides.task])
+        run(int(HydraConfig.get().job.num))
 
     with _command_line([f"qhk {command}", *overrides, "--multirun"]):
         hydra.main(config_path=None, config_name=command, version_base=VERSION_BASE)(task)()

@@ -18,7 +18,7 @@ CATALOGUE = read_catalogue(config_root())
 OPTIONS = [
     (group, option)
     for group, options in CATALOGUE.options.items()
-    if group not in (*OVERLAYS, "dataset")
+    if group not in (*OVERLAYS, "dataset", "benchmark")
     for option in options
 ]
 EXPERIMENTS = CATALOGUE.options["experiment"]
@@ -31,10 +31,12 @@ def test_every_option_composes_and_parses(group: str, option: str, catalogue: Ca
     prepare("train", [f"{group}={option}", *COMPANIONS.get((group, option), [])], catalogue)
 
 
-def test_every_dataset_can_be_trained_on(catalogue: Catalogue) -> None:
-    names = catalogue.options["dataset"]
-    settings = prepare("train", [f"++data.sets.{name}=1.0" for name in names], catalogue).settings
-    assert sorted(settings.dataset) == names
+def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue) -> None:
+    names, benchmarks = catalogue.options["dataset"], catalogue.options["benchmark"]
+    overrides = [f"++data.sets.{name}=1.0" for name in names]
+    settings = prepare("train", [*overrides, f"benchmark=[{','.join(benchmarks)}]"], catalogue).settings
+    assert sorted(settings.dataset) == sorted(settings.data.sets) == names
+    assert sorted(settings.benchmark) == benchmarks
 
 
 @pytest.mark.parametrize("scale", CATALOGUE.options["scale"])

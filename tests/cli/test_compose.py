@@ -15,20 +15,24 @@ from qhk.cli.job import prepare
 
 Compose = Callable[..., dict[str, Any]]
 CATALOGUE = read_catalogue(config_root())
-OPTIONS = [
-    (group, option)
+GROUPS = {
+    group: options
     for group, options in CATALOGUE.options.items()
     if group not in (*OVERLAYS, "dataset", "benchmark")
-    for option in options
-]
+}
 EXPERIMENTS = CATALOGUE.options["experiment"]
 COMPANIONS = {("twin", "manifest"): ["twin.manifest=pairs.jsonl"]}
 """What an option leaves for the user to fill in."""
 
 
-@pytest.mark.parametrize(("group", "option"), OPTIONS)
-def test_every_option_composes_and_parses(group: str, option: str, catalogue: Catalogue) -> None:
-    prepare("train", [f"{group}={option}", *COMPANIONS.get((group, option), [])], catalogue)
+@pytest.mark.parametrize("turn", range(max(map(len, GROUPS.values()))))
+def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> None:
+    """Each turn takes the next option of every group, so that all are met, in changing company."""
+    chosen = {group: options[turn % len(options)] for group, options in GROUPS.items()}
+    overrides = [f"{group}={option}" for group, option in chosen.items()]
+    for choice in chosen.items():
+        overrides += COMPANIONS.get(choice, [])
+    prepare("train", overrides, catalogue)
 
 
 def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue) -> None:

@@ -38,7 +38,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
     data = load_run_data(settings, display)
-    directory = _open(settings, data, processes)
+    directory = open_directory(settings, data, processes)
     with directory:
         if directory.opened is Opened.FINISHED:
             display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
@@ -57,7 +57,8 @@ def _check_processes(settings: Settings, processes: Processes) -> None:
         )
 
 
-def _open(settings: Settings, data: RunData, processes: Processes) -> RunDirectory:
+def open_directory(settings: Settings, data: RunData, processes: Processes) -> RunDirectory:
+    """The run directory of these settings: fresh, to be resumed, or finished."""
     assert settings.name is not None
     return open_run_directory(
         Path(settings.paths.outputs),

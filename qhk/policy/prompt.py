@@ -71,7 +71,7 @@ def rotary_positions(is_image: Tensor, image_grid_thw: Tensor, *, merge_size: in
 
 
 class PromptEncoder:
-    """Turns chat messages and pictures into an :class:`EncodedPrompt` by one tokenizer and image processor."""
+    """Turns chat messages and pictures into an ``EncodedPrompt`` by one tokenizer and image processor."""
 
     def __init__(self, *, tokenizer: Any, image_processor: Any) -> None:
         self.tokenizer = tokenizer

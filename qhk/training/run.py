@@ -27,7 +27,7 @@ class RunFailure(RuntimeError):
 
 @dataclass(kw_only=True)
 class Run:
-    """What one training run holds. ``best``, ``wall_s`` go into checkpoints; ``last_step`` counts steps done."""
+    """What one run holds. ``best`` and ``wall_s`` go into checkpoints; ``last_step`` counts steps done."""
 
     settings: Settings
     config: Mapping[str, Any]

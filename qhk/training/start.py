@@ -99,7 +99,7 @@ def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
 
 def _twin_maker(settings: Settings) -> MakeTwin:
     twin = settings.twin
-    strengths: dict[str, float] = {kind: value for kind, value in twin.strengths.items()}
+    strengths: dict[str, float] = {**twin.strengths}
 
     def make(example: Example, image: Image.Image, epoch: int) -> Image.Image:
         return make_twin(

@@ -35,7 +35,7 @@ from qhk.training.step_metrics import (
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """All that a step works on. ``reference`` is the frozen start of the policy, None where nothing asks for it."""
+    """What a step works on. ``reference`` is the frozen start of the policy, None where it is not needed."""
 
     policy: Policy
     reference: Any | None

@@ -1,0 +1,92 @@
+"""Runs small enough for a test: the real command's settings, a handful of images, a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qhk.cli.catalogue import config_root, read_catalogue
+from qhk.cli.job import prepare
+from qhk.cli.train import open_directory
+from qhk.settings import Settings, plain_settings
+from qhk.tracking.recorder import MetricsRecorder
+from qhk.training.data import load_run_data
+from qhk.training.distributed import Processes
+from qhk.training.run import Run
+
+SMALL = (
+    "training=debug",
+    "~data.sets.miniature_koniq",
+    "~data.sets.miniature_kadid",
+    "data.limit=12",
+    "data.validation_limit=4",
+    "benchmark=miniature_spaq",
+    "benchmark.miniature_spaq.limit=6",
+    "evaluation.bootstrap=10",
+    "cold_start.steps=4",
+    "cold_start.warmup_steps=1",
+    "cold_start.num_examples=8",
+    "cold_start.validate_every=2",
+    "rollout.group_size=3",
+    "model.tiny.whitening_images=8",
+    "training.threads=1",
+    "tracking=none",
+)
+
+
+class Quiet:
+    """A display that remembers its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def task(self, label: str) -> Any:
+        from contextlib import nullcontext
+
+        return nullcontext(lambda done, total: None)
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="session")
+def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of generated sets for all tests of the session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def small(tmp_path: Path, miniature_cache: Path) -> Callable[..., Settings]:
+    """Settings of a small run, with further overrides; ``name`` keeps runs apart."""
+    catalogue = read_catalogue(config_root())
+
+    def build(*overrides: str, name: str = "run", command: str = "train", base: Sequence[str] = SMALL) -> Settings:
+        paths = (f"paths.outputs={tmp_path}", f"paths.cache={miniature_cache}", f"name={name}")
+        return prepare(command, [*base, *paths, *overrides], catalogue).settings
+
+    return build
+
+
+@pytest.fixture
+def open_run() -> Callable[[Settings], Run]:
+    """A run, ready for ``train``."""
+
+    def build(settings: Settings) -> Run:
+        display = Quiet()
+        data = load_run_data(settings, display)
+        processes = Processes("single")
+        directory = open_directory(settings, data, processes)
+        return Run(
+            settings=settings,
+            config=plain_settings(settings),
+            data=data,
+            directory=directory,
+            recorders=[MetricsRecorder(directory.metrics)],
+            display=display,
+            processes=processes,
+        )
+
+    return build

@@ -1,0 +1,200 @@
+"""A run is reproducible, resumes bit for bit, and stops in one line where it cannot go on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from qhk.evaluation.results import Stage, read_results
+from qhk.policy.load import load_policy
+from qhk.settings import Settings
+from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.training import loop
+from qhk.training.loop import train
+from qhk.training.run import Run, RunFailure
+
+Small = Callable[..., Settings]
+OpenRun = Callable[[Settings], Run]
+
+
+def finish(run: Run) -> Path:
+    """The directory of the run after training it."""
+    with run.directory:
+        train(run)
+    return run.directory.path
+
+
+def weights(directory: Path, step: str = "last") -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(directory / "checkpoints" / step / "model.safetensors")
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    one, two = weights(first), weights(second)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def records(directory: Path) -> list[tuple[Any, ...]]:
+    """The metrics record without times, rates and memory; NaN made comparable."""
+    rows = []
+    for row in read_metrics(directory / "metrics.jsonl"):
+        kept = {
+            name: "nan" if math.isnan(value) else value
+            for name, value in row.metrics.items()
+            if not name.startswith(("time/", "memory/")) and not name.endswith("_per_s")
+        }
+        rows.append((row.step, row.stage, kept))
+    return rows
+
+
+def test_one_seed_gives_one_run(small: Small, open_run: OpenRun) -> None:
+    first, second = (finish(open_run(small(name=name))) for name in ("first", "second"))
+    other = finish(open_run(small("seed=1", name="other")))
+    assert records(first) == records(second)
+    assert same_weights(first, second)
+    assert not same_weights(first, other)
+
+
+@pytest.mark.parametrize("stop_before", [1, 3])
+def test_a_stopped_run_resumes_bit_for_bit(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
+) -> None:
+    whole = finish(open_run(small(name="whole")))
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == stop_before:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "_take_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finish(open_run(small(name="stopped")))
+    monkeypatch.setattr(loop, "_take_step", step)
+    stopped = finish(open_run(small(name="stopped")))
+    assert records(stopped) == records(whole)
+    assert same_weights(stopped, whole)
+    completions = [(path / "completions.jsonl").read_text() for path in (stopped, whole)]
+    assert completions[0] == completions[1]
+
+
+def test_results_hold_before_and_after(small: Small, open_run: OpenRun) -> None:
+    directory = finish(open_run(small()))
+    rows = read_results(directory / "results.json").rows
+    cells = {(row.benchmark, row.stage, row.readout, row.step) for row in rows}
+    assert cells == {
+        ("miniature_spaq", stage, readout, step)
+        for stage, step in ((Stage.BEFORE, 0), (Stage.AFTER, 4))
+        for readout in ("mean_of_8", "greedy")
+    }
+    assert all(row.miniature and row.n == 6 for row in rows)
+    predictions = directory / "predictions" / "step_000004" / "mean_of_8" / "miniature_spaq.jsonl"
+    assert len(predictions.read_text().splitlines()) == 6
+
+
+def test_every_step_is_recorded_once(small: Small, open_run: OpenRun) -> None:
+    directory = finish(open_run(small()))
+    rows = read_metrics(directory / "metrics.jsonl")
+    steps = {stage: [row.step for row in rows if row.stage is stage] for stage in MetricStage}
+    assert steps[MetricStage.COLD_START] == [1, 2, 3, 4]
+    assert steps[MetricStage.TRAIN] == [1, 2, 3, 4]
+    assert steps[MetricStage.VALIDATION] == [2, 4]
+    assert steps[MetricStage.EVAL] == [0, 4]
+
+
+def test_sampling_and_training_agree_on_log_probabilities(small: Small, open_run: OpenRun) -> None:
+    rows = read_metrics(finish(open_run(small())) / "metrics.jsonl")
+    gaps = [row.metrics["train/policy/logprob_gap/max"] for row in rows if row.stage is MetricStage.TRAIN]
+    assert len(gaps) == 4 and max(gaps) < 1e-4
+
+
+def test_checkpoints_keep_first_last_and_best(small: Small, open_run: OpenRun) -> None:
+    directory = finish(open_run(small("training.checkpoint_every=1", "training.validate_every=100")))
+    kept = sorted(path.name for path in (directory / "checkpoints").glob("step_*"))
+    assert kept == ["step_000000", "step_000004"]
+    assert (directory / "checkpoints" / "last").resolve().name == "step_000004"
+
+
+def test_a_checkpoint_loads_with_plain_transformers(small: Small, open_run: OpenRun) -> None:
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    from tests.conftest import picture
+
+    folder = finish(open_run(small())) / "checkpoints" / "last"
+    ours = load_policy(str(folder), dtype="float32", min_pixels=4096, max_pixels=4096, device="cpu")
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How good is it?"}]}]
+    prompt = ours.encoder.encode(messages, [picture(64, 64)])
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    pixels = Qwen2VLImageProcessorPil.from_pretrained(folder)(images=[picture(64, 64)], return_tensors="pt")
+    assert torch.equal(pixels["pixel_values"], prompt.pixel_values)
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    tokens = text.replace("<|image_pad|>", "<|image_pad|>" * 16)
+    assert tokenizer(tokens)["input_ids"] == prompt.input_ids.tolist()
+    plain = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder)
+    inputs = {
+        "input_ids": prompt.input_ids[None],
+        "attention_mask": torch.ones_like(prompt.input_ids)[None],
+        "mm_token_type_ids": prompt.is_image.long()[None],
+        "pixel_values": prompt.pixel_values,
+        "image_grid_thw": prompt.image_grid_thw,
+    }
+    with torch.no_grad():
+        assert torch.equal(plain(**inputs).logits, ours.model(**inputs).logits)
+    names = [json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json")]
+    assert names[0]["architectures"] == ["Qwen2_5_VLForConditionalGeneration"]
+    assert names[1]["image_processor_type"] == "Qwen2VLImageProcessor"
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["top_k"] == 0 and generation["temperature"] == 1.0
+
+
+def test_pixel_limits_given_at_load_win_over_the_checkpoints_own(small: Small, open_run: OpenRun) -> None:
+    from tests.conftest import picture
+
+    folder = finish(open_run(small())) / "checkpoints" / "last"
+    loaded = load_policy(str(folder), dtype="float32", min_pixels=256, max_pixels=1024, device="cpu")
+    grid = loaded.image_processor(images=[picture(64, 64)], return_tensors="pt")["image_grid_thw"]
+    assert grid.tolist() == [[1, 4, 4]]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(small())
+    step = loop._take_step
+
+    def poisoned(run: Run, learner: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == 2:
+            with torch.no_grad():
+                learner.policy.model.model.language_model.norm.weight[0] = math.nan
+        return step(run, learner, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "_take_step", poisoned)
+    with run.directory, pytest.raises(RunFailure, match=r"step 3: loss term policy is nan; .*step_000002"):
+        train(run)
+    assert all(torch.isfinite(value).all() for value in weights(run.directory.path).values())
+
+
+def test_another_configs_checkpoint_is_refused(small: Small, open_run: OpenRun) -> None:
+    run = open_run(small())
+    finish(run)
+    with pytest.raises(ValueError, match="written by run .* this config is run 000000000000"):
+        run.checkpoints.load_state(4, run_id="000000000000")
+
+
+def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, open_run: OpenRun) -> None:
+    settings = small("training.learner=supervised", name="control")
+    control, usual = open_run(settings), open_run(small(name="usual"))
+    per_step = settings.training.prompts_per_step
+    for step in range(4):
+        plans = [run.data.plan(step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
+        assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
+    rows = read_results(finish(control) / "results.json").rows
+    assert {row.stage for row in rows} == {Stage.BEFORE, Stage.CONTROL}

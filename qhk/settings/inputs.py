@@ -121,7 +121,7 @@ class TwinSettings(Node):
 
     form: Literal["generated", "manifest"]
     kinds: Annotated[list[DegradationKind], Field(min_length=1)]
-    strengths: dict[DegradationKind, float]
+    strengths: dict[str, float]
     resample: Literal["fixed", "each_epoch"]
     manifest: Text | None
 
@@ -142,6 +142,8 @@ class TwinSettings(Node):
     def _strengths_in_range(self) -> Self:
         allowed = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
         for kind, value in self.strengths.items():
+            if kind not in allowed:
+                raise ValueError(f"strengths.{kind} must be one of {', '.join(allowed)}; remove it")
             low, high = allowed[kind]
             if not low <= value <= high:
                 raise ValueError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")

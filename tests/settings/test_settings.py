@@ -89,6 +89,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"twin.form": "manifest"}, "twin.form: manifest needs manifest"),
     ({"twin.kinds": ["noise", "noise"]}, "twin.kinds: must differ"),
     ({"twin.strengths": {"noise": 20.0}}, "twin.strengths: lacks blur, jpeg, darken"),
+    ({"twin.strengths.fog": 2.0}, "twin.strengths.fog: must be one of noise, blur, jpeg, darken"),
     ({"twin.strengths.darken": 2.0}, "twin.strengths.darken: must lie in [0, 1], got 2.0"),
     ({"reward.terms": {}}, "reward.terms"),
     ({"reward.terms.accuracy.weight": 0}, "reward.terms.accuracy.weight: must be greater than 0, got 0"),

@@ -25,7 +25,9 @@ def build_policy(
     *, dtype: torch.dtype = torch.float64, kv_heads: int = 2, depth: int = 2, full_attention: bool = False
 ) -> Policy:
     """Grouped-query attention, windowed and full vision blocks, images of 32 x 32 to 96 x 96 pixels."""
-    tokenizer = build_tokenizer([QUESTION, "You are a helpful assistant.", "blurred noisy"], num_merged_tokens=60)
+    tokenizer = build_tokenizer(
+        [QUESTION, "You are a helpful assistant.", "blurred noisy"], num_merged_tokens=60
+    )
     config = tiny_config(
         tokenizer,
         patch_size=8,
@@ -72,7 +74,9 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
 
     def norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
-        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (
+            self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        )
 
     def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Any, Any]:
         cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)

@@ -14,7 +14,7 @@ from qhk.evaluation.table import print_table, results_table
 from qhk.settings import Settings, plain_settings, run_id
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
-from qhk.tracking.run_directory import Opened, RunDirectory, open_run_directory
+from qhk.tracking.run_directory import Opened, RunDirectory, join_run_directory, open_run_directory
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 from qhk.training.data import RunData, load_run_data
@@ -42,7 +42,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
     with directory:
         if directory.opened is Opened.FINISHED:
             display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
-            print_results(settings, read_results(directory.results), directory.path)
+            if processes.is_main:
+                print_results(settings, read_results(directory.results), directory.path)
             return 0
         prepared = time.perf_counter() - started
         return _train(settings, data, directory, display, processes, prepared_s=prepared)
@@ -58,18 +59,27 @@ def _check_processes(settings: Settings, processes: Processes) -> None:
 
 
 def open_directory(settings: Settings, data: RunData, processes: Processes) -> RunDirectory:
-    """The run directory of these settings: fresh, to be resumed, or finished."""
+    """The run directory of these settings: fresh, to be resumed, or finished. The first process opens it."""
     assert settings.name is not None
-    return open_run_directory(
-        Path(settings.paths.outputs),
-        study=settings.study,
-        name=settings.name,
-        seed=settings.seed,
-        run_id=run_id(settings),
-        config=plain_settings(settings),
-        provenance=_provenance(settings, data, processes),
-        fresh=settings.fresh,
-    )
+    where: dict[str, Any] = {
+        "study": settings.study,
+        "name": settings.name,
+        "seed": settings.seed,
+        "run_id": run_id(settings),
+    }
+    outputs, opened = Path(settings.paths.outputs), None
+    if processes.is_main:
+        directory = open_run_directory(
+            outputs,
+            **where,
+            config=plain_settings(settings),
+            provenance=_provenance(settings, data, processes),
+            fresh=settings.fresh,
+        )
+        opened = directory.opened
+    opened = processes.shared(opened)
+    assert opened is not None
+    return directory if processes.is_main else join_run_directory(outputs, **where, opened=opened)
 
 
 def _provenance(settings: Settings, data: RunData, processes: Processes) -> Provenance:
@@ -90,8 +100,8 @@ def _train(
     *,
     prepared_s: float,
 ) -> int:
-    recorders: list[Recorder] = [MetricsRecorder(directory.metrics)]
-    mirror = _online_mirror(settings, directory)
+    recorders: list[Recorder] = [MetricsRecorder(directory.metrics)] if processes.is_main else []
+    mirror = _online_mirror(settings, directory, processes)
     display.line(f"run {directory.run_id}  {directory.path}")
     job = Run(
         settings=settings,
@@ -102,27 +112,39 @@ def _train(
         display=display,
         processes=processes,
     )
+    results = _until_the_end(job)
+    if results is None:
+        return 1
+    job.wall_s["preparation"] = prepared_s
+    if processes.is_main:
+        print_results(settings, results, directory.path)
+        parts = "  ".join(f"{part.replace('_', ' ')} {seconds:.0f} s" for part, seconds in job.wall_s.items())
+        print(f"wall time: {parts}")
+        _finish_mirror(settings, directory, mirror)
+    return 0
+
+
+def _until_the_end(job: Run) -> Results | None:
+    """The results of the trained run; None, after one line, where training could not go on. Status is kept."""
+
+    def say(state: RunState, cause: str) -> None:
+        if job.processes.is_main:
+            job.directory.write_status(state, step=job.last_step, cause=cause)
+
     try:
         results = train(job)
     except KeyboardInterrupt:
-        directory.write_status(
-            RunState.CANCELLED, step=job.last_step, cause="interrupted; the same command resumes"
-        )
+        say(RunState.CANCELLED, "interrupted; the same command resumes")
         raise
     except RunFailure as error:
-        directory.write_status(RunState.FAILED, step=job.last_step, cause=str(error))
+        say(RunState.FAILED, str(error))
         print(f"qhk: training failed at {error}", file=sys.stderr)
-        return 1
+        return None
     except BaseException as error:
-        directory.write_status(RunState.FAILED, step=job.last_step, cause=f"{type(error).__name__}: {error}")
+        say(RunState.FAILED, f"{type(error).__name__}: {error}")
         raise
-    directory.write_status(RunState.DONE, step=job.horizon.total_steps, cause="")
-    job.wall_s["preparation"] = prepared_s
-    print_results(settings, results, directory.path)
-    parts = "  ".join(f"{part.replace('_', ' ')} {seconds:.0f} s" for part, seconds in job.wall_s.items())
-    print(f"wall time: {parts}")
-    _finish_mirror(settings, directory, mirror)
-    return 0
+    say(RunState.DONE, "")
+    return results
 
 
 def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, Any]:
@@ -137,8 +159,8 @@ def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, 
     }
 
 
-def _online_mirror(settings: Settings, directory: RunDirectory) -> OnlineMirror | None:
-    if settings.tracking.wandb != "online":
+def _online_mirror(settings: Settings, directory: RunDirectory, processes: Processes) -> OnlineMirror | None:
+    if settings.tracking.wandb != "online" or not processes.is_main:
         return None
     return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
 

@@ -39,7 +39,7 @@ class Opened(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RunDirectory:
-    """An open run directory. It is locked until ``close`` or the end of the process.
+    """An open run directory. It is locked until ``close`` or the end of the process that opened it.
 
     ``previous`` is the status an earlier process left. ``code_changed`` says in a few words how the
     code of a resumed run differs from what began it, and is empty otherwise.
@@ -50,7 +50,7 @@ class RunDirectory:
     opened: Opened
     previous: Status | None
     code_changed: str
-    lock: RunLock
+    lock: RunLock | None
 
     @property
     def metrics(self) -> Path:
@@ -73,8 +73,9 @@ class RunDirectory:
         write_status(self.path / "status.json", state=state, step=step, cause=cause)
 
     def close(self) -> None:
-        """Give the lock up."""
-        self.lock.release()
+        """Give the lock up, where this process holds it."""
+        if self.lock is not None:
+            self.lock.release()
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -161,6 +162,14 @@ def open_run_directory(
         code_changed=", ".join(code_differences(before, provenance)) if before is not None else "",
         lock=lock,
     )
+
+
+def join_run_directory(
+    outputs: Path, *, study: str, name: str, seed: int, run_id: str, opened: Opened
+) -> RunDirectory:
+    """The directory that the run's first process has ``opened``, for its other processes: no lock of their own."""
+    path = run_path(outputs, study=study, name=name, seed=seed)
+    return RunDirectory(path=path, run_id=run_id, opened=opened, previous=None, code_changed="", lock=None)
 
 
 def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], provenance: Provenance) -> None:

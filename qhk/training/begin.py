@@ -31,7 +31,7 @@ def begin(run: Run) -> tuple[Learner, int]:
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
             _cold_start(run, policy, reader)
-    learner = _learner(run, policy)
+    learner = build_learner(run, policy)
     if settings.cold_start.form != "none":
         save_checkpoint(run, learner, step=0)
     with run.timed("evaluation_before"):
@@ -44,11 +44,11 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
-    learner = _learner(run, policy)
+    learner = build_learner(run, policy)
     if state.optimizer is not None:
         learner.optimizer.load_state_dict(state.optimizer)
     torch.set_rng_state(state.torch_rng)
-    run.best, run.wall_s = state.best, dict(state.wall_s)
+    run.best, run.wall_s, run.last_step = state.best, dict(state.wall_s), step
     _forget_after(run, step=step)
     run.display.line(f"resuming behind step {step}")
     if step == 0:
@@ -68,7 +68,8 @@ def _forget_after(run: Run, *, step: int) -> None:
     write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
 
 
-def _learner(run: Run, policy: Policy) -> Learner:
+def build_learner(run: Run, policy: Policy) -> Learner:
+    """What the steps work on: the policy with its optimiser, its reference and the reward."""
     settings = run.settings
     reference = None
     if settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement":

@@ -77,6 +77,10 @@ class Processes:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)
 
+    def shared(self, value: Item) -> Item:
+        """The first process's ``value``, on every process."""
+        return self.gather_items([value])[0]
+
     def wait(self) -> None:
         """Returns once every process has come here."""
         if self._state is not None:

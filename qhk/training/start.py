@@ -99,7 +99,7 @@ def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
 
 def _twin_maker(settings: Settings) -> MakeTwin:
     twin = settings.twin
-    strengths: dict[str, float] = {**twin.strengths}
+    strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
 
     def make(example: Example, image: Image.Image, epoch: int) -> Image.Image:
         return make_twin(

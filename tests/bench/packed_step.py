@@ -38,7 +38,9 @@ SIDES = {300: 448, 1200: 960}
 """Prompt tokens, about, and the side in pixels of the picture that gives them."""
 
 COMPLETION_TOKENS, VOCABULARY = 64, 2048
-MESSAGES = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Rate the quality. " * 3}]}]
+MESSAGES = [
+    {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Rate the quality. " * 3}]}
+]
 
 
 def bench_policy() -> Policy:
@@ -61,7 +63,9 @@ def bench_policy() -> Policy:
     )
     config.text_config.vocab_size = VOCABULARY
     processor = tiny_image_processor(patch_size=14, merge_size=2, min_pixels=28 * 28, max_pixels=2000 * 2000)
-    return Policy(model=prepare_model(build_tiny(config, seed=0)).eval(), tokenizer=tokenizer, image_processor=processor)
+    return Policy(
+        model=prepare_model(build_tiny(config, seed=0)).eval(), tokenizer=tokenizer, image_processor=processor
+    )
 
 
 def packed(policy: Policy, prompt: EncodedPrompt, completions: list[Tensor]) -> Tensor:
@@ -91,7 +95,10 @@ def repeated(policy: Policy, prompt: EncodedPrompt, completions: list[Tensor]) -
     return logprobs[:, prompt.num_tokens - 1 :].flatten()
 
 
-WAYS: dict[str, Callable[[Policy, EncodedPrompt, list[Tensor]], Tensor]] = {"repeated": repeated, "packed": packed}
+WAYS: dict[str, Callable[[Policy, EncodedPrompt, list[Tensor]], Tensor]] = {
+    "repeated": repeated,
+    "packed": packed,
+}
 
 
 def measure(way: str, prompt_tokens: int, group_size: int, repeats: int) -> dict[str, Any]:
@@ -124,7 +131,9 @@ def measure(way: str, prompt_tokens: int, group_size: int, repeats: int) -> dict
 
 def main() -> None:
     """Prints the table; with ``--cell`` measures one cell for the parent process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cell", nargs=3, metavar=("WAY", "PROMPT", "GROUP"))
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
@@ -132,7 +141,9 @@ def main() -> None:
         way, prompt, group = arguments.cell
         print(json.dumps(measure(way, int(prompt), int(group), arguments.repeats)))
         return
-    print(f"{'P':>5} {'C':>4} {'G':>3} | {'repeated':>16} | {'packed':>16} | time x  memory x  max |difference|")
+    print(
+        f"{'P':>5} {'C':>4} {'G':>3} | {'repeated':>16} | {'packed':>16} | time x  memory x  max |difference|"
+    )
     for prompt in SIDES:
         for group in (8, 16):
             cells = {way: _child(way, prompt, group, arguments.repeats) for way in WAYS}
@@ -148,7 +159,9 @@ def main() -> None:
 
 def _child(way: str, prompt: int, group: int, repeats: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.bench.packed_step", "--cell", way, str(prompt), str(group)]
-    output = subprocess.run([*command, "--repeats", str(repeats)], check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(
+        [*command, "--repeats", str(repeats)], check=True, capture_output=True, text=True
+    ).stdout
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
 

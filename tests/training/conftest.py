@@ -63,7 +63,9 @@ def small(tmp_path: Path, miniature_cache: Path) -> Callable[..., Settings]:
     """Settings of a small run, with further overrides; ``name`` keeps runs apart."""
     catalogue = read_catalogue(config_root())
 
-    def build(*overrides: str, name: str = "run", command: str = "train", base: Sequence[str] = SMALL) -> Settings:
+    def build(
+        *overrides: str, name: str = "run", command: str = "train", base: Sequence[str] = SMALL
+    ) -> Settings:
         paths = (f"paths.outputs={tmp_path}", f"paths.cache={miniature_cache}", f"name={name}")
         return prepare(command, [*base, *paths, *overrides], catalogue).settings
 

@@ -45,7 +45,7 @@ def command_help(name: str, catalogue: Catalogue) -> str:
         "  -h, --help              this text",
         "",
         "dry_run=true checks a run, lists missing files, prints its id and stops.",
-        "Any key of --cfg job can be set: training.duration.steps=40 optimizer.learning_rate=1e-4",
+        "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
     ]
     return "\n".join(lines)
 

@@ -30,7 +30,7 @@ class ColdStartSettings(Node):
     form: Literal["none", "sft"]
     steps: NumOrZero
     batch_size: Count
-    learning_rate: Positive
+    lr: Positive
     warmup_steps: NumOrZero
     weight_decay: NonNegative
     final_factor: Fraction
@@ -159,7 +159,7 @@ class OptimizerSettings(Node):
     """The optimiser of the reinforcement stage."""
 
     form: Literal["adamw"]
-    learning_rate: Positive
+    lr: Positive
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
     ]

@@ -38,11 +38,15 @@ def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like ``word``, or None. Initials count: ``lr`` is near ``learning_rate``."""
+    """The known word most like ``word``, or None. Initials count: ``learning_rate`` is near ``lr``."""
     names = list(known)
-    initials = [name for name in names if "".join(part[:1] for part in name.split("_")) == word]
+    initials = [name for name in names if _initials(name) == word or name == _initials(word)]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
-    return close[0] if close else (initials[0] if initials else None)
+    return next(iter([*initials, *close]), None)
+
+
+def _initials(word: str) -> str:
+    return "".join(part[:1] for part in word.split("_"))
 
 
 def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:

@@ -63,7 +63,7 @@ def run_cold_start(
     ``validate_every`` steps and at the end. ``report(step, loss)`` hears of every step, after that.
     """
     optimizer = torch.optim.AdamW(
-        policy.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+        policy.model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     best_value, best_step, best_weights = -math.inf, 0, None
     for step in range(settings.steps):
@@ -73,7 +73,7 @@ def run_cold_start(
         loss = supervised_loss(policy, batch, num_tokens=sum(len(lesson.answer_ids) for lesson in batch))
         check_finite({"cold start": (float(loss.detach()), 1)})
         loss.backward()  # type: ignore[no-untyped-call]
-        rate = settings.learning_rate * schedule_factor(
+        rate = settings.lr * schedule_factor(
             step,
             form="cosine",
             warmup_steps=settings.warmup_steps,

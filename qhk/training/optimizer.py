@@ -61,7 +61,7 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
     """Learning rate, uncertainty strength and loss terms at a step counted from 0."""
     objective, perception = settings.objective, settings.perception
     return Coefficients(
-        learning_rate=settings.optimizer.learning_rate * factor(settings.lr_schedule, step, run),
+        learning_rate=settings.optimizer.lr * factor(settings.lr_schedule, step, run),
         alpha=settings.uncertainty.alpha * factor(settings.uncertainty.schedule, step, run),
         terms=Terms(
             ratio=objective.ratio,
@@ -89,7 +89,7 @@ def build_optimizer(model: Any, settings: OptimizerSettings) -> torch.optim.Opti
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
         parameters,
-        lr=settings.learning_rate,
+        lr=settings.lr,
         betas=settings.betas,
         eps=settings.eps,
         weight_decay=settings.weight_decay,

@@ -47,7 +47,8 @@ def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_at_every_scale(experiment: str, scale: str, catalogue: Catalogue) -> None:
     job = prepare("train", [f"experiment={experiment}", f"scale={scale}"], catalogue)
-    assert (job.settings.model.form == "tiny") == (scale == "miniature")
+    is_tiny = scale == "miniature" or experiment == "supervised_control"  # the default's own control
+    assert (job.settings.model.form == "tiny") == is_tiny
     assert job.settings.name is not None
     assert job.settings.name.startswith(experiment)
 
@@ -108,7 +109,7 @@ def test_published_hyperparameters(compose_plain: Compose) -> None:
     assert run["rollout"]["group_size"] == 4
     assert run["training"]["prompts_per_step"] == 8
     assert run["training"]["duration"]["epochs"] == 15
-    assert run["optimizer"]["learning_rate"] == 5e-6
+    assert run["optimizer"]["lr"] == 5e-6
     assert run["optimizer"]["max_grad_norm"] == 0.1
     assert run["lr_schedule"]["form"] == "cosine"
     assert run["lr_schedule"]["warmup"]["steps"] == 50

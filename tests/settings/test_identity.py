@@ -51,7 +51,7 @@ OUTSIDE = {
 INSIDE = {
     "seed": 1,
     "model.path": "other",
-    "optimizer.learning_rate": 1e-3,
+    "optimizer.lr": 1e-3,
     "training.prompts_per_step": 16,
     "training.threads": 1,
     "dataset.koniq.protocol": "other",
@@ -93,7 +93,7 @@ def test_id_does_not_tell_one_from_one_point_zero(plain: dict[str, Any]) -> None
         ("q_hawkeye", ["experiment=q_hawkeye", "seed=3", "dry_run=true", "paths.outputs=/x"], "q_hawkeye"),
         (None, ["uncertainty=none", "data=koniq"], "default__data-koniq__uncertainty-none"),
         (None, ["benchmark=[koniq,spaq]"], "default__benchmark-koniq+spaq"),
-        (None, ["optimizer.learning_rate=1e-4"], "default__optimizer.learning_rate-1e-4"),
+        (None, ["optimizer.lr=1e-4"], "default__optimizer.lr-1e-4"),
         (None, ["prompt.user='a b/c'"], "default__prompt.user-_a_b_c"),
         (
             None,

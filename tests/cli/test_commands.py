@@ -1,0 +1,133 @@
+"""Train, evaluate and score through the command line, one after the other, on a small run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from qhk.cli.main import main
+from qhk.tracking.status import RunState, read_status
+from tests.training.conftest import SMALL
+
+Trained = tuple[Path, list[str]]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The directory of a finished run and the words that made it."""
+    root = tmp_path_factory.mktemp("commands")
+    words = [*SMALL, f"paths.outputs={root}/out", "name=small"]
+    assert main(["train", *words]) == 0
+    return root / "out" / "default" / "small" / "seed0", words
+
+
+def test_a_finished_run_says_so_and_prints_its_table_again(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, words = trained
+    before = (directory / "metrics.jsonl").read_bytes()
+    assert main(["train", *words]) == 0
+    out, err = capsys.readouterr()
+    assert "already done" in err
+    assert "MINIATURE SYNTHETIC" in out and "miniature_spaq" in out and str(directory) in out
+    assert (directory / "metrics.jsonl").read_bytes() == before
+
+
+def test_the_run_directory_tells_the_whole_story(trained: Trained) -> None:
+    directory, _ = trained
+    names = {path.name for path in directory.iterdir()}
+    assert {"config.yaml", "provenance.json", "metrics.jsonl", "completions.jsonl", "results.json"} <= names
+    status = read_status(directory / "status.json")
+    assert status is not None and status.state is RunState.DONE and status.step == 4
+
+
+def test_another_config_in_the_same_directory_is_refused(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, words = trained
+    before = {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+    assert main(["train", *words, "optimizer.lr=1e-3"]) == 2
+    assert "belongs to run id" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in directory.rglob("*")} == before
+
+
+def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, words = trained
+    checkpoint = directory / "checkpoints" / "last"
+    own = [word for word in words if not word.startswith(("name=", "model.", "rollout."))]
+    assert main(["evaluate", *own, f"checkpoint={checkpoint}"]) == 0
+    folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
+    trained_rows = json.loads((directory / "results.json").read_text())["rows"]
+    evaluated = json.loads((folder / "results.json").read_text())["rows"]
+    after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["stage"] == "after"}
+    assert {row["readout"]: row["metrics"]["mae"] for row in evaluated} == after
+
+
+def test_evaluate_refuses_another_prompt_than_the_checkpoints(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, _ = trained
+    assert main(["evaluate", f"checkpoint={directory}/checkpoints/last", "prompt=score"]) == 2
+    assert "prompt=score: prompt comes from the checkpoint's own config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["evaluate"], ["evaluate", "checkpoint=nowhere"]])
+def test_evaluate_without_a_policy_is_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "benchmark=[]"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of three small pictures, one with a blank in its name, and a text file."""
+    folder = tmp_path / "my photos"
+    folder.mkdir()
+    for number, name in enumerate(("a.png", "b c.jpg", "d.bmp")):
+        pixels = np.random.default_rng(number).integers(0, 256, (70, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_score_writes_json_lines(
+    trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
+    assert main(["score", str(pictures), checkpoint, "format=json", "num_samples=4"]) == 0
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "b c.jpg", "d.bmp"]
+    assert all(len(row["samples"]) == 4 for row in rows)
+    assert all(row["unparsed"] == sum(sample is None for sample in row["samples"]) for row in rows)
+    assert "images/s" in err
+
+
+def test_score_of_a_glob_equals_score_of_the_files(
+    trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
+    assert main(["score", f"{pictures}/*.jpg", checkpoint, "format=json"]) == 0
+    by_glob = capsys.readouterr().out
+    assert main(["score", f"{pictures}/b c.jpg", checkpoint, "format=json"]) == 0
+    assert capsys.readouterr().out == by_glob != ""
+
+
+def test_score_as_a_table(trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["score", str(pictures / "a.png"), f"checkpoint={trained[0]}/checkpoints/last"]) == 0
+    out = capsys.readouterr().out
+    assert "a.png" in out.replace("\n", "") and "spread" in out
+
+
+def test_score_of_a_broken_or_missing_image_is_one_line(
+    trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
+    for name in ("notes.txt", "nothing.png"):
+        assert main(["score", str(pictures / name), checkpoint]) == 2
+        err = capsys.readouterr().err
+        assert name in err and err.count("\n") == 1

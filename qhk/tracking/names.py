@@ -36,11 +36,11 @@ MEAN, MAX, MIN, LAST = Reduction.MEAN, Reduction.MAX, Reduction.MIN, Reduction.L
 TRAIN = (
     Metric("train/step", LAST, "training steps done; the axis of all curves but the cold start's"),
     Metric("train/loss/total", MEAN, "the minimised loss, all terms with their coefficients"),
-    Metric("train/loss/policy", MEAN, "minus the clipped surrogate, advantages times uncertainty weight"),
-    Metric("train/loss/reference_kl", MEAN, "KL coefficient times the KL estimate to the reference policy"),
-    Metric("train/loss/perception_kl", MEAN, "minus gamma times the KL from original to degraded image"),
-    Metric("train/loss/entropy_original", MEAN, "eta_original times the token entropy on the original image"),
-    Metric("train/loss/entropy_degraded", MEAN, "eta_degraded times the token entropy on the degraded image"),
+    Metric(
+        "train/loss/policy",
+        MEAN,
+        "minus the clipped surrogate per token, advantages times uncertainty weight",
+    ),
     Metric("train/reward/total/mean", MEAN, "weighted sum of the reward terms per completion"),
     Metric("train/reward/{term}/mean", MEAN, "one reward term per completion, before its weight"),
     Metric("train/parse/failed_frac", MEAN, "share of completions without a readable answer"),
@@ -52,13 +52,16 @@ TRAIN = (
     ),
     Metric("train/group/unparsed_frac", MEAN, "share of groups with no parsed answer at all"),
     Metric("train/group/score_std/mean", MEAN, "standard deviation of a group's parsed scores"),
-    Metric("train/advantage/abs/mean", MEAN, "mean absolute advantage before the uncertainty weight"),
     Metric("train/uncertainty/weight/mean", MEAN, "uncertainty weight per group"),
     Metric("train/uncertainty/weight/min", MIN, "smallest uncertainty weight of the step"),
     Metric("train/uncertainty/weight/max", MAX, "largest uncertainty weight of the step"),
     Metric("train/uncertainty/alpha", LAST, "strength of the uncertainty weight after its schedule"),
-    Metric("train/perception/kl", MEAN, "KL from original to degraded image per token, also for gamma 0"),
-    Metric("train/perception/exact_kl", MEAN, "KL over the full vocabulary from original to degraded image"),
+    Metric("train/perception/kl", MEAN, "the perception term's own KL estimate per token, bounded"),
+    Metric(
+        "train/perception/exact_kl",
+        MEAN,
+        "KL(original||degraded) over the vocabulary per token, also for gamma 0",
+    ),
     Metric("train/perception/entropy_original", MEAN, "entropy term on the original image, per token"),
     Metric("train/perception/entropy_degraded", MEAN, "entropy term on the degraded image, per token"),
     Metric("train/perception/logprob_sum_original", MEAN, "log-probability of a completion, original image"),
@@ -82,9 +85,6 @@ TRAIN = (
 COLD_START = (
     Metric("cold_start/step", LAST, "supervised steps done; the axis of the cold start's curves"),
     Metric("cold_start/loss", MEAN, "cross-entropy in nats per answer token"),
-    Metric("cold_start/optimizer/learning_rate", LAST, "learning rate of the supervised step"),
-    Metric("cold_start/optimizer/grad_norm", LAST, "gradient norm before clipping"),
-    Metric("cold_start/time/step_s", LAST, "seconds of the supervised step"),
 )
 
 COST = (
@@ -92,8 +92,6 @@ COST = (
     Metric("time/score_s", LAST, "seconds spent on answers, rewards, advantages and weights"),
     Metric("time/update_s", LAST, "seconds spent on forward, backward and the optimizer"),
     Metric("time/step_s", LAST, "seconds of the whole step"),
-    Metric("time/validation_s", LAST, "seconds of the validation after the step"),
-    Metric("time/eval_s", LAST, "seconds of one evaluation of all benchmarks"),
     Metric("memory/peak_gib", MAX, "largest memory of a device so far (process memory on CPU)"),
 )
 

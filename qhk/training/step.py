@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,6 +86,7 @@ def reinforcement_step(
     ):
         metrics.add(f"time/{part}_s", seconds)
     metrics.add("train/tokens_per_s", counts.tokens / (finished - started))
+    metrics.add("memory/peak_gib", peak_memory_gib())
     return metrics, groups
 
 
@@ -111,6 +113,13 @@ def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> l
         )
         for prompt, group in zip(prompts, sampled, strict=True)
     ]
+
+
+def peak_memory_gib() -> float:
+    """The largest memory this process has used: of its GPU where it has one, else of the process itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def _update(

@@ -80,7 +80,7 @@ def test_later_overlay_beats_earlier_and_command_line_beats_both(compose_plain: 
     assert full["model"]["path"] == "Qwen/Qwen2.5-VL-7B-Instruct"
     assert full["training"]["duration"] == {"steps": None, "epochs": 15.0}
     assert small["model"]["form"] == "tiny"
-    assert small["training"]["duration"] == {"steps": 120, "epochs": None}
+    assert small["training"]["duration"] == {"steps": 300, "epochs": None}
     assert typed["model"]["path"] == "Qwen/Qwen2.5-VL-3B-Instruct"
     assert typed["training"]["duration"]["steps"] == 7
 
@@ -135,7 +135,7 @@ def test_replaced_choice_is_told(catalogue: Catalogue) -> None:
     config = compose_config("train", overrides, catalogue)
     (line,) = overruled_choices("train", overrides, config, catalogue)
     assert line.startswith("training=debug: ")
-    assert "training.duration.steps=120 (was 4)" in line
+    assert "training.duration.steps=300 (was 4)" in line
     assert overruled_choices("train", ["training=debug"], config, catalogue) == []
 
 

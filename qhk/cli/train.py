@@ -125,7 +125,7 @@ def _train(
 
 
 def _until_the_end(job: Run) -> Results | None:
-    """The results of the trained run; None, after one line, where training could not go on. Status is kept."""
+    """The results of the trained run; None, after one line, where training could not go on."""
 
     def say(state: RunState, cause: str) -> None:
         if job.processes.is_main:

@@ -167,7 +167,7 @@ def open_run_directory(
 def join_run_directory(
     outputs: Path, *, study: str, name: str, seed: int, run_id: str, opened: Opened
 ) -> RunDirectory:
-    """The directory that the run's first process has ``opened``, for its other processes: no lock of their own."""
+    """The directory that the run's first process has ``opened``, for its other processes: without a lock."""
     path = run_path(outputs, study=study, name=name, seed=seed)
     return RunDirectory(path=path, run_id=run_id, opened=opened, previous=None, code_changed="", lock=None)
 

@@ -18,7 +18,7 @@ from qhk.training.begin import begin, resume
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run, RunFailure, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run
+from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run, write_run_results
 from qhk.training.start import build_reader
 from qhk.training.step import Learner, reinforcement_step
 from qhk.training.supervised import supervised_step
@@ -36,6 +36,9 @@ def train(run: Run) -> Results:
     with run.timed("evaluation_after"):
         stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
         report_benchmarks(run, learner.policy, step=run.horizon.total_steps, stage=stage)
+    if run.processes.is_main:
+        write_run_results(run, ())
+    run.processes.wait()
     return read_results(run.directory.results)
 
 

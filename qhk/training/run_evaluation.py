@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from qhk.evaluation.results import ResultRow, Stage, scalar_metrics, summarise, update_results
+from collections.abc import Sequence
+
+from qhk.evaluation.results import ResultRow, Results, Stage, scalar_metrics, summarise, update_results
 from qhk.policy.load import Policy
 from qhk.tracking.recorder import MetricStage
 from qhk.training.evaluate import evaluate_benchmarks, make_sampler, validate
@@ -40,11 +42,29 @@ def validate_run(run: Run, policy: Policy, reader: ExampleReader, *, step: int) 
 
 
 def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> None:
-    """Evaluates the benchmarks and adds their rows to ``results.json``."""
+    """Evaluates the benchmarks and adds their rows to ``results.json``; the other processes wait."""
+    if run.processes.is_main:
+        rows = _evaluate_run(run, policy, step=step, stage=stage)
+        headline = [row for row in rows if row.readout == run.settings.evaluation.headline]
+        if headline:
+            _record_rows(run, headline, step=step)
+        write_run_results(run, rows)
+    run.processes.wait()
+
+
+def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
+    """The run's results with ``rows`` and the wall times so far added, also on disk."""
+    return update_results(
+        run.directory.results,
+        seed=run.settings.seed,
+        run_id=run.directory.run_id,
+        wall_times=run.wall_s,
+        rows=rows,
+    )
+
+
+def _evaluate_run(run: Run, policy: Policy, *, step: int, stage: Stage) -> list[ResultRow]:
     settings = run.settings
-    if not run.processes.is_main or not run.data.benchmarks:
-        run.processes.wait()
-        return
     reader = build_reader(settings, policy)
     samplers = {
         name: make_sampler(
@@ -58,7 +78,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
         for name, readout in settings.evaluation.readouts.items()
     }
     with run.display.task(f"evaluating {stage.value}") as progress:
-        rows = evaluate_benchmarks(
+        return evaluate_benchmarks(
             samplers,
             run.data.benchmarks,
             settings=settings.evaluation,
@@ -69,17 +89,11 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
             stage=stage,
             progress=progress,
         )
-    headline = [row for row in rows if row.readout == settings.evaluation.headline]
-    means = summarise(headline, min_parsed_fraction=settings.evaluation.min_parsed_fraction).means
+
+
+def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
+    means = summarise(rows, min_parsed_fraction=run.settings.evaluation.min_parsed_fraction).means
     metrics = {f"eval/mean/{name}": value for name, value in means.items()}
-    for row in headline:
+    for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
     run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
-    update_results(
-        run.directory.results,
-        seed=settings.seed,
-        run_id=run.directory.run_id,
-        wall_times=run.wall_s,
-        rows=rows,
-    )
-    run.processes.wait()

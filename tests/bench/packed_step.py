@@ -151,7 +151,8 @@ def main() -> None:
             gap = max(abs(a - b) for a, b in zip(plain["logprobs"], ours["logprobs"], strict=True))
             print(
                 f"{ours['prompt']:5d} {COMPLETION_TOKENS:4d} {group:3d} |"
-                f" {plain['seconds']:6.2f} s {plain['mib']:5.0f} MiB | {ours['seconds']:6.2f} s {ours['mib']:5.0f} MiB |"
+                f" {plain['seconds']:6.2f} s {plain['mib']:5.0f} MiB |"
+                f" {ours['seconds']:6.2f} s {ours['mib']:5.0f} MiB |"
                 f" {plain['seconds'] / ours['seconds']:6.1f}  {plain['mib'] / ours['mib']:8.1f}  {gap:.1e}",
                 flush=True,
             )

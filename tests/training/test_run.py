@@ -18,6 +18,7 @@ from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
 from qhk.training.loop import train
 from qhk.training.run import Run, RunFailure
+from tests.training.conftest import SMALL
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
@@ -97,6 +98,13 @@ def test_results_hold_before_and_after(small: Small, open_run: OpenRun) -> None:
     assert all(row.miniature and row.n == 6 for row in rows)
     predictions = directory / "predictions" / "step_000004" / "mean_of_8" / "miniature_spaq.jsonl"
     assert len(predictions.read_text().splitlines()) == 6
+
+
+def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> None:
+    base = [word for word in SMALL if not word.startswith("benchmark")]
+    directory = finish(open_run(small("benchmark=[]", base=base)))
+    results = read_results(directory / "results.json")
+    assert results.rows == () and results.wall_times["training"] > 0
 
 
 def test_every_step_is_recorded_once(small: Small, open_run: OpenRun) -> None:

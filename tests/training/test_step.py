@@ -1,4 +1,4 @@
-"""The step: micro-batches and processes change nothing, terms that are off change nothing, terms that are on do."""
+"""The step: micro-batches and processes change nothing, nor do terms that are off; terms that are on do."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def largest_difference(first: Weights, second: Weights) -> float:
 
 
 def length_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
-    """A reward that random policies can tell apart: shorter completions, and other texts, score other values."""
+    """A reward that tells the completions of a random policy apart."""
     return -completion.num_tokens / 10 + (len(completion.text) % 7) / 5
 
 

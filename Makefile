@@ -12,7 +12,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-gpu lint format
+.PHONY: help install train test test-slow test-gpu bench lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -49,3 +49,6 @@ lint: install  ## ruff and mypy
 format: install  ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench: install  ## the packed step beside the repeated one: time and peak memory, a few minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.packed_step $(ARGS)

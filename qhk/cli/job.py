@@ -47,6 +47,8 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
     score = _take_score(plain) if command == "score" else None
     settings = parse_settings(plain)
     _check_reward(settings)
+    if command == "train":
+        _check_narrow_weights(settings)
     if settings.name is None:
         name = run_name(choice_of("experiment", overrides), overrides)
         settings = settings.model_copy(update={"name": name})
@@ -56,6 +58,15 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
         score=score,
         notes=tuple(overruled_choices(command, overrides, config, catalogue)),
     )
+
+
+def _check_narrow_weights(settings: Settings) -> None:
+    """Raises ValueError where training would lose its small updates in the rounding of bfloat16 weights."""
+    if settings.model.dtype == "bfloat16" and settings.optimizer.form == "adamw":
+        raise ValueError(
+            f"optimizer.form: adamw loses updates of about lr {settings.optimizer.lr:g} in weights of "
+            "model.dtype bfloat16; choose optimizer=adamw_stochastic, or model.dtype=float32"
+        )
 
 
 def _check_reward(settings: Settings) -> None:

@@ -156,9 +156,9 @@ class PerceptionSettings(Node):
 
 
 class OptimizerSettings(Node):
-    """The optimiser of the reinforcement stage."""
+    """The optimiser of the reinforcement stage; ``adamw_stochastic`` is for weights in bfloat16."""
 
-    form: Literal["adamw"]
+    form: Literal["adamw", "adamw_stochastic"]
     lr: Positive
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)

@@ -78,7 +78,7 @@ def build_learner(run: Run, policy: Policy) -> Learner:
     return Learner(
         policy=policy,
         reference=reference,
-        optimizer=build_optimizer(policy.model, settings.optimizer),
+        optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
         terms=build_terms(terms),
         parse=build_parser(settings),

@@ -12,6 +12,7 @@ from torch import nn
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import Terms
 from qhk.settings import Duration, OptimizerSettings, Schedule, Settings
+from qhk.training.stochastic_adamw import StochasticAdamW
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,16 +85,18 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
     )
 
 
-def build_optimizer(model: Any, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """AdamW over the parameters that learn; the learning rate is set anew at every step."""
+def build_optimizer(model: Any, settings: OptimizerSettings, *, seed: int) -> torch.optim.Optimizer:
+    """The optimiser of the parameters that learn; the learning rate is set anew at every step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        parameters,
-        lr=settings.lr,
-        betas=settings.betas,
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
+    values: dict[str, Any] = {
+        "lr": settings.lr,
+        "betas": settings.betas,
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+    }
+    if settings.form == "adamw_stochastic":
+        return StochasticAdamW(parameters, seed=seed, **values)
+    return torch.optim.AdamW(parameters, **values)
 
 
 class NonFiniteGradientError(FloatingPointError):

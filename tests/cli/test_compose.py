@@ -21,8 +21,11 @@ GROUPS = {
     if group not in (*OVERLAYS, "dataset", "benchmark")
 }
 EXPERIMENTS = CATALOGUE.options["experiment"]
-COMPANIONS = {("twin", "manifest"): ["twin.manifest=pairs.jsonl"]}
-"""What an option leaves for the user to fill in."""
+COMPANIONS = {
+    ("twin", "manifest"): ["twin.manifest=pairs.jsonl"],
+    ("optimizer", "adamw"): ["model.dtype=float32"],
+}
+"""What an option leaves for the user to fill in, or cannot go with."""
 
 
 @pytest.mark.parametrize("turn", range(max(map(len, GROUPS.values()))))

@@ -45,6 +45,7 @@ MISTAKES = [
     (["train", "hydra/launcher=nowhere"], "no option 'nowhere'"),
     (["train", "-m", "uncertainty=glob(zz*)"], "matches nothing"),
     (["train", "-m", "seed=0,-1"], "seed: must be greater than or equal to 0, got -1"),
+    (["train", "model=qwen2_5_vl_7b"], "choose optimizer=adamw_stochastic, or model.dtype=float32"),
     (["score", "checkpoint=x"], "no image given"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
     (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),

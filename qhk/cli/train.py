@@ -34,7 +34,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
     """
     quiet_libraries()
     processes = Processes(settings.distributed.form)
-    _check_processes(settings, processes)
+    check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
     data = load_run_data(settings, display)
@@ -49,7 +49,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
         return _train(settings, data, directory, display, processes, prepared_s=prepared)
 
 
-def _check_processes(settings: Settings, processes: Processes) -> None:
+def check_processes(settings: Settings, processes: Processes) -> None:
+    """Raises ValueError where the prompts of a step do not divide over processes and micro-batches."""
     per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
     if per_step % (processes.count * per_device):
         raise ValueError(

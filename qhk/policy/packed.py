@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qhk.policy.attention import Packing, PromptCache, build_packing
+from qhk.policy.attention import GROUP_ATTENTION, Packing, PromptCache, build_packing
 from qhk.policy.prompt import EncodedPrompt
 
 
@@ -92,8 +92,15 @@ def _predictors(packing: Packing) -> Tensor:
 def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attention: object) -> Tensor:
     """(batch, length, hidden) last hidden states; ``attention`` goes to the group attention function.
 
-    The mask is given as already prepared: group attention knows who sees whom.
+    The mask is given as already prepared: group attention knows who sees whom. Raises ValueError where
+    the model's text part has another attention function, which would ignore all that without a word.
     """
+    implementation = model.config.text_config._attn_implementation
+    if implementation != GROUP_ATTENTION:
+        raise ValueError(
+            f"attention of the text model is {implementation!r}; packed rows need {GROUP_ATTENTION!r} "
+            "(qhk.policy.load.prepare_model sets it)"
+        )
     hidden: Tensor = model.model.language_model(
         inputs_embeds=embeddings,
         position_ids=positions,

@@ -107,6 +107,21 @@ def test_end_token_is_kept_and_the_limit_is_told(policy: Policy, encode: Encode)
         assert len(ids) == 12 or not truncated
 
 
+def test_activation_checkpointing_does_not_lose_the_prompt(
+    policy: Policy, encode: Encode, full_precision: None
+) -> None:
+    """transformers drops its own cache under checkpointing, silently; ours must not go with it."""
+    prompts = [encode(64, 64), encode(96, 32)]
+    plain = sample(policy, prompts)
+    policy.model.gradient_checkpointing_enable()
+    policy.model.train()
+    checkpointed = sample(policy, prompts)
+    for first, second in zip(plain, checkpointed, strict=True):
+        assert [ids.tolist() for ids in first.completion_ids] == [
+            ids.tolist() for ids in second.completion_ids
+        ]
+
+
 def test_draw_inverts_the_distribution() -> None:
     logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]], dtype=torch.float64)
     uniforms = (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000

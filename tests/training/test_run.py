@@ -206,3 +206,34 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
         assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
     rows = read_results(finish(control) / "results.json").rows
     assert {row.stage for row in rows} == {Stage.BEFORE, Stage.CONTROL}
+
+
+@pytest.mark.parametrize(("processes", "per_device"), [(3, 1), (2, 4)])
+def test_prompts_must_divide_over_processes(small: Small, processes: int, per_device: int) -> None:
+    from types import SimpleNamespace
+
+    from qhk.cli.train import check_processes
+
+    settings = small(f"training.prompts_per_device={per_device}", name="divide")
+    with pytest.raises(
+        ValueError, match=rf"prompts_per_step: 4 is not a multiple .*{processes} x {per_device}"
+    ):
+        check_processes(settings, SimpleNamespace(count=processes))  # type: ignore[arg-type]
+
+
+def test_stock_auto_processor_reads_a_checkpoint(small: Small, open_run: OpenRun) -> None:
+    """Where torchvision is installed, which the stock processor needs."""
+    pytest.importorskip("torchvision")
+    from transformers import AutoProcessor
+
+    from tests.conftest import picture
+
+    folder = finish(open_run(small())) / "checkpoints" / "last"
+    processor = AutoProcessor.from_pretrained(folder)
+    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How good is it?"}]}]
+    ours = load_policy(str(folder), dtype="float32", min_pixels=4096, max_pixels=4096, device="cpu")
+    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], images=[picture(64, 64)], return_tensors="pt")
+    assert (
+        inputs["input_ids"][0].tolist() == ours.encoder.encode(messages, [picture(64, 64)]).input_ids.tolist()
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from qhk.cli.job import Job
@@ -117,8 +118,11 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     for flag in flags:
         if flag not in FLAGS:
             raise ValueError(f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value")
-    overrides = tuple(word for word in rest if not _is_flag(word) and _is_override(word))
-    positionals = tuple(word for word in rest if not _is_flag(word) and not _is_override(word))
+    takes_files = bool(COMMANDS[command].positionals)
+    words_left = [word for word in rest if not _is_flag(word)]
+    files = {word for word in words_left if takes_files and Path(word).exists()}
+    overrides = tuple(word for word in words_left if _is_override(word) and word not in files)
+    positionals = tuple(word for word in words_left if not _is_override(word) or word in files)
     if positionals and not COMMANDS[command].positionals:
         raise ValueError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
     return Arguments(

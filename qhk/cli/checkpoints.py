@@ -16,6 +16,9 @@ OWNED = ("model", "task", "prompt", "reward")
 def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
     """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
 
+    So are the read-outs and the length of answers, unless the command line speaks of ``evaluation`` or
+    ``rollout``: another number of samples is another question, another prompt is a mistake.
+
     Raises ValueError where the folder is no checkpoint of ours, and where the command line says
     otherwise for one of these nodes.
     """
@@ -30,7 +33,15 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
             raise ValueError(
                 f"{override}: {node} comes from the checkpoint's own config ({path}); leave the override out"
             )
-    return settings.model_copy(update={node: getattr(trained, node) for node in OWNED})
+    adopted = {node: getattr(trained, node) for node in OWNED}
+    said = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    if "rollout" not in said:
+        batch = {"decode_batch": settings.rollout.decode_batch}
+        adopted["rollout"] = trained.rollout.model_copy(update=batch)
+    if "evaluation" not in said:
+        reading = {"readouts": trained.evaluation.readouts, "headline": trained.evaluation.headline}
+        adopted["evaluation"] = settings.evaluation.model_copy(update=reading)
+    return settings.model_copy(update=adopted)
 
 
 def evaluated_policy(settings: Settings, *, device: str) -> Policy:

@@ -19,6 +19,7 @@ from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_table
 from qhk.files import write_atomically
 from qhk.settings import Settings, plain_settings
+from qhk.tracking.run_directory import move_aside
 from qhk.training.data import load_sets, select_benchmarks
 from qhk.training.distributed import Processes
 from qhk.training.evaluate import evaluate_benchmarks, make_sampler
@@ -54,6 +55,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
         for name, readout in settings.evaluation.readouts.items()
     }
     folder = evaluation_folder(settings)
+    if settings.fresh:
+        move_aside(folder)
     write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
     started = time.perf_counter()
     with display.task("evaluating") as progress:
@@ -89,7 +92,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
 def evaluation_folder(settings: Settings) -> Path:
     """``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
     plain = plain_settings(settings)
-    what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "seed")}
+    what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "benchmark", "seed")}
     del what["evaluation"]["batch_images"]
     weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint).expanduser())
     text = json.dumps({**what, "weights": weights}, sort_keys=True)

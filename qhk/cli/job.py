@@ -49,6 +49,11 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
     _check_reward(settings)
     if command == "train":
         _check_narrow_weights(settings)
+        if settings.checkpoint is not None:
+            raise ValueError(
+                f"checkpoint: {settings.checkpoint} has no effect on training; "
+                "a run resumes by itself, and model.path starts one from other weights"
+            )
     if settings.name is None:
         name = run_name(choice_of("experiment", overrides), overrides)
         settings = settings.model_copy(update={"name": name})

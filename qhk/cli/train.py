@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -112,11 +113,11 @@ def _train(
         recorders=recorders + ([mirror] if mirror is not None else []),
         display=display,
         processes=processes,
+        wall_s={"preparation": prepared_s},
     )
     results = _until_the_end(job)
     if results is None:
         return 1
-    job.wall_s["preparation"] = prepared_s
     if processes.is_main:
         print_results(settings, results, directory.path)
         parts = "  ".join(f"{part.replace('_', ' ')} {seconds:.0f} s" for part, seconds in job.wall_s.items())
@@ -163,7 +164,11 @@ def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, 
 def _online_mirror(settings: Settings, directory: RunDirectory, processes: Processes) -> OnlineMirror | None:
     if settings.tracking.wandb != "online" or not processes.is_main:
         return None
-    return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
+    try:
+        return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
+    except ValueError as error:
+        directory.write_status(RunState.FAILED, step=0, cause=str(error))
+        raise
 
 
 def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> None:
@@ -171,7 +176,13 @@ def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMi
         print(f"W&B: {mirror.close()}")
         return
     mode = WandbMode(settings.tracking.wandb)
-    command = mirror_run(directory.metrics, mode=mode, **_mirror_arguments(settings, directory))
+    try:
+        command = mirror_run(directory.metrics, mode=mode, **_mirror_arguments(settings, directory))
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        print(
+            f"qhk: the W&B mirror was not written ({error}); metrics.jsonl holds everything", file=sys.stderr
+        )
+        return
     if command is not None:
         print(f"W&B (offline): to upload, run  {command}")
 

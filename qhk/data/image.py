@@ -17,6 +17,9 @@ MIN_SIDE = 28
 MAX_PIXELS = 256_000_000
 """Beyond any camera; guards the memory against a decompression bomb, not a setting of an experiment."""
 
+MAX_ASPECT = 200
+"""The longest shape that the image processor takes."""
+
 _WHITE = (255, 255, 255, 255)
 
 
@@ -60,6 +63,10 @@ def _check_size(path: Path, size: tuple[int, int], *, min_side: int, max_pixels:
     width, height = size
     if min(width, height) < min_side:
         raise ValueError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ValueError(
+            f"{path}: {width}x{height} is too long: at most {MAX_ASPECT} times the shorter side, crop it"
+        )
     if width * height > max_pixels:
         raise ValueError(
             f"{path}: {width}x{height} is too large: at most {max_pixels} pixels, shrink the image"

@@ -75,11 +75,6 @@ def epoch_quotas(sizes: Mapping[str, int], weights: Mapping[str, float]) -> dict
     return quotas
 
 
-def steps_of_epochs(epochs: float, *, sizes: Mapping[str, int], prompts_per_step: int) -> int:
-    """The number of whole steps that see at least ``epochs`` epochs (rounded up, at least 1)."""
-    return max(1, math.ceil(epochs * sum(sizes.values()) / prompts_per_step - 1e-9))
-
-
 def _epoch_order(seed: int, epoch: int, names: Sequence[str], quotas: Mapping[str, int]) -> NDArray[np.int64]:
     """For each draw of the epoch, the number of its set."""
     numbers = np.repeat(np.arange(len(names)), [quotas[name] for name in names])

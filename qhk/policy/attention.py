@@ -34,8 +34,9 @@ class Packing:
     ``prompt_index`` (B, P) and ``completion_index`` (N, C) hold token positions in the row, padded on
     the right with position 0; ``prompt_lengths`` and ``completion_lengths`` say how much of each is
     real. ``owner`` (N,) is the group of each completion. ``scatter`` (L,) takes the concatenation of
-    the flattened padded prompts and completions back to row order. ``allowed`` (N, 1, C, P + C) is the
-    explicit mask, needed only where prompts have unequal lengths.
+    the flattened padded prompts and completions back to row order. ``predictors`` (tokens,) are the row
+    positions that predict each completion token. ``allowed`` (N, 1, C, P + C) is the explicit mask, needed
+    only where prompts have unequal lengths.
     """
 
     prompt_index: Tensor
@@ -44,6 +45,7 @@ class Packing:
     scatter: Tensor
     prompt_lengths: tuple[int, ...]
     completion_lengths: tuple[int, ...]
+    predictors: Tensor
     allowed: Tensor | None
 
 
@@ -63,18 +65,20 @@ def build_packing(
     ``completion_lengths[i]`` are the lengths of group i's completions; a group may have none (a
     prompt to be encoded only), but a completion has at least one token.
     """
-    prompt_starts, completion_starts, lengths, owner = [], [], [], []
+    prompt_starts, completion_starts, lengths, owner, predictors = [], [], [], [], list[int]()
     cursor = 0
     for group, (prompt_length, group_lengths) in enumerate(
         zip(prompt_lengths, completion_lengths, strict=True)
     ):
         prompt_starts.append(cursor)
         cursor += prompt_length
+        last_prompt = cursor - 1
         for length in group_lengths:
             assert length > 0, "a completion holds at least the token that ended it"
             completion_starts.append(cursor)
             lengths.append(length)
             owner.append(group)
+            predictors += [last_prompt, *range(cursor, cursor + length - 1)]
             cursor += length
     prompts, width = len(prompt_starts), max(prompt_lengths)
     scatter = torch.empty(cursor, dtype=torch.long)
@@ -96,6 +100,7 @@ def build_packing(
         scatter=scatter.to(device),
         prompt_lengths=tuple(prompt_lengths),
         completion_lengths=tuple(lengths),
+        predictors=torch.tensor(predictors, dtype=torch.long, device=device),
         allowed=allowed,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qhk.policy.attention import GROUP_ATTENTION, Packing, PromptCache, build_packing
+from qhk.policy.attention import GROUP_ATTENTION, PromptCache, build_packing
 from qhk.policy.prompt import EncodedPrompt
 
 
@@ -78,17 +78,6 @@ def _row_positions(prompts: Sequence[EncodedPrompt], completions: Sequence[Seque
     return torch.cat(columns, dim=1)
 
 
-def _predictors(packing: Packing) -> Tensor:
-    """(N,) row positions whose hidden state predicts each completion token: the token before it."""
-    predictors = []
-    for completion, length in enumerate(packing.completion_lengths):
-        group = int(packing.owner[completion])
-        last_prompt = packing.prompt_index[group, packing.prompt_lengths[group] - 1]
-        own = packing.completion_index[completion, : length - 1]
-        predictors.append(torch.cat([last_prompt[None], own]))
-    return torch.cat(predictors)
-
-
 def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attention: object) -> Tensor:
     """(batch, length, hidden) last hidden states; ``attention`` goes to the group attention function.
 
@@ -139,7 +128,7 @@ def packed_hidden(
         pieces += [prompt_row, model.get_input_embeddings()(torch.cat(list(group)).to(device))]
     positions = _row_positions(prompts, completions).to(device)
     hidden = run_text_model(model, torch.cat(pieces)[None], positions[:, None], packing=packing)
-    return hidden[0][_predictors(packing)]
+    return hidden[0][packing.predictors]
 
 
 def encode_prompts(

@@ -1,7 +1,7 @@
 """Sampling: each prompt is encoded once, then many groups decode together.
 
 Every random number is drawn before decoding from the prompt's own stream, so a completion does not
-depend on which other prompts happen to share its batch.
+depend on which other prompts happen to share its batch, but for the rounding of their common products.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ class SampledGroup:
 class GroupCache:
     """Keys and values while groups decode: the prompts' kept once per group, the completions' per row.
 
+    Both are kept in float32 at least: scores rounded to bfloat16 would make the distribution that is sampled
+    from another than the one that the training forward, which accumulates widely, assigns.
+
     Rows form a rectangle of ``groups`` x ``size``; :meth:`regroup` shrinks it as rows finish.
     """
 
@@ -46,11 +49,12 @@ class GroupCache:
         self.own: list[tuple[Tensor, Tensor]] = []
         self.num_layers, self.max_new_tokens = num_layers, max_new_tokens
         self.prompt_lengths = prompt_lengths
+        self.is_ragged = len(set(prompt_lengths.tolist())) > 1
         self.size, self.length = 1, 0
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         assert layer == len(self.prompt)
-        self.prompt.append((key, value))
+        self.prompt.append((_wide(key), _wide(value)))
 
     def start(self, group_size: int) -> None:
         """Makes room for ``group_size`` completions of every prompt."""
@@ -71,27 +75,35 @@ class GroupCache:
         prompt_key, prompt_value = self.prompt[layer]
         own_key, own_value = self.own[layer]
         now = self.length
-        own_key[:, :, now], own_value[:, :, now] = key[:, :, 0], value[:, :, 0]
+        own_key[:, :, now], own_value[:, :, now] = (
+            key[:, :, 0].to(own_key.dtype),
+            value[:, :, 0].to(own_key.dtype),
+        )
         groups, kv_heads, prompt_width, size = prompt_key.shape
         rows, heads = query.shape[0], query.shape[1]
         share = heads // kv_heads
-        per_row = query.reshape(rows, kv_heads, share, size) * scaling
+        per_row = _wide(query).reshape(rows, kv_heads, share, size) * scaling
         per_group = per_row.view(groups, self.size, kv_heads, share, size).transpose(1, 2).flatten(2, 3)
         prompt_scores = per_group @ prompt_key.transpose(2, 3)
-        if int(self.prompt_lengths.min()) < prompt_width:
+        if self.is_ragged:
             padding = torch.arange(prompt_width, device=query.device) >= self.prompt_lengths[:, None]
             prompt_scores = prompt_scores.masked_fill(padding[:, None, None], float("-inf"))
         prompt_scores = prompt_scores.view(groups, kv_heads, self.size, share, prompt_width)
         own_scores = per_row @ own_key[:, :, : now + 1].transpose(2, 3)
         own_scores = own_scores.view(groups, self.size, kv_heads, share, now + 1).transpose(1, 2)
-        scores = torch.cat([prompt_scores, own_scores], dim=-1)
-        wide = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
-        weights = wide.softmax(-1).to(value.dtype)
+        weights = torch.cat([prompt_scores, own_scores], dim=-1).softmax(-1)
         from_prompt = weights[..., :prompt_width].flatten(2, 3) @ prompt_value
         from_prompt = from_prompt.view(groups, kv_heads, self.size, share, size).transpose(1, 2)
         own_weights = weights[..., prompt_width:].transpose(1, 2).reshape(rows, kv_heads, share, now + 1)
         from_own = own_weights @ own_value[:, :, : now + 1]
-        return (from_prompt.reshape(rows, heads, 1, size)) + from_own.reshape(rows, heads, 1, size)
+        return (from_prompt.reshape(rows, heads, 1, size) + from_own.reshape(rows, heads, 1, size)).to(
+            query.dtype
+        )
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """In float32 at least."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -143,6 +155,22 @@ def sample_groups(
     end_tokens: Sequence[int],
 ) -> list[SampledGroup]:
     """One group of G completions per prompt, from ``uniforms`` (B, G, max new tokens) in [0, 1)."""
+    was_training = model.training
+    model.eval()  # activation checkpointing, on while training, would only slow the decoding down
+    try:
+        return _decode(model, prompts, uniforms, temperature=temperature, end_tokens=end_tokens)
+    finally:
+        model.train(was_training)
+
+
+def _decode(
+    model: Any,
+    prompts: Sequence[EncodedPrompt],
+    uniforms: np.ndarray,
+    *,
+    temperature: float,
+    end_tokens: Sequence[int],
+) -> list[SampledGroup]:
     device = model.device
     count, group_size, max_new_tokens = uniforms.shape
     lengths = torch.tensor([prompt.num_tokens for prompt in prompts], device=device)

@@ -106,6 +106,7 @@ class DataSettings(Node):
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)]
     validation_limit: Count | None
     limit: Count | None
+    augmentation: Literal["none", "flip", "dihedral"]
     workers: NumOrZero
 
 
@@ -147,6 +148,9 @@ class TwinSettings(Node):
             low, high = allowed[kind]
             if not low <= value <= high:
                 raise ValueError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")
+        jpeg = self.strengths.get("jpeg", 1.0)
+        if jpeg != int(jpeg):
+            raise ValueError(f"strengths.jpeg must be a whole number, a JPEG quality, got {jpeg}")
         return self
 
 

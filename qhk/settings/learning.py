@@ -127,6 +127,11 @@ class UncertaintySettings(Node):
 
     @model_validator(mode="after")
     def _weights_stay_positive(self) -> Self:
+        if self.form == "none" and self.alpha > 0:
+            raise ValueError(
+                f"alpha {self.alpha} has no effect with form none; choose an uncertainty option such as "
+                "exponential, or leave it alone"
+            )
         if self.form in ("linear", "rank") and self.alpha > 1:
             raise ValueError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")
         return self
@@ -144,6 +149,15 @@ class PerceptionSettings(Node):
     entropy: Literal["off", "sampled", "exact"]
     eta_original: NonNegative
     eta_degraded: NonNegative
+
+    @model_validator(mode="after")
+    def _nothing_is_set_while_off(self) -> Self:
+        if self.form == "none" and (self.gamma > 0 or self.entropy != "off"):
+            raise ValueError(
+                f"gamma {self.gamma} and entropy {self.entropy} have no effect with form none; "
+                "choose a perception option such as exact, or leave them alone"
+            )
+        return self
 
     @model_validator(mode="after")
     def _entropy_is_on_if_weighted(self) -> Self:

@@ -142,8 +142,8 @@ def open_run_directory(
     path = run_path(outputs, study=study, name=name, seed=seed)
     lock = RunLock(path.with_name(f".{path.name}.lock"), directory=path)
     try:
-        if fresh and path.exists():
-            path.rename(_replaced_path(path))
+        if fresh:
+            move_aside(path)
         opened = find_state(path, run_id=run_id, provenance=provenance)
         previous = read_status(path / "status.json")
         before = read_provenance(path / "provenance.json")
@@ -181,8 +181,11 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
     write_provenance(path / "provenance.json", provenance)
 
 
-def _replaced_path(path: Path) -> Path:
+def move_aside(path: Path) -> None:
+    """Renames the folder to ``<name>.replaced-<n>``, where there is one; nothing is deleted."""
+    if not path.exists():
+        return
     number = 1
     while (aside := path.with_name(f"{path.name}.replaced-{number}")).exists():
         number += 1
-    return aside
+    path.rename(aside)

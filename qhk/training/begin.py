@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
 from qhk.tracking.recorder import MetricsRecorder, MetricStage
-from qhk.training.cold_start import choose_lessons, run_cold_start
+from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, save_checkpoint
+from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run
 from qhk.training.start import build_parser, build_reader, open_policy, reopen_policy, start_policy
 from qhk.training.step import Learner
@@ -27,12 +28,15 @@ def begin(run: Run) -> tuple[Learner, int]:
     _forget_after(run, step=-1)
     examples = [example for part in run.data.train.values() for example in part]
     policy = start_policy(settings, examples, device=run.processes.device)
+    run.processes.share_weights(policy.model)
     reader = build_reader(settings, policy)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
             _cold_start(run, policy, reader)
-    learner = build_learner(run, policy)
-    if settings.cold_start.form != "none":
+        run.processes.share_weights(policy.model)
+    learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
+    if settings.cold_start.form != "none" or settings.model.path is None:
+        # Neither can be had again from elsewhere: the reference of a resumed run is read from here.
         save_checkpoint(run, learner, step=0)
     with run.timed("evaluation_before"):
         report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
@@ -44,13 +48,19 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
-    learner = build_learner(run, policy)
+    learner = build_learner(run, policy, start=lambda: _start_model(run))
     if state.optimizer is not None:
         learner.optimizer.load_state_dict(state.optimizer)
     torch.set_rng_state(state.torch_rng)
-    run.best, run.wall_s, run.last_step = state.best, dict(state.wall_s), step
+    run.best, run.last_step = state.best, step
+    run.wall_s = {**state.wall_s, "preparation": run.wall_s.get("preparation", 0.0)}
+    if run.processes.is_main and run.best is not None:
+        checkpoints.mark_best(int(run.best["step"]))
     _forget_after(run, step=step)
-    run.display.line(f"resuming behind step {step}")
+    changed = run.directory.code_changed
+    run.display.line(
+        f"resuming behind step {step}" + (f"; changed since it began: {changed}" if changed else "")
+    )
     if step == 0:
         with run.timed("evaluation_before"):
             report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
@@ -68,12 +78,14 @@ def _forget_after(run: Run, *, step: int) -> None:
     write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
 
 
-def build_learner(run: Run, policy: Policy) -> Learner:
-    """What the steps work on: the policy with its optimiser, its reference and the reward."""
+def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
+    """What the steps work on: the policy with its optimiser, its reference and the reward.
+
+    ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it.
+    """
     settings = run.settings
-    reference = None
-    if settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement":
-        reference = _reference_model(run, policy)
+    needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
+    reference = start().eval().requires_grad_(False) if needs_reference else None
     terms = {name: term.model_dump(by_alias=True) for name, term in settings.reward.terms.items()}
     return Learner(
         policy=policy,
@@ -86,22 +98,18 @@ def build_learner(run: Run, policy: Policy) -> Learner:
     )
 
 
-def _reference_model(run: Run, policy: Policy) -> Any:
-    """The frozen policy that reinforcement started from."""
-    start = run.checkpoints.path(0)
-    if start.exists():
-        model = open_policy(str(start), run.settings.model, device=run.processes.device).model
-    elif run.settings.model.path is not None and run.checkpoints.steps():
-        model = open_policy(run.settings.model.path, run.settings.model, device=run.processes.device).model
-    else:
-        model = copy.deepcopy(policy.model)
-    return model.eval().requires_grad_(False)
+def _start_model(run: Run) -> Any:
+    """The model that a resumed run's reinforcement started from: its step 0, or the published weights."""
+    kept, path = run.checkpoints.path(0), run.settings.model.path
+    source = str(kept) if kept.exists() else path
+    assert source is not None, "a run that cannot have its start again keeps it as step 0"
+    return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
 def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
     settings = run.settings
     examples = [example for part in run.data.train.values() for example in part]
-    lessons = choose_lessons(examples, reader, policy, settings.cold_start, seed=settings.seed)
+    assignments = choose_assignments(examples, reader, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 
@@ -117,11 +125,20 @@ def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
             measured.clear()
             progress(step, settings.cold_start.steps)
 
-        kept = run_cold_start(
-            policy, lessons, settings.cold_start, seed=settings.seed, validate=judge, report=report
-        )
+        try:
+            kept = run_cold_start(
+                policy,
+                reader,
+                assignments,
+                settings.cold_start,
+                seed=settings.seed,
+                validate=judge,
+                report=report,
+            )
+        except FloatingPointError as error:
+            raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
     run.display.line(
-        f"cold start: {len(lessons)} supervised examples, label noise {noise:g}; "
+        f"cold start: {len(assignments)} supervised examples, label noise {noise:g}; "
         f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
     )

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from qhk.objective.total import Branch, Needs
 from qhk.policy.head import HeadReadout, read_head, read_head_pair
-from qhk.policy.packed import PackedTokens, pack_tokens, packed_hidden
+from qhk.policy.packed import PackedTokens, encode_images, pack_tokens, packed_hidden
+from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.group import Group
 
 HEAD_CHUNK = 2048
@@ -60,7 +61,9 @@ def run_branches(
     """
     completions = [group.completion_ids for group in groups]
     tokens = pack_tokens(completions, device=model.device)
-    original = packed_hidden(model, [group.prompt for group in groups], completions, features=None)
+    prompts = [group.prompt for group in groups]
+    features = _frozen_features(model, prompts)
+    original = packed_hidden(model, prompts, completions, features=features)
     wants_degraded = needs.degraded or (measure and all(group.twin is not None for group in groups))
     degraded, exact_kl = None, None
     with_entropy = needs.original_entropy or measure
@@ -102,7 +105,9 @@ def run_branches(
     reference_logprobs = None
     if needs.reference:
         assert reference is not None
-        reference_logprobs = tokens.pad(logprobs_of(reference, groups, tokens, temperature=temperature))
+        reference_logprobs = tokens.pad(
+            logprobs_of(reference, groups, tokens, temperature=temperature, features=features)
+        )
     return Branches(
         mask=tokens.mask(),
         original=_branch(tokens, first),
@@ -113,10 +118,24 @@ def run_branches(
 
 
 @torch.no_grad()
-def logprobs_of(model: Any, groups: Sequence[Group], tokens: PackedTokens, *, temperature: float) -> Tensor:
+def _frozen_features(model: Any, prompts: Sequence[EncodedPrompt]) -> Tensor | None:
+    """Image features that policy and reference share because neither learns its tower; None if it learns."""
+    frozen = not any(parameter.requires_grad for parameter in model.model.visual.parameters())
+    return encode_images(model, prompts) if frozen else None
+
+
+@torch.no_grad()
+def logprobs_of(
+    model: Any,
+    groups: Sequence[Group],
+    tokens: PackedTokens,
+    *,
+    temperature: float,
+    features: Tensor | None = None,
+) -> Tensor:
     """(N,) log-probabilities of the groups' completion tokens, without gradient."""
     completions = [group.completion_ids for group in groups]
-    hidden = packed_hidden(model, [group.prompt for group in groups], completions, features=None)
+    hidden = packed_hidden(model, [group.prompt for group in groups], completions, features=features)
     readout = read_head(
         model.lm_head, hidden, tokens.targets, temperature=temperature, with_entropy=False, chunk=HEAD_CHUNK
     )

@@ -39,8 +39,8 @@ class TrainingState:
 class Checkpoints:
     """The checkpoint folders ``step_000120`` of one run, with the links ``last`` and ``best`` beside them.
 
-    A folder appears under its final name only once complete. Kept are the first (the policy that
-    reinforcement started from), the last, the best, and every ``keep_every``-th.
+    A folder appears under its final name only once complete. Kept are step 0 (where there is one: the
+    policy that reinforcement started from), the last, the best, and every ``keep_every``-th.
     """
 
     def __init__(self, folder: Path, *, keep_every: int | None) -> None:
@@ -73,6 +73,9 @@ class Checkpoints:
         if target.exists():
             shutil.rmtree(target)
         partial.rename(target)
+        folder = os.open(self.folder, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
         self._point("last", state.step)
         return target
 
@@ -81,11 +84,10 @@ class Checkpoints:
         self._point("best", step)
 
     def prune(self, *, best: int | None) -> None:
-        """Removes checkpoints that are neither first, last, best nor a ``keep_every``-th."""
-        steps = self.steps()
-        for step in steps[1:-1]:
+        """Removes checkpoints that are neither step 0, last, best nor a ``keep_every``-th."""
+        for step in self.steps()[:-1]:
             periodic = self.keep_every is not None and step % self.keep_every == 0
-            if step != best and not periodic:
+            if step not in (0, best) and not periodic:
                 shutil.rmtree(self.path(step))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from qhk.data.prompts import target_text
 from qhk.data.seeds import stream_generator
@@ -29,28 +31,37 @@ def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> floa
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
 
 
-def choose_lessons(
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """An example of the cold start and the answer it is taught with; its picture is read anew each time."""
+
+    example: Example
+    answer_ids: Tensor
+
+
+def choose_assignments(
     examples: Sequence[Example],
     reader: ExampleReader,
     policy: Policy,
     settings: ColdStartSettings,
     *,
     seed: int,
-) -> list[Lesson]:
-    """``num_examples`` lessons drawn from the training examples, each with its noisy label."""
+) -> list[Assignment]:
+    """``num_examples`` assignments drawn from the training examples, each with its noisy label."""
     order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]
-    lessons = []
+    assignments = []
     for index in order:
         example = examples[int(index)]
         label = noisy_label(example.mos, noise=settings.label_noise, seed=seed, example_id=example.id)
         text = target_text(example, mos=label, decimals=reader.answer_decimals, reasoning=settings.reasoning)
-        lessons.append(Lesson(prompt=reader.prompt(example), answer_ids=answer_ids(policy, text)))
-    return lessons
+        assignments.append(Assignment(example=example, answer_ids=answer_ids(policy, text)))
+    return assignments
 
 
 def run_cold_start(
     policy: Policy,
-    lessons: Sequence[Lesson],
+    reader: ExampleReader,
+    assignments: Sequence[Assignment],
     settings: ColdStartSettings,
     *,
     seed: int,
@@ -68,10 +79,14 @@ def run_cold_start(
     best_value, best_step, best_weights = -math.inf, 0, None
     for step in range(settings.steps):
         generator = stream_generator(seed, "cold_start_batch", step)
-        chosen = generator.choice(len(lessons), size=min(settings.batch_size, len(lessons)), replace=False)
-        batch = [lessons[int(index)] for index in chosen]
+        size = min(settings.batch_size, len(assignments))
+        chosen = [assignments[int(i)] for i in generator.choice(len(assignments), size=size, replace=False)]
+        batch = [
+            Lesson(prompt=reader.lesson_prompt(one.example, epoch=step), answer_ids=one.answer_ids)
+            for one in chosen
+        ]
         loss = supervised_loss(policy, batch, num_tokens=sum(len(lesson.answer_ids) for lesson in batch))
-        check_finite({"cold start": (float(loss.detach()), 1)})
+        check_finite({f"cold start, step {step + 1}": (float(loss.detach()), 1)})
         loss.backward()  # type: ignore[no-untyped-call]
         rate = settings.lr * schedule_factor(
             step,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from accelerate.state import PartialState
@@ -11,6 +13,20 @@ from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
+Work = Callable[[str, list[Any]], list[Any]]
+
+PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: a large model's answers to one batch of images take long."""
+
+
+def _join() -> PartialState:
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+
+
+def _first(pair: tuple[int, Any]) -> int:
+    return pair[0]
 
 
 class Processes:
@@ -21,7 +37,7 @@ class Processes:
     """
 
     def __init__(self, form: str) -> None:
-        self._state = PartialState(cpu=not torch.cuda.is_available()) if form == "ddp" else None
+        self._state = _join() if form == "ddp" else None
         self.rank: int = self._state.process_index if self._state else 0  # type: ignore[has-type]
         self.count: int = self._state.num_processes if self._state else 1  # type: ignore[has-type]
 
@@ -80,6 +96,67 @@ class Processes:
     def shared(self, value: Item) -> Item:
         """The first process's ``value``, on every process."""
         return self.gather_items([value])[0]
+
+    def share_weights(self, model: nn.Module) -> None:
+        """Gives every process the first one's weights, in place, so that rounding cannot part them."""
+        if self.count > 1:
+            for tensor in model.state_dict().values():
+                torch.distributed.broadcast(tensor, src=0)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raises on every process the FloatingPointError that one of them met inside."""
+        fault = ""
+        try:
+            yield
+        except FloatingPointError as error:
+            fault = str(error)
+        faults = [text for text in self.gather_items([fault]) if text]
+        if faults:
+            raise FloatingPointError(faults[0])
+
+    def spread(
+        self, work: Callable[[str, list[Item]], list[Result]], lead: Callable[[Work], Outcome]
+    ) -> Outcome:
+        """What ``lead`` returns on the first process, on every process.
+
+        ``lead`` gets a function like ``work``, (name, items) -> one result per item, in order, that has
+        each process work on its share; the other processes help until ``lead`` is done.
+        """
+        if self.count == 1:
+            return lead(work)
+        if not self.is_main:
+            outcome: Outcome = self._help(work)
+            return outcome
+
+        def everywhere(name: str, items: list[Item]) -> list[Result]:
+            return self._share(work, self.shared((name, items)))
+
+        try:
+            led = lead(everywhere)
+        finally:
+            self.shared(None)
+        return self.shared(led)
+
+    def _help(self, work: Callable[[str, list[Item]], list[Result]]) -> Any:
+        """Does this process's share of whatever the first one asks for; its outcome."""
+        while True:
+            request: Any = self.shared(None)
+            if request is None:
+                return self.shared(None)
+            self._share(work, request)
+
+    def _share(
+        self, work: Callable[[str, list[Item]], list[Result]], request: tuple[str, list[Item]]
+    ) -> list[Result]:
+        name, items = request
+        numbers = list(range(len(items)))[self.rank :: self.count]
+        done = work(name, [items[number] for number in numbers]) if numbers else []
+        parts = self.gather_items([(numbers, done)])
+        return [
+            result
+            for _, result in sorted((pair for part in parts for pair in zip(*part, strict=True)), key=_first)
+        ]
 
     def wait(self) -> None:
         """Returns once every process has come here."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from qhk.data.augment import orient
 from qhk.data.image import load_image
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.types import Example
@@ -36,18 +37,30 @@ class ExampleReader:
         *,
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
+        augmentation: str,
+        seed: int,
         make_twin: MakeTwin | None,
     ) -> None:
         self.encoder, self.messages = encoder, messages
         self.answer_decimals, self.make_twin = answer_decimals, make_twin
+        self.augmentation, self.seed = augmentation, seed
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """The encoded prompt of an example. Raises ValueError naming a picture that cannot be read."""
         return self.encoder.encode(self.messages, [load_image(example.image)])
 
+    def training_image(self, example: Example, *, epoch: int) -> Image.Image:
+        """The example's picture in the orientation of this pass over its set."""
+        image = load_image(example.image)
+        return orient(image, self.augmentation, self.seed, example.dataset, example.id, epoch)
+
+    def lesson_prompt(self, example: Example, *, epoch: int) -> EncodedPrompt:
+        """The encoded prompt of an example that is learnt from, oriented as ``training_image`` says."""
+        return self.encoder.encode(self.messages, [self.training_image(example, epoch=epoch)])
+
     def step_prompt(self, example: Example, *, index: int, epoch: int) -> StepPrompt:
         """The example's prompt and, where the loss looks at one, the same prompt on its degraded twin."""
-        image = load_image(example.image)
+        image = self.training_image(example, epoch=epoch)
         prompt = self.encoder.encode(self.messages, [image])
         twin = None
         if self.make_twin is not None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from qhk.data.seeds import stream_seed
-from qhk.evaluation.results import Results, Stage, read_results
+from qhk.evaluation.results import Results, Stage
 from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.tracking.metrics import MetricSet
@@ -16,7 +16,7 @@ from qhk.tracking.recorder import MetricStage
 from qhk.tracking.status import RunState
 from qhk.training.begin import begin, resume
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
-from qhk.training.optimizer import coefficients
+from qhk.training.optimizer import coefficients, long_warmups
 from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run, write_run_results
 from qhk.training.start import build_reader
@@ -30,16 +30,15 @@ LOGGED_GROUPS = 2
 def train(run: Run) -> Results:
     """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
     torch.set_num_threads(run.settings.training.threads)
+    for line in long_warmups(run.settings, run.horizon):
+        run.display.line(f"note: {line}")
     steps_done = run.checkpoints.steps()
     learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
     _take_steps(run, learner, first)
     with run.timed("evaluation_after"):
         stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
         report_benchmarks(run, learner.policy, step=run.horizon.total_steps, stage=stage)
-    if run.processes.is_main:
-        write_run_results(run, ())
-    run.processes.wait()
-    return read_results(run.directory.results)
+    return write_run_results(run, ())
 
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:

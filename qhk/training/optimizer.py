@@ -27,7 +27,7 @@ class Horizon:
         if duration.steps is not None:
             return duration.steps
         assert duration.epochs is not None
-        return math.ceil(duration.epochs * self.steps_per_epoch)
+        return math.ceil(duration.epochs * self.steps_per_epoch - 1e-9)
 
 
 def horizon(duration: Duration, *, num_examples: int, prompts_per_step: int) -> Horizon:
@@ -47,6 +47,20 @@ def factor(schedule: Schedule, step: int, run: Horizon) -> float:
         until_steps=until,
         final=schedule.final,
     )
+
+
+def long_warmups(settings: Settings, run: Horizon) -> list[str]:
+    """One line for each warm-up that the run is too short for: its factor never reaches 1."""
+    schedules = {
+        "lr_schedule": settings.lr_schedule,
+        "uncertainty.schedule": settings.uncertainty.schedule,
+        "perception.gamma_schedule": settings.perception.gamma_schedule,
+    }
+    return [
+        f"{key}.warmup of {run.steps(schedule.warmup)} steps is longer than the run of {run.total_steps}"
+        for key, schedule in schedules.items()
+        if run.steps(schedule.warmup) > run.total_steps
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,11 +124,13 @@ def apply_gradients(
 
     Raises :class:`NonFiniteGradientError`, before any weight changes, naming the first parameter at fault.
     """
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm))
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    total = nn.utils.get_total_norm(gradients.values())
+    norm = float(total)
     if not math.isfinite(norm):
-        named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-        name = next((name for name, grad in named if not bool(torch.isfinite(grad).all())), "the norm itself")
-        raise NonFiniteGradientError(f"gradient of {name} is not finite")
+        faulty = (name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all()))
+        raise NonFiniteGradientError(f"gradient of {next(faulty, 'all parameters together')} is not finite")
+    nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()

@@ -93,6 +93,8 @@ def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
         policy.encoder,
         messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
         answer_decimals=settings.prompt.answer_decimals,
+        augmentation=settings.data.augmentation,
+        seed=settings.seed,
         make_twin=_twin_maker(settings) if settings.perception.form != "none" else None,
     )
 

@@ -131,14 +131,16 @@ def _update(
     *,
     measure: bool,
 ) -> MetricSet:
-    """The first update's metrics, after ``updates_per_rollout`` updates of the policy on the same groups."""
+    """The metrics of ``updates_per_rollout`` updates of the policy on the same groups, as means over them."""
     settings, model = learner.settings, learner.policy.model
     # With one update the old policy is the present one: the ratio is 1 and needs no forward of its own.
     old = _old_logprobs(learner, groups) if settings.objective.updates_per_rollout > 1 else None
     metrics = MetricSet()
     for update in range(settings.objective.updates_per_rollout):
-        is_first = update == 0
-        measured = _accumulate(learner, groups, advantages, old, counts, now, measure=measure and is_first)
+        with learner.processes.together():
+            measured = _accumulate(
+                learner, groups, advantages, old, counts, now, measure=measure and update == 0
+            )
         learner.processes.sum_gradients(model.parameters())
         norm = apply_gradients(
             model,
@@ -146,9 +148,8 @@ def _update(
             learning_rate=now.learning_rate,
             max_grad_norm=settings.optimizer.max_grad_norm,
         )
-        if is_first:
-            metrics.merge(measured)
-            metrics.add("train/optimizer/grad_norm", norm)
+        metrics.merge(measured)
+        metrics.add("train/optimizer/grad_norm", norm)
     return metrics
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,23 +54,27 @@ def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coe
     """The metrics of one supervised step on the examples that a reinforcement step would have seen.
 
     The answers taught carry the examples' own opinion scores, without noise: the labels that the
-    reinforcement reward is computed from.
+    reinforcement reward is computed from, and nothing else. The think part is the level word of the
+    same score, also where the cold start named the distortion.
     """
     started, settings = time.perf_counter(), learner.settings
     lessons = []
     for prompt in prompts:
         text = target_text(
-            prompt.example,
+            replace(prompt.example, labels={}),
             mos=prompt.example.mos,
             decimals=settings.prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
         )
         lessons.append(Lesson(prompt=prompt.prompt, answer_ids=answer_ids(learner.policy, text)))
     num_tokens = learner.processes.total(sum(len(lesson.answer_ids) for lesson in lessons))
-    loss = supervised_loss(learner.policy, lessons, num_tokens=num_tokens)
-    value = float(loss.detach())
-    check_finite({"supervised": (value, 1)})
-    loss.backward()  # type: ignore[no-untyped-call]
+    value, size = 0.0, settings.training.prompts_per_device
+    with learner.processes.together():
+        for start in range(0, len(lessons), size):
+            loss = supervised_loss(learner.policy, lessons[start : start + size], num_tokens=num_tokens)
+            check_finite({"supervised": (float(loss.detach()), 1)})
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
     learner.processes.sum_gradients(learner.policy.model.parameters())
     norm = apply_gradients(
         learner.policy.model,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.data.sampling import Draw, epoch_quotas, set_order, step_indices, steps_of_epochs
+from qhk.data.sampling import Draw, epoch_quotas, set_order, step_indices
 
 
 def draws(
@@ -81,12 +81,6 @@ def test_quotas_add_up_and_are_near_their_shares(sets: dict[str, tuple[int, floa
 def test_order_is_a_permutation_of_its_own() -> None:
     assert sorted(set_order(0, "a", 0, 50)) == list(range(50))
     assert set_order(0, "a", 0, 50).tolist() != set_order(0, "b", 0, 50).tolist()
-
-
-def test_steps_of_epochs() -> None:
-    assert steps_of_epochs(1.0, sizes={"a": 10}, prompts_per_step=5) == 2
-    assert steps_of_epochs(1.0, sizes={"a": 10, "b": 1}, prompts_per_step=5) == 3
-    assert steps_of_epochs(0.01, sizes={"a": 10}, prompts_per_step=5) == 1
 
 
 @pytest.mark.parametrize(

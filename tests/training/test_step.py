@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import subprocess
@@ -39,7 +40,7 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
     settings = run.settings
     with run.directory:
         policy = start_policy(settings, [e for part in run.data.train.values() for e in part], device="cpu")
-        learner = build_learner(run, policy)
+        learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
         if learner.reference is not None:
             with torch.no_grad():
                 for parameter in learner.reference.parameters():
@@ -57,6 +58,11 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
 
 def largest_difference(first: Weights, second: Weights) -> float:
     return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def start_weights(learning: Weights, frozen: Weights) -> list[str]:
+    """Names of the weights that learning moved and freezing kept."""
+    return [name for name in frozen if not torch.equal(learning[name], frozen[name]) and "visual" in name]
 
 
 def length_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
@@ -140,10 +146,21 @@ def test_micro_batches_change_nothing_but_rounding(step: Step) -> None:
     assert math.isclose(one.values()["train/loss/total"], two.values()["train/loss/total"], abs_tol=1e-7)
 
 
-def test_several_updates_per_rollout_clip(step: Step) -> None:
-    once, _ = step("objective.updates_per_rollout=1")
-    thrice, _ = step("objective.updates_per_rollout=3")
+def test_several_updates_per_rollout_move_the_ratio_and_clip(step: Step) -> None:
+    narrow = ("objective.clip_low=1e-4", "objective.clip_high=1e-4", "uncertainty=none")
+    once, one = step(*narrow, "objective.updates_per_rollout=1")
+    thrice, three = step(*narrow, "objective.updates_per_rollout=3")
     assert largest_difference(once, thrice) > 1e-6
+    assert one.values()["train/policy/ratio_clipped_frac"] == 0.0
+    assert three.values()["train/policy/ratio_clipped_frac"] > 0.0
+
+
+def test_a_frozen_tower_is_encoded_once_and_stays(step: Step) -> None:
+    learning, _ = step("objective.kl_coef=0.5")
+    frozen, metrics = step("objective.kl_coef=0.5", "model.freeze_vision=true")
+    start = start_weights(learning, frozen)
+    assert start and all("visual" in name for name in start)
+    assert metrics.values()["train/reference/kl"] >= 0.0
 
 
 def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRun) -> None:
@@ -152,7 +169,10 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
         policy = start_policy(
             run.settings, [e for part in run.data.train.values() for e in part], device="cpu"
         )
-        learner, reader = build_learner(run, policy), build_reader(run.settings, policy)
+        learner, reader = (
+            build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
+            build_reader(run.settings, policy),
+        )
         plan = [run.data.plan(step, seed=0, prompts_per_step=4) for step in range(2)]
         prompts = [
             [reader.step_prompt(p.example, index=p.index, epoch=p.epoch) for p in planned] for planned in plan

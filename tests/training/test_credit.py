@@ -1,0 +1,160 @@
+"""Credit: rewards that compare images see the whole step, whichever process holds which image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.compose import build_terms
+from qhk.rewards.fidelity import thurstone_fidelity
+from qhk.rollout.group import Group
+from qhk.settings import Settings
+from qhk.training.credit import Credit, assign_credit
+from qhk.training.distributed import Processes
+from qhk.training.run import Run
+from qhk.types import Answer, Completion, Example
+from tests.training.test_step import largest_difference, one_step
+
+SCORES: list[tuple[str, float, tuple[float | None, ...]]] = [
+    ("one", 3.0, (3.0, 3.2, 3.4)),
+    ("two", 4.0, (1.0, None, 2.0)),
+    ("one", 2.2, (2.0, 2.5, 2.1)),
+    ("one", 3.0, (4.0, 3.1, 3.6)),
+]
+FIDELITY: dict[str, Any] = {
+    "epsilon": 1e-6,
+    "variance": "estimated",
+    "form": "continuous",
+    "opponent": "mean",
+    "alone": 0.7,
+}
+SPEC: dict[str, dict[str, Any]] = {
+    "fidelity": {"_target_": "qhk.rewards.fidelity.thurstone_fidelity", "weight": 2.0, **FIDELITY},
+    "length": {"_target_": "tests.training.test_step.length_reward", "weight": 0.5},
+}
+
+
+class OneOfTwo(Processes):
+    """One of two processes that are threads: gathering waits for the other."""
+
+    def __init__(self, rank: int, barrier: Barrier, desk: list[Any]) -> None:
+        super().__init__("single")
+        self.rank, self.count = rank, 2
+        self._barrier, self._desk = barrier, desk
+
+    def gather_items(self, items: Sequence[Any]) -> list[Any]:
+        self._desk[self.rank] = list(items)
+        self._barrier.wait(timeout=30)
+        gathered = [*self._desk[0], *self._desk[1]]
+        self._barrier.wait(timeout=30)
+        return gathered
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        return torch.cat(self.gather_items([rows]))
+
+
+def make_group(number: int, dataset: str, mos: float, scores: Sequence[float | None]) -> Group:
+    example = Example(
+        id=str(number),
+        dataset=dataset,
+        image=Path("x.png"),
+        mos=mos,
+        mos_native=mos,
+        higher_is_better=True,
+    )
+    completions = [
+        Completion(text="x" * place, answer=Answer(score=score), num_tokens=number + place, truncated=False)
+        for place, score in enumerate(scores)
+    ]
+    return Group(
+        example=example,
+        prompt=None,  # type: ignore[arg-type]  # credit looks at answers alone
+        twin=None,
+        completion_ids=[],
+        sampled_logprobs=[],
+        completions=completions,
+    )
+
+
+GROUPS = [make_group(number, *row) for number, row in enumerate(SCORES)]
+
+
+@pytest.fixture
+def credit_of(small: Callable[..., Settings]) -> Callable[[Sequence[Group], Processes], Credit]:
+    """The credit that one process computes for its own groups."""
+    settings = small()
+
+    def compute(groups: Sequence[Group], processes: Processes) -> Credit:
+        return assign_credit(
+            groups,
+            terms=build_terms(SPEC),
+            objective=settings.objective,
+            uncertainty=settings.uncertainty,
+            task=settings.task,
+            alpha=0.5,
+            processes=processes,
+        )
+
+    return compute
+
+
+def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(
+    credit_of: Callable[[Sequence[Group], Processes], Credit],
+) -> None:
+    credit = credit_of(GROUPS, Processes("single"))
+    scored = [ScoredGroup(id="", dataset=dataset, mos=mos, scores=scores) for dataset, mos, scores in SCORES]
+    fidelity = torch.tensor(thurstone_fidelity(scored, **FIDELITY), dtype=torch.float64)
+    assert list(credit.breakdown) == ["fidelity", "length"]
+    assert torch.equal(credit.breakdown["fidelity"], fidelity)
+    assert credit.breakdown["fidelity"][1].tolist() == [0.7, 0.0, 0.7]
+    assert torch.allclose(credit.rewards, 2.0 * fidelity + 0.5 * credit.breakdown["length"])
+    assert credit.scores.isnan().tolist() == [[score is None for score in row[2]] for row in SCORES]
+
+
+def test_two_processes_give_the_credit_of_one(
+    credit_of: Callable[[Sequence[Group], Processes], Credit],
+) -> None:
+    alone = credit_of(GROUPS, Processes("single"))
+    barrier, desk = Barrier(2), [None, None]
+    with ThreadPoolExecutor(2) as threads:
+        parts = [
+            threads.submit(credit_of, GROUPS[2 * rank : 2 * rank + 2], OneOfTwo(rank, barrier, desk))
+            for rank in range(2)
+        ]
+    for part in parts:
+        credit = part.result()
+        assert torch.equal(credit.rewards, alone.rewards)
+        assert torch.equal(credit.advantages, alone.advantages)
+        assert torch.equal(credit.weights, alone.weights)
+        assert torch.equal(credit.scores.nan_to_num(-1), alone.scores.nan_to_num(-1))
+        assert all(torch.equal(credit.breakdown[name], alone.breakdown[name]) for name in alone.breakdown)
+
+
+@pytest.mark.parametrize("reward", ["visualquality_r1", "visualquality_r1_release", "preresq_r1_score"])
+def test_a_step_with_rewards_that_compare_moves_the_policy(
+    small: Callable[..., Settings],
+    open_run: Callable[[Settings], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    reward: str,
+) -> None:
+    def read(text: str) -> Answer:
+        """An untaught model's noise, read as numbers from 1 to 5."""
+        return Answer(score=None if len(text) % 5 == 0 else 1 + sum(map(ord, text)) % 41 / 10)
+
+    off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", f"reward={reward}")
+    still, _ = one_step(open_run(small(*off, name="still")))
+    monkeypatch.setattr("qhk.training.begin.build_parser", lambda settings: read)
+    run = open_run(small(*off, name="read"))
+    moved, metrics = one_step(run)
+    values = metrics.values()
+    compared = [name for name in run.settings.reward.terms if name != "format"]
+    assert all(0.0 < values[f"train/reward/{name}/mean"] < 1.01 for name in compared)
+    assert largest_difference(still, moved) > 1e-7

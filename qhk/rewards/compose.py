@@ -1,4 +1,4 @@
-"""Rewards from config: named, weighted terms, checked before anything runs, and their sum."""
+"""Rewards from config: named, weighted terms of two kinds, checked before anything runs, and their values."""
 
 from __future__ import annotations
 
@@ -10,40 +10,52 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from qhk.rewards.term import Above, RewardTerm
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.term import Above, BatchTerm, CompletionTerm, RewardTerm
 from qhk.types import Completion, Example
 
 _OWN_KEYS = ("_target_", "weight")
 
 
-def total_reward(
-    completion: Completion, example: Example, terms: Sequence[RewardTerm]
-) -> tuple[float, dict[str, float]]:
-    """The weighted sum of all terms, and what each gave by itself, unweighted, by name.
+def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
+    """What a term gives one completion, before its weight; ``ValueError`` where that is not finite.
 
-    ``ValueError`` on two terms of one name, and on a value that is not finite: it would spoil its whole
-    group.
+    One such value would spoil its whole group.
     """
-    breakdown: dict[str, float] = {}
-    total = 0.0
-    for term in terms:
-        if term.name in breakdown:
-            raise ValueError(f"reward.terms.{term.name}: named twice; give every term its own name")
-        value = float(term.function(completion, example))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"reward.terms.{term.name}: gave {value} for {example.id}; a reward must be a finite number"
-            )
-        breakdown[term.name] = value
-        total += term.weight * value
-    return total, breakdown
+    return _finite(term.function(completion, example), term.name, example.id)
+
+
+def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
+    """What a term gives every completion of every group of a step, before its weight.
+
+    ``ValueError`` where that is not one finite number per completion per group.
+    """
+    values = term.function(groups)
+    sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
+    if sizes != expected:
+        raise ValueError(
+            f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
+            "give one per completion per group"
+        )
+    return [
+        [_finite(value, term.name, group.id) for value in row]
+        for group, row in zip(groups, values, strict=True)
+    ]
+
+
+def _finite(value: float, name: str, example: str) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
+    return float(value)
 
 
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     """Reward terms in the order of ``spec``: name -> ``_target_``, ``weight``, settings of the function.
 
-    ``_target_`` is the dotted path of any importable function ``(completion, example, *, settings) ->
-    float``. Its keyword-only parameters must be exactly the given keys, and every value of the annotated type
+    ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
+    takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
+    Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a whole step.
+    Its keyword-only parameters must be exactly the given keys, and every value of the annotated type
     (float, int, bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above``
     in ``Annotated`` bounds a number; other annotations are left to the function). Every breach is a
     ``ValueError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
@@ -64,7 +76,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
             f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}"
         )
     function = _import(settings["_target_"], where)
-    expected = _settings_of(function, where)
+    compares, expected = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
         if key not in expected:
@@ -76,10 +88,11 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     for key, annotation in expected.items():
         if key not in given:
             raise ValueError(f"{where}.{key}: is missing; give {_describe(annotation)}")
-    return RewardTerm(name=name, weight=float(weight), function=partial(function, **given))
+    kind = BatchTerm if compares else CompletionTerm
+    return kind(name=name, weight=float(weight), function=partial(function, **given))
 
 
-def _import(target: object, where: str) -> Callable[..., float]:
+def _import(target: object, where: str) -> Callable[..., Any]:
     module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name or not attribute:
         raise ValueError(f"{where}._target_: got {target!r}; give the dotted path of a function")
@@ -95,18 +108,27 @@ def _import(target: object, where: str) -> Callable[..., float]:
     raise ValueError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
-def _settings_of(function: Callable[..., float], where: str) -> dict[str, Any]:
-    """Annotation of every keyword-only parameter, by name; refuses what is not a reward function."""
+def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
+    """Whether the function compares groups, and the annotation of every keyword-only parameter, by name.
+
+    ``ValueError`` on what is no reward function.
+    """
     parameters = inspect.signature(function).parameters.values()
     leading = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-    if len(leading) != 2 or len(leading) + len(keywords) != len(parameters):
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except NameError as error:
         raise ValueError(
-            f"{where}._target_: got {function.__name__}{inspect.signature(function)}; "
-            "a reward takes (completion, example, *, settings)"
+            f"{where}._target_: {function.__name__} has an unknown annotation ({error}); import its type"
+        ) from error
+    compares = [get_args(hints.get(p.name)) == (ScoredGroup,) for p in leading]
+    if compares not in ([True], [False, False]) or len(leading) + len(keywords) != len(parameters):
+        raise ValueError(
+            f"{where}._target_: got {function.__name__}{inspect.signature(function)}; a reward takes "
+            "(completion, example, *, settings), or (groups: Sequence[ScoredGroup], *, settings)"
         )
-    hints = get_type_hints(function, include_extras=True)
-    return {p.name: hints.get(p.name, Any) for p in keywords}
+    return compares == [True], {p.name: hints.get(p.name, Any) for p in keywords}
 
 
 def _check(where: str, value: object, annotation: Any) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from qhk.types import Completion, Example
 
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 _ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
 _TAGS = (_THINK_OPEN, _THINK_CLOSE, _ANSWER_OPEN, _ANSWER_CLOSE)
+_TURN = re.compile(r"</think>\s*<answer>")
 
 
 def think_answer_format(completion: Completion, example: Example) -> float:
@@ -40,3 +43,15 @@ def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
     before = text[:opened].rstrip()
     has_reasoning = before.endswith(_THINK_CLOSE) and len(before) > len(_THINK_OPEN) + len(_THINK_CLOSE)
     return float(has_reasoning and bool(content) and not content.strip("0123456789."))
+
+
+def visualquality_r1_release_format(completion: Completion, example: Example) -> float:
+    """1 for a think block, optional white space and an answer block of any content, and nothing else, else 0.
+
+    Both blocks may be empty, and hold further tags. Source: release of VisualQuality-R1.
+    """
+    text = completion.text
+    turn = _TURN.search(text, len(_THINK_OPEN))
+    if turn is None or not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+        return 0.0
+    return float(turn.end() <= len(text) - len(_ANSWER_CLOSE))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from qhk.rewards.batch import ScoredGroup
 from qhk.types import Completion, Example
 
-RewardFunction = Callable[[Completion, Example], float]
+CompletionFunction = Callable[[Completion, Example], float]
 """A pure function of one completion and its example, with its settings bound."""
+
+BatchFunction = Callable[[Sequence[ScoredGroup]], list[list[float]]]
+"""A pure function of all groups of a step, with its settings bound: one value per completion per group."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +28,22 @@ Positive = Annotated[float, Above(0.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardTerm:
-    """A named, weighted reward: ``name`` becomes a metric's name, ``weight`` multiplies ``function``."""
+class CompletionTerm:
+    """A named, weighted reward that judges every completion by itself."""
 
     name: str
     weight: float
-    function: RewardFunction
+    function: CompletionFunction
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchTerm:
+    """A named, weighted reward that compares the completions of a whole step."""
+
+    name: str
+    weight: float
+    function: BatchFunction
+
+
+RewardTerm = CompletionTerm | BatchTerm
+"""``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives."""

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from qhk.objective.advantage import group_advantages
 from qhk.objective.uncertainty import group_uncertainty, uncertainty_weights
-from qhk.rewards.compose import total_reward
-from qhk.rewards.term import RewardTerm
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.compose import batch_values, completion_value
+from qhk.rewards.term import CompletionTerm, RewardTerm
 from qhk.rollout.group import Group
 from qhk.settings import ObjectiveSettings, TaskSettings, UncertaintySettings
 from qhk.training.distributed import Processes
@@ -45,25 +46,16 @@ def assign_credit(
 ) -> Credit:
     """The credit of the whole step's groups; ``groups`` are this process's own.
 
-    ``alpha`` is the uncertainty strength at this step. Rewards and scores are gathered first, since scaling
-    and uncertainty may compare groups.
+    ``alpha`` is the uncertainty strength at this step. Opinions, scores and what each completion earns by
+    itself are gathered first: rewards, scaling and uncertainty may compare groups.
     """
-    rows = [[total_reward(c, group.example, terms) for c in group.completions] for group in groups]
-    rewards = torch.tensor([[total for total, _ in row] for row in rows], dtype=torch.float64)
-    breakdown = {
-        term.name: processes.gather_rows(
-            torch.tensor([[parts[term.name] for _, parts in row] for row in rows], dtype=torch.float64)
-        )
-        for term in terms
-    }
+    scored = processes.gather_items([_scored(group) for group in groups])
+    breakdown = {term.name: _values(term, groups, scored, processes) for term in terms}
+    rewards = torch.stack([term.weight * breakdown[term.name] for term in terms]).sum(0)
     scores = torch.tensor(
-        [
-            [math.nan if c.answer.score is None else c.answer.score for c in group.completions]
-            for group in groups
-        ],
+        [[math.nan if score is None else score for score in group.scores] for group in scored],
         dtype=torch.float64,
     )
-    rewards, scores = processes.gather_rows(rewards), processes.gather_rows(scores)
     advantages = group_advantages(
         rewards, scaling=objective.advantage_scaling, epsilon=objective.advantage_epsilon
     )
@@ -85,3 +77,22 @@ def assign_credit(
         weights=weights,
         advantages=advantages * weights[:, None],
     )
+
+
+def _scored(group: Group) -> ScoredGroup:
+    return ScoredGroup(
+        id=group.example.id,
+        dataset=group.example.dataset,
+        mos=group.example.mos,
+        scores=tuple(completion.answer.score for completion in group.completions),
+    )
+
+
+def _values(
+    term: RewardTerm, groups: Sequence[Group], scored: Sequence[ScoredGroup], processes: Processes
+) -> Tensor:
+    """What one term gives (B, G), all groups of the step; ``groups`` are this process's, ``scored`` all."""
+    if not isinstance(term, CompletionTerm):
+        return torch.tensor(batch_values(term, scored), dtype=torch.float64)
+    own = [[completion_value(term, c, group.example) for c in group.completions] for group in groups]
+    return processes.gather_rows(torch.tensor(own, dtype=torch.float64))

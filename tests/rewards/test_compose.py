@@ -9,8 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from qhk.rewards.answer import ANSWER_RULES
-from qhk.rewards.compose import build_terms, total_reward
-from qhk.rewards.term import Positive, RewardTerm
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.compose import batch_values, build_terms, completion_value
+from qhk.rewards.term import BatchTerm, CompletionTerm, Positive
 from qhk.types import Completion, Example
 
 Make = Callable[..., Completion]
@@ -50,6 +51,23 @@ def not_a_reward(completion: Completion, *, power: int) -> float:
     return float(power)
 
 
+def comparing(groups: Sequence[ScoredGroup], *, bonus: float) -> list[list[float]]:
+    return [[bonus + group.mos for _ in group.scores] for group in groups]
+
+
+def comparing_nothing(groups: Sequence[float], *, bonus: float) -> list[list[float]]:
+    return []
+
+
+def comparing_one(groups: Sequence[ScoredGroup], example: Example, *, bonus: float) -> list[list[float]]:
+    return []
+
+
+def unreadable(groups: Sequence[Nowhere], *, bonus: float) -> list[list[float]]:  # type: ignore[name-defined]  # noqa: F821
+    return []
+
+
+GROUP = ScoredGroup(id="picture", dataset="none", mos=3.0, scores=(3.5, None))
 NOT_CALLABLE = 3.0
 
 USER: dict[str, Any] = {
@@ -83,41 +101,47 @@ def test_published_vectors_of_the_release(
     repetition: float,
 ) -> None:
     completion = make_completion(text, "q_hawkeye_release")
-    total, breakdown = total_reward(completion, make_example(3.75), build_terms(RELEASE))
-    assert breakdown == pytest.approx(
-        {"accuracy": accuracy, "format": form, "repetition": repetition}, abs=5e-5
-    )
-    assert total == pytest.approx(accuracy + 0.8 * form + repetition, abs=5e-5)
-    assert list(breakdown) == ["accuracy", "format", "repetition"]
-
-
-def test_the_breakdown_is_unweighted(make_completion: Make, make_example: MakeExample) -> None:
-    terms = [
-        RewardTerm(name="a", weight=2.0, function=lambda completion, example: 0.5),
-        RewardTerm(name="b", weight=0.1, function=lambda completion, example: -1.0),
+    terms = build_terms(RELEASE)
+    values = [completion_value(term, completion, make_example(3.75)) for term in terms]  # type: ignore[arg-type]
+    assert values == pytest.approx([accuracy, form, repetition], abs=5e-5)
+    assert [(term.name, term.weight) for term in terms] == [
+        ("accuracy", 1.0),
+        ("format", 0.8),
+        ("repetition", 1.0),
     ]
-    assert total_reward(make_completion(""), make_example(3.0), terms) == (0.9, {"a": 0.5, "b": -1.0})
 
 
-def test_two_terms_of_one_name_are_refused(make_completion: Make, make_example: MakeExample) -> None:
-    terms = [RewardTerm(name="a", weight=1.0, function=lambda completion, example: 0.5)] * 2
-    with pytest.raises(ValueError, match=r"reward\.terms\.a: named twice"):
-        total_reward(make_completion(""), make_example(3.0), terms)
+def test_values_come_before_their_weight(make_completion: Make, make_example: MakeExample) -> None:
+    term = CompletionTerm(name="a", weight=2.0, function=lambda completion, example: 0.5)
+    assert completion_value(term, make_completion(""), make_example(3.0)) == 0.5
+    both = BatchTerm(name="b", weight=2.0, function=lambda groups: [[1.0, 2.0]] * len(groups))
+    assert batch_values(both, [GROUP, GROUP]) == [[1.0, 2.0], [1.0, 2.0]]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_rewards_that_are_not_finite_are_refused(
     make_completion: Make, make_example: MakeExample, value: float
 ) -> None:
-    terms = [RewardTerm(name="mine", weight=1.0, function=lambda completion, example: value)]
+    term = CompletionTerm(name="mine", weight=1.0, function=lambda completion, example: value)
     with pytest.raises(ValueError, match=r"reward\.terms\.mine: gave (nan|inf) for one"):
-        total_reward(make_completion(""), make_example(3.0), terms)
+        completion_value(term, make_completion(""), make_example(3.0))
+    both = BatchTerm(name="mine", weight=1.0, function=lambda groups: [[1.0, value]])
+    with pytest.raises(ValueError, match=r"reward\.terms\.mine: gave (nan|inf) for picture"):
+        batch_values(both, [GROUP])
+
+
+@pytest.mark.parametrize("rows", [[], [[1.0]], [[1.0, 2.0], [3.0, 4.0]]])
+def test_a_value_for_every_completion_of_every_group(rows: list[list[float]]) -> None:
+    term = BatchTerm(name="mine", weight=1.0, function=lambda groups: rows)
+    with pytest.raises(ValueError, match=r"^reward\.terms\.mine: gave .* values for groups of \[2\]"):
+        batch_values(term, [GROUP])
 
 
 def test_a_users_own_reward_is_any_importable_function(
     make_completion: Make, make_example: MakeExample
 ) -> None:
     (term,) = build_terms({"own": USER})
+    assert isinstance(term, CompletionTerm)
     assert (term.name, term.weight) == ("own", 1.0)
     assert term.function(make_completion(""), make_example(3.0)) == 2.0
 
@@ -152,6 +176,35 @@ def test_refusals_name_key_value_and_fix(key: str, value: object, message: str) 
         build_terms({"own": USER | {key: value}})
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"reward.terms.own.{key}: ")
+
+
+def test_what_a_function_takes_tells_its_kind() -> None:
+    (term,) = build_terms({"own": {"_target_": f"{__name__}.comparing", "weight": 2.0, "bonus": 1}})
+    assert isinstance(term, BatchTerm)
+    assert batch_values(term, [GROUP]) == [[4.0, 4.0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "comparing_nothing",
+            r"a reward takes \(completion, .*\), or \(groups: Sequence\[ScoredGroup\], .*\)$",
+        ),
+        ("comparing_one", r"got comparing_one\(.*a reward takes "),
+        ("unreadable", r"unreadable has an unknown annotation \(name 'Nowhere' is not defined\)"),
+    ],
+)
+def test_functions_of_neither_kind_are_refused(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^reward\.terms\.own\._target_: .*{message}") as caught:
+        build_terms({"own": {"_target_": f"{__name__}.{name}", "weight": 1.0, "bonus": 1.0}})
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_of_comparing_rewards_are_checked_too() -> None:
+    spec = {"_target_": f"{__name__}.comparing", "weight": 1.0, "bonus": "x"}
+    with pytest.raises(ValueError, match=r"^reward\.terms\.own\.bonus: got 'x'; give a number"):
+        build_terms({"own": spec})
 
 
 @pytest.mark.parametrize("key", ["_target_", "weight", "power", "how"])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -7,7 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhk.rewards.answer import parse_score
-from qhk.rewards.format import q_hawkeye_release_format, think_answer_format
+from qhk.rewards.format import (
+    q_hawkeye_release_format,
+    think_answer_format,
+    visualquality_r1_release_format,
+)
 from qhk.types import Completion, Example
 
 Make = Callable[..., Completion]
@@ -67,6 +72,30 @@ def test_our_form_is_what_a_reader_would_call_well_formed(text: str) -> None:
         )
 
 
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.booleans())
+def test_the_form_of_visualquality_is_a_whole_match(text: str, wrap: bool) -> None:
+    text = f"<think>{text}</answer>" if wrap else text
+    completion = Completion(text=text, answer=parse_score(text), num_tokens=1, truncated=False)
+    expected = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL) is not None
+    assert visualquality_r1_release_format(completion, None) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<think></think> \n<answer></answer>", 1),
+        ("<think>x</think><answer>good</answer>", 1),
+        (" <think>x</think><answer>3</answer>", 0),
+        ("<think>x</think>so<answer>3</answer>", 0),
+        ("<think>x</think><answer>3", 0),
+    ],
+)
+def test_the_form_of_visualquality(
+    make_completion: Make, make_example: MakeExample, text: str, value: float
+) -> None:
+    assert visualquality_r1_release_format(make_completion(text), make_example(3.0)) == value
+
+
 @pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "</answer>", " ", "1"])
 def test_long_texts_are_judged_in_linear_time(
     make_completion: Make, make_example: MakeExample, piece: str
@@ -74,3 +103,4 @@ def test_long_texts_are_judged_in_linear_time(
     text = "<think>x" + piece * (500_000 // len(piece)) + "</answer>"
     assert think_answer_format(make_completion(text), make_example(3.0)) == 0
     assert q_hawkeye_release_format(make_completion(text, "q_hawkeye_release"), make_example(3.0)) == 0
+    assert visualquality_r1_release_format(make_completion(text), make_example(3.0)) == 0

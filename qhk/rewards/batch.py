@@ -1,0 +1,43 @@
+"""What rewards that compare images see of a step: every image's opinion and its answers' scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredGroup:
+    """One image's opinion and the scores of its G completions.
+
+    ``scores`` are finite numbers as parsed, None where nothing was read, in the order of the completions.
+    ``dataset`` says whose opinion scale ``mos`` (in [1, 5]) comes from: only images of one set are compared.
+    """
+
+    id: str
+    dataset: str
+    mos: float
+    scores: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        assert all(score is None or math.isfinite(score) for score in self.scores)
+
+    @property
+    def parsed(self) -> list[float]:
+        """The scores that were read, in the order of the completions."""
+        return [score for score in self.scores if score is not None]
+
+
+def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
+    """Indices of the groups with a score, one list per data set: the images that meet each other."""
+    sets: dict[str, list[int]] = {}
+    for index, group in enumerate(groups):
+        if group.parsed:
+            sets.setdefault(group.dataset, []).append(index)
+    return list(sets.values())
+
+
+def sign(value: float) -> int:
+    """1, 0 or -1."""
+    return (value > 0) - (value < 0)

@@ -1,0 +1,194 @@
+"""PreResQ-R1: rewards for scores that agree with the opinions of several images and within a group.
+
+The released code scores an answer by the mean of its sub-scores; here an answer is its one score. All sort
+the scores of an image: equal scores share the mean of what their places earn, so that the order of
+completions never matters (in the release the order of sorting decides).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Literal
+
+from qhk.rewards.batch import ScoredGroup, comparable, sign
+from qhk.rewards.term import Positive
+
+Wrong = Literal["release", "corrected"]
+"""What a pair in the wrong order earns, and whether pairs of equal opinions count."""
+
+Align = Literal["index", "rank"]
+"""Which answers of different images meet: those sampled at the same place, or those of the same rank."""
+
+
+def pairwise_score_and_ranking(
+    groups: Sequence[ScoredGroup], *, wrong: Wrong, alone: float
+) -> list[list[float]]:
+    """Per answer, the mean of g over the other images z of its data set, in [0, 1].
+
+    Each image's scores are sorted; the answer of rank r, with score a and opinion y, meets the score b of the
+    same rank of z, with opinion y_z: ``d = |y - y_z|``, ``S = d / (d + |a - y| + |b - y_z|)``, and
+    ``g = sqrt(S)`` where a and b are in the order of the opinions.
+
+    - ``release``: ``g = sqrt(1 - S)`` in another order, which *rises* with the error. Equal opinions have
+      S = 0, so that equal scores earn 0 and different ones 1 (the release gives NaN where both equal the
+      opinion; here 1).
+    - ``corrected`` (ours): ``g = sqrt(S) / 2`` in another order: half of what the same errors would earn in
+      the right one, and falling with them. Images of equal opinion do not meet.
+
+    An image with fewer parsed scores meets the nearest relative rank. An answer that was not read earns 0,
+    one that meets nobody ``alone`` (0 in the release). Source: release, within one device's images.
+    """
+    rewards: list[dict[float, float]] = [{} for _ in groups]
+    for members in comparable(groups):
+        ranked = {index: sorted(groups[index].parsed) for index in members}
+        for index, own in ranked.items():
+            others = [z for z in members if z != index and _meets(groups[index], groups[z], wrong)]
+            values = []
+            for rank, score in enumerate(own):
+                met = [
+                    _pair(score, groups[index].mos, _at_rank(ranked[z], rank, len(own)), groups[z].mos, wrong)
+                    for z in others
+                ]
+                values.append(math.fsum(met) / len(met) if met else alone)
+            rewards[index] = _shared(own, values)
+    return _by_score(groups, rewards)
+
+
+def triplet_ranking(groups: Sequence[ScoredGroup], *, align: Align, alone: float) -> list[list[float]]:
+    """Per answer, the share of rightly ordered pairs in the triplets of its image with two others, in [0, 1].
+
+    Over all pairs {y, z} of other images of the same data set, the mean of the three agreements of (own, y),
+    (own, z) and (y, z): 1 where the scores are ordered as the opinions, 0 where the opposite, 1/2 where only
+    scores or only opinions are equal. That is the release's strict comparison, averaged over both directions.
+
+    ``index`` compares the answers sampled at the same place, an arbitrary pairing (release); ``rank`` those
+    of the same rank among their image's sorted scores (figure of the release's README; ours). An image whose
+    answer at that place was not read is left out there; with ``rank``, one with fewer parsed scores gives the
+    nearest relative rank. An answer that was not read earns 0, one in no triplet ``alone`` (NaN in the
+    release).
+    """
+    rewards = [[0.0] * len(group.scores) for group in groups]
+    for members in comparable(groups):
+        present = [groups[index] for index in members]
+        columns = _by_index(present, alone) if align == "index" else _by_rank(present, alone)
+        for index, values in zip(members, columns, strict=True):
+            rewards[index] = values
+    return rewards
+
+
+def rank_to_ground_truth(groups: Sequence[ScoredGroup], *, near: Positive) -> list[list[float]]:
+    """Per answer, ``exp(-k / (n + 1))`` in (0, 1]: k places between its score and the opinion.
+
+    The n parsed scores of the image and its opinion are sorted together; 1 where the score is closer to the
+    opinion than ``near``. An answer that was not read earns 0. Source: release, ``near`` 0.02, which has the
+    term for images only.
+    """
+    rewards = []
+    for group in groups:
+        scores = sorted(group.parsed)
+        values = []
+        for rank, score in enumerate(scores):
+            below, above = scores[:rank], scores[rank + 1 :]
+            if score < group.mos:
+                places = 1 + sum(other < group.mos for other in above)
+            else:
+                places = 1 + sum(other > group.mos for other in below)
+            is_near = abs(score - group.mos) < near
+            values.append(1.0 if is_near else math.exp(-places / (len(scores) + 1)))
+        rewards.append(_shared(scores, values))
+    return _by_score(groups, rewards)
+
+
+def _meets(own: ScoredGroup, other: ScoredGroup, wrong: Wrong) -> bool:
+    return wrong == "release" or own.mos != other.mos
+
+
+def _pair(own: float, own_mos: float, other: float, other_mos: float, wrong: Wrong) -> float:
+    """g of one pair."""
+    apart = abs(own_mos - other_mos)
+    total = apart + abs(own - own_mos) + abs(other - other_mos)
+    share = apart / total if total > 0 else 1.0
+    if sign(own - other) == sign(own_mos - other_mos):
+        return math.sqrt(share)
+    return math.sqrt(1 - share) if wrong == "release" else math.sqrt(share) / 2
+
+
+def _by_index(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
+    """Triplet agreements of answers sampled at the same place."""
+    mos = [group.mos for group in groups]
+    size = max(len(group.scores) for group in groups)
+    columns = [_triplets([_at_place(group, place) for group in groups], mos, alone) for place in range(size)]
+    return [
+        [columns[place][index] or 0.0 for place in range(len(group.scores))]
+        for index, group in enumerate(groups)
+    ]
+
+
+def _by_rank(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
+    """Triplet agreements of answers of the same rank; images of as many parsed scores share the work."""
+    mos = [group.mos for group in groups]
+    ranked = [sorted(group.parsed) for group in groups]
+    table = {
+        count: [
+            _triplets([_at_rank(scores, rank, count) for scores in ranked], mos, alone)
+            for rank in range(count)
+        ]
+        for count in {len(scores) for scores in ranked}
+    }
+    shared = [
+        _shared(scores, [column[index] or 0.0 for column in table[len(scores)]])
+        for index, scores in enumerate(ranked)
+    ]
+    return _by_score(groups, shared)
+
+
+def _triplets(scores: Sequence[float | None], mos: Sequence[float], alone: float) -> list[float | None]:
+    """The triplet agreement of every image, given one score of each; None where there is no score.
+
+    Summed over all pairs of n others, each agreement with the own image occurs n - 1 times, and each among
+    the others once: no loop over triplets.
+    """
+    present = [(score, y) for score, y in zip(scores, mos, strict=True) if score is not None]
+    own = [
+        None if score is None else math.fsum(_agreement(score, y, *other) for other in present) - 1.0
+        for score, y in zip(scores, mos, strict=True)
+    ]
+    everything = math.fsum(value for value in own if value is not None) / 2
+    others = len(present) - 1
+    if others < 2:
+        return [None if value is None else alone for value in own]
+    count = 3 * others * (others - 1) / 2
+    return [None if value is None else ((others - 1) * value + everything - value) / count for value in own]
+
+
+def _agreement(score: float, mos: float, other_score: float, other_mos: float) -> float:
+    return 1 - abs(sign(score - other_score) - sign(mos - other_mos)) / 2
+
+
+def _at_place(group: ScoredGroup, place: int) -> float | None:
+    return group.scores[place] if place < len(group.scores) else None
+
+
+def _at_rank(ranked: Sequence[float], rank: int, count: int) -> float:
+    """The score whose relative rank is nearest to ``rank`` of ``count``; the middle one for one of one."""
+    last = len(ranked) - 1
+    return ranked[last // 2 if count == 1 else (2 * rank * last + count - 1) // (2 * (count - 1))]
+
+
+def _shared(ranked: Sequence[float], values: Sequence[float]) -> dict[float, float]:
+    """Score -> value; equal scores get the mean of their values."""
+    shared = {}
+    for score, run in groupby(zip(ranked, values, strict=True), key=lambda pair: pair[0]):
+        own = [value for _, value in run]
+        shared[score] = math.fsum(own) / len(own)
+    return shared
+
+
+def _by_score(groups: Sequence[ScoredGroup], values: Sequence[dict[float, float]]) -> list[list[float]]:
+    """One value per completion per group, 0 where no score was read."""
+    return [
+        [0.0 if score is None else value[score] for score in group.scores]
+        for group, value in zip(groups, values, strict=True)
+    ]

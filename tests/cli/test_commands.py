@@ -64,7 +64,37 @@ def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.
     trained_rows = json.loads((directory / "results.json").read_text())["rows"]
     evaluated = json.loads((folder / "results.json").read_text())["rows"]
     after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["stage"] == "after"}
+    assert after["mean_of_8"]["value"] is not None
     assert {row["readout"]: row["metrics"]["mae"] for row in evaluated} == after
+
+
+def test_evaluations_of_different_parts_do_not_meet(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, words = trained
+    own = [word for word in words if not word.startswith(("name=", "benchmark.", "model.", "rollout."))]
+    for limit in (2, 3):
+        more = [f"checkpoint={directory}/checkpoints/last", f"benchmark.miniature_spaq.limit={limit}"]
+        assert main(["evaluate", *own, *more]) == 0
+        folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
+        assert [row["n"] for row in json.loads((folder / "results.json").read_text())["rows"]] == [
+            limit,
+            limit,
+        ]
+
+
+def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None:
+    from qhk.cli.catalogue import config_root, read_catalogue
+    from qhk.cli.checkpoints import adopt_checkpoint
+    from qhk.cli.job import prepare
+
+    directory, _ = trained
+    words = [f"checkpoint={directory}/checkpoints/last", "scale=full", "experiment=q_hawkeye"]
+    settings = prepare("evaluate", words, read_catalogue(config_root())).settings
+    assert settings.rollout.max_new_tokens == 2048
+    adopted = adopt_checkpoint(settings, words)
+    assert adopted.rollout.max_new_tokens == 14
+    assert adopted.evaluation.readouts["mean_of_8"].max_new_tokens == 14
 
 
 def test_evaluate_refuses_another_prompt_than_the_checkpoints(

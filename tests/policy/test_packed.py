@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -226,13 +227,29 @@ def test_packed_equals_a_dense_mask(policy: Policy, encode: Encode, full_precisi
     assert float((packed - torch.cat(pieces)).detach().abs().max()) < 1e-12
 
 
-@pytest.mark.gpu
-def test_packed_in_bfloat16_on_a_gpu(encode: Encode) -> None:
-    """In bfloat16 both ways round differently: close, not equal (0.05 at most, 0.01 on average)."""
-    policy = build_policy(dtype=torch.bfloat16)
-    policy.model.to("cuda")
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_packed_rounds_no_worse_than_repeated_in_bfloat16(encode: Encode, device: str) -> None:
+    """Both ways round differently; neither may be much further from the exact value than the other."""
+    policy, exact = build_policy(dtype=torch.bfloat16), build_policy(dtype=torch.float64)
+    policy.model.to(device)
+    exact.model.load_state_dict({name: value.double() for name, value in policy.model.state_dict().items()})
     prompts, groups = [encode(64, 64), encode(96, 32)], completions_of(policy, LENGTHS)
-    packed = packed_logprobs(policy, prompts, [[c.cuda() for c in group] for group in groups]).float().cpu()
-    exact = packed_logprobs(build_policy(dtype=torch.float64), prompts, groups).float()
-    gap = (packed - exact).detach().abs()
-    assert float(gap.max()) < 0.05 and float(gap.mean()) < 0.01
+    there = [[completion.to(device) for completion in group] for group in groups]
+    truth = packed_logprobs(exact, prompts, groups)
+    on_device = [prompt_on(prompt, device) for prompt in prompts]
+    gaps = {
+        forward: (forward(policy, on_device, there).double().cpu() - truth).detach().abs()
+        for forward in (packed_logprobs, repeated_logprobs)
+    }
+    packed, repeated = gaps[packed_logprobs], gaps[repeated_logprobs]
+    assert float(packed.mean()) < 1.5 * float(repeated.mean()) + 1e-3
+    assert float(packed.max()) < 2.0 * float(repeated.max()) + 1e-2
+
+
+def prompt_on(prompt: EncodedPrompt, device: str) -> EncodedPrompt:
+    """The prompt with its tensors on a device, which the stock forward wants."""
+    tensors = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
+    return replace(prompt, **tensors)

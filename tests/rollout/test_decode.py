@@ -12,7 +12,7 @@ from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import SampledGroup, draw, sample_groups
 from qhk.rollout.group import sample_in_batches
-from tests.conftest import MESSAGES, picture
+from tests.conftest import MESSAGES, build_policy, picture
 from tests.policy.test_packed import packed_logprobs
 
 Encode = Callable[[int, int], EncodedPrompt]
@@ -146,3 +146,14 @@ def test_checkpoint_generation_config_is_not_read(policy: Policy) -> None:
     after = sample(policy, [prompt])[0].completion_ids
     assert [ids.tolist() for ids in before] == [ids.tolist() for ids in after]
     assert packed_logprobs(policy, [prompt], [before]).shape == (sum(map(len, before)),)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_sampled_and_scored_log_probabilities_agree_in_bfloat16(encode: Encode, device: str) -> None:
+    """To the rounding of the hidden states: attention scores are not rounded before their softmax."""
+    policy = build_policy(dtype=torch.bfloat16)
+    policy.model.to(device)
+    group = sample(policy, [encode(64, 64)])[0]
+    scored = packed_logprobs(policy, [encode(64, 64)], [[ids.to(device) for ids in group.completion_ids]])
+    gap = (torch.cat(group.logprobs) - scored.double().cpu()).detach().abs()
+    assert float(gap.mean()) < 0.04

@@ -1,4 +1,7 @@
-"""Runs small enough for a test: the real command's settings, a handful of images, a few steps."""
+"""Runs small enough for a test: the real command's settings, a handful of images, a few steps.
+
+Their cold start learns a dozen images by heart, so that answers can be read and rewards differ.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,17 @@ SMALL = (
     "~data.sets.miniature_koniq",
     "~data.sets.miniature_kadid",
     "data.limit=12",
-    "data.validation_limit=4",
+    "data.validation_limit=6",
     "benchmark=miniature_spaq",
     "benchmark.miniature_spaq.limit=6",
     "evaluation.bootstrap=10",
-    "cold_start.steps=4",
-    "cold_start.warmup_steps=1",
-    "cold_start.num_examples=8",
-    "cold_start.validate_every=2",
+    "cold_start.steps=40",
+    "cold_start.lr=3e-3",
+    "cold_start.batch_size=8",
+    "cold_start.warmup_steps=3",
+    "cold_start.num_examples=12",
+    "cold_start.label_noise=0",
+    "cold_start.validate_every=20",
     "rollout.group_size=3",
     "model.tiny.whitening_images=8",
     "training.threads=1",

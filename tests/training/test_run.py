@@ -111,7 +111,7 @@ def test_every_step_is_recorded_once(small: Small, open_run: OpenRun) -> None:
     directory = finish(open_run(small()))
     rows = read_metrics(directory / "metrics.jsonl")
     steps = {stage: [row.step for row in rows if row.stage is stage] for stage in MetricStage}
-    assert steps[MetricStage.COLD_START] == [1, 2, 3, 4]
+    assert steps[MetricStage.COLD_START] == list(range(1, 41))
     assert steps[MetricStage.TRAIN] == [1, 2, 3, 4]
     assert steps[MetricStage.VALIDATION] == [2, 4]
     assert steps[MetricStage.EVAL] == [0, 4]
@@ -123,11 +123,55 @@ def test_sampling_and_training_agree_on_log_probabilities(small: Small, open_run
     assert len(gaps) == 4 and max(gaps) < 1e-4
 
 
-def test_checkpoints_keep_first_last_and_best(small: Small, open_run: OpenRun) -> None:
-    directory = finish(open_run(small("training.checkpoint_every=1", "training.validate_every=100")))
-    kept = sorted(path.name for path in (directory / "checkpoints").glob("step_*"))
-    assert kept == ["step_000000", "step_000004"]
+def test_checkpoints_keep_start_last_and_best(small: Small, open_run: OpenRun) -> None:
+    directory = finish(open_run(small("training.checkpoint_every=1", "training.validate_every=1")))
+    rows = read_metrics(directory / "metrics.jsonl")
+    srcc = {row.step: row.metrics["validation/srcc"] for row in rows if row.stage is MetricStage.VALIDATION}
+    best = max(srcc, key=lambda step: (srcc[step], -step))
+    kept = {path.name for path in (directory / "checkpoints").glob("step_*")}
+    assert kept == {"step_000000", "step_000004", f"step_{best:06d}"}
     assert (directory / "checkpoints" / "last").resolve().name == "step_000004"
+    assert (directory / "checkpoints" / "best").resolve().name == f"step_{best:06d}"
+
+
+def test_small_runs_have_answers_to_learn_from(small: Small, open_run: OpenRun) -> None:
+    """What the tests of reproducibility and resuming rest on: rewards differ and answers can be read."""
+    directory = finish(open_run(small()))
+    rows = [
+        row.metrics for row in read_metrics(directory / "metrics.jsonl") if row.stage is MetricStage.TRAIN
+    ]
+    assert min(row["train/parse/failed_frac"] for row in rows) < 0.5
+    assert min(row["train/group/equal_reward_frac"] for row in rows) < 1.0
+    assert max(row["train/optimizer/grad_norm"] for row in rows) > 0.01
+    results = read_results(directory / "results.json").rows
+    assert all(row.n_parsed > 0 and not math.isnan(row.metrics["mae"].value) for row in results)
+
+
+def test_a_resumed_run_without_cold_start_keeps_its_reference(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights have no other source than the run itself."""
+    bare = (
+        "cold_start=none",
+        "cold_start.steps=0",
+        "objective.kl_coef=0.5",
+        "benchmark.miniature_spaq.limit=2",
+    )
+    base = [word for word in SMALL if not word.startswith("cold_start")]
+    whole = finish(open_run(small(*bare, name="whole", base=base)))
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == 3:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "_take_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finish(open_run(small(*bare, name="stopped", base=base)))
+    monkeypatch.setattr(loop, "_take_step", step)
+    stopped = finish(open_run(small(*bare, name="stopped", base=base)))
+    assert records(stopped) == records(whole)
 
 
 def test_a_checkpoint_loads_with_plain_transformers(small: Small, open_run: OpenRun) -> None:

@@ -18,6 +18,7 @@ from qhk.settings import Settings, plain_settings
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.data import load_run_data
 from qhk.training.distributed import Processes
+from qhk.training.loop import train
 from qhk.training.run import Run
 
 SMALL = (
@@ -64,37 +65,49 @@ def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+def small_settings(root: Path, cache: Path, *overrides: str, base: Sequence[str] = SMALL) -> Settings:
+    """Settings of a small run that writes below ``root``, with further overrides."""
+    paths = (f"paths.outputs={root}", f"paths.cache={cache}", "name=run")
+    return prepare("train", [*base, *paths, *overrides], read_catalogue(config_root())).settings
+
+
+def prepared_run(settings: Settings) -> Run:
+    """A run, ready for ``train``."""
+    display = Quiet()
+    data = load_run_data(settings, display)
+    processes = Processes("single")
+    directory = open_directory(settings, data, processes)
+    return Run(
+        settings=settings,
+        config=plain_settings(settings),
+        data=data,
+        directory=directory,
+        recorders=[MetricsRecorder(directory.metrics)],
+        display=display,
+        processes=processes,
+    )
+
+
 @pytest.fixture
 def small(tmp_path: Path, miniature_cache: Path) -> Callable[..., Settings]:
     """Settings of a small run, with further overrides; ``name`` keeps runs apart."""
-    catalogue = read_catalogue(config_root())
 
-    def build(
-        *overrides: str, name: str = "run", command: str = "train", base: Sequence[str] = SMALL
-    ) -> Settings:
-        paths = (f"paths.outputs={tmp_path}", f"paths.cache={miniature_cache}", f"name={name}")
-        return prepare(command, [*base, *paths, *overrides], catalogue).settings
+    def build(*overrides: str, name: str = "run", base: Sequence[str] = SMALL) -> Settings:
+        return small_settings(tmp_path, miniature_cache, *overrides, f"name={name}", base=base)
 
     return build
 
 
 @pytest.fixture
 def open_run() -> Callable[[Settings], Run]:
-    """A run, ready for ``train``."""
+    """Opens a run of the given settings."""
+    return prepared_run
 
-    def build(settings: Settings) -> Run:
-        display = Quiet()
-        data = load_run_data(settings, display)
-        processes = Processes("single")
-        directory = open_directory(settings, data, processes)
-        return Run(
-            settings=settings,
-            config=plain_settings(settings),
-            data=data,
-            directory=directory,
-            recorders=[MetricsRecorder(directory.metrics)],
-            display=display,
-            processes=processes,
-        )
 
-    return build
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Path:
+    """The directory of one small run as it is, for tests that only look."""
+    run = prepared_run(small_settings(tmp_path_factory.mktemp("finished"), miniature_cache))
+    with run.directory:
+        train(run)
+    return run.directory.path

@@ -16,6 +16,7 @@ from qhk.policy.load import load_policy
 from qhk.settings import Settings
 from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
+from qhk.training.checkpoint import Checkpoints
 from qhk.training.loop import train
 from qhk.training.run import Run, RunFailure
 from tests.training.conftest import SMALL
@@ -55,8 +56,8 @@ def records(directory: Path) -> list[tuple[Any, ...]]:
     return rows
 
 
-def test_one_seed_gives_one_run(small: Small, open_run: OpenRun) -> None:
-    first, second = (finish(open_run(small(name=name))) for name in ("first", "second"))
+def test_one_seed_gives_one_run(finished: Path, small: Small, open_run: OpenRun) -> None:
+    first, second = finished, finish(open_run(small(name="second")))
     other = finish(open_run(small("seed=1", name="other")))
     assert records(first) == records(second)
     assert same_weights(first, second)
@@ -65,9 +66,9 @@ def test_one_seed_gives_one_run(small: Small, open_run: OpenRun) -> None:
 
 @pytest.mark.parametrize("stop_before", [1, 3])
 def test_a_stopped_run_resumes_bit_for_bit(
-    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
+    finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
 ) -> None:
-    whole = finish(open_run(small(name="whole")))
+    whole = finished
     step = loop._take_step
 
     def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
@@ -86,9 +87,8 @@ def test_a_stopped_run_resumes_bit_for_bit(
     assert completions[0] == completions[1]
 
 
-def test_results_hold_before_and_after(small: Small, open_run: OpenRun) -> None:
-    directory = finish(open_run(small()))
-    rows = read_results(directory / "results.json").rows
+def test_results_hold_before_and_after(finished: Path) -> None:
+    rows = read_results(finished / "results.json").rows
     cells = {(row.benchmark, row.stage, row.readout, row.step) for row in rows}
     assert cells == {
         ("miniature_spaq", stage, readout, step)
@@ -96,7 +96,7 @@ def test_results_hold_before_and_after(small: Small, open_run: OpenRun) -> None:
         for readout in ("mean_of_8", "greedy")
     }
     assert all(row.miniature and row.n == 6 for row in rows)
-    predictions = directory / "predictions" / "step_000004" / "mean_of_8" / "miniature_spaq.jsonl"
+    predictions = finished / "predictions" / "step_000004" / "mean_of_8" / "miniature_spaq.jsonl"
     assert len(predictions.read_text().splitlines()) == 6
 
 
@@ -107,9 +107,8 @@ def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> N
     assert results.rows == () and results.wall_times["training"] > 0
 
 
-def test_every_step_is_recorded_once(small: Small, open_run: OpenRun) -> None:
-    directory = finish(open_run(small()))
-    rows = read_metrics(directory / "metrics.jsonl")
+def test_every_step_is_recorded_once(finished: Path) -> None:
+    rows = read_metrics(finished / "metrics.jsonl")
     steps = {stage: [row.step for row in rows if row.stage is stage] for stage in MetricStage}
     assert steps[MetricStage.COLD_START] == list(range(1, 41))
     assert steps[MetricStage.TRAIN] == [1, 2, 3, 4]
@@ -117,8 +116,8 @@ def test_every_step_is_recorded_once(small: Small, open_run: OpenRun) -> None:
     assert steps[MetricStage.EVAL] == [0, 4]
 
 
-def test_sampling_and_training_agree_on_log_probabilities(small: Small, open_run: OpenRun) -> None:
-    rows = read_metrics(finish(open_run(small())) / "metrics.jsonl")
+def test_sampling_and_training_agree_on_log_probabilities(finished: Path) -> None:
+    rows = read_metrics(finished / "metrics.jsonl")
     gaps = [row.metrics["train/policy/logprob_gap/max"] for row in rows if row.stage is MetricStage.TRAIN]
     assert len(gaps) == 4 and max(gaps) < 1e-4
 
@@ -134,16 +133,13 @@ def test_checkpoints_keep_start_last_and_best(small: Small, open_run: OpenRun) -
     assert (directory / "checkpoints" / "best").resolve().name == f"step_{best:06d}"
 
 
-def test_small_runs_have_answers_to_learn_from(small: Small, open_run: OpenRun) -> None:
+def test_small_runs_have_answers_to_learn_from(finished: Path) -> None:
     """What the tests of reproducibility and resuming rest on: rewards differ and answers can be read."""
-    directory = finish(open_run(small()))
-    rows = [
-        row.metrics for row in read_metrics(directory / "metrics.jsonl") if row.stage is MetricStage.TRAIN
-    ]
+    rows = [row.metrics for row in read_metrics(finished / "metrics.jsonl") if row.stage is MetricStage.TRAIN]
     assert min(row["train/parse/failed_frac"] for row in rows) < 0.5
     assert min(row["train/group/equal_reward_frac"] for row in rows) < 1.0
     assert max(row["train/optimizer/grad_norm"] for row in rows) > 0.01
-    results = read_results(directory / "results.json").rows
+    results = read_results(finished / "results.json").rows
     assert all(row.n_parsed > 0 and not math.isnan(row.metrics["mae"].value) for row in results)
 
 
@@ -174,13 +170,13 @@ def test_a_resumed_run_without_cold_start_keeps_its_reference(
     assert records(stopped) == records(whole)
 
 
-def test_a_checkpoint_loads_with_plain_transformers(small: Small, open_run: OpenRun) -> None:
+def test_a_checkpoint_loads_with_plain_transformers(finished: Path) -> None:
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     from tests.conftest import picture
 
-    folder = finish(open_run(small())) / "checkpoints" / "last"
+    folder = finished / "checkpoints" / "last"
     ours = load_policy(str(folder), dtype="float32", min_pixels=4096, max_pixels=4096, device="cpu")
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How good is it?"}]}]
     prompt = ours.encoder.encode(messages, [picture(64, 64)])
@@ -207,10 +203,10 @@ def test_a_checkpoint_loads_with_plain_transformers(small: Small, open_run: Open
     assert generation["top_k"] == 0 and generation["temperature"] == 1.0
 
 
-def test_pixel_limits_given_at_load_win_over_the_checkpoints_own(small: Small, open_run: OpenRun) -> None:
+def test_pixel_limits_given_at_load_win_over_the_checkpoints_own(finished: Path) -> None:
     from tests.conftest import picture
 
-    folder = finish(open_run(small())) / "checkpoints" / "last"
+    folder = finished / "checkpoints" / "last"
     loaded = load_policy(str(folder), dtype="float32", min_pixels=256, max_pixels=1024, device="cpu")
     grid = loaded.image_processor(images=[picture(64, 64)], return_tensors="pt")["image_grid_thw"]
     assert grid.tolist() == [[1, 4, 4]]
@@ -234,11 +230,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert all(torch.isfinite(value).all() for value in weights(run.directory.path).values())
 
 
-def test_another_configs_checkpoint_is_refused(small: Small, open_run: OpenRun) -> None:
-    run = open_run(small())
-    finish(run)
+def test_another_configs_checkpoint_is_refused(finished: Path) -> None:
+    checkpoints = Checkpoints(finished / "checkpoints", keep_every=None)
     with pytest.raises(ValueError, match="written by run .* this config is run 000000000000"):
-        run.checkpoints.load_state(4, run_id="000000000000")
+        checkpoints.load_state(4, run_id="000000000000")
 
 
 def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, open_run: OpenRun) -> None:
@@ -265,14 +260,14 @@ def test_prompts_must_divide_over_processes(small: Small, processes: int, per_de
         check_processes(settings, SimpleNamespace(count=processes))  # type: ignore[arg-type]
 
 
-def test_stock_auto_processor_reads_a_checkpoint(small: Small, open_run: OpenRun) -> None:
+def test_stock_auto_processor_reads_a_checkpoint(finished: Path) -> None:
     """Where torchvision is installed, which the stock processor needs."""
     pytest.importorskip("torchvision")
     from transformers import AutoProcessor
 
     from tests.conftest import picture
 
-    folder = finish(open_run(small())) / "checkpoints" / "last"
+    folder = finished / "checkpoints" / "last"
     processor = AutoProcessor.from_pretrained(folder)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How good is it?"}]}]
     ours = load_policy(str(folder), dtype="float32", min_pixels=4096, max_pixels=4096, device="cpu")

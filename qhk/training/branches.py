@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qhk.objective.total import Branch, Needs
-from qhk.policy.head import HeadReadout, read_head, read_head_pair
+from qhk.policy.head import Head, HeadReadout, read_head, read_head_pair
 from qhk.policy.packed import PackedTokens, encode_images, pack_tokens, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.group import Group
@@ -45,6 +46,27 @@ def _twin_hidden(
         return packed_hidden(model, twins, completions, features=None)
 
 
+def _read_both(
+    head: Head,
+    original: Tensor,
+    degraded: Tensor | None,
+    targets: Tensor,
+    *,
+    needs: Needs,
+    temperature: float,
+    measure: bool,
+) -> tuple[HeadReadout, HeadReadout | None, Tensor | None]:
+    """Readouts of the original and the degraded branch, and their exact KL where it is wanted."""
+    read = partial(read_head, head, temperature=temperature, chunk=HEAD_CHUNK)
+    if degraded is not None and (needs.exact_kl or measure):
+        return read_head_pair(head, original, degraded, targets, temperature=temperature, chunk=HEAD_CHUNK)
+    first = read(original, targets, with_entropy=needs.original_entropy or measure)
+    if degraded is None:
+        return first, None, None
+    with nullcontext() if needs.degraded_gradient else torch.no_grad():
+        return first, read(degraded, targets, with_entropy=needs.degraded_entropy), None
+
+
 def run_branches(
     model: Any,
     reference: Any | None,
@@ -64,44 +86,18 @@ def run_branches(
     prompts = [group.prompt for group in groups]
     features = _frozen_features(model, prompts)
     original = packed_hidden(model, prompts, completions, features=features)
-    wants_degraded = needs.degraded or (measure and all(group.twin is not None for group in groups))
-    degraded, exact_kl = None, None
-    with_entropy = needs.original_entropy or measure
-    if not wants_degraded:
-        first = read_head(
-            model.lm_head,
-            original,
-            tokens.targets,
-            with_entropy=with_entropy,
-            temperature=temperature,
-            chunk=HEAD_CHUNK,
-        )
-    else:
-        hidden = _twin_hidden(model, groups, completions, gradient=needs.degraded_gradient)
-        if needs.exact_kl or measure:
-            first, second, divergence = read_head_pair(
-                model.lm_head, original, hidden, tokens.targets, temperature=temperature, chunk=HEAD_CHUNK
-            )
-            exact_kl = tokens.pad(divergence)
-        else:
-            first = read_head(
-                model.lm_head,
-                original,
-                tokens.targets,
-                with_entropy=with_entropy,
-                temperature=temperature,
-                chunk=HEAD_CHUNK,
-            )
-            with nullcontext() if needs.degraded_gradient else torch.no_grad():
-                second = read_head(
-                    model.lm_head,
-                    hidden,
-                    tokens.targets,
-                    with_entropy=needs.degraded_entropy,
-                    temperature=temperature,
-                    chunk=HEAD_CHUNK,
-                )
-        degraded = _branch(tokens, second)
+    twin_hidden = None
+    if needs.degraded or (measure and all(group.twin is not None for group in groups)):
+        twin_hidden = _twin_hidden(model, groups, completions, gradient=needs.degraded_gradient)
+    first, second, divergence = _read_both(
+        model.lm_head,
+        original,
+        twin_hidden,
+        tokens.targets,
+        needs=needs,
+        temperature=temperature,
+        measure=measure,
+    )
     reference_logprobs = None
     if needs.reference:
         assert reference is not None
@@ -111,8 +107,8 @@ def run_branches(
     return Branches(
         mask=tokens.mask(),
         original=_branch(tokens, first),
-        degraded=degraded,
-        exact_kl=exact_kl,
+        degraded=None if second is None else _branch(tokens, second),
+        exact_kl=None if divergence is None else tokens.pad(divergence),
         reference_logprobs=reference_logprobs,
     )
 

@@ -24,6 +24,7 @@ EXPERIMENTS = CATALOGUE.options["experiment"]
 COMPANIONS = {
     ("twin", "manifest"): ["twin.manifest=pairs.jsonl"],
     ("optimizer", "adamw"): ["model.dtype=float32"],
+    ("model", "checkpoint"): ["model.path=weights"],
 }
 """What an option leaves for the user to fill in, or cannot go with."""
 

@@ -41,6 +41,16 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
     if "evaluation" not in said:
         reading = {"readouts": trained.evaluation.readouts, "headline": trained.evaluation.headline}
         adopted["evaluation"] = settings.evaluation.model_copy(update=reading)
+    elif "rollout" not in said:
+        # Read-outs follow the rollout's length, which has just become the checkpoint's.
+        follow, length = settings.rollout.max_new_tokens, trained.rollout.max_new_tokens
+        readouts = {
+            name: readout.model_copy(update={"max_new_tokens": length})
+            if readout.max_new_tokens == follow
+            else readout
+            for name, readout in settings.evaluation.readouts.items()
+        }
+        adopted["evaluation"] = settings.evaluation.model_copy(update={"readouts": readouts})
     return settings.model_copy(update=adopted)
 
 

@@ -95,6 +95,9 @@ def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None
     adopted = adopt_checkpoint(settings, words)
     assert adopted.rollout.max_new_tokens == 14
     assert adopted.evaluation.readouts["mean_of_8"].max_new_tokens == 14
+    chosen = adopt_checkpoint(settings, [*words, "evaluation=greedy"])
+    assert list(chosen.evaluation.readouts) == ["greedy"]
+    assert chosen.evaluation.readouts["greedy"].max_new_tokens == 14
 
 
 def test_evaluate_refuses_another_prompt_than_the_checkpoints(

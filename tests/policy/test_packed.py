@@ -108,13 +108,13 @@ def test_packed_equals_repeated_outputs_and_gradients(
 
 def test_packed_is_close_without_patching_the_float32_islands(policy: Policy, encode: Encode) -> None:
     prompts, groups = [encode(64, 64)], completions_of(policy, LENGTHS[:1])
-    packed, repeated = (f(policy, prompts, groups) for f in (packed_logprobs, repeated_logprobs))
+    packed, repeated = (f(policy, prompts, groups).detach() for f in (packed_logprobs, repeated_logprobs))
     assert float((packed - repeated).detach().abs().max()) < 1e-6
 
 
 def test_one_completion_and_one_token(policy: Policy, encode: Encode, full_precision: None) -> None:
     prompts, groups = [encode(64, 64)], completions_of(policy, ((1,),))
-    packed, repeated = (f(policy, prompts, groups) for f in (packed_logprobs, repeated_logprobs))
+    packed, repeated = (f(policy, prompts, groups).detach() for f in (packed_logprobs, repeated_logprobs))
     assert packed.shape == (1,) and float((packed - repeated).abs().max()) < 1e-12
 
 

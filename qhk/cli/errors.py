@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import re
 import sys
 import traceback
@@ -31,8 +32,12 @@ def report(action: Callable[[], int]) -> int:
     try:
         return action()
     except KeyboardInterrupt:
-        print("qhk: interrupted", file=sys.stderr)
+        print("qhk: interrupted; the same command resumes an unfinished run", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; the flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ValueError as error:
         if not _raised_on_purpose(error):
             traceback.print_exc()

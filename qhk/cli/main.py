@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
 from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
-from qhk.cli.errors import report
+from qhk.cli.errors import INTERRUPTED, report
 from qhk.cli.help import command_help, general_help
 from qhk.cli.job import Job
 
@@ -80,7 +80,10 @@ def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
     def run(number: int) -> None:
         job = jobs[number]
         print(f"[{number + 1}/{len(jobs)}] qhk {command} {' '.join(job.overrides)}", flush=True)
-        codes.append(report(lambda: _start(arguments, job)))
+        code = report(lambda: _start(arguments, job))
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        codes.append(code)
 
     launch(command, swept, catalogue, run)
     assert len(codes) == len(jobs)

@@ -12,6 +12,7 @@ from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_i
 from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, ResultRow, Stage
+from qhk.types import MOS_HIGH, MOS_LOW
 
 
 def measure_predictions(
@@ -84,10 +85,13 @@ def _metrics(
 
 
 def _diversity(samples: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    """How varied the single samples are, as the model said them (not clipped)."""
+    """How varied the single samples are, as the model said them; their spread is taken on the scale."""
     parsed = [score for image in samples for score in image if score is not None]
+    clipped = [
+        [None if score is None else min(MOS_HIGH, max(MOS_LOW, score)) for score in row] for row in samples
+    ]
     return {
         "score_entropy": diversity.score_entropy(samples),
         "distinct_samples": float(diversity.num_distinct(parsed)),
-        "within_image_std": diversity.within_image_spread(samples),
+        "within_image_std": diversity.within_image_spread(clipped),
     }

@@ -175,7 +175,7 @@ class OnlineMirror:
 
         if not wandb.login(prompt=False, verify=False):
             raise ValueError(
-                "tracking.wandb=online needs an account: run `wandb login`, or use offline or off"
+                "tracking=online needs an account: run `wandb login`, or use tracking=offline or none"
             )
         settings = wandb.Settings(console="off", disable_git=True, save_code=False)
         arguments = run.init_arguments()

@@ -115,12 +115,13 @@ def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, ste
     if run.settings.training.learner == "supervised":
         run.display.line(f"step {step:4d}  supervised loss {metrics['train/loss/total']:.3f}")
         return
-    perception = metrics.get("train/perception/exact_kl", math.nan)
+    divergence = metrics.get("train/perception/exact_kl")
+    perception = "" if divergence is None else f"  perception KL {divergence:.3f}"
     run.display.line(
         f"step {step:4d}  reward {metrics['train/reward/total/mean']:.3f}"
         f"  unparsed {metrics['train/parse/failed_frac']:.1%}"
         f"  uncertainty weight {metrics['train/uncertainty/weight/mean']:.3f}"
-        f"  perception KL {perception:.3f}"
+        f"{perception}"
         f"  {metrics['train/tokens_per_s']:.0f} tokens/s"
     )
     rows = [

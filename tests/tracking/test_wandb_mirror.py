@@ -159,6 +159,6 @@ def test_live_run_without_account_is_refused_not_prompted(
 ) -> None:
     wandb = StandIn(logged_in=False)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    with pytest.raises(ValueError, match="tracking.wandb=online needs an account"):
+    with pytest.raises(ValueError, match="tracking=online needs an account"):
         OnlineMirror(live_run(tmp_path))
     assert wandb.init_arguments == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -104,6 +105,34 @@ def credit_of(small: Callable[..., Settings]) -> Callable[[Sequence[Group], Proc
         )
 
     return compute
+
+
+def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings]) -> None:
+    """Scores of variance 2/3 shrink their group's advantages by e^(-alpha u); equal scores leave theirs."""
+    wide, narrow = (
+        make_group(number, "one", 3.0, scores)
+        for number, scores in enumerate([(2.0, 3.0, 4.0), (3.0, 3.0, 3.0)])
+    )
+
+    def credit(form: str) -> Credit:
+        settings = small(f"uncertainty={form}", name=form)
+        return assign_credit(
+            [wide, narrow],
+            terms=build_terms({"length": SPEC["length"]}),
+            objective=settings.objective,
+            uncertainty=settings.uncertainty,
+            task=settings.task,
+            alpha=1.0,
+            processes=Processes("single"),
+        )
+
+    plain, weighted = credit("none"), credit("exponential")
+    variance, largest = 2 / 3, 4.0
+    expected = torch.tensor([math.exp(-variance / largest), 1.0], dtype=torch.float64)
+    assert torch.allclose(weighted.weights.double(), expected, atol=1e-6)
+    assert bool((plain.weights == 1).all())
+    assert float(plain.advantages.abs().max()) > 0.1
+    assert torch.allclose(weighted.advantages, plain.advantages * expected[:, None], atol=1e-6)
 
 
 def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(

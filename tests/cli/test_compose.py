@@ -36,7 +36,11 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     for choice in chosen.items():
         overrides += COMPANIONS.get(choice, [])
-    prepare("train", overrides, catalogue)
+    settings = prepare("train", overrides, catalogue).settings
+    assert settings.uncertainty.form == chosen["uncertainty"].removesuffix("_tiny")
+    assert settings.perception.form == chosen["perception"].removesuffix("_tiny")
+    assert settings.optimizer.form == chosen["optimizer"]
+    assert settings.cold_start.form == chosen["cold_start"]
 
 
 def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue) -> None:

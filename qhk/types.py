@@ -12,40 +12,58 @@ MOS_LOW, MOS_HIGH = 1.0, 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One image with its human opinion.
+    """One question's pictures with what people said of them.
 
-    ``mos`` lies in [1, 5], higher is better; ``mos_native`` and ``higher_is_better`` keep what the
-    label file said. ``reference`` names the content (several distorted copies share one), or is
+    ``image`` is the first picture that the prompt shows and ``more_images`` the others in their order (a
+    comparison's candidates, a video's local frames). ``mos`` lies in [1, 5], higher is better;
+    ``mos_native`` and ``higher_is_better`` keep what the label file said; both scores are None where a set
+    has labels only. ``reference`` names the content (several distorted copies share one), or is
     None where every image is its own content. ``twin`` is a prepared degraded copy, if there is one.
-    ``labels`` holds what other tasks ask about (distortion class, severity, ...).
+    ``labels`` holds what other tasks ask about (distortion class, severity, the better image, ...).
     """
 
     id: str
     dataset: str
     image: Path
-    mos: float
-    mos_native: float
+    mos: float | None
+    mos_native: float | None
     higher_is_better: bool
     mos_std: float | None = None
     reference: str | None = None
     twin: Path | None = None
     labels: Mapping[str, str | float] = field(default_factory=dict)
+    more_images: tuple[Path, ...] = ()
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """All pictures, in the order in which the prompt shows them."""
+        return (self.image, *self.more_images)
+
+    @property
+    def opinion(self) -> float:
+        """The score in [1, 5] of an example that has one."""
+        assert self.mos is not None, f"{self.id} has no score"
+        return self.mos
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What the parser read in one completion.
 
-    ``score`` is the number as written (never clipped), or None when the completion holds no
-    readable answer. ``reason`` says in a word or two why it could not be read, for the log.
+    ``score`` is the number as written (never clipped), of several sub-scores their mean; ``aspects`` are
+    those sub-scores; ``labels`` are the words of an answer in words, by the names of ``Example.labels``.
+    A completion without a readable answer has None and nothing else; ``reason`` then says in a word or two
+    why, for the log.
     """
 
     score: float | None
     reason: str = ""
+    aspects: tuple[float, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def parsed(self) -> bool:
-        return self.score is not None
+        return self.score is not None or bool(self.labels)
 
 
 @dataclass(frozen=True, kw_only=True)

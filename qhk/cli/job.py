@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from qhk.cli.catalogue import Catalogue
-from qhk.rewards.answer import parse_score
+from qhk.rewards.answer import find_rule
 from qhk.rewards.compose import build_terms
 from qhk.settings.base import Count, Node
 from qhk.settings.identity import run_name
@@ -77,7 +77,7 @@ def _check_narrow_weights(settings: Settings) -> None:
 def _check_reward(settings: Settings) -> None:
     """Raises ValueError where a reward term or the answer rule is not one that can be built."""
     build_terms({name: term.model_dump(by_alias=True) for name, term in settings.reward.terms.items()})
-    parse_score("", rule=settings.reward.answer_rule)
+    find_rule(settings.task.form, settings.task.answer_rule)
 
 
 def _take_score(plain: dict[str, Any]) -> ScoreRequest:

@@ -38,7 +38,9 @@ def measure_predictions(
     fit's own uncertainty (four parameters against hundreds of images); refitting every resample would
     cost a thousand fits per cell and meet fits that do not converge.
     """
-    scored = [(item.clipped, item.mos) for item in predictions if item.clipped is not None]
+    scored = [
+        (item.clipped, item.mos) for item in predictions if item.clipped is not None and item.mos is not None
+    ]
     x = np.array([score for score, _ in scored], dtype=np.float64)
     y = np.array([mos for _, mos in scored], dtype=np.float64)
 

@@ -29,7 +29,7 @@ class Prediction:
     """
 
     id: str
-    mos: float
+    mos: float | None
     score: float | None
     clipped: float | None
     samples: tuple[float | None, ...]

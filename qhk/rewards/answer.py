@@ -1,4 +1,4 @@
-"""The one parser of scores: reward, uncertainty and evaluation all read an answer here."""
+"""The one parser of answers: reward, uncertainty and evaluation all read an answer here."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _RELEASE_ANSWER = re.compile(r"<answer>\s*+([0-9.]++)\s*+</answer>", re.IGNORECASE)
 
 
-def parse_score(text: str, *, rule: str = "strict") -> Answer:
-    """The number a completion answers with, as written: nothing is clipped, guessed or repaired.
+def parse_answer(text: str, *, form: str, rule: str) -> Answer:
+    """What a completion answers, as written: nothing is clipped, guessed or repaired.
 
-    Rules:
+    ``form`` is the task's, ``rule`` one of its named ways to read. Rules of ``score``:
 
     - ``strict`` (ours). The reasoning is left out: all up to the last ``</think>``. In the rest the last
       complete ``<answer>...</answer>`` counts, and its whole content, apart from blanks (space, tab, line
@@ -37,11 +37,21 @@ def parse_score(text: str, *, rule: str = "strict") -> Answer:
       tag is tried). Signs are not read.
 
     Contents of more than ``MAX_NUMBER_CHARS`` characters are refused. Time is linear in the length of
-    ``text``. Never raises on any text; ``ValueError`` on an unknown rule.
+    ``text``. Never raises on any text; ``ValueError`` on an unknown form or rule.
     """
-    if rule not in ANSWER_RULES:
-        raise ValueError(f"reward.answer_rule: unknown rule {rule!r}; use one of {', '.join(ANSWER_RULES)}")
-    return ANSWER_RULES[rule](text)
+    return find_rule(form, rule)(text)
+
+
+def find_rule(form: str, rule: str) -> Callable[[str], Answer]:
+    """The function that reads answers of a task's form by a rule; ``ValueError`` where there is none."""
+    rules = ANSWER_RULES.get(form)
+    if rules is None:
+        raise ValueError(f"task.form: unknown form {form!r}; use one of {', '.join(ANSWER_RULES)}")
+    if rule not in rules:
+        raise ValueError(
+            f"task.answer_rule: unknown rule {rule!r} of form {form}; use one of {', '.join(rules)}"
+        )
+    return rules[rule]
 
 
 def _parse_strict(text: str) -> Answer:
@@ -76,7 +86,7 @@ def _parse_q_hawkeye_release(text: str) -> Answer:
     return Answer(score=score)
 
 
-ANSWER_RULES: Mapping[str, Callable[[str], Answer]] = MappingProxyType(
-    {"strict": _parse_strict, "q_hawkeye_release": _parse_q_hawkeye_release}
+ANSWER_RULES: Mapping[str, Mapping[str, Callable[[str], Answer]]] = MappingProxyType(
+    {"score": {"strict": _parse_strict, "q_hawkeye_release": _parse_q_hawkeye_release}}
 )
-"""The named ways to read a score. A new rule is a function of the text, added here."""
+"""Form of a task -> the named ways to read its answers. A new rule is a function of the text, added here."""

@@ -12,6 +12,7 @@ class ScoredGroup:
     """One image's opinion and the scores of its G completions.
 
     ``scores`` are finite numbers as parsed, None where nothing was read, in the order of the completions.
+    ``aspects`` are the sub-scores behind each score, empty where an answer is one number or was not read.
     ``dataset`` says whose opinion scale ``mos`` (in [1, 5]) comes from: only images of one set are compared.
     """
 
@@ -19,6 +20,7 @@ class ScoredGroup:
     dataset: str
     mos: float
     scores: tuple[float | None, ...]
+    aspects: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
         assert all(score is None or math.isfinite(score) for score in self.scores)

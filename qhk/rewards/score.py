@@ -30,7 +30,7 @@ def exponential_error(
     score = _score(completion, low, high, out_of_range)
     if score is None:
         return 0.0
-    opinion = min(max(example.mos, low), high) if out_of_range == "clip" else example.mos
+    opinion = min(max(example.opinion, low), high) if out_of_range == "clip" else example.opinion
     return math.exp(-abs(score - opinion) / tau)
 
 
@@ -51,7 +51,7 @@ def threshold_error(
     score = _score(completion, low, high, out_of_range)
     if score is None:
         return 0.0
-    opinion = min(max(example.mos, low), high) if out_of_range == "clip" else example.mos
+    opinion = min(max(example.opinion, low), high) if out_of_range == "clip" else example.opinion
     return float(abs(score - opinion) < threshold)
 
 

@@ -155,9 +155,10 @@ class TwinSettings(Node):
 
 
 class TaskSettings(Node):
-    """What is asked of the policy, and the range of its answers."""
+    """What is asked of the policy, the rule by which the parser reads its answers, and their range."""
 
-    form: Literal["score"]
+    form: Literal["score", "degradation", "comparison", "multi_aspect", "video"]
+    answer_rule: Text
     low: float
     high: float
 

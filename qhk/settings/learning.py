@@ -16,7 +16,6 @@ from qhk.settings.base import (
     Positive,
     Readout,
     Schedule,
-    Text,
 )
 
 
@@ -83,9 +82,8 @@ class RewardTermSettings(Node):
 
 
 class RewardSettings(Node):
-    """Named reward terms (the names become metric names), and the rule by which the parser reads a score."""
+    """Named reward terms; the names become metric names."""
 
-    answer_rule: Text
     terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
 
 

@@ -52,7 +52,7 @@ def choose_assignments(
     assignments = []
     for index in order:
         example = examples[int(index)]
-        label = noisy_label(example.mos, noise=settings.label_noise, seed=seed, example_id=example.id)
+        label = noisy_label(example.opinion, noise=settings.label_noise, seed=seed, example_id=example.id)
         text = target_text(example, mos=label, decimals=reader.answer_decimals, reasoning=settings.reasoning)
         assignments.append(Assignment(example=example, answer_ids=answer_ids(policy, text)))
     return assignments

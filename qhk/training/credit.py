@@ -83,7 +83,7 @@ def _scored(group: Group) -> ScoredGroup:
     return ScoredGroup(
         id=group.example.id,
         dataset=group.example.dataset,
-        mos=group.example.mos,
+        mos=group.example.opinion,
         scores=tuple(completion.answer.score for completion in group.completions),
     )
 

@@ -13,7 +13,7 @@ from qhk.data.twin import make_twin
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.rewards.answer import parse_score
+from qhk.rewards.answer import find_rule
 from qhk.rollout.group import Parser
 from qhk.settings import ModelSettings, Settings
 from qhk.training.inputs import ExampleReader, MakeTwin
@@ -118,5 +118,4 @@ def _twin_maker(settings: Settings) -> MakeTwin:
 
 def build_parser(settings: Settings) -> Parser:
     """The one parser of this run: reward, uncertainty and evaluation all read with it."""
-    rule = settings.reward.answer_rule
-    return lambda text: parse_score(text, rule=rule)
+    return find_rule(settings.task.form, settings.task.answer_rule)

@@ -62,7 +62,7 @@ def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coe
     for prompt in prompts:
         text = target_text(
             replace(prompt.example, labels={}),
-            mos=prompt.example.mos,
+            mos=prompt.example.opinion,
             decimals=settings.prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
         )

@@ -41,7 +41,7 @@ MISTAKES = [
     (["train", "data.sets.koniq=1.0"], "write +data.sets.koniq=VALUE to add it"),
     (["train", "prompt.user=${nowhere}"], "'nowhere' not found"),
     (["train", "reward.terms.accuracy.tau=-1"], "reward.terms.accuracy.tau: got -1; give a number > 0"),
-    (["train", "reward.answer_rule=loose"], "reward.answer_rule: unknown rule 'loose'"),
+    (["train", "task.answer_rule=loose"], "task.answer_rule: unknown rule 'loose'"),
     (["train", "hydra/launcher=nowhere"], "no option 'nowhere'"),
     (["train", "-m", "uncertainty=glob(zz*)"], "matches nothing"),
     (["train", "-m", "seed=0,-1"], "seed: must be greater than or equal to 0, got -1"),

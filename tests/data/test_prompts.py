@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from qhk.data.prompts import LEVELS, build_messages, level_word, reasoning_texts, target_text
-from qhk.rewards.answer import parse_score
+from qhk.rewards.answer import parse_answer
 from qhk.types import Example
 
 
@@ -54,7 +54,7 @@ def test_target_uses_true_labels_where_there_are_any() -> None:
 @pytest.mark.parametrize(("mos", "written"), [(7.0, 5.0), (-2.0, 1.0), (3.44, 3.4)])
 def test_targets_stay_in_range_and_parse(mos: float, written: float) -> None:
     text = target_text(example(), mos=mos, decimals=1, reasoning=True)
-    assert parse_score(text).score == written
+    assert parse_answer(text, form="score", rule="strict").score == written
 
 
 def test_every_think_text_is_known_to_the_tokenizer() -> None:

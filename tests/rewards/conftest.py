@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.rewards.answer import parse_score
+from qhk.rewards.answer import parse_answer
 from qhk.types import Completion, Example
 
 
@@ -15,7 +15,10 @@ def make_completion() -> Callable[..., Completion]:
 
     def make(text: str, rule: str = "strict") -> Completion:
         return Completion(
-            text=text, answer=parse_score(text, rule=rule), num_tokens=len(text), truncated=False
+            text=text,
+            answer=parse_answer(text, form="score", rule=rule),
+            num_tokens=len(text),
+            truncated=False,
         )
 
     return make

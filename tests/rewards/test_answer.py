@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import ANSWER_RULES, MAX_NUMBER_CHARS, parse_score
+from qhk.rewards.answer import ANSWER_RULES, MAX_NUMBER_CHARS, parse_answer
+from qhk.types import Answer
 
 THINK = "<think>a soft image</think>"
 FRAGMENTS = st.sampled_from(
@@ -26,6 +27,10 @@ FRAGMENTS = st.sampled_from(
     ]
 )
 TEXTS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=12).map("".join))
+
+
+def parse_score(text: str, rule: str = "strict") -> Answer:
+    return parse_answer(text, form="score", rule=rule)
 
 
 def strict(content: str) -> float | None:
@@ -125,7 +130,7 @@ def test_release_rule(text: str, score: float | None) -> None:
     assert bool(answer.reason) is (score is None)
 
 
-@given(TEXTS, st.sampled_from(sorted(ANSWER_RULES)))
+@given(TEXTS, st.sampled_from(sorted(ANSWER_RULES["score"])))
 def test_no_text_raises(text: str, rule: str) -> None:
     answer = parse_score(text, rule=rule)
     assert answer.parsed is not bool(answer.reason)
@@ -146,7 +151,7 @@ def test_what_is_read_stands_alone_in_an_answer_tag(text: str) -> None:
         assert any(strict(piece) == score for piece in pieces)
 
 
-@given(st.integers(0, 10**9), st.sampled_from(sorted(ANSWER_RULES)))
+@given(st.integers(0, 10**9), st.sampled_from(sorted(ANSWER_RULES["score"])))
 def test_a_number_is_read_whole(number: int, rule: str) -> None:
     assert parse_score(f"{THINK}<answer>{number}</answer>", rule=rule).score == number
 
@@ -167,7 +172,7 @@ def test_a_number_is_read_whole(number: int, rule: str) -> None:
         "1.",
     ],
 )
-@pytest.mark.parametrize("rule", sorted(ANSWER_RULES))
+@pytest.mark.parametrize("rule", sorted(ANSWER_RULES["score"]))
 def test_adversarial_texts_are_read_in_linear_time(piece: str, rule: str) -> None:
     # A quadratic reading of a million characters would not end within the life of the suite.
     text = "<answer>" + piece * (1_000_000 // len(piece))
@@ -175,5 +180,7 @@ def test_adversarial_texts_are_read_in_linear_time(piece: str, rule: str) -> Non
 
 
 def test_unknown_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"reward\.answer_rule: unknown rule 'loose'; use one of strict"):
+    with pytest.raises(
+        ValueError, match=r"task\.answer_rule: unknown rule 'loose' of form score; use one of strict"
+    ):
         parse_score("", rule="loose")

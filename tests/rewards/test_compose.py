@@ -8,7 +8,6 @@ from typing import Any, Literal
 import pytest
 from omegaconf import OmegaConf
 
-from qhk.rewards.answer import ANSWER_RULES
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import batch_values, build_terms, completion_value
 from qhk.rewards.term import BatchTerm, CompletionTerm, Positive
@@ -233,7 +232,6 @@ def test_every_reward_of_the_config_builds(path: Path) -> None:
         pytest.skip("states only what differs from another option")
     node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": loaded})
     reward = OmegaConf.to_container(node, resolve=True)["reward"]  # type: ignore[index,call-overload]
-    assert reward["answer_rule"] in ANSWER_RULES
     assert [term.name for term in build_terms(reward["terms"])] == list(reward["terms"])
 
 
@@ -241,4 +239,4 @@ def test_the_release_of_the_config_is_the_release_of_the_vectors() -> None:
     path = Path(__file__).parents[2] / "conf" / "reward" / "q_hawkeye_release.yaml"
     node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": OmegaConf.load(path)})
     reward = OmegaConf.to_container(node, resolve=True)["reward"]  # type: ignore[index,call-overload]
-    assert reward == {"answer_rule": "q_hawkeye_release", "terms": RELEASE}
+    assert reward == {"terms": RELEASE}

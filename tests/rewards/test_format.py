@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import parse_score
+from qhk.rewards.answer import parse_answer
 from qhk.rewards.format import (
     q_hawkeye_release_format,
     think_answer_format,
@@ -58,7 +58,9 @@ FRAGMENTS = ["<think>", "</think>", "<answer>", "</answer>", "3", " ", "x", "."]
 
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join))
 def test_our_form_is_what_a_reader_would_call_well_formed(text: str) -> None:
-    completion = Completion(text=text, answer=parse_score(text), num_tokens=1, truncated=False)
+    completion = Completion(
+        text=text, answer=parse_answer(text, form="score", rule="strict"), num_tokens=1, truncated=False
+    )
     value = think_answer_format(completion, None)  # type: ignore[arg-type]
     assert value in (0.0, 1.0)
     if value:
@@ -75,7 +77,9 @@ def test_our_form_is_what_a_reader_would_call_well_formed(text: str) -> None:
 @given(st.lists(st.sampled_from(FRAGMENTS), max_size=8).map("".join), st.booleans())
 def test_the_form_of_visualquality_is_a_whole_match(text: str, wrap: bool) -> None:
     text = f"<think>{text}</answer>" if wrap else text
-    completion = Completion(text=text, answer=parse_score(text), num_tokens=1, truncated=False)
+    completion = Completion(
+        text=text, answer=parse_answer(text, form="score", rule="strict"), num_tokens=1, truncated=False
+    )
     expected = re.fullmatch(r"<think>.*?</think>\s*<answer>.*?</answer>", text, re.DOTALL) is not None
     assert visualquality_r1_release_format(completion, None) == expected  # type: ignore[arg-type]
 

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "rollout": {*FOUNDATION, "objective", "rewards", "data", "policy"},
     "evaluation": {*FOUNDATION, "objective", "rewards", "data", "policy", "rollout"},
     "tracking": {*FOUNDATION, "data"},
+    "pairs": {*FOUNDATION, "rewards", "data", "policy", "rollout", "evaluation"},
     "training": {
         *FOUNDATION,
         "objective",

@@ -1,0 +1,1 @@
+"""Pairs: degraded copies made at scale, judged, reviewed, strengthened and built into a training set."""

@@ -1,0 +1,226 @@
+"""The manifest of pairs: one JSON Lines file that every stage reads and appends to, and nobody rewrites.
+
+The first line is a header with the format's version. A writer holds the file's lock (``flock``, so that a
+dead process holds nothing), first takes in what others wrote, then writes its records in one go and syncs
+them. A last line without its newline was torn by a killed writer: readers stop before it, the next writer
+cuts it off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from qhk.files import json_line
+from qhk.pairs.records import Pair, read_copy, read_decision, read_judgement, read_pair
+
+FORMAT, VERSION = "qhk pairs", 1
+
+
+def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
+    """The manifest at ``path`` with all its records merged; ``create`` makes it where there is none.
+
+    Raises ``ValueError`` where there is no such file, where it is no manifest or one of another version,
+    and on a line that is not a record.
+    """
+    if create:
+        _start(path)
+    elif not path.is_file():
+        raise ValueError(f"{path}: no such manifest; make it with qhk data degrade, or give another file")
+    return PairManifest(path)
+
+
+def _start(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path) as file:
+        if file.tell() == 0:
+            _write(file, [{"kind": "header", "format": FORMAT, "version": VERSION, "time": _now()}])
+
+
+class PairManifest:
+    """The merged state of a manifest, kept up to date by ``append`` and ``refresh``; holds no pictures.
+
+    ``pairs`` maps group ids to pairs in the order of the file. ``failures`` maps (stage, item) to the
+    reason of the latest failure; a later success of the same item does not remove it here.
+    ``settings`` maps a stage to the values it last worked with.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pairs: dict[str, Pair] = {}
+        self.failures: dict[tuple[str, str], str] = {}
+        self.settings: dict[str, Mapping[str, Any]] = {}
+        self._end = 0
+        self._lines = 0
+        self.refresh()
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.pairs.values())
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def source_path(self, pair: Pair) -> Path:
+        """Where the original lies."""
+        return self.folder / pair.source.path
+
+    def copy_path(self, pair: Pair, *, version: int | None = None) -> Path:
+        """Where a degraded copy lies: the newest, or that of ``version``."""
+        copy = pair.copy if version is None else pair.copies[version - 1]
+        return self.folder / copy.path
+
+    def relative(self, path: Path) -> str:
+        """``path`` as the manifest writes it: relative to its own folder, with forward slashes."""
+        return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
+
+    def refresh(self) -> int:
+        """Takes in what was appended since the last look; the number of new records."""
+        with self.path.open("rb") as file:
+            return self._take_in(file)
+
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes records, each with its time, after what others wrote; they are on disk on return.
+
+        Raises ``ValueError`` where a record does not fit the state: a second ``pair`` of one group id, a
+        copy whose number of degradations is not the next, a word on an unknown pair. Then nothing of
+        ``rows`` is written.
+        """
+        stamped = [{**row, "time": _now()} for row in rows]
+        with _locked(self.path) as file:
+            file.seek(0)
+            self._take_in(file)
+            self._refuse_misfits(stamped)
+            _write(file, stamped)
+            file.seek(0)
+            self._take_in(file)
+
+    def record_at(self, place: int) -> dict[str, Any]:
+        """The whole record that begins at byte ``place``: a judge's verbatim reply, tokens, time."""
+        with self.path.open("rb") as file:
+            file.seek(place)
+            row = json.loads(file.readline())
+        assert isinstance(row, dict)
+        return row
+
+    def _refuse_misfits(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        new: set[str] = set()
+        for row in rows:
+            kind, group_id = row["kind"], row.get("group_id")
+            if kind in ("failure", "settings"):
+                continue
+            pair = self.pairs.get(str(group_id))
+            if kind == "pair":
+                if pair is not None or group_id in new:
+                    raise ValueError(f"{self.path} holds pair {group_id!r} already: it cannot be made again")
+                new.add(str(group_id))
+            elif pair is None:
+                raise ValueError(f"{self.path} has no pair {group_id!r} for a {kind}: correct the group id")
+            elif kind == "strengthened" and len(row["copy"]["degradations"]) != len(pair.copies) + 1:
+                raise ValueError(
+                    f"{self.path}: pair {group_id!r} was strengthened by another process: run again"
+                )
+
+    def _take_in(self, file: BinaryIO) -> int:
+        file.seek(self._end)
+        count = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            self._lines += 1
+            self._merge_line(line, place=self._end)
+            self._end += len(line)
+            count += 1
+        if self._lines == 0:
+            raise ValueError(f"{self.path} has no header line: it is no manifest of pairs; give another file")
+        return count
+
+    def _merge_line(self, line: bytes, *, place: int) -> None:
+        where = f"{self.path} line {self._lines}"
+        if not line.strip():
+            return
+        try:
+            row = json.loads(line)
+            if self._lines == 1:
+                _check_header(row, self.path)
+            else:
+                self._merge(row, place=place)
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            cause = f"{type(error).__name__} {error}"
+            raise ValueError(
+                f"{where} is not a record of pairs ({cause}): repair or remove that line"
+            ) from None
+
+    def _merge(self, row: Mapping[str, Any], *, place: int) -> None:
+        kind = row["kind"]
+        if kind == "pair":
+            self.pairs.setdefault(row["group_id"], read_pair(row))
+        elif kind == "strengthened":
+            self.pairs[row["group_id"]].copies.append(read_copy(row["copy"]))
+        elif kind == "judgement":
+            judgement = read_judgement(row, place=place)
+            self.pairs[row["group_id"]].judgements[judgement.judge, judgement.version] = judgement
+        elif kind == "decision":
+            decision = read_decision(row)
+            self.pairs[row["group_id"]].decisions[decision.reviewer, decision.version] = decision
+        elif kind == "failure":
+            self.failures[row["stage"], row["item"]] = row["reason"]
+        elif kind == "settings":
+            self.settings[row["stage"]] = row["values"]
+        else:
+            raise KeyError(f"kind {kind!r}")
+
+
+def _check_header(row: Any, path: Path) -> None:
+    if not isinstance(row, dict) or row.get("format") != FORMAT:
+        raise ValueError(f"{path} line 1 is no header of {FORMAT!r}: it is no manifest; give another file")
+    if row["version"] != VERSION:
+        raise ValueError(
+            f"{path} has version {row['version']} of the manifest, this qhk reads {VERSION}: "
+            "use the qhk that wrote it"
+        )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The file, exclusively ours, its torn last line cut off, positioned at its end."""
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        _cut_torn_line(file)
+        file.seek(0, os.SEEK_END)
+        yield file
+
+
+def _cut_torn_line(file: BinaryIO) -> None:
+    end = file.seek(0, os.SEEK_END)
+    keep = end
+    while keep > 0:
+        start = max(0, keep - 65536)
+        file.seek(start)
+        newline = file.read(keep - start).rfind(b"\n")
+        if newline >= 0:
+            keep = start + newline + 1
+            break
+        keep = start
+    if keep < end:
+        file.truncate(keep)
+
+
+def _write(file: BinaryIO, rows: Iterable[Mapping[str, Any]]) -> None:
+    file.seek(0, os.SEEK_END)
+    file.write("".join(json_line(row) for row in rows).encode())
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from qhk.cli.job import Job
+from qhk.cli.command import Command, Job
+from qhk.cli.data import DATA_COMMANDS
+from qhk.cli.requests import ScoreRequest
 from qhk.settings.problems import suggestion
 
 Cfg = Literal["job"]
 FLAGS = ("-h", "--help", "-m", "--multirun", "-c", "--cfg", "--resolve")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """One command: its sentence, what its positionals are called ("" for none), and how it starts."""
-
-    sentence: str
-    positionals: str
-    recipes: tuple[tuple[str, str], ...]
-    start: Callable[[Job, Sequence[str]], int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +49,11 @@ def start_score(job: Job, positionals: Sequence[str]) -> int:
         raise ValueError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
     from qhk.cli.score import run
 
-    assert job.score is not None
-    return run(job.settings, list(job.overrides), list(positionals), job.score)
+    assert isinstance(job.request, ScoreRequest)
+    return run(job.settings, list(job.overrides), list(positionals), job.request)
 
 
-COMMANDS = {
+COMMANDS: dict[str, Command] = {
     "train": Command(
         sentence="Trains a policy to score image quality by reinforcement; evaluates before and after.",
         positionals="",
@@ -70,6 +62,7 @@ COMMANDS = {
             ("a named experiment at laptop size", "qhk train experiment=q_hawkeye scale=miniature seed=1"),
             ("check a full-size run without starting it", "qhk train experiment=q_hawkeye dry_run=true"),
         ),
+        request=None,
         start=start_train,
     ),
     "evaluate": Command(
@@ -86,6 +79,7 @@ COMMANDS = {
             ),
             ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
         ),
+        request=None,
         start=start_evaluate,
     ),
     "score": Command(
@@ -99,9 +93,12 @@ COMMANDS = {
             ),
             ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
         ),
+        request=ScoreRequest,
         start=start_score,
     ),
+    **DATA_COMMANDS,
 }
+"""Command -> how it runs. A command of two words, ``data check``, belongs to a family, ``data``."""
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:
@@ -110,9 +107,7 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         return Arguments(
             command=None, overrides=(), positionals=(), help=True, multirun=False, cfg=None, resolve=False
         )
-    command, rest = words[0], list(words[1:])
-    if command not in COMMANDS:
-        raise ValueError(f"{command}: no such command; {suggestion(command, COMMANDS)}; see qhk --help")
+    command, rest = _take_command(words)
     rest, cfg = _take_cfg(rest)
     flags = [word for word in rest if _is_flag(word)]
     for flag in flags:
@@ -134,6 +129,16 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         cfg=cfg,
         resolve="--resolve" in flags,
     )
+
+
+def _take_command(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command, of one word or two, and the words after it. Raises ValueError where there is none."""
+    members = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
+    command, rest = (" ".join(words[:2]), words[2:]) if members else (words[0], words[1:])
+    if command not in COMMANDS:
+        known = members or list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
+        raise ValueError(f"{command}: no such command; {suggestion(command, known)}; see qhk --help")
+    return command, list(rest)
 
 
 def _is_flag(word: str) -> bool:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qhk.cli.catalogue import OVERLAYS, Catalogue
+from qhk.cli.command import primary_config
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
 
@@ -42,7 +43,7 @@ def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue)
     GlobalHydra.instance().clear()
     try:
         with initialize(config_path=None, version_base=VERSION_BASE):
-            return compose(config_name=command, overrides=list(overrides))
+            return compose(config_name=primary_config(command), overrides=list(overrides))
     except HYDRA_ERRORS as error:
         raise ValueError(explain_override(error, overrides, _base(command), catalogue)) from None
 
@@ -52,7 +53,7 @@ def _base(command: str) -> DictConfig | None:
     GlobalHydra.instance().clear()
     try:
         with initialize(config_path=None, version_base=VERSION_BASE):
-            return compose(config_name=command)
+            return compose(config_name=primary_config(command))
     except HYDRA_ERRORS:
         return None
 

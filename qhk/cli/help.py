@@ -18,7 +18,7 @@ def general_help() -> str:
         usage = f"qhk {name} {command.positionals}".strip()
         lines.append(f"  {usage:<24}{command.sentence}")
     lines += ["", "Three recipes:"]
-    for name in COMMANDS:
+    for name in [name for name in COMMANDS if " " not in name]:
         lines.append(f"  {COMMANDS[name].recipes[0][1]}")
     lines += ["", "qhk COMMAND --help lists the settings of a command."]
     return "\n".join(lines)

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
+from qhk.cli.arguments import COMMANDS
 from qhk.cli.catalogue import Catalogue
+from qhk.cli.command import Job
 from qhk.rewards.answer import find_rule
 from qhk.rewards.compose import build_terms
-from qhk.settings.base import Count, Node
+from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.parse import parse_settings
 from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
-
-
-class ScoreRequest(Node):
-    """How ``qhk score`` answers: as a table or JSON lines, from how many completions per image."""
-
-    format: Literal["table", "json"]
-    num_samples: Count
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one run needs. ``settings.name`` is set; ``score`` is set for the score command alone.
-
-    ``notes`` are lines for the user about choices that an overlay replaced.
-    """
-
-    settings: Settings
-    overrides: tuple[str, ...]
-    score: ScoreRequest | None
-    notes: tuple[str, ...]
 
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
@@ -44,7 +25,7 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
 
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
-    score = _take_score(plain) if command == "score" else None
+    request = _take_request(plain, COMMANDS[command].request)
     settings = parse_settings(plain)
     _check_reward(settings)
     if command == "train":
@@ -60,7 +41,7 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
     return Job(
         settings=settings,
         overrides=tuple(overrides),
-        score=score,
+        request=request,
         notes=tuple(overruled_choices(command, overrides, config, catalogue)),
     )
 
@@ -80,10 +61,12 @@ def _check_reward(settings: Settings) -> None:
     find_rule(settings.task.form, settings.task.answer_rule)
 
 
-def _take_score(plain: dict[str, Any]) -> ScoreRequest:
-    """Takes the keys that only the score command has out of the config."""
-    own = {key: plain.pop(key) for key in ScoreRequest.model_fields if key in plain}
+def _take_request(plain: dict[str, Any], request: type[Node] | None) -> Node | None:
+    """Takes the keys that only this command has out of the config."""
+    if request is None:
+        return None
+    own = {key: plain.pop(key) for key in request.model_fields if key in plain}
     try:
-        return ScoreRequest.model_validate(own)
+        return request.model_validate(own)
     except ValidationError as error:
-        raise ValueError(first_problem(error, own, ScoreRequest)) from None
+        raise ValueError(first_problem(error, own, request)) from None

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
 from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
+from qhk.cli.command import Job
 from qhk.cli.errors import INTERRUPTED, report
 from qhk.cli.help import command_help, general_help
-from qhk.cli.job import Job
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from qhk.cli.catalogue import Catalogue
+from qhk.cli.command import primary_config
 from qhk.cli.compose import VERSION_BASE, register
 
 
@@ -24,7 +25,7 @@ def launch(command: str, overrides: Sequence[str], catalogue: Catalogue, run: Ca
         run(int(HydraConfig.get().job.num))
 
     with _command_line([f"qhk {command}", *overrides, "--multirun"]):
-        hydra.main(config_path=None, config_name=command, version_base=VERSION_BASE)(task)()
+        hydra.main(config_path=None, config_name=primary_config(command), version_base=VERSION_BASE)(task)()
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from rich.table import Table
 
 from qhk.cli.checkpoints import adopt_checkpoint, evaluated_policy
 from qhk.cli.display import ConsoleDisplay
-from qhk.cli.job import ScoreRequest
 from qhk.cli.quiet import quiet_libraries
+from qhk.cli.requests import ScoreRequest
 from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages
 from qhk.data.seeds import stream_generator

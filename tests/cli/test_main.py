@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from qhk.cli.job import Job
+from qhk.cli.command import Job
 from qhk.settings import Settings
 
 Run = Callable[..., tuple[int, str, str]]
@@ -46,6 +46,9 @@ MISTAKES = [
     (["train", "-m", "uncertainty=glob(zz*)"], "matches nothing"),
     (["train", "-m", "seed=0,-1"], "seed: must be greater than or equal to 0, got -1"),
     (["train", "model=qwen2_5_vl_7b"], "choose optimizer=adamw_stochastic, or model.dtype=float32"),
+    (["data"], "data: no such command; did you mean data check?"),
+    (["data", "chekc"], "did you mean data check?"),
+    (["data", "check", "images=all"], "images: must be one of 'decode', 'header', 'skip', got 'all'"),
     (["score", "checkpoint=x"], "no image given"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
     (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),

@@ -1,0 +1,41 @@
+"""What a command is, and the checked job that it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from qhk.settings import Settings
+from qhk.settings.base import Node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What one run needs. ``settings.name`` is set; ``request`` holds the keys that only its command has.
+
+    ``notes`` are lines for the user about choices that an overlay replaced.
+    """
+
+    settings: Settings
+    overrides: tuple[str, ...]
+    request: Node | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: its sentence, what its positionals are called ("" for none), and how it starts.
+
+    ``request`` types the keys that the command's primary config has beyond the shared ones.
+    """
+
+    sentence: str
+    positionals: str
+    recipes: tuple[tuple[str, str], ...]
+    request: type[Node] | None
+    start: Callable[[Job, Sequence[str]], int]
+
+
+def primary_config(command: str) -> str:
+    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
+    return command.replace(" ", "_")

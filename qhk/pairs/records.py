@@ -29,6 +29,11 @@ Verdict = Literal["same", "different", "unusable"]
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
+Answer = Literal[Verdict, "unsure", "skip"]
+"""What a reviewer can say: a verdict, that it cannot be told, or that it is put off; the last two are none."""
+
+ANSWERS: tuple[Answer, ...] = (*VERDICTS, "unsure", "skip")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Degradation:
@@ -104,12 +109,17 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A person's word on one version; ``verdict`` is None once it was taken back."""
+    """A person's word on one version; ``answer`` is None once it was taken back."""
 
     reviewer: str
     version: int
-    verdict: Verdict | None
+    answer: Answer | None
     time: str
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The answer where it is a verdict."""
+        return next((word for word in VERDICTS if word == self.answer), None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,7 +193,7 @@ def judgement_row(
     return row | {"judge": judge, "verdict": verdict, "reply": reply, "failure": failure} | more
 
 
-def decision_row(pair: Pair, *, reviewer: str, verdict: Verdict | None, **more: Any) -> dict[str, Any]:
+def decision_row(pair: Pair, *, reviewer: str, verdict: Answer | None, **more: Any) -> dict[str, Any]:
     """The record of a person's word on the newest copy; verdict None takes the last one back."""
     row = {"kind": "decision", "stage": "review", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"reviewer": reviewer, "verdict": verdict} | more
@@ -231,7 +241,7 @@ def read_decision(row: Mapping[str, Any]) -> Decision:
     return Decision(
         reviewer=sys.intern(row["reviewer"]),
         version=row["version"],
-        verdict=read_verdict(row["verdict"]),
+        answer=None if row["verdict"] is None else {word: word for word in ANSWERS}[row["verdict"]],
         time=row["time"],
     )
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qhk.pairs.manifest import open_pairs
-from qhk.pairs.records import decision_row, failure_row, judgement_row, settings_row
+from qhk.pairs.records import Answer, decision_row, failure_row, judgement_row, settings_row
 from tests.pairs.builders import degraded, row, second, source
 
 
@@ -200,3 +200,15 @@ def test_relative_paths_leave_the_folder_and_return(path: Path) -> None:
     outside = path.parent.parent / "ima ges" / "a.png"
     assert manifest.relative(outside) == "../ima ges/a.png"
     assert (manifest.folder / manifest.relative(outside)).resolve() == outside.resolve()
+
+
+@pytest.mark.parametrize("answer", ["unsure", "skip"])
+def test_an_answer_without_a_verdict_stands_but_does_not_count(path: Path, answer: Answer) -> None:
+    manifest = open_pairs(path, create=True)
+    manifest.append([row(1)])
+    (pair,) = manifest
+    manifest.append([decision_row(pair, reviewer="ann", verdict="same")])
+    manifest.append([decision_row(pair, reviewer="ann", verdict=answer)])
+    decision = open_pairs(path).pairs[pair.group_id].decisions["ann", 1]
+    assert (decision.answer, decision.verdict) == (answer, None)
+    assert not pair.votes and pair.human is None

@@ -131,7 +131,7 @@ def _until_the_end(job: Run) -> Results | None:
 
     def say(state: RunState, cause: str) -> None:
         if job.processes.is_main:
-            job.directory.write_status(state, step=job.last_step, cause=cause)
+            job.directory.end(state, cause=cause)
 
     try:
         results = train(job)
@@ -167,7 +167,7 @@ def _online_mirror(settings: Settings, directory: RunDirectory, processes: Proce
     try:
         return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
     except ValueError as error:
-        directory.write_status(RunState.FAILED, step=0, cause=str(error))
+        directory.end(RunState.FAILED, cause=str(error))
         raise
 
 

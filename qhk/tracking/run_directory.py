@@ -16,7 +16,8 @@ from typing import Any
 import yaml
 
 from qhk.files import write_atomically
-from qhk.tracking.lock import RunLock
+from qhk.tracking.heartbeat import Heartbeat
+from qhk.tracking.lock import RunLock, lock_path
 from qhk.tracking.provenance import (
     Provenance,
     code_differences,
@@ -24,7 +25,7 @@ from qhk.tracking.provenance import (
     read_provenance,
     write_provenance,
 )
-from qhk.tracking.status import RunState, Status, read_status, write_status
+from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
 
 FIX = "choose another name= or fresh=true"
 
@@ -51,6 +52,7 @@ class RunDirectory:
     previous: Status | None
     code_changed: str
     lock: RunLock | None
+    heartbeat: Heartbeat | None
 
     @property
     def metrics(self) -> Path:
@@ -68,12 +70,22 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def write_status(self, state: RunState, *, step: int, cause: str) -> None:
-        """Say where the run stands; every call is a heartbeat."""
-        write_status(self.path / "status.json", state=state, step=step, cause=cause)
+    def report(
+        self, *, step: int | None = None, total_steps: int | None = None, srcc: float | None = None
+    ) -> None:
+        """Say where the run stands (None: as before), where this process keeps the status."""
+        if self.heartbeat is not None:
+            self.heartbeat.report(step=step, total_steps=total_steps, srcc=srcc)
+
+    def end(self, state: RunState, *, cause: str) -> None:
+        """Say how the run ended, where this process keeps the status."""
+        if self.heartbeat is not None:
+            self.heartbeat.end(state, cause=cause)
 
     def close(self) -> None:
-        """Give the lock up, where this process holds it."""
+        """End the heartbeat and give the lock up, where this process holds them."""
+        if self.heartbeat is not None:
+            self.heartbeat.stop()
         if self.lock is not None:
             self.lock.release()
 
@@ -109,7 +121,7 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
     found = id_file.read_text(encoding="utf-8").strip()
     if found != run_id:
         raise ValueError(f"{path} belongs to run id {found}, this configuration is {run_id}: {FIX}")
-    status = read_status(path / "status.json")
+    status = read_status(path / STATUS_FILE)
     finished = status is not None and status.state is RunState.DONE
     before = read_provenance(path / "provenance.json")
     if before is not None:
@@ -135,22 +147,23 @@ def open_run_directory(
 ) -> RunDirectory:
     """The locked directory of this run, made, resumed or finished.
 
-    Writes ``run_id``, ``config.yaml``, ``provenance.json`` and the status ``running``, but touches
-    nothing in a finished run. ``fresh`` first moves what is there to ``seed<k>.replaced-<n>``. Raises
-    ``ValueError`` as ``find_state`` does, and where another process holds the directory.
+    Writes ``run_id``, ``config.yaml``, ``provenance.json`` and the status ``running``, which is kept fresh
+    until the directory is closed, but touches nothing in a finished run. ``fresh`` first moves what is there
+    to ``seed<k>.replaced-<n>``. Raises ``ValueError`` as ``find_state`` does, and where another process
+    holds the directory.
     """
     path = run_path(outputs, study=study, name=name, seed=seed)
-    lock = RunLock(path.with_name(f".{path.name}.lock"), directory=path)
+    lock, heartbeat = RunLock(lock_path(path), directory=path), None
     try:
         if fresh:
             move_aside(path)
         opened = find_state(path, run_id=run_id, provenance=provenance)
-        previous = read_status(path / "status.json")
+        previous = read_status(path / STATUS_FILE)
         before = read_provenance(path / "provenance.json")
         if opened is not Opened.FINISHED:
             _write_identity(path, run_id=run_id, config=config, provenance=provenance)
-            step = previous.step if previous is not None else 0
-            write_status(path / "status.json", state=RunState.RUNNING, step=step, cause="")
+            step, srcc = (previous.step, previous.srcc) if previous is not None else (0, None)
+            heartbeat = Heartbeat(path / STATUS_FILE, step=step, srcc=srcc)
     except BaseException:
         lock.release()
         raise
@@ -161,6 +174,7 @@ def open_run_directory(
         previous=previous,
         code_changed=", ".join(code_differences(before, provenance)) if before is not None else "",
         lock=lock,
+        heartbeat=heartbeat,
     )
 
 
@@ -169,7 +183,9 @@ def join_run_directory(
 ) -> RunDirectory:
     """The directory that the run's first process has ``opened``, for its other processes: without a lock."""
     path = run_path(outputs, study=study, name=name, seed=seed)
-    return RunDirectory(path=path, run_id=run_id, opened=opened, previous=None, code_changed="", lock=None)
+    return RunDirectory(
+        path=path, run_id=run_id, opened=opened, previous=None, code_changed="", lock=None, heartbeat=None
+    )
 
 
 def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], provenance: Provenance) -> None:

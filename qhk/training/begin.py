@@ -52,7 +52,8 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     if state.optimizer is not None:
         learner.optimizer.load_state_dict(state.optimizer)
     torch.set_rng_state(state.torch_rng)
-    run.best, run.last_step = state.best, step
+    run.best = state.best
+    run.directory.report(step=step)
     run.wall_s = {**state.wall_s, "preparation": run.wall_s.get("preparation", 0.0)}
     if run.processes.is_main and run.best is not None:
         checkpoints.mark_best(int(run.best["step"]))

@@ -13,7 +13,6 @@ from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricStage
-from qhk.tracking.status import RunState
 from qhk.training.begin import begin, resume
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients, long_warmups
@@ -33,6 +32,7 @@ def train(run: Run) -> Results:
     for line in long_warmups(run.settings, run.horizon):
         run.display.line(f"note: {line}")
     steps_done = run.checkpoints.steps()
+    run.directory.report(total_steps=run.horizon.total_steps)
     learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
     _take_steps(run, learner, first)
     with run.timed("evaluation_after"):
@@ -60,7 +60,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             done = step + 1
             logged = done % settings.training.log_every == 0 or done == total
             metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged)
-            run.last_step = done
+            run.directory.report(step=done)
             run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
             progress(done, total)
             if logged:
@@ -111,7 +111,6 @@ def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, ste
     """One line for the reader, some completions for the record, a heartbeat."""
     if not run.processes.is_main:
         return
-    run.directory.write_status(RunState.RUNNING, step=step, cause="")
     if run.settings.training.learner == "supervised":
         run.display.line(f"step {step:4d}  supervised loss {metrics['train/loss/total']:.3f}")
         return

@@ -27,7 +27,7 @@ class RunFailure(RuntimeError):
 
 @dataclass(kw_only=True)
 class Run:
-    """What one run holds. ``best`` and ``wall_s`` go into checkpoints; ``last_step`` counts steps done."""
+    """What one run holds. ``best`` and ``wall_s`` go into checkpoints."""
 
     settings: Settings
     config: Mapping[str, Any]
@@ -37,7 +37,6 @@ class Run:
     display: Display
     processes: Processes
     best: dict[str, float] | None = None
-    last_step: int = 0
     wall_s: dict[str, float] = field(default_factory=dict)
 
     @property

@@ -34,7 +34,8 @@ def opened(outputs: Path, **changes: Any) -> RunDirectory:
 def left(outputs: Path, state: RunState, **changes: Any) -> Path:
     """A directory that an earlier process left in ``state`` at step 7."""
     with opened(outputs, **changes) as run:
-        run.write_status(state, step=7, cause="")
+        run.report(step=7)
+        run.end(state, cause="")
         run.metrics.write_text("{}\n")
     return run.path
 

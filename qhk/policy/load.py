@@ -78,8 +78,21 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
         raise ValueError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error
-    model = model.to(device)  # type: ignore[arg-type]
+    model = _owned(model.to(device))  # type: ignore[arg-type]
     return Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
+
+
+def _owned(model: Any) -> Any:
+    """The model with its weights in memory of its own, where loading has left them mapped from the file.
+
+    A mapped weight begins wherever the file puts it, and products of matrices may round differently by
+    where a matrix begins: a resumed run would part from the undisturbed one. Nor should a file that is
+    removed or cut short take a running model with it.
+    """
+    for weight in model.parameters():
+        if weight.device.type == "cpu":
+            weight.data = weight.data.clone()
+    return model
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

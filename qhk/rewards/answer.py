@@ -2,47 +2,47 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 
-from qhk.types import Answer
+from qhk.rewards.answer_labels import (
+    comparison_choice,
+    comparison_q_insight_release,
+    degradation_json,
+    degradation_q_insight_release,
+)
+from qhk.rewards.answer_numbers import (
+    aspects_lines,
+    aspects_preresq_r1_release,
+    score_json,
+    score_q_hawkeye_release,
+    score_q_insight_release,
+    score_strict,
+    score_visualquality_r1_release,
+)
+from qhk.types import CHOICES, NUM_ASPECTS, Answer
 
-MAX_NUMBER_CHARS = 64
-"""Longer contents are refused unread: no score needs them, and float() is not linear in the digits."""
-
-_OPEN, _CLOSE = "<answer>", "</answer>"
-_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
-_BLANKS = " \t\r\n"
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
-# Possessive quantifiers never give characters back, so a failed match costs no second pass.
-_RELEASE_ANSWER = re.compile(r"<answer>\s*+([0-9.]++)\s*+</answer>", re.IGNORECASE)
+Rule = Callable[[str], Answer]
+"""Reads the text of one completion. Never raises, and takes time linear in its length."""
 
 
 def parse_answer(text: str, *, form: str, rule: str) -> Answer:
     """What a completion answers, as written: nothing is clipped, guessed or repaired.
 
-    ``form`` is the task's, ``rule`` one of its named ways to read. Rules of ``score``:
+    ``form`` is the task's, ``rule`` one of its named ways to read (``ANSWER_RULES``); each rule's function
+    says exactly what it accepts. Ours read the last complete answer block after the reasoning, and it must
+    hold the answer and nothing else: ``strict``, ``json``, ``lines``, ``choice``, ``choice_of_two``. Rules
+    named after a release read what that release reads, reasoning included, so that an answer's letters can
+    come from outside its block; where a release makes a score up (at random, or 3.0), nothing is read.
 
-    - ``strict`` (ours). The reasoning is left out: all up to the last ``</think>``. In the rest the last
-      complete ``<answer>...</answer>`` counts, and its whole content, apart from blanks (space, tab, line
-      break), must be one decimal number: an optional sign, ASCII digits, at most one point, at least one
-      digit. ``3``, ``3.``, ``.5``, ``+3.50`` and ``-2`` are read; ``3,5``, ``4/5``, ``1.2.3``, ``1e3``,
-      ``nan``, ``inf``, ``3 out of 5``, non-ASCII digits and nothing at all are not. Reasoning that is opened
-      and never closed holds no answer. Tags are lower case.
-    - ``q_hawkeye_release`` (accuracy reward of the Q-Hawkeye release). The first answer tag of the whole
-      text, reasoning included, whose content apart from white space is digits and points only; upper or
-      lower case; the content must convert to a float (``3.`` and ``.5`` do, ``1.2.3`` does not, and no later
-      tag is tried). Signs are not read.
-
-    Contents of more than ``MAX_NUMBER_CHARS`` characters are refused. Time is linear in the length of
+    Numbers of more than 64 characters and JSON of more than 256 are refused. Time is linear in the length of
     ``text``. Never raises on any text; ``ValueError`` on an unknown form or rule.
     """
     return find_rule(form, rule)(text)
 
 
-def find_rule(form: str, rule: str) -> Callable[[str], Answer]:
+def find_rule(form: str, rule: str) -> Rule:
     """The function that reads answers of a task's form by a rule; ``ValueError`` where there is none."""
     rules = ANSWER_RULES.get(form)
     if rules is None:
@@ -54,39 +54,39 @@ def find_rule(form: str, rule: str) -> Callable[[str], Answer]:
     return rules[rule]
 
 
-def _parse_strict(text: str) -> Answer:
-    after = text.rfind(_THINK_CLOSE)
-    start = after + len(_THINK_CLOSE) if after >= 0 else 0
-    unclosed = text.find(_THINK_OPEN, start)
-    end = text.rfind(_CLOSE, start, unclosed if unclosed >= 0 else len(text))
-    opened = text.rfind(_OPEN, start, end) if end >= 0 else -1
-    if opened < 0:
-        return Answer(score=None, reason="reasoning not closed" if unclosed >= 0 else "no answer tag")
-    content = text[opened + len(_OPEN) : end].strip(_BLANKS)
-    if not content:
-        return Answer(score=None, reason="empty answer")
-    if len(content) > MAX_NUMBER_CHARS:
-        return Answer(score=None, reason="answer too long")
-    if not _DECIMAL.fullmatch(content):
-        return Answer(score=None, reason="not one number")
-    return Answer(score=float(content))
+def _aspect_rules(form: str) -> Mapping[str, Rule]:
+    count = NUM_ASPECTS[form]
+    return MappingProxyType(
+        {
+            "lines": partial(aspects_lines, count=count),
+            "preresq_r1_release": partial(aspects_preresq_r1_release, count=count),
+        }
+    )
 
 
-def _parse_q_hawkeye_release(text: str) -> Answer:
-    match = _RELEASE_ANSWER.search(text)
-    if match is None:
-        return Answer(score=None, reason="no numeric answer tag")
-    content = match.group(1)
-    if len(content) > MAX_NUMBER_CHARS:
-        return Answer(score=None, reason="answer too long")
-    if content.count(".") > 1 or content == ".":
-        return Answer(score=None, reason="not one number")
-    score = float(content)
-    assert math.isfinite(score)  # at most MAX_NUMBER_CHARS digits
-    return Answer(score=score)
-
-
-ANSWER_RULES: Mapping[str, Mapping[str, Callable[[str], Answer]]] = MappingProxyType(
-    {"score": {"strict": _parse_strict, "q_hawkeye_release": _parse_q_hawkeye_release}}
+ANSWER_RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
+    {
+        "score": MappingProxyType(
+            {
+                "strict": score_strict,
+                "json": score_json,
+                "q_hawkeye_release": score_q_hawkeye_release,
+                "q_insight_release": score_q_insight_release,
+                "visualquality_r1_release": score_visualquality_r1_release,
+            }
+        ),
+        "degradation": MappingProxyType(
+            {"json": degradation_json, "q_insight_release": degradation_q_insight_release}
+        ),
+        "comparison": MappingProxyType(
+            {
+                "choice": partial(comparison_choice, choices=CHOICES),
+                "choice_of_two": partial(comparison_choice, choices=CHOICES[:2]),
+                "q_insight_release": comparison_q_insight_release,
+            }
+        ),
+        "multi_aspect": _aspect_rules("multi_aspect"),
+        "video": _aspect_rules("video"),
+    }
 )
 """Form of a task -> the named ways to read its answers. A new rule is a function of the text, added here."""

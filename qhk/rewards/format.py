@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 
+from qhk.rewards.answer_text import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 from qhk.types import Completion, Example
 
-_THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
-_ANSWER_OPEN, _ANSWER_CLOSE = "<answer>", "</answer>"
-_TAGS = (_THINK_OPEN, _THINK_CLOSE, _ANSWER_OPEN, _ANSWER_CLOSE)
+_TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _TURN = re.compile(r"</think>\s*<answer>")
 
 
@@ -22,10 +21,10 @@ def think_answer_format(completion: Completion, example: Example) -> float:
     text = completion.text.strip()
     if not completion.answer.parsed or any(text.count(tag) != 1 for tag in _TAGS):
         return 0.0
-    if not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+    if not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
         return 0.0
-    reasoning, _, rest = text[len(_THINK_OPEN) :].partition(_THINK_CLOSE)
-    return float(bool(reasoning.strip()) and rest.lstrip().startswith(_ANSWER_OPEN))
+    reasoning, _, rest = text[len(THINK_OPEN) :].partition(THINK_CLOSE)
+    return float(bool(reasoning.strip()) and rest.lstrip().startswith(ANSWER_OPEN))
 
 
 def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
@@ -36,12 +35,12 @@ def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
     term's weight. Source: release of Q-Hawkeye.
     """
     text = completion.text.strip()
-    opened = text.rfind(_ANSWER_OPEN)
-    if opened < 0 or not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+    opened = text.rfind(ANSWER_OPEN)
+    if opened < 0 or not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
         return 0.0
-    content = text[opened + len(_ANSWER_OPEN) : -len(_ANSWER_CLOSE)].strip()
+    content = text[opened + len(ANSWER_OPEN) : -len(ANSWER_CLOSE)].strip()
     before = text[:opened].rstrip()
-    has_reasoning = before.endswith(_THINK_CLOSE) and len(before) > len(_THINK_OPEN) + len(_THINK_CLOSE)
+    has_reasoning = before.endswith(THINK_CLOSE) and len(before) > len(THINK_OPEN) + len(THINK_CLOSE)
     return float(has_reasoning and bool(content) and not content.strip("0123456789."))
 
 
@@ -51,7 +50,7 @@ def visualquality_r1_release_format(completion: Completion, example: Example) ->
     Both blocks may be empty, and hold further tags. Source: release of VisualQuality-R1.
     """
     text = completion.text
-    turn = _TURN.search(text, len(_THINK_OPEN))
-    if turn is None or not (text.startswith(_THINK_OPEN) and text.endswith(_ANSWER_CLOSE)):
+    turn = _TURN.search(text, len(THINK_OPEN))
+    if turn is None or not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
         return 0.0
-    return float(turn.end() <= len(text) - len(_ANSWER_CLOSE))
+    return float(turn.end() <= len(text) - len(ANSWER_CLOSE))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+from qhk.rewards.answer_text import first_answer_anywhere
 from qhk.types import Completion, Example
 
-_OPEN, _CLOSE = "<answer>", "</answer>"
 _NEITHER_WORD_NOR_SPACE = re.compile(r"[^\w\s]")
 _ALLOWED, _PENALTY, _LOWEST = 5, 0.25, -2.0
 
@@ -21,12 +21,7 @@ def q_hawkeye_release_repetition(completion: Completion, example: Example) -> fl
     costs nothing, but 3.333333 costs 1.75. The constants are the rule's own, not settings. Source: release of
     Q-Hawkeye.
     """
-    text = _NEITHER_WORD_NOR_SPACE.sub("", _first_answer(completion.text))
+    answer = first_answer_anywhere(completion.text)
+    text = _NEITHER_WORD_NOR_SPACE.sub("", completion.text if answer is None else answer.strip())
     counts = [*Counter(text.split(" ")).values(), *Counter(text).values()]
     return max(_LOWEST, -_PENALTY * sum(count for count in counts if count > _ALLOWED))
-
-
-def _first_answer(text: str) -> str:
-    opened = text.find(_OPEN)
-    closed = text.find(_CLOSE, opened + len(_OPEN)) if opened >= 0 else -1
-    return text[opened + len(_OPEN) : closed].strip() if closed >= 0 else text

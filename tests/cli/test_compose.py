@@ -29,11 +29,18 @@ COMPANIONS = {
 """What an option leaves for the user to fill in, or cannot go with."""
 
 
+def task_form(option: str) -> str:
+    form = yaml.safe_load((config_root() / f"conf/task/{option}.yaml").read_text())["form"]
+    assert isinstance(form, str)
+    return form
+
+
 @pytest.mark.parametrize("turn", range(max(map(len, GROUPS.values()))))
 def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> None:
     """Each turn takes the next option of every group, so that all are met, in changing company."""
     chosen = {group: options[turn % len(options)] for group, options in GROUPS.items()}
     overrides = [f"{group}={option}" for group, option in chosen.items()]
+    overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():
         overrides += COMPANIONS.get(choice, [])
     settings = prepare("train", overrides, catalogue).settings

@@ -1,186 +1,141 @@
+"""What holds for every form and rule: no text raises, takes long, or is read from outside the answer."""
+
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import ANSWER_RULES, MAX_NUMBER_CHARS, parse_answer
-from qhk.types import Answer
+from qhk.rewards.answer import ANSWER_RULES, parse_answer
+from qhk.types import ANSWER_LABELS, NUM_ASPECTS, Answer
 
-THINK = "<think>a soft image</think>"
+ALL = [(form, rule) for form, rules in ANSWER_RULES.items() for rule in rules]
+OURS = [(form, rule) for form, rule in ALL if not rule.endswith("_release")]
+
+CONTENTS = {
+    "strict": "3.5",
+    "json": '{"rating": 4}',
+    "lines": "1\n2.5\n3\n4\n5",
+    "two lines": "1\n2.5",
+    "choice": "Image A",
+    "words": '{"distortion_class": "blur", "severity": "slight"}',
+}
+"""One content that some rule reads, of every kind."""
+
 FRAGMENTS = st.sampled_from(
     [
-        "<think>",
-        "</think>",
-        "<answer>",
-        "</answer>",
-        "3",
-        "10",
-        "4.5",
-        ".",
-        " ",
-        "\n",
-        "<ANSWER>",
-        "5",
-        "score 4",
-        "-",
+        "<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "3", "10", "4.5", ".", "-", " ", "\n",
+        ",", ":", "score 4", "{", "}", "[", '"', '"rating"', '"distortion_class"', '"severity"', '"blur"',
+        "null", "1e999", "Similar", "\\", "٣", "\x00", "\ud800", *CONTENTS.values(),
     ]
-)
-TEXTS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=12).map("".join))
-
-
-def parse_score(text: str, rule: str = "strict") -> Answer:
-    return parse_answer(text, form="score", rule=rule)
-
-
-def strict(content: str) -> float | None:
-    return parse_score(f"{THINK}<answer>{content}</answer>").score
-
-
-@pytest.mark.parametrize(
-    ("content", "score"),
-    [
-        ("3", 3.0),
-        ("3.", 3.0),
-        (".5", 0.5),
-        ("3.50", 3.5),
-        ("+3.5", 3.5),
-        ("-2", -2.0),
-        ("10", 10.0),
-        ("100.25", 100.25),
-        (" \n 4.25\t", 4.25),
-        ("007", 7.0),
-    ],
-)
-def test_strict_reads_one_decimal_number(content: str, score: float) -> None:
-    assert strict(content) == score
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "", " ", ".", "+", "-", "+-3", "3,5", "4/5", "1.2.3", "3 4", "3 out of 5", "score: 3", "3%", "nan",
-        "inf", "-inf", "1e3", "0x3", "1_000", "٣", "３", "²", "3\u00a0", "three", "<b>3</b>", "<answer>",
-        "3</answer>", "1" * (MAX_NUMBER_CHARS + 1),
-    ],
 )  # fmt: skip
-def test_strict_refuses_all_else_and_says_why(content: str) -> None:
-    answer = parse_score(f"{THINK}<answer>{content}</answer>")
-    assert answer.score is None
-    assert not answer.parsed
-    assert answer.reason
+TEXTS = st.one_of(st.text(), st.lists(FRAGMENTS, max_size=16).map("".join))
+CONTENT = st.one_of(st.sampled_from(sorted(CONTENTS.values())), TEXTS)
 
 
-def test_strict_never_clips() -> None:
-    assert strict("7.9") == 7.9
-    assert strict("-40") == -40.0
-
-
-def test_strict_takes_the_last_complete_tag_after_the_reasoning() -> None:
-    assert parse_score(f"{THINK}<answer>2</answer><answer>4</answer>").score == 4.0
-    assert parse_score(f"{THINK}<answer>2</answer> then <answer>4").score == 2.0
-    assert parse_score(f"{THINK}<answer>2</answer><answer>none</answer>").score is None
-    assert parse_score("<answer>3</answer>").score == 3.0
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("<think>maybe <answer>2</answer></think>", "no answer tag"),
-        ("<think>maybe <answer>2</answer>", "reasoning not closed"),
-        ("<answer>2</answer></think>", "no answer tag"),
-        (f"{THINK}<answer>2</answer></think>", "no answer tag"),
-        ("4.5", "no answer tag"),
-        ("", "no answer tag"),
-        (f"{THINK}4.5", "no answer tag"),
-        (f"{THINK}<answer>4.5", "no answer tag"),
-        (f"{THINK}4.5</answer>", "no answer tag"),
-        (f"{THINK}<ANSWER>4.5</ANSWER>", "no answer tag"),
-        (f"{THINK}<answer></answer>", "empty answer"),
-        (f"{THINK}<answer>good</answer>", "not one number"),
-    ],
-)
-def test_strict_reads_nothing_from_outside_the_answer(text: str, reason: str) -> None:
-    answer = parse_score(text)
-    assert answer.score is None
-    assert answer.reason == reason
-
-
-@pytest.mark.parametrize(
-    ("text", "score"),
-    [
-        ("<think>x</think><answer>3.50</answer>", 3.5),
-        ("<answer> 3. </answer>", 3.0),
-        ("<Answer>.5</ANSWER>", 0.5),
-        ("<answer>good</answer><answer>2</answer>", 2.0),
-        ("<think><answer>1</answer></think><answer>4</answer>", 1.0),
-        ("<answer>1.2.3</answer><answer>4</answer>", None),
-        ("<answer>.</answer>", None),
-        ("<answer>-2</answer>", None),
-        ("<answer>+3</answer>", None),
-        ("<answer>3,5</answer>", None),
-        ("<answer>4/5</answer>", None),
-        ("<answer></answer>", None),
-        ("3.5", None),
-    ],
-)
-def test_release_rule(text: str, score: float | None) -> None:
-    answer = parse_score(text, rule="q_hawkeye_release")
-    assert answer.score == score
-    assert bool(answer.reason) is (score is None)
-
-
-@given(TEXTS, st.sampled_from(sorted(ANSWER_RULES["score"])))
-def test_no_text_raises(text: str, rule: str) -> None:
-    answer = parse_score(text, rule=rule)
+@given(TEXTS, st.sampled_from(ALL))
+@settings(max_examples=400, deadline=None)
+def test_no_text_raises_and_what_is_read_is_whole(text: str, how: tuple[str, str]) -> None:
+    form, rule = how
+    answer = parse_answer(text, form=form, rule=rule)
     assert answer.parsed is not bool(answer.reason)
+    if not answer.parsed:
+        assert answer == Answer(score=None, reason=answer.reason)
+    elif form in ANSWER_LABELS:
+        assert answer.score is None
+        assert tuple(answer.labels) == ANSWER_LABELS[form]
+    else:
+        assert answer.score is not None
+        assert math.isfinite(answer.score)
+        assert len(answer.aspects) == NUM_ASPECTS.get(form, 0)
+        assert all(math.isfinite(aspect) for aspect in answer.aspects)
 
 
-@given(TEXTS, st.one_of(st.text(max_size=8), st.decimals(0, 100, places=2).map(str)))
-def test_the_reading_depends_on_the_answer_alone(reasoning: str, content: str) -> None:
-    expected = strict(content)
-    reasoning = reasoning.replace("<answer>", "").replace("</answer>", "")
-    assert parse_score(f"<think>{reasoning}</think>\n<answer>{content}</answer>").score == expected
+@given(CONTENT, TEXTS, st.sampled_from(OURS))
+@settings(max_examples=400, deadline=None)
+def test_the_reading_depends_on_the_answer_alone(content: str, before: str, how: tuple[str, str]) -> None:
+    form, rule = how
+    # A content that closes or opens a block would end it elsewhere.
+    for tag in ("<think>", "</think>", "<answer>", "</answer>"):
+        content = content.replace(tag, "").replace(tag, "")
+    alone = parse_answer(f"<answer>{content}</answer>", form=form, rule=rule)
+    inside = parse_answer(f"{before}</think>\n<answer>{content}</answer> 2.5 Image B", form=form, rule=rule)
+    assert inside == alone
 
 
-@given(TEXTS)
-def test_what_is_read_stands_alone_in_an_answer_tag(text: str) -> None:
-    score = parse_score(text).score
-    if score is not None:
-        pieces = [piece.split("</answer>")[0].strip() for piece in text.split("<answer>")[1:]]
-        assert any(strict(piece) == score for piece in pieces)
+@given(TEXTS, st.sampled_from(OURS))
+@settings(max_examples=400, deadline=None)
+def test_what_is_read_stands_alone_in_an_answer_tag(text: str, how: tuple[str, str]) -> None:
+    form, rule = how
+    answer = parse_answer(text, form=form, rule=rule)
+    if answer.parsed:
+        pieces = [piece.split("</answer>")[0] for piece in text.split("<answer>")[1:]]
+        assert answer in [parse_answer(f"<answer>{piece}</answer>", form=form, rule=rule) for piece in pieces]
 
 
-@given(st.integers(0, 10**9), st.sampled_from(sorted(ANSWER_RULES["score"])))
-def test_a_number_is_read_whole(number: int, rule: str) -> None:
-    assert parse_score(f"{THINK}<answer>{number}</answer>", rule=rule).score == number
+@pytest.mark.parametrize(("form", "rule"), OURS)
+def test_every_rule_reads_its_own_content_and_no_other(form: str, rule: str) -> None:
+    read = {
+        name
+        for name, content in CONTENTS.items()
+        if parse_answer(f"<think>x</think><answer>{content}</answer>", form=form, rule=rule).parsed
+    }
+    expected = {
+        ("score", "json"): "json",
+        ("degradation", "json"): "words",
+        ("video", "lines"): "two lines",
+        ("multi_aspect", "lines"): "lines",
+    }
+    name = expected.get((form, rule), "choice" if form == "comparison" else "strict")
+    assert read == {name}
+
+
+def content_of(number: int, form: str, rule: str) -> str:
+    """How a number is written for a rule of a form whose answers are numbers."""
+    if form == "score":
+        is_object = rule in ("json", "q_insight_release")
+        return json.dumps({"rating": number}) if is_object else str(number)
+    return "\n".join([str(number)] * NUM_ASPECTS[form])
+
+
+@given(st.integers(0, 10**9), st.sampled_from([how for how in ALL if how[0] not in ANSWER_LABELS]))
+def test_a_number_is_read_whole(number: int, how: tuple[str, str]) -> None:
+    form, rule = how
+    text = f"<think>x</think><answer>{content_of(number, form, rule)}</answer>"
+    assert parse_answer(text, form=form, rule=rule).score == pytest.approx(number, rel=1e-15)
 
 
 @pytest.mark.parametrize(
     "piece",
     [
-        "<answer>",
-        "</answer>",
-        "<answer> ",
-        "<answer>1",
-        "<answer>1 ",
-        " ",
-        "1",
-        "<think>",
-        "</think>",
-        "<answer",
-        "1.",
+        "<answer>", "</answer>", "<answer> ", "<answer>1", "<answer>1 ", " ", "\n", "1", "-", "1-",
+        "<think>", "</think>", "<answer", "1.", '"', "{", "[", '{"rating":', '"rating"', '"rating": ',
+        '"distortion_class":"', '"distortion_class": "blur", ', "<answer></answer>", "</answer><answer>",
+        "Image A", "\\",
     ],
-)
-@pytest.mark.parametrize("rule", sorted(ANSWER_RULES["score"]))
-def test_adversarial_texts_are_read_in_linear_time(piece: str, rule: str) -> None:
-    # A quadratic reading of a million characters would not end within the life of the suite.
-    text = "<answer>" + piece * (1_000_000 // len(piece))
-    assert parse_score(text, rule=rule).score is None
+)  # fmt: skip
+@pytest.mark.parametrize(("form", "rule"), ALL)
+def test_adversarial_texts_are_read_in_linear_time(piece: str, form: str, rule: str) -> None:
+    # A quadratic reading of so many characters would not end within the life of the suite.
+    for tail in ("", "</answer>"):
+        parse_answer("<answer>" + piece * (300_000 // len(piece)) + tail, form=form, rule=rule)
 
 
 def test_unknown_rule_is_refused() -> None:
+    message = r"task\.answer_rule: unknown rule 'loose' of form score; use one of strict, json, "
+    with pytest.raises(ValueError, match=message):
+        parse_answer("", form="score", rule="loose")
+
+
+def test_unknown_form_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"task\.answer_rule: unknown rule 'loose' of form score; use one of strict"
+        ValueError, match=r"task\.form: unknown form 'taste'; use one of score, degradation, "
     ):
-        parse_score("", rule="loose")
+        parse_answer("", form="taste", rule="strict")
+
+
+def test_every_form_of_the_tasks_can_be_read() -> None:
+    assert {*ANSWER_RULES} == {"score", *ANSWER_LABELS, *NUM_ASPECTS}

@@ -1,0 +1,81 @@
+"""Where in a completion the answer stands, and the flat JSON object that it may be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
+BLANKS = " \t\r\n"
+"""What may stand around an answer: space, tab and line breaks, which are also JSON's."""
+
+MAX_OBJECT_CHARS = 256
+"""Longer JSON is refused unread: no answer needs it."""
+
+_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+def last_answer(text: str) -> tuple[str | None, str]:
+    """The content of the last complete answer block after the reasoning, or None and why there is none.
+
+    The reasoning is all up to the last ``</think>``; one that is opened again and never closed holds no
+    answer. Tags are lower case. Blanks around the content are gone; an empty one counts as none.
+    """
+    after = text.rfind(THINK_CLOSE)
+    start = after + len(THINK_CLOSE) if after >= 0 else 0
+    unclosed = text.find(THINK_OPEN, start)
+    end = text.rfind(ANSWER_CLOSE, start, unclosed if unclosed >= 0 else len(text))
+    opened = text.rfind(ANSWER_OPEN, start, end) if end >= 0 else -1
+    if opened < 0:
+        return None, "reasoning not closed" if unclosed >= 0 else "no answer tag"
+    content = text[opened + len(ANSWER_OPEN) : end].strip(BLANKS)
+    return (content, "") if content else (None, "empty answer")
+
+
+def first_answer_anywhere(text: str) -> str | None:
+    """The content of the first complete answer block of the whole text, reasoning included (releases)."""
+    opened = text.find(ANSWER_OPEN)
+    closed = text.find(ANSWER_CLOSE, opened + len(ANSWER_OPEN)) if opened >= 0 else -1
+    return text[opened + len(ANSWER_OPEN) : closed] if closed >= 0 else None
+
+
+def last_answer_anywhere(text: str) -> str | None:
+    """The content of the last complete answer block of the whole text, reasoning included (releases).
+
+    Blocks are taken from the front: one that is opened twice begins at its first opening.
+    """
+    end = text.rfind(ANSWER_CLOSE)
+    found = None
+    if end >= 0:  # without a closing tag the search would read on to the end for every opening one
+        for match in _ANSWER.finditer(text, 0, end + len(ANSWER_CLOSE)):
+            found = match.group(1)
+    return found
+
+
+def flat_object(content: str) -> Mapping[str, object] | None:
+    """The JSON object that ``content`` is: every key once, no inner braces or brackets; else None.
+
+    Numbers are floats (they may be infinite: 1e999), ``NaN`` and ``Infinity`` are no JSON. Never raises.
+    """
+    if len(content) > MAX_OBJECT_CHARS or content.count("{") != 1 or "[" in content:
+        return None
+    try:
+        value = json.loads(
+            content, object_pairs_hook=_without_repeats, parse_int=float, parse_constant=_no_constant
+        )
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON")

@@ -89,7 +89,7 @@ CHOICES = ("Image A", "Image B", "Similar")
 """What a comparison answers: which image is better. Without a reference, ``Similar`` is not on offer."""
 
 ANSWER_LABELS = {"degradation": ("distortion_class", "severity"), "comparison": ("choice",)}
-"""Form of a task answered in words -> the names of its labels, in ``Example.labels`` and ``Answer.labels``."""
+"""Form of a task answered in words -> its labels' names, in ``Example.labels`` and ``Answer.labels``."""
 
 NUM_ASPECTS = {"multi_aspect": 5, "video": 2}
 """Form of a task answered in several sub-scores -> how many (PreResQ-R1)."""

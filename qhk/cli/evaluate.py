@@ -16,14 +16,14 @@ from qhk.cli.checkpoints import OWNED, adopt_checkpoint, evaluated_policy
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Stage, update_results
-from qhk.evaluation.table import print_table, results_table
+from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
 from qhk.settings import Settings, plain_settings
 from qhk.tracking.run_directory import move_aside
 from qhk.training.data import load_sets, select_benchmarks
 from qhk.training.distributed import Processes
-from qhk.training.evaluate import evaluate_benchmarks, make_sampler
-from qhk.training.start import build_parser, build_reader
+from qhk.training.evaluate import evaluate_benchmarks, run_samplers
+from qhk.training.start import build_readers
 
 STAGES = (Stage.BEFORE, Stage.AFTER)
 
@@ -42,18 +42,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
     loaded = load_sets(settings, list(settings.benchmark), display)
     torch.set_num_threads(settings.training.threads)
     policy = evaluated_policy(settings, device=Processes("single").device)
-    reader, parse = build_reader(settings, policy), build_parser(settings)
-    samplers = {
-        name: make_sampler(
-            policy,
-            reader,
-            readout,
-            seed=settings.seed,
-            parse=parse,
-            decode_batch=settings.rollout.decode_batch,
-        )
-        for name, readout in settings.evaluation.readouts.items()
-    }
+    settings = settings.model_copy(update={"mixture": {}})
+    samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:
         move_aside(folder)
@@ -62,9 +52,9 @@ def run(settings: Settings, overrides: list[str]) -> int:
     with display.task("evaluating") as progress:
         rows = evaluate_benchmarks(
             samplers,
-            select_benchmarks(settings, loaded),
+            select_benchmarks(settings, loaded, task=settings.task.form),
             settings=settings.evaluation,
-            task=settings.task,
+            tasks={settings.task.form: settings.task},
             seed=settings.seed,
             directory=folder,
             step=checkpoint_step(settings),
@@ -78,13 +68,13 @@ def run(settings: Settings, overrides: list[str]) -> int:
         wall_times={"evaluation": time.perf_counter() - started},
         rows=rows,
     )
-    table = results_table(
+    for table in results_tables(
         results.rows,
         readout=settings.evaluation.headline,
         stages=STAGES,
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
-    )
-    print_table(table, file=sys.stdout)
+    ):
+        print_table(table, file=sys.stdout)
     print(f"results: {folder}")
     return 0
 

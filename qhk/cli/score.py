@@ -25,10 +25,10 @@ from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages
 from qhk.data.seeds import stream_generator
 from qhk.policy.load import Policy
+from qhk.rewards.answer import find_rule
 from qhk.rollout.group import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.training.distributed import Processes
-from qhk.training.start import build_parser
 from qhk.types import Completion
 
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -103,7 +103,7 @@ def score_images(
 ) -> Iterator[list[ScoredImage]]:
     """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
-    parse, rollout = build_parser(settings), settings.rollout
+    parse, rollout = find_rule(settings.task.form, settings.task.answer_rule), settings.rollout
     for start in range(0, len(paths), settings.evaluation.batch_images):
         batch = paths[start : start + settings.evaluation.batch_images]
         sampled = sample_in_batches(

@@ -11,7 +11,7 @@ from typing import Any
 from qhk.cli.display import ConsoleDisplay, SilentDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Results, Stage, read_results
-from qhk.evaluation.table import print_table, results_table
+from qhk.evaluation.table import print_table, results_tables
 from qhk.settings import Settings, plain_settings, run_id
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
@@ -190,11 +190,11 @@ def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMi
 def print_results(settings: Settings, results: Results, directory: Path) -> None:
     """Prints the headline table, and where everything lies."""
     if results.rows:
-        table = results_table(
+        for table in results_tables(
             results.rows,
             readout=settings.evaluation.headline,
             stages=STAGES,
             min_parsed_fraction=settings.evaluation.min_parsed_fraction,
-        )
-        print_table(table, file=sys.stdout)
+        ):
+            print_table(table, file=sys.stdout)
     print(f"run directory: {directory}")

@@ -122,14 +122,13 @@ def refuse_leakage(train: Sequence[Example], reported: Mapping[str, Sequence[Exa
     ``train`` is everything a run learns from or selects on, validation included. Images are compared by
     file, contents (references) by set and by folder, so two entries that read one set are caught.
     """
-    images = {example.image.resolve() for example in train}
+    images = {image.resolve() for example in train for image in example.images}
     contents = {key for example in train for key in _content_keys(example)}
     for name, examples in reported.items():
         for example in examples:
-            if example.image.resolve() in images:
-                raise ValueError(
-                    f"benchmark.{name}: {example.image} is also trained on: choose disjoint splits"
-                )
+            shared = [image for image in example.images if image.resolve() in images]
+            if shared:
+                raise ValueError(f"benchmark.{name}: {shared[0]} is also trained on: choose disjoint splits")
             if not contents.isdisjoint(_content_keys(example)):
                 raise ValueError(
                     f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
@@ -146,7 +145,8 @@ def check_images(
 ) -> None:
     """None; ``ValueError`` at the first image that is broken, too small or too large (header only)."""
     for done, example in enumerate(examples, start=1):
-        check_header(example.image, min_side=min_side, max_pixels=max_pixels)
+        for image in example.images:
+            check_header(image, min_side=min_side, max_pixels=max_pixels)
         progress(done, len(examples))
 
 

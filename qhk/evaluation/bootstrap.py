@@ -123,6 +123,12 @@ def resampled_mae(prediction: Array, mos: Array, counts: Counts) -> Array:
     return mean
 
 
+def resampled_mean(values: Array, _mos: Array, counts: Counts) -> Array:
+    """Mean ``(b,)`` of the values of every resample; the other side plays no part."""
+    mean: Array = counts @ values / counts.sum(axis=1)
+    return mean
+
+
 RESAMPLED: dict[str, Statistic] = {
     "srcc": resampled_srcc,
     "plcc": resampled_plcc,

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhk.evaluation import diversity
+from qhk.evaluation.accuracy import accuracies
 from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
 from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, ResultRow, Stage
-from qhk.types import MOS_HIGH, MOS_LOW
+from qhk.types import ANSWER_LABELS, MOS_HIGH, MOS_LOW
 
 
 def measure_predictions(
     predictions: Sequence[Prediction],
     *,
+    form: str,
     benchmark: str,
     split: str,
     protocol: str,
@@ -34,23 +36,31 @@ def measure_predictions(
     Scores are the clipped ones and mos lies on the same scale, so rmse and mae are in its units.
     Metrics: srcc, plcc (raw), plcc_fitted (after the 4-parameter logistic, see ``logistic_plcc``),
     krcc, rmse, mae with intervals; score_entropy (nats), distinct_samples and within_image_std
-    without. The interval of plcc_fitted holds the fit of the full set fixed, so it leaves out the
-    fit's own uncertainty (four parameters against hundreds of images); refitting every resample would
-    cost a thousand fits per cell and meet fits that do not converge.
+    without. A task answered in words has those of ``accuracies`` instead. The interval of plcc_fitted
+    holds the fit of the full set fixed, so it leaves out the fit's own uncertainty (four parameters
+    against hundreds of images); refitting every resample would cost a thousand fits per cell and meet
+    fits that do not converge.
     """
     scored = [
         (item.clipped, item.mos) for item in predictions if item.clipped is not None and item.mos is not None
     ]
     x = np.array([score for score, _ in scored], dtype=np.float64)
     y = np.array([mos for _, mos in scored], dtype=np.float64)
-
-    fit = logistic_plcc(x, y)
-    metrics = _metrics(x, y, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
-    samples = [item.samples for item in predictions]
-    for name, value in _diversity(samples).items():
-        metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
+    fallback, said = "", [item.choice for item in predictions if item.choice is not None]
+    if form in ANSWER_LABELS:
+        metrics = accuracies(
+            predictions, ANSWER_LABELS[form], num_resamples=num_resamples, confidence=confidence, seed=seed
+        )
+        distinct = len({tuple(sorted(choice.items())) for choice in said})
+    else:
+        fit = logistic_plcc(x, y)
+        metrics = _metrics(x, y, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
+        for name, value in _diversity([item.samples for item in predictions]).items():
+            metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
+        fallback, distinct = fit.fallback, diversity.num_distinct([score for score, _ in scored])
     return ResultRow(
         benchmark=benchmark,
+        form=form,
         split=split,
         protocol=protocol,
         miniature=miniature,
@@ -58,12 +68,12 @@ def measure_predictions(
         stage=stage,
         readout=readout,
         n=len(predictions),
-        n_parsed=len(scored),
-        samples=sum(len(image) for image in samples),
+        n_parsed=len(scored) + len(said),
+        samples=sum(item.num_samples for item in predictions),
         samples_failed=sum(item.num_failed for item in predictions),
         samples_out_of_range=sum(item.out_of_range for item in predictions),
-        distinct=diversity.num_distinct([score for score, _ in scored]),
-        plcc_fallback=fit.fallback,
+        distinct=distinct,
+        plcc_fallback=fallback,
         metrics=metrics,
     )
 

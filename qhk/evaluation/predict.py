@@ -27,6 +27,7 @@ def evaluate_set(
     sample: Sampler,
     path: Path,
     batch_images: int,
+    form: str,
     low: float,
     high: float,
     keep_texts: bool,
@@ -51,7 +52,7 @@ def evaluate_set(
         completions = sample(batch)
         assert len(completions) == len(batch), "the sampler must answer for every example"
         new = [
-            make_prediction(example, group, low=low, high=high, keep_texts=keep_texts)
+            make_prediction(example, group, form=form, low=low, high=high, keep_texts=keep_texts)
             for example, group in zip(batch, completions, strict=True)
         ]
         _refuse_mixed_samples([*list(done.values())[-1:], *new], path)
@@ -62,7 +63,7 @@ def evaluate_set(
 
 
 def _refuse_mixed_samples(predictions: Sequence[Prediction], path: Path) -> None:
-    numbers = sorted({len(prediction.samples) for prediction in predictions})
+    numbers = sorted({prediction.num_samples for prediction in predictions})
     if len(numbers) > 1:
         raise ValueError(
             f"{path} would mix {numbers[0]} and {numbers[1]} samples per image: "

@@ -3,19 +3,21 @@
 ``predictions/step_000120/<readout>/<benchmark>.jsonl`` holds one row per image: ``id``, ``mos``,
 ``score`` (mean of the parsed samples as the model said them), ``clipped`` (mean of the same samples
 after each was clipped to the scale), ``samples`` (null = not parsed), ``out_of_range`` (how many
-samples lay outside the scale) and, where wanted, ``texts``.
+samples lay outside the scale) and, where wanted, ``texts``. Of a task that is answered in words, a row
+holds ``labels`` (the truth) and ``answers`` (one mapping per sample, null = not parsed) instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qhk.files import append_json_lines, drop_torn_line, read_json_lines
-from qhk.types import Completion, Example
+from qhk.types import ANSWER_LABELS, Completion, Example
 
 SCORE_DECIMALS = 9
 """Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
@@ -26,6 +28,8 @@ class Prediction:
     """What the model said of one image, on the common scale.
 
     ``score`` and ``clipped`` are None where no sample parsed. ``texts`` is None where texts were not kept.
+    ``labels`` are the true labels of a task answered in words, ``answers`` what each sample said; both are
+    empty for a task answered in numbers, as ``samples`` is for one in words.
     """
 
     id: str
@@ -35,10 +39,22 @@ class Prediction:
     samples: tuple[float | None, ...]
     out_of_range: int
     texts: tuple[str, ...] | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    answers: tuple[Mapping[str, str] | None, ...] = ()
+
+    @property
+    def num_samples(self) -> int:
+        return len(self.samples) + len(self.answers)
 
     @property
     def num_failed(self) -> int:
-        return sum(sample is None for sample in self.samples)
+        return sum(sample is None for sample in (*self.samples, *self.answers))
+
+    @property
+    def choice(self) -> Mapping[str, str] | None:
+        """What most samples answered in words, the first said of those as frequent; None if none parsed."""
+        said = [tuple(sorted(answer.items())) for answer in self.answers if answer is not None]
+        return dict(Counter(said).most_common(1)[0][0]) if said else None
 
 
 def predictions_path(run: Path, *, step: int, readout: str, benchmark: str) -> Path:
@@ -47,13 +63,32 @@ def predictions_path(run: Path, *, step: int, readout: str, benchmark: str) -> P
 
 
 def make_prediction(
-    example: Example, completions: Sequence[Completion], *, low: float, high: float, keep_texts: bool
+    example: Example,
+    completions: Sequence[Completion],
+    *,
+    form: str,
+    low: float,
+    high: float,
+    keep_texts: bool,
 ) -> Prediction:
-    """The prediction for ``example`` from its sampled completions.
+    """The prediction for ``example`` from its sampled completions, for a task of this form.
 
     Failures stay None and never enter a mean. Every sample is clipped to [low, high] by itself, so one
     wild answer among eight moves the mean by no more than the scale allows.
     """
+    texts = tuple(completion.text for completion in completions) if keep_texts else None
+    if form in ANSWER_LABELS:
+        return Prediction(
+            id=example.id,
+            mos=None,
+            score=None,
+            clipped=None,
+            samples=(),
+            out_of_range=0,
+            texts=texts,
+            labels={name: str(example.labels[name]) for name in ANSWER_LABELS[form]},
+            answers=tuple(c.answer.labels if c.answer.parsed else None for c in completions),
+        )
     samples = tuple(completion.answer.score for completion in completions)
     parsed = [sample for sample in samples if sample is not None]
     return Prediction(
@@ -63,7 +98,7 @@ def make_prediction(
         clipped=_mean([min(max(sample, low), high) for sample in parsed]),
         samples=samples,
         out_of_range=sum(not low <= sample <= high for sample in parsed),
-        texts=tuple(completion.text for completion in completions) if keep_texts else None,
+        texts=texts,
     )
 
 
@@ -91,13 +126,15 @@ def resume_predictions(path: Path, examples: Sequence[Example]) -> dict[str, Pre
     image that is not among ``examples``, another mos for one, or one image twice.
     """
     drop_torn_line(path)
-    mos = {example.id: example.mos for example in examples}
+    known = {example.id: example for example in examples}
     done: dict[str, Prediction] = {}
     for prediction in read_predictions(path):
-        if prediction.id not in mos:
+        if prediction.id not in known:
             fault = f"holds image {prediction.id!r}, which is not in this evaluation"
-        elif prediction.mos != mos[prediction.id]:
-            fault = f"gives image {prediction.id!r} mos {prediction.mos}, now {mos[prediction.id]}"
+        elif not prediction.labels and prediction.mos != known[prediction.id].mos:
+            fault = f"gives image {prediction.id!r} mos {prediction.mos}, now {known[prediction.id].mos}"
+        elif any(known[prediction.id].labels.get(name) != label for name, label in prediction.labels.items()):
+            fault = f"gives image {prediction.id!r} labels {dict(prediction.labels)}, now others"
         elif prediction.id in done:
             fault = f"holds image {prediction.id!r} twice"
         else:
@@ -116,6 +153,12 @@ def _as_row(prediction: Prediction) -> dict[str, Any]:
         "samples": list(prediction.samples),
         "out_of_range": prediction.out_of_range,
     }
+    if prediction.labels:
+        row = {
+            "id": prediction.id,
+            "labels": dict(prediction.labels),
+            "answers": [None if answer is None else dict(answer) for answer in prediction.answers],
+        }
     if prediction.texts is not None:
         row["texts"] = list(prediction.texts)
     return row
@@ -123,6 +166,8 @@ def _as_row(prediction: Prediction) -> dict[str, Any]:
 
 def _from_row(row: dict[str, Any], path: Path) -> Prediction:
     try:
+        if "labels" in row:
+            row = {"mos": None, "score": None, "clipped": None, "samples": [], "out_of_range": 0, **row}
         return Prediction(
             id=row["id"],
             mos=row["mos"],
@@ -131,6 +176,8 @@ def _from_row(row: dict[str, Any], path: Path) -> Prediction:
             samples=tuple(row["samples"]),
             out_of_range=row["out_of_range"],
             texts=tuple(row["texts"]) if "texts" in row else None,
+            labels=row.get("labels", {}),
+            answers=tuple(row.get("answers", [])),
         )
     except (KeyError, TypeError):
         found = ", ".join(row)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.files import write_atomically
+from qhk.types import ANSWER_LABELS
 
 
 class Stage(StrEnum):
@@ -37,10 +38,12 @@ class ResultRow:
     ``n`` images of which ``n_parsed`` gave at least one readable answer; the metrics are over those.
     ``samples``, ``samples_failed`` and ``samples_out_of_range`` count single completions. ``distinct``
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
-    used, else why ``plcc_fitted`` is the raw PLCC.
+    used, else why ``plcc_fitted`` is the raw PLCC. ``form`` is the task's: one answered in words has
+    accuracies for metrics, and ``distinct`` counts its different answers.
     """
 
     benchmark: str
+    form: str
     split: str
     protocol: str
     miniature: bool
@@ -150,11 +153,21 @@ def update_results(
     return results
 
 
+def headline_metric(form: str) -> str:
+    """The metric by which a task of this form selects checkpoints."""
+    return "accuracy" if form in ANSWER_LABELS else "srcc"
+
+
+def headline_value(row: ResultRow) -> float:
+    """The row's value of its headline metric."""
+    return row.metrics[headline_metric(row.form)].value
+
+
 def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
     """Why a cell stays out of the means, in a few words; empty where it counts."""
     if row.parsed_fraction < min_parsed_fraction:
         return f"{row.n_parsed} of {row.n} images parsed (under {min_parsed_fraction:.0%})"
-    if math.isnan(row.metrics["srcc"].value):
+    if math.isnan(headline_value(row)):
         return "no correlation (constant predictions or too few images)"
     return ""
 
@@ -171,7 +184,9 @@ def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summa
     counted = [row for row in rows if not reasons[row.benchmark]]
     names = dict.fromkeys(name for row in rows for name in row.metrics)
     return Summary(
-        means={name: _mean([row.metrics[name].value for row in counted]) for name in names},
+        means={
+            name: _mean([row.metrics[name].value for row in counted if name in row.metrics]) for name in names
+        },
         counted=tuple(row.benchmark for row in counted),
         left_out={name: reason for name, reason in reasons.items() if reason},
     )

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qhk.evaluation.results import ResultRow, Stage, why_not_counted
+from qhk.types import ANSWER_LABELS
 
 ARROW, ASCII_ARROW = " → ", " -> "
 WIDTH = 120
@@ -44,14 +45,31 @@ def failed_percent(row: ResultRow) -> float:
     return 100 * row.samples_failed / row.samples if row.samples else math.nan
 
 
-COLUMNS = (
-    Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True),
+FAILED = Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True)
+DISTINCT = Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False)
+
+SCORE_COLUMNS = (
+    FAILED,
     Column(heading="SRCC", value=_metric("srcc"), decimals=3, gain=True, over_all=False),
     Column(heading="PLCC", value=_metric("plcc"), decimals=3, gain=True, over_all=False),
     Column(heading="PLCC fitted", value=_metric("plcc_fitted"), decimals=3, gain=True, over_all=False),
-    Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False),
+    DISTINCT,
     Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False),
 )
+
+
+def columns_of(form: str) -> tuple[Column, ...]:
+    """What is shown of a benchmark whose task has this form."""
+    names = ANSWER_LABELS.get(form)
+    if names is None:
+        return SCORE_COLUMNS
+    metrics = {"accuracy": "accuracy"}
+    metrics |= {f"{name}_accuracy": name.replace("_", " ") for name in names if len(names) > 1}
+    shown = [
+        Column(heading=heading, value=_metric(metric), decimals=3, gain=True, over_all=False)
+        for metric, heading in metrics.items()
+    ]
+    return (FAILED, *shown, DISTINCT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +83,29 @@ class TableText:
     notes: tuple[str, ...]
 
 
+def results_tables(
+    rows: Iterable[ResultRow], *, readout: str, stages: Sequence[Stage], min_parsed_fraction: float
+) -> list[TableText]:
+    """One table for each form of task among the rows of a read-out; see ``results_table``."""
+    rows = list(rows)
+    forms = dict.fromkeys(row.form for row in rows if row.readout == readout) or {"score": None}
+    return [
+        results_table(
+            [row for row in rows if row.form == form],
+            readout=readout,
+            stages=stages,
+            min_parsed_fraction=min_parsed_fraction,
+        )
+        for form in forms
+    ]
+
+
 def results_table(
     rows: Iterable[ResultRow], *, readout: str, stages: Sequence[Stage], min_parsed_fraction: float
 ) -> TableText:
     """The table of one read-out, one line per benchmark, with the values of ``stages`` joined by arrows.
+
+    All rows are of tasks of one form.
 
     Stages without rows are left out; of several steps of a stage the last counts. The mean is paired: a
     benchmark that cannot count in one stage is left out of all, so that a gain compares the same sets.
@@ -85,21 +122,29 @@ def results_table(
         name: [latest[name, stage] for stage in shown if (name, stage) in latest]
         for name in dict.fromkeys(name for name, stage in latest if stage in shown)
     }
+    columns = columns_of(next(iter(latest.values())).form)
     notes = _notes(lines, shown, min_parsed_fraction=min_parsed_fraction)
     return TableText(
         title=_title([row for cells in lines.values() for row in cells], readout=readout, shown=shown),
-        headings=("benchmark", "n", *(column.heading for column in COLUMNS)),
+        headings=("benchmark", "n", *(column.heading for column in columns)),
         body=tuple(
-            _line(name, cells, shown, mark=notes.get(name, ("", ""))[0]) for name, cells in lines.items()
+            _line(name, cells, shown, columns, mark=notes.get(name, ("", ""))[0])
+            for name, cells in lines.items()
         ),
-        means=_mean_lines(lines, left_out=notes, num_stages=len(shown)),
+        means=_mean_lines(lines, columns, left_out=notes, num_stages=len(shown)),
         notes=(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
             *_fallback_notes(lines),
-            "unparsed %: samples without a readable answer (mean over all sets); "
-            "distinct: different scores of the read-out; entropy: of single samples, in nats.",
+            _legend(columns),
         ),
     )
+
+
+def _legend(columns: Sequence[Column]) -> str:
+    text = "unparsed %: samples without a readable answer (mean over all sets); "
+    if columns is SCORE_COLUMNS:
+        return text + "distinct: different scores of the read-out; entropy: of single samples, in nats."
+    return text + "accuracy: share of all images, every label right; distinct: different answers."
 
 
 def _title(rows: Sequence[ResultRow], *, readout: str, shown: Sequence[Stage]) -> str:
@@ -136,33 +181,39 @@ def _fallback_notes(lines: dict[str, list[ResultRow]]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, cells in lines.items():
         for row in cells:
-            if row.plcc_fallback and not math.isnan(row.metrics["plcc"].value):
+            if row.plcc_fallback and "plcc" in row.metrics and not math.isnan(row.metrics["plcc"].value):
                 reasons.setdefault(row.plcc_fallback, []).append(f"{name} {row.stage}")
     return [f"PLCC fitted is the raw PLCC ({why}): {', '.join(cells)}" for why, cells in reasons.items()]
 
 
-def _line(name: str, cells: Sequence[ResultRow], shown: Sequence[Stage], *, mark: str) -> tuple[str, ...]:
+def _line(
+    name: str, cells: Sequence[ResultRow], shown: Sequence[Stage], columns: Sequence[Column], *, mark: str
+) -> tuple[str, ...]:
     by_stage = {row.stage: row for row in cells}
     numbers = [
         ARROW.join(
             f"{column.value(by_stage[stage]):.{column.decimals}f}" if stage in by_stage else "-"
             for stage in shown
         )
-        for column in COLUMNS
+        for column in columns
     ]
     sizes = dict.fromkeys(str(row.n) for row in cells)
     return (f"{name} {mark}".strip(), ARROW.join(sizes), *numbers)
 
 
 def _mean_lines(
-    lines: dict[str, list[ResultRow]], *, left_out: Collection[str], num_stages: int
+    lines: dict[str, list[ResultRow]],
+    columns: Sequence[Column],
+    *,
+    left_out: Collection[str],
+    num_stages: int,
 ) -> tuple[tuple[str, ...], ...]:
     """The mean over the benchmarks not left out and, for two stages or more, its gain from first to last."""
     counted = [cells for name, cells in lines.items() if name not in left_out]
     if not counted:
-        return (("mean of 0", *[""] * (1 + len(COLUMNS))),)
+        return (("mean of 0", *[""] * (1 + len(columns))),)
     texts, gains = [], []
-    for column in COLUMNS:
+    for column in columns:
         means = []
         for position in range(num_stages):
             complete = [cells for cells in lines.values() if len(cells) == num_stages]

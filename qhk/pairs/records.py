@@ -30,7 +30,7 @@ Verdict = Literal["same", "different", "unusable"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 Answer = Literal[Verdict, "unsure", "skip"]
-"""What a reviewer can say: a verdict, that it cannot be told, or that it is put off; the last two are none."""
+"""What a reviewer can say: a verdict, that it cannot be told, or that it is put off."""
 
 ANSWERS: tuple[Answer, ...] = (*VERDICTS, "unsure", "skip")
 

@@ -21,9 +21,11 @@ class Group:
     """One example's prompt (ids, pixels, positions), the same prompt on its degraded twin, and G completions.
 
     ``completion_ids`` are 1-d tensors, the end token included where one was sampled; ``sampled_logprobs``
-    are their log-probabilities as sampled. ``twin`` is None where no term of the loss looks at it.
+    are their log-probabilities as sampled. ``twin`` is None where no term of the loss looks at it. ``task``
+    is the name of the run's task that the prompt belongs to.
     """
 
+    task: str
     example: Example
     prompt: EncodedPrompt
     twin: EncodedPrompt | None

@@ -28,7 +28,8 @@ from qhk.settings.learning import (
     UncertaintySettings,
 )
 from qhk.settings.parse import parse_settings, plain_settings
-from qhk.settings.root import EvaluationSettings, Settings, TrackingSettings
+from qhk.settings.root import EvaluationSettings, MixtureSettings, Settings, TrackingSettings
+from qhk.settings.views import task_shares, task_views
 
 __all__ = [
     "BenchmarkSettings",
@@ -38,6 +39,7 @@ __all__ = [
     "DistributedSettings",
     "Duration",
     "EvaluationSettings",
+    "MixtureSettings",
     "ModelSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
@@ -61,4 +63,6 @@ __all__ = [
     "run_directory",
     "run_id",
     "run_name",
+    "task_shares",
+    "task_views",
 ]

@@ -22,6 +22,8 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
     except ValidationError as error:
         raise ValueError(first_problem(error, plain, Settings)) from None
     used = {*settings.data.sets, *settings.benchmark}
+    for part in settings.mixture.values():
+        used |= {*part.data.sets, *part.benchmark}
     kept = {name: entry for name, entry in settings.dataset.items() if name in used}
     return settings.model_copy(update={"dataset": kept})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -55,6 +56,30 @@ class TrackingSettings(Node):
     entity: Text | None
 
 
+class MixtureSettings(Node):
+    """One more task that a run trains beside its main one, on ``share`` of all prompts."""
+
+    share: Annotated[float, Field(gt=0, lt=1)]
+    task: TaskSettings
+    prompt: PromptSettings
+    reward: RewardSettings
+    data: DataSettings
+    benchmark: dict[str, BenchmarkSettings]
+
+    @model_validator(mode="after")
+    def _prompt_fits_task(self) -> Self:
+        _check_prompt(self.prompt, self.task)
+        return self
+
+
+def _check_prompt(prompt: PromptSettings, task: TaskSettings) -> None:
+    if prompt.task != task.form:
+        raise ValueError(
+            f"prompt.task: must be {task.form!r} like task.form, got {prompt.task!r}; "
+            "choose a prompt written for this task"
+        )
+
+
 class Settings(Node):
     """Everything one run depends on. Built by ``parse_settings`` alone."""
 
@@ -75,6 +100,7 @@ class Settings(Node):
     cold_start: ColdStartSettings
     rollout: RolloutSettings
     reward: RewardSettings
+    mixture: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], MixtureSettings]
     objective: ObjectiveSettings
     uncertainty: UncertaintySettings
     perception: PerceptionSettings
@@ -88,7 +114,14 @@ class Settings(Node):
     @model_validator(mode="after")
     def _sets_are_known(self) -> Self:
         known = ", ".join(sorted(self.dataset)) or "none"
-        for key, names in (("data.sets", self.data.sets), ("benchmark", self.benchmark)):
+        parts: list[tuple[str, Iterable[str]]] = [
+            ("data.sets", self.data.sets),
+            ("benchmark", self.benchmark),
+        ]
+        for task, part in self.mixture.items():
+            parts.append((f"mixture.{task}.data.sets", part.data.sets))
+            parts.append((f"mixture.{task}.benchmark", part.benchmark))
+        for key, names in parts:
             for name in names:
                 if name not in self.dataset:
                     raise ValueError(f"{key}: no dataset entry is called {name!r}; known entries: {known}")
@@ -96,11 +129,18 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _prompt_fits_task(self) -> Self:
-        if self.prompt.task != self.task.form:
+        _check_prompt(self.prompt, self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _shares_leave_the_main_task_one(self) -> Self:
+        total = sum(part.share for part in self.mixture.values())
+        if total >= 1:
             raise ValueError(
-                f"prompt.task: must be {self.task.form!r} like task.form, got {self.prompt.task!r}; "
-                "choose a prompt written for this task"
+                f"mixture: the shares add up to {total:g}; keep them below 1, the main task has the rest"
             )
+        if self.task.form in self.mixture:
+            raise ValueError(f"mixture.{self.task.form}: is the main task's name; give this part another one")
         return self
 
     @model_validator(mode="after")

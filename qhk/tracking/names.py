@@ -108,6 +108,9 @@ READOUT_QUANTITIES = {
     "distinct": "different scores of the read-out",
     "distinct_samples": "different scores among single samples",
     "score_entropy": "entropy in nats of the single-sample score distribution",
+    "accuracy": "share of images whose answer in words is right, unreadable ones wrong",
+    "distortion_class_accuracy": "share of images whose degradation is named rightly",
+    "severity_accuracy": "share of damaged images whose level is named rightly",
     "within_image_std": "mean standard deviation of an image's samples",
 }
 """What is measured of one set and read-out, by the last part of its name."""
@@ -115,6 +118,8 @@ READOUT_QUANTITIES = {
 READOUT_PREFIXES = {
     "cold_start/validation": "validation part, during the cold start",
     "validation": "validation part of the training data, which selects checkpoints",
+    "validation/{task}": "validation part of one of several tasks",
+    "cold_start/validation/{task}": "the same, during the cold start",
     "eval/mean": "mean over the benchmarks that count",
     "eval/{benchmark}": "one benchmark, headline read-out",
 }

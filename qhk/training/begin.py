@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from qhk.evaluation.results import Stage
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
+from qhk.settings import task_views
 from qhk.tracking.recorder import MetricsRecorder, MetricStage
 from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, RunFailure, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run
-from qhk.training.start import build_parser, build_reader, open_policy, reopen_policy, start_policy
+from qhk.training.run_evaluation import report_benchmarks, validate_run
+from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
 from qhk.training.step import Learner
 
 
@@ -26,13 +27,13 @@ def begin(run: Run) -> tuple[Learner, int]:
     """A learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
     settings = run.settings
     _forget_after(run, step=-1)
-    examples = [example for part in run.data.train.values() for example in part]
+    examples = [example for _, example in run.data.train_examples]
     policy = start_policy(settings, examples, device=run.processes.device)
     run.processes.share_weights(policy.model)
-    reader = build_reader(settings, policy)
+    readers = build_readers(settings, policy)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
-            _cold_start(run, policy, reader)
+            _cold_start(run, policy, readers)
         run.processes.share_weights(policy.model)
     learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
     if settings.cold_start.form != "none" or settings.model.path is None:
@@ -87,14 +88,17 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
     settings = run.settings
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start().eval().requires_grad_(False) if needs_reference else None
-    terms = {name: term.model_dump(by_alias=True) for name, term in settings.reward.terms.items()}
+    terms = {
+        task: {name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()}
+        for task, view in task_views(settings).items()
+    }
     return Learner(
         policy=policy,
         reference=reference,
         optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
-        terms=build_terms(terms),
-        parse=build_parser(settings),
+        terms={task: build_terms(specs) for task, specs in terms.items()},
+        parsers=build_parsers(settings),
         processes=run.processes,
     )
 
@@ -107,19 +111,20 @@ def _start_model(run: Run) -> Any:
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
+def _cold_start(run: Run, policy: Policy, readers: Mapping[str, ExampleReader]) -> None:
     settings = run.settings
-    examples = [example for part in run.data.train.values() for example in part]
-    assignments = choose_assignments(examples, reader, policy, settings.cold_start, seed=settings.seed)
+    assignments = choose_assignments(
+        run.data.train_examples, readers, policy, settings.cold_start, seed=settings.seed
+    )
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 
         def judge(step: int) -> float:
-            row = validate_run(run, policy, reader, step=step)
-            if row is None:
+            validation = validate_run(run, policy, readers, step=step)
+            if validation is None:
                 return float(step)
-            measured.update(row_metrics(row, prefix="cold_start/validation"))
-            return row.metrics["srcc"].value
+            measured.update(validation.metrics(prefix="cold_start/validation"))
+            return validation.value
 
         def report(step: int, loss: float) -> None:
             run.record(step=step, stage=MetricStage.COLD_START, metrics={"cold_start/loss": loss, **measured})
@@ -129,7 +134,7 @@ def _cold_start(run: Run, policy: Policy, reader: ExampleReader) -> None:
         try:
             kept = run_cold_start(
                 policy,
-                reader,
+                readers,
                 assignments,
                 settings.cold_start,
                 seed=settings.seed,

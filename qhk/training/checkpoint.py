@@ -24,7 +24,7 @@ class TrainingState:
 
     Schedules, sampling and data order are functions of (seed, step), so ``step`` is their whole state;
     ``torch_rng`` is kept for libraries that draw from the global generator. ``best`` is the best
-    validation result so far as {step, srcc}, ``history`` the uncertainty's memory, ``wall_s`` the time
+    validation result so far as {step, value}, ``history`` the uncertainty's memory, ``wall_s`` the time
     spent so far by part.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,32 +35,35 @@ def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> floa
 class Assignment:
     """An example of the cold start and the answer it is taught with; its picture is read anew each time."""
 
+    task: str
     example: Example
     answer_ids: Tensor
 
 
 def choose_assignments(
-    examples: Sequence[Example],
-    reader: ExampleReader,
+    examples: Sequence[tuple[str, Example]],
+    readers: Mapping[str, ExampleReader],
     policy: Policy,
     settings: ColdStartSettings,
     *,
     seed: int,
 ) -> list[Assignment]:
-    """``num_examples`` assignments drawn from the training examples, each with its noisy label."""
+    """``num_examples`` assignments drawn from (task, training example) pairs, each with its noisy label."""
     order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]
     assignments = []
     for index in order:
-        example = examples[int(index)]
+        task, example = examples[int(index)]
         label = noisy_label(example.opinion, noise=settings.label_noise, seed=seed, example_id=example.id)
-        text = target_text(example, mos=label, decimals=reader.answer_decimals, reasoning=settings.reasoning)
-        assignments.append(Assignment(example=example, answer_ids=answer_ids(policy, text)))
+        text = target_text(
+            example, mos=label, decimals=readers[task].answer_decimals, reasoning=settings.reasoning
+        )
+        assignments.append(Assignment(task=task, example=example, answer_ids=answer_ids(policy, text)))
     return assignments
 
 
 def run_cold_start(
     policy: Policy,
-    reader: ExampleReader,
+    readers: Mapping[str, ExampleReader],
     assignments: Sequence[Assignment],
     settings: ColdStartSettings,
     *,
@@ -82,7 +85,7 @@ def run_cold_start(
         size = min(settings.batch_size, len(assignments))
         chosen = [assignments[int(i)] for i in generator.choice(len(assignments), size=size, replace=False)]
         batch = [
-            Lesson(prompt=reader.lesson_prompt(one.example, epoch=step), answer_ids=one.answer_ids)
+            Lesson(prompt=readers[one.task].lesson_prompt(one.example, epoch=step), answer_ids=one.answer_ids)
             for one in chosen
         ]
         loss = supervised_loss(policy, batch, num_tokens=sum(len(lesson.answer_ids) for lesson in batch))

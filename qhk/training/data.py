@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qhk.data.datasets import DatasetSpec, LoadedDataset, load_dataset_entry
 from qhk.data.image import MAX_PIXELS, MIN_SIDE
 from qhk.data.sampling import step_indices
-from qhk.data.selection import check_images, refuse_leakage, select_benchmark, select_training_data
+from qhk.data.selection import (
+    TrainingData,
+    check_images,
+    refuse_leakage,
+    select_benchmark,
+    select_training_data,
+)
 from qhk.data.twin import attach_twins
-from qhk.settings import DatasetSettings, Settings
+from qhk.settings import DatasetSettings, Settings, task_shares, task_views
 from qhk.training.display import Display
 from qhk.training.evaluate import BenchmarkSet
 from qhk.training.inputs import PlannedPrompt
@@ -20,11 +28,16 @@ from qhk.types import Example
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """Training examples by set with the sets' weights, validation part, benchmarks, fingerprints."""
+    """What a run reads, of all its tasks.
+
+    ``train`` and ``weights`` go by a set's key: its name, in another than the main task after the task's
+    name and a slash. ``tasks`` names the task of each key; ``validation`` goes by task.
+    """
 
     train: Mapping[str, Sequence[Example]]
     weights: Mapping[str, float]
-    validation: Sequence[Example]
+    tasks: Mapping[str, str]
+    validation: Mapping[str, Sequence[Example]]
     benchmarks: Sequence[BenchmarkSet]
     fingerprints: Mapping[str, str]
 
@@ -33,12 +46,22 @@ class RunData:
         """Training examples of all sets."""
         return sum(len(examples) for examples in self.train.values())
 
+    @property
+    def train_examples(self) -> list[tuple[str, Example]]:
+        """Every training example with its task's name, set by set."""
+        return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
+
     def plan(self, step: int, *, seed: int, prompts_per_step: int) -> list[PlannedPrompt]:
         """The examples of a step, a pure function of (seed, step)."""
-        sizes = {name: len(examples) for name, examples in self.train.items()}
+        sizes = {key: len(examples) for key, examples in self.train.items()}
         draws = step_indices(seed, step, sizes=sizes, weights=self.weights, prompts_per_step=prompts_per_step)
         return [
-            PlannedPrompt(index=index, example=self.train[draw.dataset][draw.index], epoch=draw.epoch)
+            PlannedPrompt(
+                index=index,
+                task=self.tasks[draw.dataset],
+                example=self.train[draw.dataset][draw.index],
+                epoch=draw.epoch,
+            )
             for index, draw in enumerate(draws)
         ]
 
@@ -67,11 +90,14 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
     return loaded
 
 
-def select_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:
-    """The benchmarks of the run with the images that are reported on."""
+def select_benchmarks(
+    settings: Settings, loaded: Mapping[str, LoadedDataset], *, task: str
+) -> list[BenchmarkSet]:
+    """The benchmarks of a task with the images that are reported on."""
     return [
         BenchmarkSet(
             name=name,
+            task=task,
             split=benchmark.split,
             protocol=loaded[name].protocol,
             miniature=loaded[name].miniature,
@@ -89,32 +115,78 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
-    names = list(dict.fromkeys([*settings.data.sets, *settings.benchmark]))
-    loaded = load_sets(settings, names, display)
-    chosen = select_training_data(
-        [loaded[name] for name in settings.data.sets],
-        weights=settings.data.sets,
-        split=settings.data.split,
-        validation_fraction=settings.data.validation_fraction,
-        validation_limit=settings.data.validation_limit,
-        limit=settings.data.limit,
-        seed=settings.seed,
+    views = task_views(settings)
+    names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
+    loaded = load_sets(settings, list(dict.fromkeys(names)), display)
+    parts = {task: _select_task(view, loaded) for task, view in views.items()}
+    benchmarks = _distinct(
+        [
+            benchmark
+            for task, view in views.items()
+            for benchmark in select_benchmarks(view, loaded, task=task)
+        ]
     )
-    benchmarks = select_benchmarks(settings, loaded)
-    used = [example for examples in chosen.train.values() for example in examples] + chosen.validation
+    used = [example for part in parts.values() for examples in part.train.values() for example in examples]
+    used += [example for part in parts.values() for example in part.validation]
     refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks})
-    train = chosen.train
-    if settings.perception.form != "none" and settings.twin.form == "manifest":
-        assert settings.twin.manifest is not None
-        manifest = Path(settings.twin.manifest)
-        train = {name: attach_twins(examples, manifest) for name, examples in train.items()}
     everything = used + [example for benchmark in benchmarks for example in benchmark.examples]
     with display.task("checking images") as progress:
         check_images(everything, min_side=MIN_SIDE, max_pixels=MAX_PIXELS, progress=progress)
+    shares, main = task_shares(settings), settings.task.form
+    keys = {
+        (task, name): name if task == main else f"{task}/{name}"
+        for task in parts
+        for name in parts[task].train
+    }
     return RunData(
-        train=train,
-        weights=chosen.weights,
-        validation=chosen.validation,
+        train={key: parts[task].train[name] for (task, name), key in keys.items()},
+        weights={
+            key: weight_in_mixture(parts[task].weights, name, share=shares[task])
+            for (task, name), key in keys.items()
+        },
+        tasks={key: task for (task, _), key in keys.items()},
+        validation={task: part.validation for task, part in parts.items()},
         benchmarks=benchmarks,
         fingerprints={name: dataset.fingerprint for name, dataset in loaded.items()},
     )
+
+
+def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) -> float:
+    """The weight of a task's set among all sets of a run; as given where the task has the whole run."""
+    return weights[name] if share == 1.0 else share * weights[name] / math.fsum(weights.values())
+
+
+def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset]) -> TrainingData:
+    """The training and validation examples of one task, with prepared twins where the loss looks at them."""
+    chosen = select_training_data(
+        [loaded[name] for name in view.data.sets],
+        weights=view.data.sets,
+        split=view.data.split,
+        validation_fraction=view.data.validation_fraction,
+        validation_limit=view.data.validation_limit,
+        limit=view.data.limit,
+        seed=view.seed,
+    )
+    if view.perception.form == "none" or view.twin.form != "manifest":
+        return chosen
+    assert view.twin.manifest is not None
+    manifest = Path(view.twin.manifest)
+    several = [e for part in chosen.train.values() for e in part if e.more_images]
+    if several:
+        raise ValueError(
+            f"twin.manifest: {several[0].id!r} shows {len(several[0].images)} pictures, a manifest has one; "
+            "choose twin=generated or perception=none"
+        )
+    train = {name: attach_twins(examples, manifest) for name, examples in chosen.train.items()}
+    return replace(chosen, train=train)
+
+
+def _distinct(benchmarks: Sequence[BenchmarkSet]) -> list[BenchmarkSet]:
+    """The benchmarks; those that several tasks report on are named after the task as well."""
+    times = Counter(benchmark.name for benchmark in benchmarks)
+    return [
+        replace(benchmark, name=f"{benchmark.name}.{benchmark.task}")
+        if times[benchmark.name] > 1
+        else benchmark
+        for benchmark in benchmarks
+    ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Outcome = TypeVar("Outcome")
-Work = Callable[[str, list[Any]], list[Any]]
+Work = Callable[[Any, list[Any]], list[Any]]
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for each other: a large model's answers to one batch of images take long."""
@@ -116,7 +116,7 @@ class Processes:
             raise FloatingPointError(faults[0])
 
     def spread(
-        self, work: Callable[[str, list[Item]], list[Result]], lead: Callable[[Work], Outcome]
+        self, work: Callable[[Any, list[Item]], list[Result]], lead: Callable[[Work], Outcome]
     ) -> Outcome:
         """What ``lead`` returns on the first process, on every process.
 
@@ -129,7 +129,7 @@ class Processes:
             outcome: Outcome = self._help(work)
             return outcome
 
-        def everywhere(name: str, items: list[Item]) -> list[Result]:
+        def everywhere(name: Any, items: list[Item]) -> list[Result]:
             return self._share(work, self.shared((name, items)))
 
         try:
@@ -138,7 +138,7 @@ class Processes:
             self.shared(None)
         return self.shared(led)
 
-    def _help(self, work: Callable[[str, list[Item]], list[Result]]) -> Any:
+    def _help(self, work: Callable[[Any, list[Item]], list[Result]]) -> Any:
         """Does this process's share of whatever the first one asks for; its outcome."""
         while True:
             request: Any = self.shared(None)
@@ -147,7 +147,7 @@ class Processes:
             self._share(work, request)
 
     def _share(
-        self, work: Callable[[str, list[Item]], list[Result]], request: tuple[str, list[Item]]
+        self, work: Callable[[Any, list[Item]], list[Result]], request: tuple[Any, list[Item]]
     ) -> list[Result]:
         name, items = request
         numbers = list(range(len(items)))[self.rank :: self.count]

@@ -13,17 +13,19 @@ from qhk.evaluation.predictions import make_prediction, predictions_path
 from qhk.evaluation.results import ResultRow, Stage
 from qhk.policy.load import Policy
 from qhk.rollout.group import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, TaskSettings
+from qhk.settings import EvaluationSettings, Readout, Settings, TaskSettings
 from qhk.training.display import Progress
 from qhk.training.inputs import ExampleReader
+from qhk.training.start import build_parsers
 from qhk.types import Completion, Example
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkSet:
-    """The images of one benchmark that are reported on, and how they were chosen."""
+    """The images of one benchmark that are reported on, for which task, and how they were chosen."""
 
     name: str
+    task: str
     split: str
     protocol: str
     miniature: bool
@@ -54,28 +56,53 @@ def make_sampler(
     return sample
 
 
+def run_samplers(
+    policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout], settings: Settings
+) -> dict[tuple[str, str], Sampler]:
+    """The sampler of each read-out and task."""
+    parsers = build_parsers(settings)
+    return {
+        (name, task): make_sampler(
+            policy,
+            readers[task],
+            readout,
+            seed=settings.seed,
+            parse=parsers[task],
+            decode_batch=settings.rollout.decode_batch,
+        )
+        for name, readout in readouts.items()
+        for task in parsers
+    }
+
+
 def evaluate_benchmarks(
-    samplers: Mapping[str, Sampler],
+    samplers: Mapping[tuple[str, str], Sampler],
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
-    task: TaskSettings,
+    tasks: Mapping[str, TaskSettings],
     seed: int,
     directory: Path,
     step: int,
     stage: Stage,
     progress: Progress,
 ) -> list[ResultRow]:
-    """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there."""
+    """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there.
+
+    ``samplers`` go by read-out and task.
+    """
     rows: list[ResultRow] = []
-    total, before = len(samplers) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
-    for readout, sample in samplers.items():
+    readouts = settings.readouts
+    total, before = len(readouts) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
+    for readout in readouts:
         for benchmark in benchmarks:
+            task = tasks[benchmark.task]
             predictions = evaluate_set(
                 benchmark.examples,
-                sample=sample,
+                sample=samplers[readout, benchmark.task],
                 path=predictions_path(directory, step=step, readout=readout, benchmark=benchmark.name),
                 batch_images=settings.batch_images,
+                form=task.form,
                 low=task.low,
                 high=task.high,
                 keep_texts=True,
@@ -85,6 +112,7 @@ def evaluate_benchmarks(
             rows.append(
                 measure_predictions(
                     predictions,
+                    form=task.form,
                     benchmark=benchmark.name,
                     split=benchmark.split,
                     protocol=benchmark.protocol,
@@ -119,10 +147,13 @@ def validate(
         batch = examples[start : start + batch_images]
         for example, completions in zip(batch, sample(batch), strict=True):
             predictions.append(
-                make_prediction(example, completions, low=task.low, high=task.high, keep_texts=False)
+                make_prediction(
+                    example, completions, form=task.form, low=task.low, high=task.high, keep_texts=False
+                )
             )
     return measure_predictions(
         predictions,
+        form=task.form,
         benchmark="validation",
         split="validation",
         protocol="validation",

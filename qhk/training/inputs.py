@@ -14,72 +14,80 @@ from qhk.data.image import load_image
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.types import Example
 
-MakeTwin = Callable[[Example, Image.Image, int], Image.Image]
-"""(example, its image, epoch) -> the degraded copy, of the same size."""
+MakeTwin = Callable[[Example, list[Image.Image], int], list[Image.Image]]
+"""(example, its pictures, epoch) -> their degraded copies, of the same sizes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedPrompt:
+    """Which example stands at a global index of a step, for which task, and in which pass over its set."""
+
+    index: int
+    task: str
+    example: Example
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPrompt:
-    """One prompt of a step, with its index among all prompts of the step."""
+    """One prompt of a step, with its index among all prompts of the step and its task."""
 
     index: int
+    task: str
     example: Example
     prompt: EncodedPrompt
     twin: EncodedPrompt | None
 
 
 class ExampleReader:
-    """Reads an example's picture and encodes the one prompt that training and evaluation share."""
+    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share."""
 
     def __init__(
         self,
         encoder: PromptEncoder,
         *,
+        form: str,
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
         augmentation: str,
         seed: int,
         make_twin: MakeTwin | None,
     ) -> None:
-        self.encoder, self.messages = encoder, messages
+        self.encoder, self.form, self.messages = encoder, form, messages
         self.answer_decimals, self.make_twin = answer_decimals, make_twin
         self.augmentation, self.seed = augmentation, seed
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """The encoded prompt of an example. Raises ValueError naming a picture that cannot be read."""
-        return self.encoder.encode(self.messages, [load_image(example.image)])
+        return self.encoder.encode(self.messages, [load_image(path) for path in example.images])
 
-    def training_image(self, example: Example, *, epoch: int) -> Image.Image:
-        """The example's picture in the orientation of this pass over its set."""
-        image = load_image(example.image)
-        return orient(image, self.augmentation, self.seed, example.dataset, example.id, epoch)
+    def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
+        """The example's pictures, all in the orientation of this pass over its set."""
+        place = (self.seed, example.dataset, example.id, epoch)
+        return [orient(load_image(path), self.augmentation, *place) for path in example.images]
 
     def lesson_prompt(self, example: Example, *, epoch: int) -> EncodedPrompt:
-        """The encoded prompt of an example that is learnt from, oriented as ``training_image`` says."""
-        return self.encoder.encode(self.messages, [self.training_image(example, epoch=epoch)])
+        """The encoded prompt of an example that is learnt from, oriented as ``training_images`` says."""
+        return self.encoder.encode(self.messages, self.training_images(example, epoch=epoch))
 
-    def step_prompt(self, example: Example, *, index: int, epoch: int) -> StepPrompt:
+    def step_prompt(self, planned: PlannedPrompt) -> StepPrompt:
         """The example's prompt and, where the loss looks at one, the same prompt on its degraded twin."""
-        image = self.training_image(example, epoch=epoch)
-        prompt = self.encoder.encode(self.messages, [image])
+        example = planned.example
+        images = self.training_images(example, epoch=planned.epoch)
+        prompt = self.encoder.encode(self.messages, images)
         twin = None
         if self.make_twin is not None:
-            degraded = self.make_twin(example, image, epoch)
-            twin = prompt.with_pixels(self.encoder.encode(self.messages, [degraded]))
-        return StepPrompt(index=index, example=example, prompt=prompt, twin=twin)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedPrompt:
-    """Which example stands at a global index of a step, and in which pass over its set."""
-
-    index: int
-    example: Example
-    epoch: int
+            degraded = self.make_twin(example, images, planned.epoch)
+            twin = prompt.with_pixels(self.encoder.encode(self.messages, degraded))
+        return StepPrompt(index=planned.index, task=planned.task, example=example, prompt=prompt, twin=twin)
 
 
 def prefetch(
-    reader: ExampleReader, plan: Callable[[int], Sequence[PlannedPrompt]], steps: range, *, workers: int
+    readers: Mapping[str, ExampleReader],
+    plan: Callable[[int], Sequence[PlannedPrompt]],
+    steps: range,
+    *,
+    workers: int,
 ) -> Iterator[list[StepPrompt]]:
     """The prompts of each step in turn, read in ``workers`` threads up to one step ahead (0: when asked for).
 
@@ -87,7 +95,7 @@ def prefetch(
     """
 
     def read(planned: PlannedPrompt) -> StepPrompt:
-        return reader.step_prompt(planned.example, index=planned.index, epoch=planned.epoch)
+        return readers[planned.task].step_prompt(planned)
 
     if workers == 0:
         for step in steps:

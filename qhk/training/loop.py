@@ -17,8 +17,8 @@ from qhk.training.begin import begin, resume
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients, long_warmups
 from qhk.training.run import Run, RunFailure, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, row_metrics, validate_run, write_run_results
-from qhk.training.start import build_reader
+from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.start import build_readers
 from qhk.training.step import Learner, reinforcement_step
 from qhk.training.supervised import supervised_step
 
@@ -43,7 +43,7 @@ def train(run: Run) -> Results:
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:
     settings, total = run.settings, run.horizon.total_steps
-    reader = build_reader(settings, learner.policy)
+    readers = build_readers(settings, learner.policy)
     own = run.processes.own_part(settings.training.prompts_per_step)
 
     def plan(step: int) -> Sequence[PlannedPrompt]:
@@ -54,7 +54,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         progress(first, total)
         steps = range(first, total)
         for step, prompts in zip(
-            steps, prefetch(reader, plan, steps, workers=settings.data.workers), strict=True
+            steps, prefetch(readers, plan, steps, workers=settings.data.workers), strict=True
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
@@ -65,7 +65,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             progress(done, total)
             if logged:
                 _log(run, metrics, groups, step=done)
-            _after_step(run, learner, reader, step=done)
+            _after_step(run, learner, readers, step=done)
 
 
 def _take_step(
@@ -90,19 +90,20 @@ def _take_step(
     return merged.values(), groups
 
 
-def _after_step(run: Run, learner: Learner, reader: ExampleReader, *, step: int) -> None:
+def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader], *, step: int) -> None:
     """Validation and checkpoint where due. The best is selected on validation, never on benchmarks."""
     training, last = run.settings.training, step == run.horizon.total_steps
     is_best = False
     if step % training.validate_every == 0 or last:
-        row = validate_run(run, learner.policy, reader, step=step)
-        if row is not None:
-            run.record(step=step, stage=MetricStage.VALIDATION, metrics=row_metrics(row, prefix="validation"))
-            srcc, plcc = row.metrics["srcc"].value, row.metrics["plcc"].value
-            run.display.line(f"step {step:4d}  validation  SRCC {srcc:.3f}  PLCC {plcc:.3f}")
-            is_best = not math.isnan(srcc) and (run.best is None or srcc > run.best["srcc"])
+        validation = validate_run(run, learner.policy, readers, step=step)
+        if validation is not None:
+            metrics = validation.metrics(prefix="validation")
+            run.record(step=step, stage=MetricStage.VALIDATION, metrics=metrics)
+            value = validation.value
+            run.display.line(f"step {step:4d}  validation  {validation.text}")
+            is_best = not math.isnan(value) and (run.best is None or value > run.best["value"])
             if is_best:
-                run.best = {"step": float(step), "srcc": srcc}
+                run.best = {"step": float(step), "value": value}
     if is_best or last or step % training.checkpoint_every == 0:
         save_checkpoint(run, learner, step=step)
 
@@ -129,6 +130,7 @@ def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, ste
             "id": group.example.id,
             "dataset": group.example.dataset,
             "mos": group.example.mos,
+            **({"labels": dict(group.example.labels)} if group.example.mos is None else {}),
             "texts": [completion.text for completion in group.completions],
             "scores": [completion.answer.score for completion in group.completions],
         }

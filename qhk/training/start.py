@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from PIL import Image
 
@@ -15,7 +16,7 @@ from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, white
 from qhk.policy.tokenizer import build_tokenizer
 from qhk.rewards.answer import find_rule
 from qhk.rollout.group import Parser
-from qhk.settings import ModelSettings, Settings
+from qhk.settings import ModelSettings, Settings, task_views
 from qhk.training.inputs import ExampleReader, MakeTwin
 from qhk.types import Example
 
@@ -62,8 +63,9 @@ def _as_trained(policy: Policy, model: ModelSettings) -> Policy:
 def _tiny_policy(settings: Settings, examples: Sequence[Example], *, device: str) -> Policy:
     tiny, model = settings.model.tiny, settings.model
     assert tiny is not None
-    texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n", settings.prompt.user]
-    texts += [settings.prompt.system] if settings.prompt.system else []
+    texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
+    for view in task_views(settings).values():
+        texts += [view.prompt.user, *([view.prompt.system] if view.prompt.system else [])]
     tokenizer = build_tokenizer([*texts, *reasoning_texts()], num_merged_tokens=NUM_MERGED_TOKENS)
     sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})
     config = tiny_config(tokenizer, **sizes)
@@ -87,10 +89,16 @@ def _tiny_policy(settings: Settings, examples: Sequence[Example], *, device: str
     )
 
 
-def build_reader(settings: Settings, policy: Policy) -> ExampleReader:
-    """The one way this run turns an example into a prompt; makes twins where the perception loss is on."""
+def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
+    """By task, the one way this run turns an example into a prompt."""
+    return {task: _build_reader(view, policy) for task, view in task_views(settings).items()}
+
+
+def _build_reader(settings: Settings, policy: Policy) -> ExampleReader:
+    """Makes twins where the perception loss is on."""
     return ExampleReader(
         policy.encoder,
+        form=settings.task.form,
         messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
         answer_decimals=settings.prompt.answer_decimals,
         augmentation=settings.data.augmentation,
@@ -103,7 +111,7 @@ def _twin_maker(settings: Settings) -> MakeTwin:
     twin = settings.twin
     strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
 
-    def make(example: Example, image: Image.Image, epoch: int) -> Image.Image:
+    def degraded(example: Example, image: Image.Image, epoch: int) -> Image.Image:
         return make_twin(
             example,
             image,
@@ -113,9 +121,18 @@ def _twin_maker(settings: Settings) -> MakeTwin:
             epoch=epoch if twin.resample == "each_epoch" else None,
         )
 
+    def make(example: Example, images: list[Image.Image], epoch: int) -> list[Image.Image]:
+        # Each picture of a prompt is degraded on its own: its place is part of what the stream follows.
+        places = [example] + [
+            replace(example, id=f"{example.id} picture {place}") for place in range(1, len(images))
+        ]
+        return [degraded(one, image, epoch) for one, image in zip(places, images, strict=True)]
+
     return make
 
 
-def build_parser(settings: Settings) -> Parser:
-    """The one parser of this run: reward, uncertainty and evaluation all read with it."""
-    return find_rule(settings.task.form, settings.task.answer_rule)
+def build_parsers(settings: Settings) -> dict[str, Parser]:
+    """By task, its one parser: reward, uncertainty and evaluation all read with it."""
+    return {
+        task: find_rule(view.task.form, view.task.answer_rule) for task, view in task_views(settings).items()
+    }

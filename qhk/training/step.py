@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens
 from qhk.rewards.term import RewardTerm
 from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
-from qhk.settings import Settings
+from qhk.settings import Settings, task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import logprobs_of, run_branches
 from qhk.training.credit import assign_credit
@@ -36,14 +36,18 @@ from qhk.training.step_metrics import (
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
-    """What a step works on. ``reference`` is the frozen start of the policy, None where it is not needed."""
+    """What a step works on.
+
+    ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``parsers``
+    go by task.
+    """
 
     policy: Policy
     reference: Any | None
     optimizer: torch.optim.Optimizer
     settings: Settings
-    terms: Sequence[RewardTerm]
-    parse: Parser
+    terms: Mapping[str, Sequence[RewardTerm]]
+    parsers: Mapping[str, Parser]
     processes: Processes
 
 
@@ -63,7 +67,7 @@ def reinforcement_step(
         terms=learner.terms,
         objective=settings.objective,
         uncertainty=settings.uncertainty,
-        task=settings.task,
+        tasks={task: view.task for task, view in task_views(settings).items()},
         alpha=now.alpha,
         processes=learner.processes,
     )
@@ -104,12 +108,13 @@ def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> l
     )
     return [
         Group(
+            task=prompt.task,
             example=prompt.example,
             prompt=prompt.prompt,
             twin=prompt.twin,
             completion_ids=group.completion_ids,
             sampled_logprobs=group.logprobs,
-            completions=read_completions(learner.policy, group, learner.parse),
+            completions=read_completions(learner.policy, group, learner.parsers[prompt.task]),
         )
         for prompt, group in zip(prompts, sampled, strict=True)
     ]

@@ -59,7 +59,7 @@ def rollout_metrics(groups: Sequence[Group], *, low: float, high: float) -> Metr
     completions = [completion for group in groups for completion in group.completions]
     scores = [c.answer.score for c in completions if c.answer.score is not None]
     count = len(completions)
-    metrics.add_sum("train/parse/failed_frac", count - len(scores), count)
+    metrics.add_sum("train/parse/failed_frac", sum(not c.answer.parsed for c in completions), count)
     metrics.add_sum(
         "train/parse/out_of_range_frac", sum(not low <= score <= high for score in scores), len(scores)
     )
@@ -87,8 +87,9 @@ def credit_metrics(credit: Credit) -> MetricSet:
     ):
         metrics.add(f"train/uncertainty/weight/{statistic}", float(value))
     scores = credit.scores[parsed].tolist()
-    metrics.add("train/scores/distinct", num_distinct(scores))
-    metrics.add("train/scores/entropy", score_entropy([scores]))
+    if scores:
+        metrics.add("train/scores/distinct", num_distinct(scores))
+        metrics.add("train/scores/entropy", score_entropy([scores]))
     return metrics
 
 

@@ -16,6 +16,7 @@ from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tokenizer import TURN_END
+from qhk.settings import task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import HEAD_CHUNK
 from qhk.training.inputs import StepPrompt
@@ -57,13 +58,13 @@ def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coe
     reinforcement reward is computed from, and nothing else. The think part is the level word of the
     same score, also where the cold start named the distortion.
     """
-    started, settings = time.perf_counter(), learner.settings
+    started, settings, views = time.perf_counter(), learner.settings, task_views(learner.settings)
     lessons = []
     for prompt in prompts:
         text = target_text(
             replace(prompt.example, labels={}),
             mos=prompt.example.opinion,
-            decimals=settings.prompt.answer_decimals,
+            decimals=views[prompt.task].prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
         )
         lessons.append(Lesson(prompt=prompt.prompt, answer_ids=answer_ids(learner.policy, text)))

@@ -43,6 +43,7 @@ def row(
 ) -> ResultRow:
     values = {"srcc": srcc, "plcc": plcc, "plcc_fitted": plcc + 0.01, "score_entropy": entropy}
     return ResultRow(
+        form="score",
         benchmark=benchmark,
         split="test",
         protocol="whole set",

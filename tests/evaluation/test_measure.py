@@ -16,7 +16,9 @@ from tests.evaluation.builders import completions, example
 
 def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Prediction]:
     return [
-        make_prediction(example(str(place), value), completions(scores), low=1.0, high=5.0, keep_texts=False)
+        make_prediction(
+            example(str(place), value), completions(scores), form="score", low=1.0, high=5.0, keep_texts=False
+        )
         for place, (scores, value) in enumerate(zip(samples, mos, strict=True))
     ]
 
@@ -24,6 +26,7 @@ def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Predi
 def measured(predictions: list[Prediction], *, num_resamples: int = 200, seed: int = 0) -> ResultRow:
     return measure_predictions(
         predictions,
+        form="score",
         benchmark="koniq",
         split="test",
         protocol="whole set",

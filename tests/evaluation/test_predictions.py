@@ -14,7 +14,7 @@ from tests.evaluation.builders import completions, example
 
 def made(scores: list[float | None], id_: str = "a", mos: float = 3.0) -> Prediction:
     return predictions.make_prediction(
-        example(id_, mos), completions(scores), low=1.0, high=5.0, keep_texts=False
+        example(id_, mos), completions(scores), form="score", low=1.0, high=5.0, keep_texts=False
     )
 
 
@@ -52,7 +52,7 @@ def test_path_names_step_readout_and_benchmark() -> None:
 def test_round_trip_with_and_without_texts(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "koniq.jsonl"
     kept = predictions.make_prediction(
-        example("b"), completions([0.1 + 0.2, None]), low=1, high=5, keep_texts=True
+        example("b"), completions([0.1 + 0.2, None]), form="score", low=1, high=5, keep_texts=True
     )
     predictions.append_predictions(path, [made([2.5])])
     predictions.append_predictions(path, [kept])

@@ -36,9 +36,10 @@ def test_undeclared_name_gets_its_nearest() -> None:
         names.find_metric("train/loss/totl")
 
 
-def test_every_measured_quantity_is_declared() -> None:
+def measured(form: str) -> set[str]:
     row = measure_predictions(
         [],
+        form=form,
         benchmark="koniq",
         split="test",
         protocol="",
@@ -50,7 +51,12 @@ def test_every_measured_quantity_is_declared() -> None:
         confidence=0.95,
         seed=0,
     )
-    assert set(scalar_metrics(row)) == set(names.READOUT_QUANTITIES)
+    return set(scalar_metrics(row))
+
+
+def test_every_measured_quantity_is_declared() -> None:
+    forms = ("score", "degradation", "comparison")
+    assert set[str]().union(*map(measured, forms)) == set(names.READOUT_QUANTITIES)
 
 
 def test_glossary_holds_every_name_or_its_parts() -> None:

@@ -76,6 +76,7 @@ def make_group(number: int, dataset: str, mos: float, scores: Sequence[float | N
         for place, score in enumerate(scores)
     ]
     return Group(
+        task="score",
         example=example,
         prompt=None,  # type: ignore[arg-type]  # credit looks at answers alone
         twin=None,
@@ -96,10 +97,10 @@ def credit_of(small: Callable[..., Settings]) -> Callable[[Sequence[Group], Proc
     def compute(groups: Sequence[Group], processes: Processes) -> Credit:
         return assign_credit(
             groups,
-            terms=build_terms(SPEC),
+            terms={"score": build_terms(SPEC)},
             objective=settings.objective,
             uncertainty=settings.uncertainty,
-            task=settings.task,
+            tasks={"score": settings.task},
             alpha=0.5,
             processes=processes,
         )
@@ -118,10 +119,10 @@ def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings])
         settings = small(f"uncertainty={form}", name=form)
         return assign_credit(
             [wide, narrow],
-            terms=build_terms({"length": SPEC["length"]}),
+            terms={"score": build_terms({"length": SPEC["length"]})},
             objective=settings.objective,
             uncertainty=settings.uncertainty,
-            task=settings.task,
+            tasks={"score": settings.task},
             alpha=1.0,
             processes=Processes("single"),
         )
@@ -180,7 +181,7 @@ def test_a_step_with_rewards_that_compare_moves_the_policy(
 
     off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", f"reward={reward}")
     still, _ = one_step(open_run(small(*off, name="still")))
-    monkeypatch.setattr("qhk.training.begin.build_parser", lambda settings: read)
+    monkeypatch.setattr("qhk.training.begin.build_parsers", lambda settings: {"score": read})
     run = open_run(small(*off, name="read"))
     moved, metrics = one_step(run)
     values = metrics.values()

@@ -19,7 +19,7 @@ from qhk.training.begin import build_learner
 from qhk.training.inputs import prefetch
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
-from qhk.training.start import build_reader, start_policy
+from qhk.training.start import build_readers, start_policy
 from qhk.training.step import reinforcement_step, roll_out
 
 Small = Callable[..., Settings]
@@ -45,12 +45,12 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
             with torch.no_grad():
                 for parameter in learner.reference.parameters():
                     parameter.mul_(1.01)
-        reader = build_reader(settings, policy)
+        readers = build_readers(settings, policy)
 
         def plan(step: int) -> list:  # type: ignore[type-arg]
             return run.data.plan(step, seed=0, prompts_per_step=settings.training.prompts_per_step)
 
-        for step, prompts in enumerate(prefetch(reader, plan, range(steps), workers=0)):
+        for step, prompts in enumerate(prefetch(readers, plan, range(steps), workers=0)):
             now = coefficients(settings, step + 1, run.horizon)
             metrics, _ = reinforcement_step(learner, prompts, step=step, now=now, measure=True)
     return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}, metrics
@@ -169,14 +169,12 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
         policy = start_policy(
             run.settings, [e for part in run.data.train.values() for e in part], device="cpu"
         )
-        learner, reader = (
+        learner, readers = (
             build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
-            build_reader(run.settings, policy),
+            build_readers(run.settings, policy),
         )
         plan = [run.data.plan(step, seed=0, prompts_per_step=4) for step in range(2)]
-        prompts = [
-            [reader.step_prompt(p.example, index=p.index, epoch=p.epoch) for p in planned] for planned in plan
-        ]
+        prompts = [[readers[p.task].step_prompt(p) for p in planned] for planned in plan]
 
         def ids(which: int, step: int, part: slice = slice(None)) -> list[list[int]]:
             groups = roll_out(learner, prompts[which][part], step=step)

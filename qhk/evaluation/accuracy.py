@@ -1,0 +1,57 @@
+"""How often answers in words are right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from qhk.evaluation.bootstrap import bootstrap_interval, resampled_mean
+from qhk.evaluation.predictions import Prediction
+from qhk.evaluation.results import Measure
+
+NOTHING = "null"
+"""The label of an undamaged image; how strong its damage is cannot be right or wrong."""
+
+
+def accuracies(
+    predictions: Sequence[Prediction],
+    names: Sequence[str],
+    *,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
+) -> dict[str, Measure]:
+    """``accuracy`` (every label right) and ``<label>_accuracy`` of each of several labels, with intervals.
+
+    Each is a share in [0, 1] of images whose most frequent answer is right; an image without a readable
+    answer is wrong, never left out. ``severity_accuracy`` is over the images that are damaged: the others
+    have no level (Q-Insight, arXiv 2503.22679). NaN over no images.
+    """
+    asked: dict[str, list[bool]] = {"accuracy": []}
+    for item in predictions:
+        answer = item.choice or {}
+        asked["accuracy"].append(all(_right(item, answer, name) for name in names))
+        for name in names if len(names) > 1 else ():
+            right = asked.setdefault(f"{name}_accuracy", [])
+            if name != "severity" or item.labels[name] != NOTHING:
+                right.append(_right(item, answer, name))
+    return {
+        name: _measure(right, num_resamples=num_resamples, confidence=confidence, seed=seed)
+        for name, right in asked.items()
+    }
+
+
+def _right(item: Prediction, answer: Mapping[str, str], name: str) -> bool:
+    return answer.get(name) == item.labels[name]
+
+
+def _measure(right: Sequence[bool], *, num_resamples: int, confidence: float, seed: int) -> Measure:
+    if not right:
+        return Measure(value=math.nan, low=math.nan, high=math.nan)
+    values = np.array(right, dtype=np.float64)
+    interval = bootstrap_interval(
+        resampled_mean, values, values, num_resamples=num_resamples, confidence=confidence, seed=seed
+    )
+    return Measure(value=float(values.mean()), low=interval.low, high=interval.high)

@@ -29,14 +29,14 @@ def accuracies(
     answer is wrong, never left out. ``severity_accuracy`` is over the images that are damaged: the others
     have no level (Q-Insight, arXiv 2503.22679). NaN over no images.
     """
-    asked: dict[str, list[bool]] = {"accuracy": []}
+    several = names if len(names) > 1 else ()
+    asked: dict[str, list[bool]] = {"accuracy": [], **{f"{name}_accuracy": [] for name in several}}
     for item in predictions:
         answer = item.choice or {}
         asked["accuracy"].append(all(_right(item, answer, name) for name in names))
-        for name in names if len(names) > 1 else ():
-            right = asked.setdefault(f"{name}_accuracy", [])
+        for name in several:
             if name != "severity" or item.labels[name] != NOTHING:
-                right.append(_right(item, answer, name))
+                asked[f"{name}_accuracy"].append(_right(item, answer, name))
     return {
         name: _measure(right, num_resamples=num_resamples, confidence=confidence, seed=seed)
         for name, right in asked.items()

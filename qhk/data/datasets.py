@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.data.adapters import ADAPTERS
 from qhk.data.adapters.base import Adapter, LabelRow
-from qhk.data.adapters.matching import ImageIndex, index_images
+from qhk.data.adapters.matching import index_images
 from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
+from qhk.data.rows import check_rows, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale, fit_scale
 from qhk.types import Example
 
@@ -38,7 +38,7 @@ class DatasetSpec:
     adapter: str
     root: str | None
     protocol: str
-    normalisation: str
+    normalisation: str | None
     bounds: tuple[float, float] | None
     higher_is_better: bool | None
     miniature: bool
@@ -49,16 +49,18 @@ class DatasetSpec:
 class LoadedDataset:
     """A set in memory: ``examples`` by split (train, validation, test; only those that exist).
 
-    ``scale`` is the map from native scores to [1, 5]; ``fingerprint`` is a sha256 over splits, ids, MOS
-    and file sizes.
+    ``scale`` is the map from native scores to [1, 5], None where the set has labels only; ``fingerprint``
+    is a sha256 over splits, ids, MOS, labels asked for and file sizes. ``left_out`` has one line per row
+    that the adapter does not use: file, row and reason.
     """
 
     name: str
     protocol: str
     miniature: bool
-    scale: Scale
+    scale: Scale | None
     examples: Mapping[str, list[Example]]
     fingerprint: str
+    left_out: tuple[str, ...] = ()
 
 
 def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) -> LoadedDataset:
@@ -84,23 +86,17 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
         raise ValueError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
     options = _adapter_options(spec)
     try:
-        rows = adapter.read_labels(root, options)
-        _check_rows(rows, spec, root)
+        every_row = adapter.read_labels(root, options)
+        rows = [row for row in every_row if row.left_out is None]
+        check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
         splits = adapter.assign_splits(rows, spec.protocol, root, options)
         index = index_images(adapter.images(root, options))
     except ValueError as error:
         raise ValueError(f"dataset.{name}: {error}") from None
-    assert spec.higher_is_better is not None
-    scale = fit_scale(
-        (row.score for row in rows),
-        name=name,
-        normalisation=spec.normalisation,
-        bounds=spec.bounds,
-        higher_is_better=spec.higher_is_better,
-    )
-    examples = _make_examples(name, rows, splits, index, scale)
+    scale = _fit_scale(name, rows, spec)
+    examples = make_examples(name, rows, splits, index, scale)
     if spec.adapter == "folder" and options.get("allow_unlabelled") is not True:
-        _refuse_unlabelled(name, index, examples)
+        refuse_unlabelled(name, index, examples)
     return LoadedDataset(
         name=name,
         protocol=spec.protocol,
@@ -108,6 +104,7 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
         scale=scale,
         examples=examples,
         fingerprint=fingerprint(examples),
+        left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
     )
 
 
@@ -127,11 +124,16 @@ def missing_files(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
 
 
 def fingerprint(examples: Mapping[str, Sequence[Example]]) -> str:
-    """sha256 (hex) over split, id, MOS and image file size of every example, in order."""
+    """sha256 (hex) over split, id, MOS and file sizes of every example, in order.
+
+    Labels count where they are all that an example has.
+    """
     digest = hashlib.sha256()
     for split in sorted(examples):
         for example in examples[split]:
-            record = [split, example.id, repr(example.mos), example.image.stat().st_size]
+            record = [split, example.id, repr(example.mos), *(path.stat().st_size for path in example.images)]
+            if example.mos is None:
+                record += [str(item) for item in sorted(example.labels.items())]
             digest.update(json.dumps(record).encode())
     return digest.hexdigest()
 
@@ -155,6 +157,24 @@ def _check_spec(name: str, spec: DatasetSpec) -> Adapter:
         )
     if spec.root is None:
         raise ValueError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
+    if adapter.scored:
+        _check_scale_keys(name, adapter, spec)
+        return adapter
+    for key, value in (
+        ("normalisation", spec.normalisation),
+        ("bounds", spec.bounds),
+        ("higher_is_better", spec.higher_is_better),
+    ):
+        if value is not None:
+            raise ValueError(
+                f"dataset.{name}.{key} is {value}: set it to null, {spec.adapter} has labels and no scores"
+            )
+    return adapter
+
+
+def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSpec) -> None:
+    if spec.normalisation is None:
+        raise ValueError(f"dataset.{name}.normalisation is null: choose whole_set or given")
     if spec.higher_is_better is None:
         raise ValueError(
             f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed"
@@ -168,7 +188,19 @@ def _check_spec(name: str, spec: DatasetSpec) -> Adapter:
         raise ValueError(
             f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]"
         )
-    return adapter
+
+
+def _fit_scale(name: str, rows: Sequence[LabelRow], spec: DatasetSpec) -> Scale | None:
+    if spec.normalisation is None:
+        return None
+    assert spec.higher_is_better is not None
+    return fit_scale(
+        (row.score for row in rows if row.score is not None),
+        name=name,
+        normalisation=spec.normalisation,
+        bounds=spec.bounds,
+        higher_is_better=spec.higher_is_better,
+    )
 
 
 def _make_root(name: str, spec: DatasetSpec, cache: Path, progress: Progress) -> Path:
@@ -200,66 +232,3 @@ def _missing(name: str, adapter: Adapter, root: Path, spec: DatasetSpec) -> list
         for alternatives in expected
         if not any(path.exists() for path in alternatives)
     ]
-
-
-def _check_rows(rows: Sequence[LabelRow], spec: DatasetSpec, root: Path) -> None:
-    if not rows:
-        raise ValueError(f"{root}: the label file has no rows: an empty set cannot be used")
-    repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
-    if repeated:
-        twice = [row.where for row in rows if row.name.lower() == repeated[0]]
-        raise ValueError(
-            f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row"
-        )
-    if spec.bounds is None:
-        return
-    low, high = spec.bounds
-    for row in rows:
-        if not low <= row.score <= high:
-            raise ValueError(
-                f"{row.where}: score {row.score} is outside bounds [{low}, {high}]: "
-                "check the score column or correct the bounds"
-            )
-
-
-def _make_examples(
-    name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], index: ImageIndex, scale: Scale
-) -> dict[str, list[Example]]:
-    examples: dict[str, list[Example]] = {}
-    taken: dict[Path, str] = {}
-    for row, split in zip(rows, splits, strict=True):
-        if split is None:
-            continue
-        try:
-            image = index.find(row.name, row.where)
-        except ValueError as error:
-            raise ValueError(f"dataset.{name}: {error}") from None
-        if image in taken:
-            raise ValueError(
-                f"dataset.{name}: {row.where}: {image} already belongs to {taken[image]}: keep one row"
-            )
-        taken[image] = row.where
-        examples.setdefault(split, []).append(
-            Example(
-                id=row.name,
-                dataset=name,
-                image=image,
-                mos=scale.mos(row.score),
-                mos_native=row.score,
-                higher_is_better=scale.higher_is_better,
-                mos_std=scale.deviation(row.std),
-                reference=row.reference,
-                labels=dict(row.labels),
-            )
-        )
-    return examples
-
-
-def _refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:
-    used = {example.image for split in examples.values() for example in split}
-    spare = [image for image in index.all_images() if image not in used]
-    if spare:
-        raise ValueError(
-            f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
-            f"remove the files, or set dataset.{name}.options.allow_unlabelled=true"
-        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 from qhk.data.adapters.vocabulary import CSIQ_TYPES, KADID_TYPES, SEVERITIES, TID_TYPES
@@ -20,23 +20,57 @@ class Message(TypedDict):
 
 
 def build_messages(*, user: str, system: str | None) -> list[Message]:
-    """The turns of one question about one image: an optional system turn, then image and text.
+    """The turns of one question: an optional system turn, then the user's text with its pictures.
 
-    The image is a placeholder; the processor puts the pixels in. Raises ``ValueError`` when a text holds
-    one of the model's own image tokens, which would stand for an image that is not there.
+    Each ``{image}`` in ``user`` is the place of one picture, in the example's order; without any, the one
+    picture stands before the text. A picture is a placeholder; the processor puts the pixels in. Raises
+    ``ValueError`` when a text holds one of the model's own image tokens, which would stand for a picture
+    that is not there, or when the system turn holds a marker.
     """
     for key, text in (("user", user), ("system", system or "")):
         stray = [token for token in _IMAGE_TOKENS if token in text]
         if stray:
             raise ValueError(
-                f"prompt.{key} holds {stray[0]!r}: leave it out, the image is placed before the text"
+                f"prompt.{key} holds {stray[0]!r}: leave it out, {IMAGE_MARKER} marks the place of a picture"
             )
     messages: list[Message] = []
     if system is not None:
+        if IMAGE_MARKER in system:
+            raise ValueError(f"prompt.system holds {IMAGE_MARKER}: pictures belong to prompt.user")
         messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
-    messages.append({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": user}]})
+    messages.append({"role": "user", "content": _with_pictures(user)})
     return messages
 
+
+def num_pictures(user: str) -> int:
+    """How many pictures a prompt with this user text shows."""
+    return max(1, user.count(IMAGE_MARKER))
+
+
+def check_pictures(user: str, examples: Iterable[Example]) -> None:
+    """None; ``ValueError`` naming ``prompt.user`` at the first example with another number of pictures."""
+    shown = num_pictures(user)
+    for example in examples:
+        if len(example.images) != shown:
+            raise ValueError(
+                f"prompt.user shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
+                f"{example.id} of {example.dataset} has {len(example.images)}: choose a prompt and a set "
+                "that belong together"
+            )
+
+
+def _with_pictures(user: str) -> list[dict[str, str]]:
+    if IMAGE_MARKER not in user:
+        return [{"type": "image"}, {"type": "text", "text": user}]
+    first, *others = user.split(IMAGE_MARKER)
+    content = [{"type": "text", "text": first}]
+    for text in others:
+        content += [{"type": "image"}, {"type": "text", "text": text}]
+    return [part for part in content if part["type"] == "image" or part["text"]]
+
+
+IMAGE_MARKER = "{image}"
+"""What marks the place of a picture in ``prompt.user``."""
 
 _IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|image|>")
 

@@ -79,13 +79,14 @@ class DatasetSettings(Node):
     """One set: who reads it, where it lies, and how native scores map to [1, 5].
 
     ``root`` and ``higher_is_better`` are null where only the user can know them; they are asked for when the
-    entry is used. Of a miniature set, ``root`` is the name of the generated set, not a path.
+    entry is used. A set with labels and no scores has null for ``normalisation``, ``bounds`` and
+    ``higher_is_better``. Of a miniature set, ``root`` is the name of the generated set, not a path.
     """
 
     adapter: Text
     root: Text | None
     protocol: Text
-    normalisation: Literal["whole_set", "given"]
+    normalisation: Literal["whole_set", "given"] | None
     bounds: Annotated[tuple[float, float], Field(strict=False)] | None
     higher_is_better: bool | None
     miniature: bool

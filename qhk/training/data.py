@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qhk.data.datasets import DatasetSpec, LoadedDataset, load_dataset_entry
 from qhk.data.image import MAX_PIXELS, MIN_SIDE
+from qhk.data.prompts import check_pictures
 from qhk.data.sampling import step_indices
 from qhk.data.selection import (
     TrainingData,
@@ -130,6 +131,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     used += [example for part in parts.values() for example in part.validation]
     refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks})
     everything = used + [example for benchmark in benchmarks for example in benchmark.examples]
+    check_pictures(settings.prompt.user, everything)
     with display.task("checking images") as progress:
         check_images(everything, min_side=MIN_SIDE, max_pixels=MAX_PIXELS, progress=progress)
     shares, main = task_shares(settings), settings.task.form

@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qhk.data.prompts import LEVELS, build_messages, level_word, reasoning_texts, target_text
+from qhk.data.prompts import (
+    LEVELS,
+    build_messages,
+    check_pictures,
+    level_word,
+    num_pictures,
+    reasoning_texts,
+    target_text,
+)
 from qhk.rewards.answer import parse_answer
 from qhk.types import Example
 
@@ -23,6 +32,34 @@ def test_messages() -> None:
         "role": "system",
         "content": [{"type": "text", "text": "s"}],
     }
+
+
+def test_markers_place_the_pictures() -> None:
+    (turn,) = build_messages(user="Reference: {image} A: {image}{image}\nWhich?", system=None)
+    assert turn["content"] == [
+        {"type": "text", "text": "Reference: "},
+        {"type": "image"},
+        {"type": "text", "text": " A: "},
+        {"type": "image"},
+        {"type": "image"},
+        {"type": "text", "text": "\nWhich?"},
+    ]
+    (turn,) = build_messages(user='{image} Write {"rating": 3.50}', system=None)
+    assert turn["content"] == [{"type": "image"}, {"type": "text", "text": ' Write {"rating": 3.50}'}]
+    with pytest.raises(ValueError, match=r"prompt\.system holds \{image\}"):
+        build_messages(user="q", system="see {image}")
+
+
+@pytest.mark.parametrize(
+    ("user", "pictures"), [("Rate it.", 1), ("{image} Rate it.", 1), ("{image} or {image}", 2)]
+)
+def test_prompt_and_pictures_must_agree(user: str, pictures: int) -> None:
+    assert num_pictures(user) == pictures
+    check_pictures(user, [replace(example(), more_images=(Path("b"),) * (pictures - 1))])
+    with pytest.raises(
+        ValueError, match=rf"prompt\.user shows {pictures} pictures .* a of s has {pictures + 1}"
+    ):
+        check_pictures(user, [replace(example(), more_images=(Path("b"),) * pictures)])
 
 
 @pytest.mark.parametrize("text", ["look: <image>", "<|image_pad|>"])

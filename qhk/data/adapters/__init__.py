@@ -1,6 +1,18 @@
 """One module per official format. ``ADAPTERS`` names them; ``qhk.data.datasets`` uses them."""
 
-from qhk.data.adapters import agiqa_3k, csiq, folder, kadid, koniq, live_wild, pipal, spaq, tid2013
+from qhk.data.adapters import (
+    agiqa_3k,
+    comparison_rows,
+    csiq,
+    degradation_rows,
+    folder,
+    kadid,
+    koniq,
+    live_wild,
+    pipal,
+    spaq,
+    tid2013,
+)
 from qhk.data.adapters.base import Adapter
 
 ADAPTERS: dict[str, Adapter] = {
@@ -13,4 +25,6 @@ ADAPTERS: dict[str, Adapter] = {
     "csiq": csiq.ADAPTER,
     "tid2013": tid2013.ADAPTER,
     "folder": folder.ADAPTER,
+    "degradation_rows": degradation_rows.ADAPTER,
+    "comparison_rows": comparison_rows.ADAPTER,
 }

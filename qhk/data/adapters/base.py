@@ -11,15 +11,22 @@ Options = Mapping[str, str | int | float | bool | None]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
-    """One row of a label file. ``score`` and ``std`` are native, ``where`` names file and row."""
+    """One row of a label file. ``score`` and ``std`` are native, ``where`` names file and row.
+
+    ``name`` is the row's id and, unless ``pictures`` says otherwise, its one picture. ``pictures`` names
+    several in the order in which a prompt shows them; rows may then share a picture. ``score`` is None
+    in a set that has labels only. ``left_out`` says why a row is not used, for the list that the user gets.
+    """
 
     name: str
-    score: float
+    score: float | None
     where: str
     std: float | None = None
     reference: str | None = None
     split: str | None = None
     labels: Mapping[str, str | float] = field(default_factory=dict)
+    pictures: tuple[str, ...] = ()
+    left_out: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +38,8 @@ class Adapter:
     ``options``: the option keys it takes. ``expected(root, protocol, options)``: what must exist, each
     entry a tuple of alternatives. ``images(root, options)``: the folders that hold images.
     ``read_labels(root, options)``: the rows. ``assign_splits(rows, protocol, root, options)``: train,
-    validation, test or None (not used) for each row.
+    validation, test or None (not used) for each row. ``scored``: whether its rows have a score; where they
+    have labels only, bounds, normalisation and polarity are null.
     """
 
     layout: str
@@ -42,6 +50,7 @@ class Adapter:
     images: Callable[[Path, Options], list[Path]]
     read_labels: Callable[[Path, Options], list[LabelRow]]
     assign_splits: Callable[[Sequence[LabelRow], str, Path, Options], list[str | None]]
+    scored: bool = True
 
 
 NAMES_OPTIONS = frozenset({"train_names", "test_names"})

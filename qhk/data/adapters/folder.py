@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
+from qhk.data.adapters.splits import FRACTION_OPTIONS, split_by_fraction
 from qhk.data.adapters.tables import number, read_csv
-from qhk.data.seeds import stream_seed
 
 _SPLITS = {
     "train": "train",
@@ -64,7 +64,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
     if protocol == "column":
         return [_named_split(row, options) for row in rows]
     if protocol == "fraction":
-        return _fraction(rows, options)
+        return split_by_fraction(rows, options)
     return ["test"] * len(rows)
 
 
@@ -74,20 +74,6 @@ def _named_split(row: LabelRow, options: Options) -> str:
     if split is None:
         raise ValueError(f"{row.where}: {column} is {row.split!r}, expected train, val, validation or test")
     return split
-
-
-def _fraction(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
-    share, seed = options.get("test_fraction"), options.get("split_seed")
-    if not isinstance(share, float) or not 0.0 < share < 1.0:
-        raise ValueError(
-            f"options.test_fraction must lie between 0 and 1 for protocol=fraction, got {share!r}"
-        )
-    if type(seed) is not int:
-        raise ValueError(f"options.split_seed must be a whole number for protocol=fraction, got {seed!r}")
-    contents = {row.reference or row.name for row in rows}
-    order = sorted(contents, key=lambda content: (stream_seed(seed, "folder split", content), content))
-    test = set(order[: max(1, round(share * len(order)))])
-    return ["test" if (row.reference or row.name) in test else "train" for row in rows]
 
 
 def _optional(options: Options, key: str) -> str | None:
@@ -107,11 +93,10 @@ ADAPTER = Adapter(
             "split_column",
             "reference_column",
             "std_column",
-            "test_fraction",
-            "split_seed",
             "allow_unlabelled",
         }
-    ),
+    )
+    | FRACTION_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

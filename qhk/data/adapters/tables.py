@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +60,56 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
     raise ValueError(
         f"{path}: no header with columns {', '.join(columns)}; the first cells are {', '.join(seen[:12])}"
     )
+
+
+def read_json_rows(path: Path, fields: Sequence[str]) -> list[tuple[int, Cells]]:
+    """``(row number, {field: text})`` of a JSON list of objects, or of JSON Lines; rows count from 1.
+
+    Only ``fields`` are read. A JSON null comes back as ``null``. Raises ``ValueError`` naming file and row
+    when the text is not JSON, a row is no object, or a field is missing or neither text nor null.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg}): repair the file") from None
+    return [
+        (place, _json_cells(row, fields, f"{path} row {place}")) for place, row in enumerate(rows, start=1)
+    ]
+
+
+def _json_lines(text: str) -> list[object]:
+    rows = []
+    for line, row in enumerate(text.splitlines(), start=1):
+        try:
+            rows += [json.loads(row)] if row.strip() else []
+        except json.JSONDecodeError as error:
+            raise json.JSONDecodeError(error.msg, "\n" * (line - 1), line - 1) from None
+    return rows
+
+
+def _json_cells(row: object, fields: Sequence[str], where: str) -> Cells:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object with {', '.join(fields)}, got {str(row)[:60]}")
+    cells: Cells = {}
+    for field in fields:
+        if field not in row:
+            present = ", ".join(map(str, row)) or "none"
+            raise ValueError(f"{where}: no field {field!r}; fields present: {present}")
+        value = "null" if row[field] is None else row[field]
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"{where}: {field} is {row[field]!r}: give it as text")
+        cells[field] = value.strip()
+    return cells
+
+
+def label_word(value: str, words: Sequence[str], where: str, column: str) -> str:
+    """``value``, one of ``words`` to the letter; ``ValueError`` naming row, value and words otherwise."""
+    if value not in words:
+        raise ValueError(f"{where}: {column} is {value!r}, expected one of {', '.join(words)}")
+    return value
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:

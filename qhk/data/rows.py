@@ -1,0 +1,92 @@
+"""From label rows to examples: the checks that every set passes, whatever its format."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from qhk.data.adapters.base import LabelRow
+from qhk.data.adapters.matching import ImageIndex
+from qhk.data.scale import Scale
+from qhk.types import Example
+
+
+def check_rows(
+    rows: Sequence[LabelRow], *, bounds: tuple[float, float] | None, scored: bool, root: Path
+) -> None:
+    """None; ``ValueError`` on no rows, a repeated id, and a score missing, unasked for or out of bounds."""
+    if not rows:
+        raise ValueError(f"{root}: the label file has no rows: an empty set cannot be used")
+    repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
+    if repeated:
+        twice = [row.where for row in rows if row.name.lower() == repeated[0]]
+        raise ValueError(
+            f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row"
+        )
+    for row in rows:
+        assert (row.score is not None) == scored, row.where
+        if row.score is not None and bounds is not None and not bounds[0] <= row.score <= bounds[1]:
+            raise ValueError(
+                f"{row.where}: score {row.score} is outside bounds [{bounds[0]}, {bounds[1]}]: "
+                "check the score column or correct the bounds"
+            )
+
+
+def make_examples(
+    name: str,
+    rows: Sequence[LabelRow],
+    splits: Sequence[str | None],
+    index: ImageIndex,
+    scale: Scale | None,
+) -> dict[str, list[Example]]:
+    """The examples of set ``name`` by split, each with its pictures found; rows without a split are left out.
+
+    ``scale`` is None where the rows have labels only. Raises ``ValueError`` naming file and row for a
+    picture that is not there, fits several files, or is the whole of two rows.
+    """
+    examples: dict[str, list[Example]] = {}
+    taken: dict[Path, str] = {}
+    for row, split in zip(rows, splits, strict=True):
+        if split is None:
+            continue
+        try:
+            images = tuple(index.find(picture, row.where) for picture in row.pictures or (row.name,))
+        except ValueError as error:
+            raise ValueError(f"dataset.{name}: {error}") from None
+        if not row.pictures:
+            _take(name, images[0], row.where, taken)
+        examples.setdefault(split, []).append(_example(name, row, images, scale))
+    return examples
+
+
+def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:
+    """None; ``ValueError`` when a picture of the set's folders belongs to no example."""
+    used = {image for split in examples.values() for example in split for image in example.images}
+    spare = [image for image in index.all_images() if image not in used]
+    if spare:
+        raise ValueError(
+            f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
+            f"remove the files, or set dataset.{name}.options.allow_unlabelled=true"
+        )
+
+
+def _take(name: str, image: Path, where: str, taken: dict[Path, str]) -> None:
+    if image in taken:
+        raise ValueError(f"dataset.{name}: {where}: {image} already belongs to {taken[image]}: keep one row")
+    taken[image] = where
+
+
+def _example(name: str, row: LabelRow, images: tuple[Path, ...], scale: Scale | None) -> Example:
+    return Example(
+        id=row.name,
+        dataset=name,
+        image=images[0],
+        mos=scale.mos(row.score) if scale is not None and row.score is not None else None,
+        mos_native=row.score,
+        higher_is_better=scale.higher_is_better if scale is not None else True,
+        mos_std=scale.deviation(row.std) if scale is not None else None,
+        reference=row.reference,
+        labels=dict(row.labels),
+        more_images=images[1:],
+    )

@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 from qhk.data.adapters import ADAPTERS
 from qhk.data.datasets import LoadedDataset, load_dataset_entry, missing_files
-from qhk.data.miniature import SETS, miniature_folder
+from qhk.data.miniature import SETS, TASK_SETS, miniature_folder
 from qhk.data.selection import check_images, refuse_leakage
 from tests.data.conftest import REPOSITORY, conf_entry, no_progress
 
@@ -142,7 +142,7 @@ def test_every_entry_of_the_config_is_known_to_its_adapter(tmp_path: Path) -> No
         if path.stem != "folder":
             missing_files(path.stem, conf_entry(path.stem, root=str(tmp_path)), cache=tmp_path)
     names = {path.stem for path in (REPOSITORY / "conf" / "dataset").glob("*.yaml")}
-    assert {*(f"miniature_{name}" for name in SETS)} <= names
+    assert {*(f"miniature_{name}" for name in [*SETS, *TASK_SETS])} <= names
     adapters = {conf_entry(name).adapter for name in names}
     assert adapters == {*ADAPTERS}
     for path in (REPOSITORY / "conf" / "benchmark").glob("*.yaml"):

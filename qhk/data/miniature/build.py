@@ -11,6 +11,7 @@ from pathlib import Path
 
 from qhk.data.miniature.layouts import WRITERS
 from qhk.data.miniature.recipes import RECIPES
+from qhk.data.miniature.tasks import TASK_SETS
 from qhk.data.seeds import stream_generator
 
 MARKER = "MINIATURE"
@@ -43,10 +44,15 @@ def ensure_miniature(cache: Path, *, seed: int, size: int, progress: Progress) -
 
 
 def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progress: Progress) -> Path:
-    """The folder of one set, built if it is not there yet. See ``ensure_miniature``."""
-    if name not in RECIPES:
-        raise ValueError(f"no miniature set is called {name!r}: choose one of {', '.join(SETS)}")
-    target = miniature_folder(cache, seed=seed, size=size) / name
+    """The folder of one set, of the eight or of ``TASK_SETS``, built if it is not there yet.
+
+    See ``ensure_miniature``; a set for another task reports progress per item.
+    """
+    if name not in RECIPES and name not in TASK_SETS:
+        known = ", ".join([*SETS, *TASK_SETS])
+        raise ValueError(f"no miniature set is called {name!r}: choose one of {known}")
+    folder = task_folder if name in TASK_SETS else miniature_folder
+    target = folder(cache, seed=seed, size=size) / name
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,30 +66,39 @@ def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progre
 
 
 def miniature_folder(cache: Path, *, seed: int, size: int) -> Path:
-    """Where the sets of this generator, seed and size live below ``cache``; nothing is created."""
+    """Where the eight sets of this generator, seed and size live below ``cache``; nothing is created."""
+    return cache / f"miniature-{_key('*.py', seed=seed, size=size)}"
+
+
+def task_folder(cache: Path, *, seed: int, size: int) -> Path:
+    """Where the sets for other tasks live: apart, so that changing them leaves the eight alone."""
+    return cache / f"miniature-tasks-{_key('**/*.py', seed=seed, size=size)}"
+
+
+def _key(sources: str, *, seed: int, size: int) -> str:
+    """Digest of the generator's source, seed and size: a changed generator never reads an older cache."""
     if size < 32 or size % 8:
         raise ValueError(f"size of a miniature picture must be a multiple of 8 and at least 32, got {size}")
     if seed < 0:
         raise ValueError(f"generator_seed of a miniature set must be >= 0, got {seed}")
-    digest = hashlib.sha256(_generator_digest() + f"{seed}/{size}".encode()).hexdigest()[:12]
-    return cache / f"miniature-{digest}"
-
-
-def _generator_digest() -> bytes:
-    """Digest of this package's source: a changed generator never reads an older cache."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
+    files = sorted(Path(__file__).parent.glob(sources))
+    source = hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
+    return hashlib.sha256(source + f"{seed}/{size}".encode()).hexdigest()[:12]
 
 
 def _write_set(name: str, root: Path, *, seed: int, size: int, progress: Progress) -> None:
-    recipe, stimuli = RECIPES[name], []
-    for done, stimulus in enumerate(recipe.draw(seed, size), start=1):
-        stimuli.append(stimulus)
-        progress(done, recipe.count)
-    WRITERS[name](root, stimuli, stream_generator(seed, "miniature", name, "raters"))
+    count = TASK_SETS[name].count if name in TASK_SETS else RECIPES[name].count
+    if name in TASK_SETS:
+        TASK_SETS[name].write(root, seed, size, lambda done: progress(done, count))
+    else:
+        stimuli = []
+        for done, stimulus in enumerate(RECIPES[name].draw(seed, size), start=1):
+            stimuli.append(stimulus)
+            progress(done, count)
+        WRITERS[name](root, stimuli, stream_generator(seed, "miniature", name, "raters"))
     note = {
         "set": name,
-        "pictures": recipe.count,
+        "pictures": count,
         "seed": seed,
         "size": size,
         "note": "Synthetic. Procedural pictures with simulated raters in the layout of the set it is named "

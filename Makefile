@@ -12,7 +12,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-slow test-gpu bench lint format
+.PHONY: help install train test test-browser test-slow test-gpu bench lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -34,6 +34,9 @@ train: install  ## train the default: the tiny model on miniature sets; ARGS="se
 
 test: install  ## the test suite: offline, CPU, under five minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
 test-slow: install  ## tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)

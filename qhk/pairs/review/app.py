@@ -1,0 +1,184 @@
+"""The routes of the review page. Pictures go by a pair's name alone: no request can name a path."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from qhk.pairs.review.desk import SIDES, Desk
+from qhk.pairs.review.guard import Guard
+from qhk.pairs.review.pictures import as_png
+from qhk.pairs.review.queue import SHOWS
+from qhk.pairs.review.requests import read_decide, read_key, read_place, reviewer_name
+
+CONTENT_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+MANY = 10**9
+
+
+def build_app(desk: Desk) -> Starlette:
+    """The application over one desk."""
+    routes = Routes(desk, read_page_files())
+    return Starlette(
+        routes=[
+            Route("/", routes.page),
+            Route("/page/{name}", routes.page_file),
+            Route("/api/alive", routes.alive),
+            Route("/api/session", _guarded(routes.session)),
+            Route("/api/queue", _guarded(routes.queue)),
+            Route("/api/pair", _guarded(routes.pair)),
+            Route("/api/agreement", _guarded(routes.agreement)),
+            Route("/api/picture", _guarded(routes.picture)),
+            Route("/api/decide", _posted(routes.decide), methods=["POST"]),
+            Route("/api/undo", _posted(routes.undo), methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard)],
+    )
+
+
+def read_page_files() -> dict[str, tuple[bytes, str]]:
+    """File name -> content and type of everything the page consists of."""
+    found = {}
+    for file in files("qhk.pairs.review").joinpath("page").iterdir():
+        kind = CONTENT_TYPES.get(file.name.rpartition(".")[2])
+        if kind is not None:
+            found[file.name] = (file.read_bytes(), kind)
+    return found
+
+
+class Routes:
+    """The endpoints; all that touch disk run in threads."""
+
+    def __init__(self, desk: Desk, page_files: dict[str, tuple[bytes, str]]) -> None:
+        self._desk = desk
+        self._files = page_files
+
+    def page(self, request: Request) -> Response:
+        return self._file("index.html")
+
+    def page_file(self, request: Request) -> Response:
+        return self._file(request.path_params["name"])
+
+    async def alive(self, request: Request) -> Response:
+        return Response(status_code=204)
+
+    def session(self, request: Request) -> Response:
+        named = "reviewer" in request.query_params
+        return JSONResponse(self._desk.session(self._reviewer(request) if named else None))
+
+    def queue(self, request: Request) -> Response:
+        query = request.query_params
+        show = next((word for word in SHOWS if word == query.get("show", "todo")), None)
+        if show is None:
+            raise ValueError(f"show: must be one of {', '.join(SHOWS)}, got {query.get('show')!r}")
+        window = self._desk.window(
+            self._reviewer(request),
+            show=show,
+            kind=query.get("type", ""),
+            start=read_place(query.get("start", ""), default=0, high=MANY),
+            count=read_place(query.get("count", ""), default=1, high=MANY),
+        )
+        return JSONResponse(window)
+
+    def pair(self, request: Request) -> Response:
+        query, reviewer = request.query_params, self._reviewer(request)
+        if "place" in query:
+            found = self._desk.at(reviewer, read_place(query["place"], default=0, high=MANY))
+        else:
+            found = self._desk.find(reviewer, query.get("id", ""))
+        if found is None:
+            return _missing(
+                f"no such pair; give a number from 1 to {len(self._desk.queue)}, or a pair's name"
+            )
+        return JSONResponse(found)
+
+    def agreement(self, request: Request) -> Response:
+        return JSONResponse(self._desk.agreement())
+
+    def picture(self, request: Request) -> Response:
+        query = request.query_params
+        side = next((word for word in SIDES if word == query.get("side")), None)
+        if side is None:
+            raise ValueError(f"side: must be one of {', '.join(SIDES)}, got {query.get('side')!r}")
+        version = read_place(query.get("version", ""), default=1, high=MANY)
+        path = self._desk.picture(query.get("pair", ""), version, side)
+        if path is None:
+            return _missing("no such picture")
+        try:
+            return Response(as_png(path), media_type="image/png")
+        except ValueError as error:
+            # A copy's path may tell its degradation.
+            line = str(error).replace(str(path), f"the {side}'s file") if self._desk.blind else str(error)
+            raise ValueError(line) from None
+
+    def decide(self, body: dict[str, Any]) -> Response:
+        self._check_manifest(body)
+        return JSONResponse(self._desk.decide(read_decide(body, self._desk.reviews.reviewers())))
+
+    def undo(self, body: dict[str, Any]) -> Response:
+        self._check_manifest(body)
+        reviewer = reviewer_name(body.get("reviewer"), self._desk.reviews.reviewers())
+        outcome = self._desk.undo(reviewer, read_key(body.get("key")))
+        if outcome is None:
+            return JSONResponse({"error": "there is no answer to take back"}, 409)
+        return JSONResponse(outcome)
+
+    def _check_manifest(self, body: dict[str, Any]) -> None:
+        """Refuses an answer of a page that an earlier server on this port gave out for another manifest."""
+        if body.get("manifest") != self._desk.manifest_id:
+            raise ValueError("this server reviews another manifest than this page shows; reload the page")
+
+    def _reviewer(self, request: Request) -> str:
+        return reviewer_name(request.query_params.get("reviewer"), self._desk.reviews.reviewers())
+
+    def _file(self, name: str) -> Response:
+        if name not in self._files:
+            return _missing("no such file")
+        content, kind = self._files[name]
+        return Response(content, headers={"Content-Type": kind})
+
+
+def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """The endpoint with our refusals as status 422 and their line."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return endpoint(request)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 422)
+
+    return answer
+
+
+def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
+    """The endpoint with the JSON object of a post; a disk that does not take an answer is status 507."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            body = json.loads(await request.body())
+            if not isinstance(body, dict):
+                raise ValueError("the body must be a JSON object")
+            return await run_in_threadpool(endpoint, body)
+        except ValueError as error:
+            return JSONResponse({"error": str(error)}, 422)
+        except OSError as error:
+            return JSONResponse({"error": f"not saved: {error}"}, 507)
+
+    return answer
+
+
+def _missing(line: str) -> Response:
+    return JSONResponse({"error": line}, 404)

@@ -44,6 +44,8 @@ OWNERS = {
     "deepspeed": {"training/distributed.py"},
     "wandb": {"tracking"},
     "pydantic": {"settings", "cli"},
+    "starlette": {"pairs"},
+    "uvicorn": {"pairs"},
     "torch": {"objective", "policy", "rollout", "evaluation", "training", "cli"},
     "transformers": {"policy", "training", "cli"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.policy.load import Policy
-from qhk.settings import Settings, parse_settings
+from qhk.settings import Settings, last_view, parse_settings
 from qhk.training.checkpoint import checkpoint_config
 from qhk.training.start import open_policy
 
@@ -26,7 +26,7 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
     path = Path(settings.checkpoint).expanduser()
     if not path.is_dir():
         raise ValueError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
-    trained = parse_settings(checkpoint_config(path))
+    trained = last_view(parse_settings(checkpoint_config(path)))
     for override in overrides:
         node = override.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0]
         if node in OWNED:

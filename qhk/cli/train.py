@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import Opened, RunDirectory, join_run_directory, open_run_directory
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
-from qhk.training.data import RunData, load_run_data
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
 from qhk.training.loop import train
 from qhk.training.run import Run, RunFailure
+from qhk.training.stages import RunStage, fingerprints, load_stages
 
 STAGES = (Stage.BEFORE, Stage.AFTER, Stage.CONTROL)
 
@@ -38,8 +39,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
     check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
-    data = load_run_data(settings, display)
-    directory = open_directory(settings, data, processes)
+    stages = load_stages(settings, display)
+    directory = open_directory(settings, fingerprints(stages), processes)
     with directory:
         if directory.opened is Opened.FINISHED:
             display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
@@ -47,7 +48,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
                 print_results(settings, read_results(directory.results), directory.path)
             return 0
         prepared = time.perf_counter() - started
-        return _train(settings, data, directory, display, processes, prepared_s=prepared)
+        return _train(settings, stages, directory, display, processes, prepared_s=prepared)
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:
@@ -60,7 +61,9 @@ def check_processes(settings: Settings, processes: Processes) -> None:
         )
 
 
-def open_directory(settings: Settings, data: RunData, processes: Processes) -> RunDirectory:
+def open_directory(
+    settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes
+) -> RunDirectory:
     """The run directory of these settings: fresh, to be resumed, or finished. The first process opens it."""
     assert settings.name is not None
     where: dict[str, Any] = {
@@ -75,7 +78,7 @@ def open_directory(settings: Settings, data: RunData, processes: Processes) -> R
             outputs,
             **where,
             config=plain_settings(settings),
-            provenance=_provenance(settings, data, processes),
+            provenance=_provenance(settings, data_fingerprints, processes),
             fresh=settings.fresh,
         )
         opened = directory.opened
@@ -84,10 +87,10 @@ def open_directory(settings: Settings, data: RunData, processes: Processes) -> R
     return directory if processes.is_main else join_run_directory(outputs, **where, opened=opened)
 
 
-def _provenance(settings: Settings, data: RunData, processes: Processes) -> Provenance:
+def _provenance(settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes) -> Provenance:
     return gather_provenance(
         trees={"qhk": Path(__file__).parents[1]},
-        data_fingerprints=data.fingerprints,
+        data_fingerprints=data_fingerprints,
         accelerators=processes.accelerators,
         threads=settings.training.threads,
     )
@@ -95,7 +98,7 @@ def _provenance(settings: Settings, data: RunData, processes: Processes) -> Prov
 
 def _train(
     settings: Settings,
-    data: RunData,
+    stages: Sequence[RunStage],
     directory: RunDirectory,
     display: Display,
     processes: Processes,
@@ -106,9 +109,8 @@ def _train(
     mirror = _online_mirror(settings, directory, processes)
     display.line(f"run {directory.run_id}  {directory.path}")
     job = Run(
-        settings=settings,
+        stages=stages,
         config=plain_settings(settings),
-        data=data,
         directory=directory,
         recorders=recorders + ([mirror] if mirror is not None else []),
         display=display,

@@ -28,8 +28,14 @@ from qhk.settings.learning import (
     UncertaintySettings,
 )
 from qhk.settings.parse import parse_settings, plain_settings
-from qhk.settings.root import EvaluationSettings, MixtureSettings, Settings, TrackingSettings
-from qhk.settings.views import task_shares, task_views
+from qhk.settings.root import (
+    EvaluationSettings,
+    MixtureSettings,
+    Settings,
+    StageSettings,
+    TrackingSettings,
+)
+from qhk.settings.views import StageView, last_view, stage_views, task_shares, task_views
 
 __all__ = [
     "BenchmarkSettings",
@@ -52,17 +58,21 @@ __all__ = [
     "RolloutSettings",
     "Schedule",
     "Settings",
+    "StageSettings",
+    "StageView",
     "TaskSettings",
     "TinySettings",
     "TrackingSettings",
     "TrainingSettings",
     "TwinSettings",
     "UncertaintySettings",
+    "last_view",
     "parse_settings",
     "plain_settings",
     "run_directory",
     "run_id",
     "run_name",
+    "stage_views",
     "task_shares",
     "task_views",
 ]

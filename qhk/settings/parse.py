@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from qhk.settings.problems import first_problem
-from qhk.settings.root import Settings
+from qhk.settings.root import STAGE_KEYS, Settings
+from qhk.settings.views import StageView, stage_views, task_views
 
 
 def parse_settings(plain: Mapping[str, Any]) -> Settings:
@@ -21,11 +22,30 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
         settings = Settings.model_validate(dict(plain))
     except ValidationError as error:
         raise ValueError(first_problem(error, plain, Settings)) from None
-    used = {*settings.data.sets, *settings.benchmark}
-    for part in settings.mixture.values():
-        used |= {*part.data.sets, *part.benchmark}
+    views = [_checked_stage(stage, plain) for stage in stage_views(settings)]
+    tasks = [task for view in views for task in task_views(view).values()]
+    used = {name for task in tasks for name in (*task.data.sets, *task.benchmark)}
     kept = {name: entry for name, entry in settings.dataset.items() if name in used}
     return settings.model_copy(update={"dataset": kept})
+
+
+def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
+    """The stage's settings, held against every rule between nodes; ValueError naming the stage."""
+    if not stage.name:
+        return stage.settings
+    whole = {
+        **plain,
+        **{
+            key: value
+            for key, value in plain["stages"][stage.name].items()
+            if key not in STAGE_KEYS and value is not None
+        },
+        "stages": {},
+    }
+    try:
+        return Settings.model_validate(whole)
+    except ValidationError as error:
+        raise ValueError(f"stages.{stage.name}: {first_problem(error, whole, Settings)}") from None
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -80,6 +81,39 @@ def _check_prompt(prompt: PromptSettings, task: TaskSettings) -> None:
         )
 
 
+class StageSettings(Node):
+    """One stage of a run: its share of ``training.duration``, and the nodes that it replaces while it lasts.
+
+    A node that is left out or null stays the run's own. ``reference`` is the policy that the KL is held
+    against: the one at the start of the run, or of the stage.
+    """
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    reference: Literal["run_start", "stage_start"]
+    task: TaskSettings | None = None
+    prompt: PromptSettings | None = None
+    reward: RewardSettings | None = None
+    data: DataSettings | None = None
+    benchmark: dict[str, BenchmarkSettings] | None = None
+    mixture: dict[str, MixtureSettings] | None = None
+    twin: TwinSettings | None = None
+    rollout: RolloutSettings | None = None
+    objective: ObjectiveSettings | None = None
+    uncertainty: UncertaintySettings | None = None
+    perception: PerceptionSettings | None = None
+    lr_schedule: Schedule | None = None
+
+    @property
+    def replaced(self) -> dict[str, Any]:
+        """The replaced nodes by name."""
+        nodes = {name: self.__dict__[name] for name in type(self).model_fields if name not in STAGE_KEYS}
+        return {name: node for name, node in nodes.items() if node is not None}
+
+
+STAGE_KEYS = ("share", "reference")
+"""The keys of a stage that are not nodes of the run."""
+
+
 class Settings(Node):
     """Everything one run depends on. Built by ``parse_settings`` alone."""
 
@@ -106,6 +140,7 @@ class Settings(Node):
     perception: PerceptionSettings
     optimizer: OptimizerSettings
     lr_schedule: Schedule
+    stages: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSettings]
     training: TrainingSettings
     evaluation: EvaluationSettings
     distributed: DistributedSettings
@@ -141,6 +176,13 @@ class Settings(Node):
             )
         if self.task.form in self.mixture:
             raise ValueError(f"mixture.{self.task.form}: is the main task's name; give this part another one")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_make_a_whole(self) -> Self:
+        total = math.fsum(stage.share for stage in self.stages.values())
+        if self.stages and not math.isclose(total, 1.0, abs_tol=1e-9):
+            raise ValueError(f"stages: the shares must add up to 1, got {total:g}")
         return self
 
     @model_validator(mode="after")

@@ -1,18 +1,52 @@
-"""A run's settings as each of its tasks sees them."""
+"""A run's settings as each of its stages, and each task of a stage, sees them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from qhk.settings.root import Settings
+
+TASK_NODES = ("task", "prompt", "reward", "data", "benchmark")
+"""The nodes that belong to one task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageView:
+    """One stage: its name, its share of the run's duration, whose start the KL is held against, settings."""
+
+    name: str
+    share: float
+    reference: str
+    settings: Settings
+
+
+def stage_views(settings: Settings) -> list[StageView]:
+    """The run's stages in order, each as the settings of a run that had no other.
+
+    A run without ``stages`` is one stage without a name, whose settings are the run's own.
+    """
+    if not settings.stages:
+        return [StageView(name="", share=1.0, reference="run_start", settings=settings)]
+    return [
+        StageView(
+            name=name,
+            share=stage.share,
+            reference=stage.reference,
+            settings=settings.model_copy(update={"stages": {}, **stage.replaced}),
+        )
+        for name, stage in settings.stages.items()
+    ]
 
 
 def task_views(settings: Settings) -> dict[str, Settings]:
-    """The run's tasks by name, each as the settings of a run that had no other; the main one comes first.
+    """The tasks of a stage by name, main one first, each as the settings of a run that had no other.
 
     The main task is called by its form, each other one by its name in ``mixture``.
     """
     views: dict[str, Settings] = {settings.task.form: settings.model_copy(update={"mixture": {}})}
     for name, part in settings.mixture.items():
-        own = {key: part.__dict__[key] for key in ("task", "prompt", "reward", "data", "benchmark")}
+        own: dict[str, Any] = {key: part.__dict__[key] for key in TASK_NODES}
         views[name] = settings.model_copy(update={"mixture": {}, **own})
     return views
 
@@ -21,3 +55,8 @@ def task_shares(settings: Settings) -> dict[str, float]:
     """The share of all prompts that each task gets, by the names of ``task_views``; they add up to 1."""
     others = {name: part.share for name, part in settings.mixture.items()}
     return {settings.task.form: 1.0 - sum(others.values()), **others}
+
+
+def last_view(settings: Settings) -> Settings:
+    """The settings of the run's last stage: what its final policy was trained to answer."""
+    return stage_views(settings)[-1].settings

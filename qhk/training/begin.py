@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, validate_run
 from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
 from qhk.training.step import Learner
+from qhk.types import Example
 
 
 def begin(run: Run) -> tuple[Learner, int]:
@@ -28,12 +30,13 @@ def begin(run: Run) -> tuple[Learner, int]:
     settings = run.settings
     _forget_after(run, step=-1)
     examples = [example for _, example in run.data.train_examples]
-    policy = start_policy(settings, examples, device=run.processes.device)
+    policy = start_policy(
+        settings, examples, stages=[stage.settings for stage in run.stages], device=run.processes.device
+    )
     run.processes.share_weights(policy.model)
-    readers = build_readers(settings, policy)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
-            _cold_start(run, policy, readers)
+            _cold_start(run, policy)
         run.processes.share_weights(policy.model)
     learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
     if settings.cold_start.form != "none" or settings.model.path is None:
@@ -45,7 +48,8 @@ def begin(run: Run) -> tuple[Learner, int]:
 
 
 def resume(run: Run, step: int) -> tuple[Learner, int]:
-    """A learner as it was behind ``step``."""
+    """A learner as it was behind ``step``, in the stage that this step ends or belongs to."""
+    run.place = next(place for place, stage in enumerate(run.stages) if step <= stage.last)
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
@@ -73,9 +77,12 @@ def _forget_after(run: Run, *, step: int) -> None:
     """Drops records beyond the step that training goes on from; they will be written again."""
     if not run.processes.is_main:
         return
-    stages = [MetricStage.TRAIN, MetricStage.VALIDATION, MetricStage.EVAL]
+    stages = [MetricStage.TRAIN, MetricStage.VALIDATION]
     stages += [MetricStage.COLD_START] if step < 0 else []
-    MetricsRecorder(run.directory.metrics).cut_after(step, stages=stages)
+    recorder = MetricsRecorder(run.directory.metrics)
+    recorder.cut_after(step, stages=stages)
+    # Benchmarks are reported at the start and the end of a stage, where a resumed run reports them again.
+    recorder.cut_after(step - 1, stages=[MetricStage.EVAL])
     rows = [row for row in read_json_lines(run.directory.completions) if row["step"] <= step]
     write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
 
@@ -103,19 +110,45 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
     )
 
 
+def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
+    """The learner of a later stage: same policy and optimiser; rewards, settings and reference its own.
+
+    The stage that ends and the one that begins are evaluated where they ask different things; what is on
+    disk of an interrupted evaluation is continued.
+    """
+    before, run.place, run.best = run.stage, place, None
+    run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
+
+    def start() -> Any:
+        return (
+            copy.deepcopy(learner.policy.model) if run.stage.reference == "stage_start" else _start_model(run)
+        )
+
+    entered = replace(build_learner(run, learner.policy, start=start), optimizer=learner.optimizer)
+    if not run.stage.asks_like(before):
+        with run.timed("evaluation_before"):
+            report_benchmarks(run, learner.policy, step=run.stage.first, stage=Stage.BEFORE)
+    return entered
+
+
 def _start_model(run: Run) -> Any:
-    """The model that a resumed run's reinforcement started from: its step 0, or the published weights."""
-    kept, path = run.checkpoints.path(0), run.settings.model.path
+    """The model that this stage's KL is held against: a kept start, or the published weights."""
+    first = run.stage.first if run.stage.reference == "stage_start" else 0
+    kept, path = run.checkpoints.path(first), run.settings.model.path
     source = str(kept) if kept.exists() else path
     assert source is not None, "a run that cannot have its start again keeps it as step 0"
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def _cold_start(run: Run, policy: Policy, readers: Mapping[str, ExampleReader]) -> None:
-    settings = run.settings
-    assignments = choose_assignments(
-        run.data.train_examples, readers, policy, settings.cold_start, seed=settings.seed
-    )
+def _cold_start(run: Run, policy: Policy) -> None:
+    """Teaches every task of every stage, each as the first stage that has it asks it."""
+    settings, readers = run.settings, dict[str, ExampleReader]()
+    examples: list[tuple[str, Example]] = []
+    for stage in run.stages:
+        new = {k: v for k, v in build_readers(stage.settings, policy).items() if k not in readers}
+        examples += [pair for pair in stage.data.train_examples if pair[0] in new]
+        readers |= new
+    assignments = choose_assignments(examples, readers, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 

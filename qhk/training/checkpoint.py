@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,13 @@ class TrainingState:
 class Checkpoints:
     """The checkpoint folders ``step_000120`` of one run, with the links ``last`` and ``best`` beside them.
 
-    A folder appears under its final name only once complete. Kept are step 0 (where there is one: the
-    policy that reinforcement started from), the last, the best, and every ``keep_every``-th.
+    A folder appears under its final name only once complete. Kept are those in ``starts`` (where they are
+    there: the policies that a stage of reinforcement started from), the last, the best, and every
+    ``keep_every``-th.
     """
 
-    def __init__(self, folder: Path, *, keep_every: int | None) -> None:
-        self.folder, self.keep_every = folder, keep_every
+    def __init__(self, folder: Path, *, keep_every: int | None, starts: Sequence[int]) -> None:
+        self.folder, self.keep_every, self.starts = folder, keep_every, starts
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
@@ -84,10 +86,10 @@ class Checkpoints:
         self._point("best", step)
 
     def prune(self, *, best: int | None) -> None:
-        """Removes checkpoints that are neither step 0, last, best nor a ``keep_every``-th."""
+        """Removes checkpoints that are neither a start, last, best nor a ``keep_every``-th."""
         for step in self.steps()[:-1]:
             periodic = self.keep_every is not None and step % self.keep_every == 0
-            if step not in (0, best) and not periodic:
+            if step not in (*self.starts, best) and not periodic:
                 shutil.rmtree(self.path(step))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:

@@ -13,7 +13,7 @@ from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricStage
-from qhk.training.begin import begin, resume
+from qhk.training.begin import begin, enter_stage, resume
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients, long_warmups
 from qhk.training.run import Run, RunFailure, save_checkpoint
@@ -29,20 +29,30 @@ LOGGED_GROUPS = 2
 def train(run: Run) -> Results:
     """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
     torch.set_num_threads(run.settings.training.threads)
-    for line in long_warmups(run.settings, run.horizon):
-        run.display.line(f"note: {line}")
+    for stage in run.stages:
+        for line in long_warmups(stage.settings, stage.horizon):
+            run.display.line(f"note: {f'stage {stage.name}: ' if stage.name else ''}{line}")
     steps_done = run.checkpoints.steps()
-    run.directory.report(total_steps=run.horizon.total_steps)
+    run.directory.report(total_steps=run.total_steps)
     learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
     _take_steps(run, learner, first)
-    with run.timed("evaluation_after"):
-        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
-        report_benchmarks(run, learner.policy, step=run.horizon.total_steps, stage=stage)
+    for place in range(run.place + 1, len(run.stages)):
+        if not run.stages[place].asks_like(run.stage):
+            _report_after(run, learner)
+        learner = enter_stage(run, learner, place)
+        _take_steps(run, learner, run.stage.first)
+    _report_after(run, learner)
     return write_run_results(run, ())
 
 
+def _report_after(run: Run, learner: Learner) -> None:
+    with run.timed("evaluation_after"):
+        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
+        report_benchmarks(run, learner.policy, step=run.stage.last, stage=stage)
+
+
 def _take_steps(run: Run, learner: Learner, first: int) -> None:
-    settings, total = run.settings, run.horizon.total_steps
+    settings, total = run.settings, run.stage.last
     readers = build_readers(settings, learner.policy)
     own = run.processes.own_part(settings.training.prompts_per_step)
 
@@ -51,7 +61,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         return whole[own]
 
     with run.timed("training"), run.display.task("training") as progress:
-        progress(first, total)
+        progress(first, run.total_steps)
         steps = range(first, total)
         for step, prompts in zip(
             steps, prefetch(readers, plan, steps, workers=settings.data.workers), strict=True
@@ -62,7 +72,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged)
             run.directory.report(step=done)
             run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
-            progress(done, total)
+            progress(done, run.total_steps)
             if logged:
                 _log(run, metrics, groups, step=done)
             _after_step(run, learner, readers, step=done)
@@ -71,7 +81,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
 def _take_step(
     run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool
 ) -> tuple[dict[str, float], list[Group]]:
-    now = coefficients(run.settings, step, run.horizon)
+    now = coefficients(run.settings, step - run.stage.first, run.horizon)
     try:
         if run.settings.training.learner == "supervised":
             metrics, groups = supervised_step(learner, prompts, now=now), list[Group]()
@@ -92,7 +102,7 @@ def _take_step(
 
 def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader], *, step: int) -> None:
     """Validation and checkpoint where due. The best is selected on validation, never on benchmarks."""
-    training, last = run.settings.training, step == run.horizon.total_steps
+    training, last = run.settings.training, step == run.stage.last
     is_best = False
     if step % training.validate_every == 0 or last:
         validation = validate_run(run, learner.policy, readers, step=step)

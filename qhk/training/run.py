@@ -17,7 +17,8 @@ from qhk.training.checkpoint import Checkpoints, TrainingState
 from qhk.training.data import RunData
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
-from qhk.training.optimizer import Horizon, horizon
+from qhk.training.optimizer import Horizon
+from qhk.training.stages import RunStage
 from qhk.training.step import Learner
 
 
@@ -27,28 +28,48 @@ class RunFailure(RuntimeError):
 
 @dataclass(kw_only=True)
 class Run:
-    """What one run holds. ``best`` and ``wall_s`` go into checkpoints."""
+    """What one run holds. ``best`` (of this stage) and ``wall_s`` go into checkpoints.
 
-    settings: Settings
+    ``stage`` is the one that the run is in: ``settings``, ``data`` and ``horizon`` are its own.
+    """
+
+    stages: Sequence[RunStage]
     config: Mapping[str, Any]
-    data: RunData
     directory: RunDirectory
     recorders: Sequence[Recorder]
     display: Display
     processes: Processes
     best: dict[str, float] | None = None
     wall_s: dict[str, float] = field(default_factory=dict)
+    place: int = 0
 
     @property
-    def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.directory.checkpoints, keep_every=self.settings.training.keep_every)
+    def stage(self) -> RunStage:
+        return self.stages[self.place]
+
+    @property
+    def settings(self) -> Settings:
+        return self.stage.settings
+
+    @property
+    def data(self) -> RunData:
+        return self.stage.data
 
     @property
     def horizon(self) -> Horizon:
-        return horizon(
-            self.settings.training.duration,
-            num_examples=self.data.num_examples,
-            prompts_per_step=self.settings.training.prompts_per_step,
+        return self.stage.horizon
+
+    @property
+    def total_steps(self) -> int:
+        """The steps of all stages."""
+        return self.stages[-1].last
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            self.directory.checkpoints,
+            keep_every=self.settings.training.keep_every,
+            starts=[stage.first for stage in self.stages],
         )
 
     def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None:

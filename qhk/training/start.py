@@ -24,14 +24,17 @@ NUM_MERGED_TOKENS = 160
 """BPE merges of the tiny tokenizer; its corpus is the prompt and the cold start's words."""
 
 
-def start_policy(settings: Settings, examples: Sequence[Example], *, device: str) -> Policy:
+def start_policy(
+    settings: Settings, examples: Sequence[Example], *, stages: Sequence[Settings], device: str
+) -> Policy:
     """The policy a run begins with: built from random weights (tiny), or loaded (pretrained).
 
-    ``examples`` are training examples; a tiny model's patch embedding is whitened on their pictures.
+    ``examples`` are training examples; a tiny model's patch embedding is whitened on their pictures, and its
+    tokenizer knows the prompts of all ``stages``.
     """
     model = settings.model
     if model.form == "tiny":
-        policy = _tiny_policy(settings, examples, device=device)
+        policy = _tiny_policy(settings, examples, stages=stages, device=device)
     else:
         assert model.path is not None
         policy = open_policy(model.path, model, device=device)
@@ -60,11 +63,13 @@ def _as_trained(policy: Policy, model: ModelSettings) -> Policy:
     return policy
 
 
-def _tiny_policy(settings: Settings, examples: Sequence[Example], *, device: str) -> Policy:
+def _tiny_policy(
+    settings: Settings, examples: Sequence[Example], *, stages: Sequence[Settings], device: str
+) -> Policy:
     tiny, model = settings.model.tiny, settings.model
     assert tiny is not None
     texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
-    for view in task_views(settings).values():
+    for view in (view for stage in stages for view in task_views(stage).values()):
         texts += [view.prompt.user, *([view.prompt.system] if view.prompt.system else [])]
     tokenizer = build_tokenizer([*texts, *reasoning_texts()], num_merged_tokens=NUM_MERGED_TOKENS)
     sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})

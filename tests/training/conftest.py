@@ -16,10 +16,10 @@ from qhk.cli.job import prepare
 from qhk.cli.train import open_directory
 from qhk.settings import Settings, plain_settings
 from qhk.tracking.recorder import MetricsRecorder
-from qhk.training.data import load_run_data
 from qhk.training.distributed import Processes
 from qhk.training.loop import train
 from qhk.training.run import Run
+from qhk.training.stages import fingerprints, load_stages
 
 SMALL = (
     "training=debug",
@@ -74,13 +74,12 @@ def small_settings(root: Path, cache: Path, *overrides: str, base: Sequence[str]
 def prepared_run(settings: Settings) -> Run:
     """A run, ready for ``train``."""
     display = Quiet()
-    data = load_run_data(settings, display)
+    stages = load_stages(settings, display)
     processes = Processes("single")
-    directory = open_directory(settings, data, processes)
+    directory = open_directory(settings, fingerprints(stages), processes)
     return Run(
-        settings=settings,
+        stages=stages,
         config=plain_settings(settings),
-        data=data,
         directory=directory,
         recorders=[MetricsRecorder(directory.metrics)],
         display=display,

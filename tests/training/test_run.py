@@ -231,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(
 
 
 def test_another_configs_checkpoint_is_refused(finished: Path) -> None:
-    checkpoints = Checkpoints(finished / "checkpoints", keep_every=None)
+    checkpoints = Checkpoints(finished / "checkpoints", keep_every=None, starts=[0])
     with pytest.raises(ValueError, match="written by run .* this config is run 000000000000"):
         checkpoints.load_state(4, run_id="000000000000")
 

@@ -39,7 +39,8 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
     torch.set_num_threads(1)
     settings = run.settings
     with run.directory:
-        policy = start_policy(settings, [e for part in run.data.train.values() for e in part], device="cpu")
+        examples = [example for _, example in run.data.train_examples]
+        policy = start_policy(settings, examples, stages=[settings], device="cpu")
         learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
         if learner.reference is not None:
             with torch.no_grad():
@@ -166,9 +167,8 @@ def test_a_frozen_tower_is_encoded_once_and_stays(step: Step) -> None:
 def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRun) -> None:
     run = open_run(small("perception=none", *spread_reward()))
     with run.directory:
-        policy = start_policy(
-            run.settings, [e for part in run.data.train.values() for e in part], device="cpu"
-        )
+        examples = [example for _, example in run.data.train_examples]
+        policy = start_policy(run.settings, examples, stages=[run.settings], device="cpu")
         learner, readers = (
             build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
             build_readers(run.settings, policy),

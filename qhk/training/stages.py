@@ -1,0 +1,84 @@
+"""The stages of a run, laid out in steps, with the data of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qhk.settings import Duration, Settings, StageView, stage_views
+from qhk.training.data import RunData, load_run_data
+from qhk.training.display import Display
+from qhk.training.optimizer import Horizon, horizon
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStage:
+    """One stage, ready to run: the steps ``first`` to ``last`` - 1 of the run, counted from 0.
+
+    ``settings`` are those of a run that had no other stage; its schedules run over its own ``horizon``.
+    ``reference`` says whose start the KL is held against: run_start or stage_start.
+    """
+
+    name: str
+    reference: str
+    settings: Settings
+    data: RunData
+    first: int
+    horizon: Horizon
+
+    @property
+    def last(self) -> int:
+        """The step at which the next stage begins."""
+        return self.first + self.horizon.total_steps
+
+    def asks_like(self, other: RunStage) -> bool:
+        """Whether both stages ask the same of the same benchmarks, so that one evaluation serves both."""
+        ours, theirs = (
+            (s.task, s.prompt, s.benchmark, [(m.task, m.prompt, m.benchmark) for m in s.mixture.values()])
+            for s in (self.settings, other.settings)
+        )
+        return ours == theirs
+
+
+def load_stages(settings: Settings, display: Display) -> list[RunStage]:
+    """The run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
+
+    Also raises ValueError where a stage's share of the duration is not even one step.
+    """
+    stages: list[RunStage] = []
+    for view in stage_views(settings):
+        data = next((s.data for s in stages if _reads_alike(s.settings, view.settings)), None)
+        data = data or load_run_data(view.settings, display)
+        stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0))
+    return stages
+
+
+def fingerprints(stages: list[RunStage]) -> dict[str, str]:
+    """The fingerprint of every set that any stage reads, by name."""
+    return {name: digest for stage in stages for name, digest in stage.data.fingerprints.items()}
+
+
+def _reads_alike(one: Settings, other: Settings) -> bool:
+    same = ("task", "data", "benchmark", "mixture", "twin", "perception")
+    return all(one.__dict__[node] == other.__dict__[node] for node in same)
+
+
+def _lay_out(view: StageView, data: RunData, *, first: int) -> RunStage:
+    training = view.settings.training
+    steps, epochs = training.duration.steps, training.duration.epochs
+    share = Duration(
+        steps=None if steps is None else round(steps * view.share),
+        epochs=None if epochs is None else epochs * view.share,
+    )
+    run = horizon(share, num_examples=data.num_examples, prompts_per_step=training.prompts_per_step)
+    if run.total_steps < 1:
+        raise ValueError(
+            f"stages.{view.name}.share: {view.share:g} of training.duration is under one step; raise one of them"
+        )
+    return RunStage(
+        name=view.name,
+        reference=view.reference,
+        settings=view.settings,
+        data=data,
+        first=first,
+        horizon=run,
+    )

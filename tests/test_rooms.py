@@ -34,6 +34,7 @@ MAY_IMPORT = {
         "tracking",
     },
     "report": {*FOUNDATION, "evaluation", "tracking"},
+    "sweep": {*FOUNDATION, "data", "evaluation", "tracking", "training"},
 }
 """Room -> the rooms below it. ``cli`` stands above all."""
 
@@ -43,6 +44,8 @@ OWNERS = {
     "accelerate": {"training/distributed.py"},
     "deepspeed": {"training/distributed.py"},
     "wandb": {"tracking"},
+    "submitit": {"sweep/slurm.py", "sweep/slurm_job.py"},
+    "optuna": {"sweep/search.py"},
     "pydantic": {"settings", "cli"},
     "starlette": {"pairs"},
     "uvicorn": {"pairs"},

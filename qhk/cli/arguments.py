@@ -10,6 +10,7 @@ from typing import Literal
 from qhk.cli.command import Command, Job
 from qhk.cli.data import DATA_COMMANDS
 from qhk.cli.requests import ScoreRequest
+from qhk.cli.sweep import SWEEP_COMMANDS
 from qhk.settings.problems import suggestion
 
 Cfg = Literal["job"]
@@ -97,6 +98,7 @@ COMMANDS: dict[str, Command] = {
         start=start_score,
     ),
     **DATA_COMMANDS,
+    **SWEEP_COMMANDS,
 }
 """Command -> how it runs. A command of two words, ``data check``, belongs to a family, ``data``."""
 

@@ -15,6 +15,9 @@ import qhk
 
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
 OVERLAYS = ("experiment", "scale", "sweep")
+LAUNCHER = "hydra/launcher"
+NESTED = (LAUNCHER,)
+"""Groups whose own name has a slash; elsewhere the part behind it belongs to the option."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ class Catalogue:
         found: dict[str, list[str]] = {group: [] for group in FOLDER_OF_GROUP}
         for file in self.files:
             if file.group:
-                top, _, folder = file.group.partition("/")
+                top, _, folder = (file.group, "", "") if file.group in NESTED else file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
 

@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.cli.catalogue import OVERLAYS, Catalogue
+from qhk.cli.catalogue import LAUNCHER, OVERLAYS, Catalogue
 from qhk.cli.command import primary_config
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
@@ -38,14 +38,44 @@ def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue)
     Raises ValueError in one line for an unknown group, option or key, and for an override that Hydra
     cannot read; the line names it and the fix.
     """
+    return _compose(command, overrides, catalogue, with_hydra=False)
+
+
+def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:
+    """The node ``hydra.launcher`` as plain data. Raises ValueError as ``compose_config`` does."""
+    launcher = _compose(command, overrides, catalogue, with_hydra=True).hydra.launcher
+    assert isinstance(launcher, DictConfig)
+    return plain_config(launcher)
+
+
+def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
     register(catalogue)
     GlobalHydra.instance().clear()
+    words = [*_default_launcher(overrides, catalogue), *overrides]
     try:
         with initialize(config_path=None, version_base=VERSION_BASE):
-            return compose(config_name=primary_config(command), overrides=list(overrides))
+            return compose(
+                config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
+            )
     except HYDRA_ERRORS as error:
         raise ValueError(explain_override(error, overrides, _base(command), catalogue)) from None
+
+
+def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """The override that chooses our own launcher, where neither the user nor the sweep's file chooses one.
+
+    A primary config cannot say so: its choice would beat a sweep file's.
+    """
+    if choice_of(LAUNCHER, overrides) is not None:
+        return []
+    sweep = choice_of("sweep", overrides)
+    file = next((file for file in catalogue.files if (file.group, file.option) == ("sweep", sweep)), None)
+    lines = file.content.get("defaults", []) if file is not None else []
+    chosen = any(
+        LAUNCHER in str(key) for line in lines for key in (line if isinstance(line, DictConfig) else ())
+    )
+    return [] if chosen else [f"{LAUNCHER}=local"]
 
 
 def _base(command: str) -> DictConfig | None:

@@ -26,16 +26,12 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
 
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
+    if plain.pop("sweep", None) is not None:
+        raise ValueError(
+            f"sweep={choice_of('sweep', overrides)}: has no effect on qhk {command}; leave it out"
+        )
     request = _take_request(plain, COMMANDS[command].request)
-    settings = parse_settings(plain)
-    _check_reward(settings)
-    if command == "train":
-        _check_narrow_weights(settings)
-        if settings.checkpoint is not None:
-            raise ValueError(
-                f"checkpoint: {settings.checkpoint} has no effect on training; "
-                "a run resumes by itself, and model.path starts one from other weights"
-            )
+    settings = _checked(command, plain)
     if settings.name is None:
         name = run_name(choice_of("experiment", overrides), overrides)
         settings = settings.model_copy(update={"name": name})
@@ -45,6 +41,36 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
         request=request,
         notes=tuple(overruled_choices(command, overrides, config, catalogue)),
     )
+
+
+def prepare_seeds(overrides: Sequence[str], seeds: Sequence[int], catalogue: Catalogue) -> list[Settings]:
+    """The checked settings of training runs that differ in their seed alone, composed once.
+
+    Raises ValueError, one line, for any mistake.
+    """
+    from qhk.cli.compose import compose_config, plain_config
+
+    config = compose_config("train", overrides, catalogue)
+    found = []
+    for seed in seeds:
+        config.seed = seed
+        plain = plain_config(config)
+        plain.pop("sweep", None)
+        found.append(_checked("train", plain))
+    return found
+
+
+def _checked(command: str, plain: dict[str, Any]) -> Settings:
+    settings = parse_settings(plain)
+    _check_reward(settings)
+    if command == "train":
+        _check_narrow_weights(settings)
+        if settings.checkpoint is not None:
+            raise ValueError(
+                f"checkpoint: {settings.checkpoint} has no effect on training; "
+                "a run resumes by itself, and model.path starts one from other weights"
+            )
+    return settings
 
 
 def _check_narrow_weights(settings: Settings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
 from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
 from qhk.cli.command import Job
-from qhk.cli.errors import INTERRUPTED, report
+from qhk.cli.errors import report
 from qhk.cli.help import command_help, general_help
 
 
@@ -29,6 +29,8 @@ def _main(words: list[str]) -> int:
         return 0
     if arguments.cfg is not None:
         return _print_config(arguments, catalogue)
+    if _is_sweep(arguments):
+        return _run_sweep(arguments, catalogue)
     if arguments.multirun:
         return _run_many(arguments, catalogue)
     return _run_one(arguments, arguments.overrides, catalogue)
@@ -65,34 +67,41 @@ def _start(arguments: Arguments, job: Job) -> int:
     return COMMANDS[arguments.command].start(job, arguments.positionals)
 
 
+def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
+    """Plans a sweep or a multirun of trainings, prints it or launches it."""
+    from qhk.cli.compose import choice_of
+    from qhk.cli.sweep_plan import plan_multirun, plan_sweep
+
+    plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
+    planned = plan(arguments.overrides, catalogue)
+    if planned.dry_run:
+        from qhk.cli.sweep_dry_run import print_sweep
+
+        return print_sweep(planned)
+    from qhk.cli.sweep_launch import launch_plan
+
+    return launch_plan(planned)
+
+
+def _is_sweep(arguments: Arguments) -> bool:
+    if arguments.command != "train":
+        return False
+    return arguments.multirun or any(
+        word.lstrip("+").startswith("sweep=") and word.partition("=")[2] not in ("", "null")
+        for word in arguments.overrides
+    )
+
+
 def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Checks every job of a multirun, then has Hydra launch them; the worst exit code of all."""
+    """Checks every job of a multirun, then runs each in a process of its own; the worst exit code of all."""
     from qhk.cli.job import prepare
-    from qhk.cli.multirun import launch
-    from qhk.cli.overrides import cells, expand
+    from qhk.cli.multirun import run_each
+    from qhk.cli.overrides import expand
 
     command = arguments.command
     assert command is not None
     jobs = [prepare(command, overrides, catalogue) for overrides in expand(arguments.overrides, catalogue)]
-    swept = [",".join(_joined(cells(text, catalogue))) for text in arguments.overrides]
-    codes: list[int] = []
-
-    def run(number: int) -> None:
-        job = jobs[number]
-        print(f"[{number + 1}/{len(jobs)}] qhk {command} {' '.join(job.overrides)}", flush=True)
-        code = report(lambda: _start(arguments, job))
-        if code == INTERRUPTED:
-            raise KeyboardInterrupt
-        codes.append(code)
-
-    launch(command, swept, catalogue, run)
-    assert len(codes) == len(jobs)
-    return max(codes, default=0)
-
-
-def _joined(overrides: list[str]) -> list[str]:
-    """Single overrides of one key as the parts of one swept override: ``seed=0``, ``1``, ``2``."""
-    return [overrides[0], *(text.partition("=")[2] for text in overrides[1:])]
+    return run_each(command, [job.overrides for job in jobs], arguments.positionals)
 
 
 if __name__ == "__main__":

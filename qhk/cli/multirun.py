@@ -1,39 +1,18 @@
-"""Several jobs through Hydra's own launcher machinery."""
+"""Several jobs of a command that leaves no run behind, one after the other, each in its own process."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-
-import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from qhk.cli.catalogue import Catalogue
-from qhk.cli.command import primary_config
-from qhk.cli.compose import VERSION_BASE, register
+from collections.abc import Sequence
 
 
-def launch(command: str, overrides: Sequence[str], catalogue: Catalogue, run: Callable[[int], None]) -> None:
-    """Has Hydra's sweeper and launcher call ``run`` with the number of each job, from 0, in order."""
-    register(catalogue)
-    GlobalHydra.instance().clear()
-
-    def task(config: DictConfig) -> None:
-        run(int(HydraConfig.get().job.num))
-
-    with _command_line([f"qhk {command}", *overrides, "--multirun"]):
-        hydra.main(config_path=None, config_name=primary_config(command), version_base=VERSION_BASE)(task)()
-
-
-@contextmanager
-def _command_line(words: list[str]) -> Iterator[None]:
-    """``sys.argv``, which Hydra reads, holds the words inside the block."""
-    before = sys.argv
-    sys.argv = words
-    try:
-        yield
-    finally:
-        sys.argv = before
+def run_each(command: str, jobs: Sequence[Sequence[str]], positionals: Sequence[str]) -> int:
+    """The worst exit code of the jobs, a killed one counting as 1; one that fails stops no other."""
+    worst = 0
+    for number, overrides in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] qhk {command} {' '.join(overrides)}", flush=True)
+        words = [sys.executable, "-m", "qhk.cli.main", *command.split(), *positionals, *overrides]
+        code = subprocess.run(words, check=False).returncode
+        worst = max(worst, 1 if code < 0 else code)
+    return worst

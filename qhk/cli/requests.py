@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from qhk.settings.base import Count, Node, NumOrZero, Text
+from qhk.settings.base import Count, Node, NumOrZero, Positive, Text
 
 
 class ScoreRequest(Node):
@@ -25,3 +25,29 @@ class CheckRequest(Node):
     images: Literal["decode", "header", "skip"]
     near_duplicates: bool
     workers: NumOrZero
+
+
+class SweepRequest(Node):
+    """Which runs of a sweep: of one cell, of one seed; null means all."""
+
+    cell: Text | None
+    only_seed: NumOrZero | None
+
+
+class SweepStatusRequest(Node):
+    """``watch`` shows the table live, every ``interval_s`` seconds, until nothing is active any more."""
+
+    watch: bool
+    interval_s: Positive
+
+
+class SweepResumeRequest(SweepRequest):
+    """``code``: what the sweep was frozen with, or a new copy of the present code."""
+
+    code: Literal["frozen", "current"]
+
+
+class SweepLogsRequest(SweepRequest):
+    """``lines`` of each log's end."""
+
+    lines: Count

@@ -44,7 +44,15 @@ MISTAKES = [
     (["train", "task.answer_rule=loose"], "task.answer_rule: unknown rule 'loose'"),
     (["train", "hydra/launcher=nowhere"], "no option 'nowhere'"),
     (["train", "-m", "uncertainty=glob(zz*)"], "matches nothing"),
-    (["train", "-m", "seed=0,-1"], "seed: must be greater than or equal to 0, got -1"),
+    (["train", "-m", "seed=0,-1"], "seed: must be a whole number of at least 0, got -1"),
+    (["train", "sweep=modles"], "did you mean sweep=modules?"),
+    (["train", "sweep=modules", "name=x"], "study=NAME names the sweep"),
+    (["train", "sweep=modules", "sweep.seeds=[0,0]"], "sweep.seeds must differ"),
+    (["train", "sweep=modules", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be greater than or"),
+    (["train", "sweep=modules", "optimizer.lr=-1"], "cell full: optimizer.lr: must be greater than 0"),
+    (["evaluate", "sweep=modules"], "sweep=modules: has no effect on qhk evaluate"),
+    (["sweep", "status"], "give one sweep's name"),
+    (["sweep", "status", "nothing"], "nothing: no such sweep"),
     (["train", "model=qwen2_5_vl_7b"], "choose optimizer=adamw_stochastic, or model.dtype=float32"),
     (["data"], "data: no such command; did you mean data check?"),
     (["data", "chekc"], "did you mean data check?"),
@@ -122,35 +130,6 @@ def _stub_train(monkeypatch: pytest.MonkeyPatch, run: Callable[[Settings, list[s
     module = ModuleType("qhk.cli.train")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "qhk.cli.train", module)
-
-
-def test_multirun_runs_every_combination_in_order(
-    qhk: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    seen: list[tuple[int, str]] = []
-
-    def run(settings: Settings, overrides: list[str]) -> int:
-        seen.append((settings.seed, settings.uncertainty.form))
-        return 0
-
-    _stub_train(monkeypatch, run)
-    code, _, _ = qhk("train", "-m", "seed=0,1", "uncertainty=glob([none,lin*])")
-    assert code == 0
-    assert seen == [(seed, form) for seed in (0, 1) for form in ("linear", "none")]
-    assert {path.name for path in tmp_path.iterdir()} <= {"outputs"}
-
-
-def test_multirun_goes_on_after_a_failed_job_and_says_so(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings, overrides: list[str]) -> int:
-        if settings.seed == 0:
-            raise RuntimeError("broken")
-        return 0
-
-    _stub_train(monkeypatch, run)
-    code, out, err = qhk("train", "-m", "seed=0,1")
-    assert code == 1
-    assert "[2/2] qhk train seed=1" in out
-    assert "RuntimeError: broken" in err
 
 
 def test_internal_error_keeps_its_traceback(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,41 @@
+"""The process of one run of a sweep: ``python -m qhk.cli.cell CONFIG CODE`` trains by frozen settings.
+
+CODE is the digest that the package had when the sweep was submitted, or ``any``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from qhk.cli.errors import report
+from qhk.settings import parse_settings
+from qhk.sweep.manifest import ANY_CODE
+from qhk.tracking.provenance import code_digest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of ``qhk train``; 2 where the code is not the one that was submitted."""
+    config, code = sys.argv[1:] if argv is None else argv
+    return report(lambda: _main(Path(config), code))
+
+
+def _main(config: Path, code: str) -> int:
+    package = Path(__file__).parents[1]
+    found = code_digest({package.name: package})
+    if code not in (found, ANY_CODE):
+        raise ValueError(
+            f"{package} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
+            "qhk sweep resume NAME code=current takes the new code"
+        )
+    settings = parse_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    from qhk.cli.train import run
+
+    return run(settings, [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

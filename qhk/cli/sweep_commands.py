@@ -1,0 +1,124 @@
+"""``qhk sweep status | cancel | resume | logs``: asks and steers a sweep through its directory alone."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
+from qhk.settings.sweep import LauncherSettings, parse_launcher
+from qhk.sweep.manifest import event, find_sweep, read_manifest, record_events
+from qhk.sweep.state import RunView, look
+from qhk.sweep.table import exit_code, status_view
+from qhk.tracking.lock import RunLock
+from qhk.tracking.status import RunState, writer_alive
+
+CHUNK = 500
+"""Jobs in one call of scancel, whose command line has a limit."""
+
+
+def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
+    """The sweep's exit code after its table: 0 all done, 1 something failed, 3 neither."""
+    manifest, console = read_manifest(find_sweep(outputs, name)), Console(highlight=False)
+    views = look(manifest)
+    if not request.watch:
+        console.print(status_view(manifest, views))
+        return exit_code(views)
+    with Live(status_view(manifest, views), console=console, auto_refresh=False) as live:
+        while any(view.active for view in views):
+            time.sleep(request.interval_s)
+            views = look(manifest)
+            live.update(status_view(manifest, views), refresh=True)
+    return exit_code(views)
+
+
+def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
+    """0 once the runs are called off: jobs through scancel, processes of this machine by SIGTERM."""
+    manifest = read_manifest(find_sweep(outputs, name))
+    waiting = (RunState.PENDING, RunState.PREEMPTED)
+    chosen = _chosen(look(manifest), request)
+    open_views = [view for view in chosen if view.active or view.state in waiting]
+    here = (os.getpid(), platform.node())
+    record_events(
+        manifest,
+        [event("cancelled", view.run.label, job=view.job, pid=here[0], host=here[1]) for view in open_views],
+    )
+    _scancel([view.job for view in open_views if view.job])
+    for view in open_views:
+        running = view.status if view.state is RunState.RUNNING and not view.job else None
+        if running is not None and writer_alive(running):
+            os.kill(running.pid, signal.SIGTERM)
+    print(f"sweep {manifest.name}: {len(open_views)} runs called off")
+    return 0
+
+
+def _scancel(jobs: Sequence[str]) -> None:
+    for first in range(0, len(jobs), CHUNK):
+        words = ["scancel", *jobs[first : first + CHUNK]]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            print(f"qhk: {' '.join(done.stderr.split())}", file=sys.stderr)
+
+
+def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Sequence[str]) -> int:
+    """The exit code of what was started: everything of the sweep that is not done and not at work."""
+    from qhk.cli.sweep_launch import start, with_code
+
+    folder = find_sweep(outputs, name)
+    lock = RunLock(folder / ".lock", directory=folder)
+    try:
+        manifest = read_manifest(folder)
+        launcher = _named_launcher(overrides)
+        if launcher is not None:
+            manifest = replace(manifest, launcher=launcher)
+        manifest = with_code(manifest, request.code)
+        views = [view for view in _chosen(look(manifest), request) if view.resumable]
+    finally:
+        lock.release()
+    return start(manifest, views)
+
+
+def _named_launcher(overrides: Sequence[str]) -> LauncherSettings | None:
+    """The launcher that the command line names, None where it leaves that to the sweep."""
+    if not any(word.startswith(("hydra/launcher=", "hydra.launcher.")) for word in overrides):
+        return None
+    from qhk.cli.catalogue import config_root, read_catalogue
+    from qhk.cli.compose import compose_launcher
+
+    return parse_launcher(compose_launcher("sweep resume", overrides, read_catalogue(config_root())))
+
+
+def logs(outputs: Path, name: str, request: SweepLogsRequest) -> int:
+    """0 after the end of the chosen logs: those of one cell, or of all that failed or stopped."""
+    manifest = read_manifest(find_sweep(outputs, name))
+    views = _chosen(look(manifest), request)
+    if request.cell is None and request.only_seed is None:
+        views = [view for view in views if view.state not in (RunState.DONE, RunState.PENDING)]
+    for view in views:
+        print(f"==> {view.run.label} {view.state.value}: {view.run.log}")
+        if view.run.log.exists():
+            lines = view.run.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            print("\n".join(lines[-request.lines :]))
+    return 0
+
+
+def _chosen(views: Sequence[RunView], request: SweepRequest | SweepLogsRequest) -> list[RunView]:
+    """The runs that were asked for. Raises ValueError for a cell or seed that the sweep does not have."""
+    known = list(dict.fromkeys(view.run.cell for view in views))
+    if request.cell is not None and request.cell not in known:
+        raise ValueError(f"cell={request.cell}: no such cell; known: {', '.join(known)}")
+    return [
+        view
+        for view in views
+        if request.cell in (None, view.run.cell) and request.only_seed in (None, view.run.seed)
+    ]

@@ -1,0 +1,140 @@
+"""Starts what a sweep still lacks: on this machine, or on a cluster."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+import qhk
+from qhk.cli.sweep_plan import SweepPlan
+from qhk.settings.sweep import LocalLauncherSettings
+from qhk.sweep.local import LocalLauncher
+from qhk.sweep.manifest import (
+    Manifest,
+    SweepRun,
+    freeze_code,
+    freeze_run,
+    merge_runs,
+    planned_as_run,
+    read_manifest,
+    sweep_folder,
+    write_manifest,
+)
+from qhk.sweep.plan import existing_runs, share_runs
+from qhk.sweep.state import RunView, launcher_lock, look
+from qhk.sweep.table import exit_code, status_view
+from qhk.tracking.lock import RunLock
+from qhk.tracking.run_directory import move_aside
+from qhk.tracking.status import Status
+
+WAIT_S = 5.0
+
+
+def package_folder() -> Path:
+    """The folder of the package that runs now."""
+    return Path(qhk.__path__[0])
+
+
+def launch_plan(plan: SweepPlan) -> int:
+    """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first."""
+    folder = sweep_folder(plan.outputs, plan.name).absolute()
+    with_lock = RunLock(folder / ".lock", directory=folder)
+    try:
+        manifest = freeze(plan, folder)
+    finally:
+        with_lock.release()
+    return start(manifest, [view for view in look(manifest) if view.resumable])
+
+
+def freeze(plan: SweepPlan, folder: Path) -> Manifest:
+    """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there."""
+    code = freeze_code(folder, package_folder())
+    runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)
+    new = [planned_as_run(run) for run in runs]
+    old = read_manifest(folder).runs if (folder / "sweep.json").exists() and not plan.fresh else ()
+    manifest = Manifest(
+        folder=folder,
+        cwd=Path.cwd(),
+        overrides=plan.words,
+        code=code,
+        launcher=plan.launcher,
+        search=plan.search,
+        runs=merge_runs(old, new),
+    )
+    for planned, run in zip(runs, new, strict=True):
+        if plan.fresh and not run.same_as:
+            move_aside(run.directory)
+        freeze_run(manifest, run, planned.settings)
+    write_manifest(manifest)
+    return manifest
+
+
+def start(manifest: Manifest, views: Sequence[RunView]) -> int:
+    """Starts the runs of ``views`` that are not another's. 0 once submitted to a cluster; once all have ended
+    (on this machine, or with ``wait``): 0 where the sweep is done, 1 where something failed, 3 otherwise.
+    """
+    runs = [view.run for view in views if not _is_followed(manifest, view.run)]
+    launcher = manifest.launcher
+    if not runs:
+        print(f"sweep {manifest.name}: nothing to start")
+    elif isinstance(launcher, LocalLauncherSettings):
+        _start_here(manifest, launcher, runs)
+    else:
+        from qhk.sweep.slurm import submit
+
+        began = time.perf_counter()
+        ids = submit(manifest, launcher, runs)
+        seconds = time.perf_counter() - began
+        print(f"sweep {manifest.name}: {len(ids)} runs submitted in {seconds:.1f} s ({ids[0]} to {ids[-1]})")
+        print(f"qhk sweep status {manifest.name}")
+        if not launcher.wait:
+            return 0
+        wait(manifest)
+    views = look(manifest)
+    Console(highlight=False).print(status_view(manifest, views))
+    return exit_code(views)
+
+
+def _is_followed(manifest: Manifest, run: SweepRun) -> bool:
+    """Whether the run is an earlier one of this sweep, which is started in its place."""
+    return any(run.same_as == other.label for other in manifest.runs)
+
+
+def _start_here(manifest: Manifest, launcher: LocalLauncherSettings, runs: Sequence[SweepRun]) -> None:
+    total, ended = len(runs), 0
+
+    def say_started(run: SweepRun) -> None:
+        print(f"started {run.label}   {run.log}", file=sys.stderr, flush=True)
+
+    def say_ended(run: SweepRun, status: Status | None) -> None:
+        nonlocal ended
+        ended += 1
+        words = "no status" if status is None else " ".join(filter(None, [status.state.value, status.cause]))
+        print(f"[{ended}/{total}] {run.label}: {words}", file=sys.stderr, flush=True)
+
+    lock = launcher_lock(manifest.folder)
+    try:
+        local = LocalLauncher(manifest=manifest, settings=launcher, started=say_started, ended=say_ended)
+        local.launch(runs)
+    finally:
+        lock.release()
+
+
+def wait(manifest: Manifest) -> None:
+    """Returns when nothing of the sweep is active any more."""
+    while any(view.active for view in look(manifest)):
+        time.sleep(WAIT_S)
+
+
+def with_code(manifest: Manifest, code: str) -> Manifest:
+    """The sweep on the code it was frozen with, or, for ``current``, on a new copy of the present one."""
+    if code == "frozen":
+        return manifest
+    changed = replace(manifest, code=freeze_code(manifest.folder, package_folder()))
+    write_manifest(changed)
+    return changed

@@ -1,0 +1,1 @@
+"""Many runs as one sweep: planned, frozen, started here or on a cluster, watched, resumed, averaged."""

@@ -1,0 +1,219 @@
+"""The runs of a sweep on this machine: one process each (or one per rank), some runs at a time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Literal
+
+from qhk.settings.sweep import LocalLauncherSettings
+from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, event, last_events, record_events
+from qhk.sweep.process import (
+    announce,
+    explain_exit,
+    oom_kills,
+    record_end,
+    run_command,
+    run_environment,
+    start_process,
+)
+from qhk.sweep.ranks import rank_variables
+from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
+
+POLL_S = 0.2
+SIBLINGS_S = 20.0
+"""How long the other processes of a run may go on after one of them has failed."""
+
+
+@dataclass(kw_only=True)
+class ActiveRun:
+    """A run in work: its processes by rank, and the GPUs it holds."""
+
+    run: SweepRun
+    processes: list[subprocess.Popen[bytes]]
+    gpus: tuple[str, ...]
+    oom_before: int
+    broken_since: float | None = None
+
+    def poll(self) -> int | None:
+        """The exit code once all processes have ended: the first rank's failure, else 0; None before."""
+        codes = [process.poll() for process in self.processes]
+        if all(code is not None for code in codes):
+            return next((code for code in codes if code), 0)
+        if any(codes):
+            self._end_siblings()
+        return None
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to every process that lives."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    def _end_siblings(self) -> None:
+        """The others would wait for the failed one for ever."""
+        if self.broken_since is None:
+            self.broken_since = time.monotonic()
+            self.send(signal.SIGTERM)
+        elif time.monotonic() - self.broken_since > SIBLINGS_S:
+            self.send(signal.SIGKILL)
+
+
+@dataclass(kw_only=True)
+class LocalLauncher:
+    """Starts the runs that wait as places and GPUs come free, and sees to their statuses.
+
+    ``ended`` is told every run's last status. Ctrl-C, or SIGTERM, asks the runs in work for a checkpoint,
+    waits ``grace_s``, and marks all that did not finish as cancelled; then KeyboardInterrupt goes on.
+    """
+
+    manifest: Manifest
+    settings: LocalLauncherSettings
+    started: Callable[[SweepRun], None]
+    ended: Callable[[SweepRun, Status | None], None]
+    waiting: deque[SweepRun] = field(default_factory=deque)
+    active: list[ActiveRun] = field(default_factory=list)
+
+    def launch(self, runs: Sequence[SweepRun]) -> None:
+        """Returns when all runs have ended."""
+        self.waiting.extend(runs)
+        free = deque(self._gpu_sets(len(runs)))
+        for run in runs:
+            announce(run)
+        record_events(self.manifest, [self._event("submitted", run) for run in runs])
+        with _terminate_as_interrupt():
+            try:
+                while self.waiting or self.active:
+                    self._drop_cancelled()
+                    while self.waiting and free:
+                        self._start(self.waiting.popleft(), free.popleft())
+                    time.sleep(POLL_S)
+                    free.extend(self._collect())
+            except KeyboardInterrupt:
+                self._interrupt()
+                raise
+
+    def _gpu_sets(self, num_runs: int) -> list[tuple[str, ...]]:
+        """One entry for each place: the GPUs of its run. Raises ValueError where they do not go round."""
+        jobs, each = min(self.settings.jobs, num_runs), self.settings.processes
+        gpus = _listed_gpus() if self.settings.gpus == "auto" else self.settings.gpus
+        if gpus == "none" or not gpus:
+            return [()] * jobs
+        places = len(gpus) // each
+        if places == 0:
+            raise ValueError(
+                f"hydra.launcher.processes: {each} needs as many GPUs, there are {len(gpus)}; "
+                "lower it, or set hydra.launcher.gpus"
+            )
+        sets = [tuple(map(str, gpus[place * each : (place + 1) * each])) for place in range(places)]
+        return sets[:jobs]
+
+    def _start(self, run: SweepRun, gpus: tuple[str, ...]) -> None:
+        count, port = self.settings.processes, _free_port()
+        processes = []
+        for rank in range(count):
+            ranks = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus or self.settings.gpus == "none" else {}
+            if count > 1:
+                ranks |= rank_variables(rank=rank, local_rank=rank, count=count, host="127.0.0.1", port=port)
+            log = run.log if rank == 0 else run.log.with_name(f"log.rank{rank}.txt")
+            processes.append(
+                start_process(
+                    run_command(self.manifest, run),
+                    log=log,
+                    cwd=self.manifest.cwd,
+                    environment=run_environment(self.manifest, ranks),
+                )
+            )
+        self.active.append(ActiveRun(run=run, processes=processes, gpus=gpus, oom_before=oom_kills()))
+        self.started(run)
+
+    def _collect(self) -> Iterator[tuple[str, ...]]:
+        """The GPU sets of the runs that have ended since, whose statuses are set right first."""
+        for active in list(self.active):
+            code = active.poll()
+            if code is None:
+                continue
+            self.active.remove(active)
+            cause = explain_exit(code, active.run.log, out_of_memory=oom_kills() > active.oom_before)
+            cancelled = self._is_cancelled(active.run)
+            record_end(
+                active.run.directory,
+                state=RunState.CANCELLED if cancelled else RunState.FAILED,
+                cause="cancelled by qhk sweep cancel" if cancelled else cause,
+            )
+            self.ended(active.run, read_status(active.run.directory / STATUS_FILE))
+            yield active.gpus
+
+    def _drop_cancelled(self) -> None:
+        events = last_events(self.manifest)
+        called_off = {label for label, last in events.items() if last.kind == "cancelled"}
+        for run in [run for run in self.waiting if run.label in called_off]:
+            self.waiting.remove(run)
+            self.ended(run, read_status(run.directory / STATUS_FILE))
+
+    def _is_cancelled(self, run: SweepRun) -> bool:
+        last = last_events(self.manifest).get(run.label)
+        return last is not None and last.kind == "cancelled"
+
+    def _interrupt(self) -> None:
+        """Asks for checkpoints, waits, and leaves every status right; a second Ctrl-C does not wait."""
+        everyone = [*self.waiting, *(active.run for active in self.active)]
+        record_events(self.manifest, [self._event("cancelled", run) for run in everyone])
+        end = time.monotonic() + self.settings.grace_s
+        try:
+            for active in self.active:
+                active.send(signal.SIGTERM)
+            while self.active and time.monotonic() < end:
+                time.sleep(POLL_S)
+                deque(self._collect(), maxlen=0)
+        finally:
+            for active in self.active:
+                active.send(signal.SIGKILL)
+                for process in active.processes:
+                    process.wait()
+            for run in everyone:
+                record_end(run.directory, state=RunState.CANCELLED, cause="Ctrl-C in the launcher")
+
+    def _event(self, kind: Literal["submitted", "cancelled"], run: SweepRun) -> JobEvent:
+        return event(kind, run.label, job="", pid=os.getpid(), host=platform.node())
+
+
+def _listed_gpus() -> list[str]:
+    """The GPUs that this process may use, none without nvidia-smi."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [item.strip() for item in visible.split(",") if item.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return [str(number) for number, _ in enumerate(filter(None, listed.stdout.splitlines()))]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[None]:
+    """Inside, SIGTERM ends the launcher as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

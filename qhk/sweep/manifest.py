@@ -1,0 +1,219 @@
+"""``outputs/sweeps/<name>/``: what a sweep consists of, frozen, and a record of every job."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from qhk.files import append_json_lines, read_json_lines, write_atomically
+from qhk.settings import Settings, parse_settings, plain_settings
+from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
+from qhk.sweep.plan import PlannedRun
+from qhk.tracking.provenance import code_digest
+
+FOLDER = "sweeps"
+"""Below outputs; beside the studies."""
+
+ANY_CODE = "any"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """One cell at one seed, as it was submitted."""
+
+    cell: str
+    seed: int
+    changes: tuple[str, ...]
+    run_id: str
+    directory: Path
+    same_as: str
+
+    @property
+    def label(self) -> str:
+        """``cell/seed2``, unique in its sweep."""
+        return f"{self.cell}/seed{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the run's first process printed, over all its starts."""
+        return self.directory / "log.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A sweep on disk. ``folder`` is its directory, ``cwd`` where its runs start.
+
+    ``code`` is the digest of the package's files below ``folder/code/<digest>``, which its runs import.
+    """
+
+    folder: Path
+    cwd: Path
+    overrides: tuple[str, ...]
+    code: str
+    launcher: LauncherSettings
+    search: SearchSettings | None
+    runs: tuple[SweepRun, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({run.seed for run in self.runs})
+
+    @property
+    def cells(self) -> list[str]:
+        return list(dict.fromkeys(run.cell for run in self.runs))
+
+    @property
+    def code_folder(self) -> Path:
+        """What is put in front of the import path of the sweep's runs."""
+        return self.folder / "code" / self.code[:16]
+
+    def config(self, run: SweepRun) -> Path:
+        """The frozen settings of a run."""
+        return self.folder / "configs" / run.cell / f"seed{run.seed}.yaml"
+
+    def settings(self, run: SweepRun) -> Settings:
+        """The frozen settings of a run, read."""
+        return parse_settings(yaml.safe_load(self.config(run).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """A run was handed to a launcher, or called off. ``job``: SLURM's id ("12_3"), "" on a machine."""
+
+    time: float
+    kind: Literal["submitted", "cancelled"]
+    label: str
+    job: str
+    pid: int
+    host: str
+
+
+def sweep_folder(outputs: Path, name: str) -> Path:
+    """``<outputs>/sweeps/<name>``."""
+    return outputs / FOLDER / name
+
+
+def find_sweep(outputs: Path, name: str) -> Path:
+    """The folder of a sweep, by name or by path. Raises ValueError that lists those there are."""
+    for folder in (sweep_folder(outputs, name), Path(name)):
+        if (folder / "sweep.json").is_file():
+            return folder.absolute()
+    there = sorted(file.parent.name for file in (outputs / FOLDER).glob("*/sweep.json"))
+    known = f"known: {', '.join(there)}" if there else f"there is none below {outputs / FOLDER}"
+    raise ValueError(f"{name}: no such sweep; {known}")
+
+
+def freeze_run(manifest: Manifest, run: SweepRun, settings: Settings) -> None:
+    """Writes the settings that the run will have whenever it starts, with absolute paths."""
+    plain = plain_settings(settings)
+    plain["paths"] = {key: str(manifest.cwd / value) for key, value in plain["paths"].items()}
+    study, name = run.directory.parts[-3:-1]
+    plain.update(study=study, name=name, fresh=False, dry_run=False)
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
+    write_atomically(
+        manifest.config(run), f"# Frozen settings of {run.label}, sweep {manifest.name}.\n{text}"
+    )
+
+
+def freeze_code(folder: Path, package: Path) -> str:
+    """The digest of the package, after a copy of it was put below ``folder/code/<digest>``."""
+    digest = code_digest({package.name: package})
+    target = folder / "code" / digest[:16] / package.name
+    if not target.exists():
+        unfinished = target.with_name(f".{package.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(package, unfinished, ignore=shutil.ignore_patterns("__pycache__"))
+        unfinished.rename(target)
+    return digest
+
+
+def planned_as_run(run: PlannedRun) -> SweepRun:
+    """The planned run as the manifest keeps it."""
+    return SweepRun(
+        cell=run.cell,
+        seed=run.seed,
+        changes=run.changes,
+        run_id=run.run_id,
+        directory=run.directory.absolute(),
+        same_as=run.same_as,
+    )
+
+
+def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepRun, ...]:
+    """The runs of a sweep that is launched again, maybe with more cells or seeds.
+
+    Raises ValueError where a run of one label would now compute something else.
+    """
+    runs = {run.label: run for run in old}
+    for run in new:
+        before = runs.get(run.label)
+        if before is not None and before.run_id != run.run_id:
+            raise ValueError(
+                f"{run.label} is run id {before.run_id} in the sweep on disk and {run.run_id} now; "
+                "choose another study=NAME"
+            )
+        runs[run.label] = run if before is None else replace(run, same_as=before.same_as)
+    return tuple(runs.values())
+
+
+def write_manifest(manifest: Manifest) -> None:
+    """Replaces ``sweep.json``."""
+    content: dict[str, Any] = {
+        "cwd": str(manifest.cwd),
+        "overrides": list(manifest.overrides),
+        "code": manifest.code,
+        "launcher": manifest.launcher.model_dump(mode="json"),
+        "search": None if manifest.search is None else manifest.search.model_dump(mode="json"),
+        "runs": [{**asdict(run), "directory": str(run.directory)} for run in manifest.runs],
+    }
+    write_atomically(manifest.folder / "sweep.json", json.dumps(content, indent=1) + "\n")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The sweep in ``folder``. Raises ValueError naming a file that is none of ours."""
+    path = folder / "sweep.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        search = content["search"]
+        return Manifest(
+            folder=folder,
+            cwd=Path(content["cwd"]),
+            overrides=tuple(content["overrides"]),
+            code=content["code"],
+            launcher=parse_launcher(content["launcher"]),
+            search=None if search is None else SearchSettings.model_validate(search),
+            runs=tuple(_read_run(run) for run in content["runs"]),
+        )
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
+
+
+def _read_run(run: Mapping[str, Any]) -> SweepRun:
+    return SweepRun(**{**run, "changes": tuple(run["changes"]), "directory": Path(run["directory"])})
+
+
+def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
+    """Appends to the sweep's record of jobs."""
+    append_json_lines(manifest.folder / "jobs.jsonl", [asdict(event) for event in events])
+
+
+def last_events(manifest: Manifest) -> dict[str, JobEvent]:
+    """Label -> the last thing that was done about the run, for those that anything was done about."""
+    rows = read_json_lines(manifest.folder / "jobs.jsonl")
+    return {row["label"]: JobEvent(**row) for row in rows}
+
+
+def event(kind: Literal["submitted", "cancelled"], label: str, *, job: str, pid: int, host: str) -> JobEvent:
+    """What is done now about a run."""
+    return JobEvent(time=time.time(), kind=kind, label=label, job=job, pid=pid, host=host)

@@ -1,0 +1,129 @@
+"""The process of a run: how it is started on the sweep's frozen code, and what its end means."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from qhk.files import write_atomically
+from qhk.sweep.manifest import Manifest, SweepRun
+from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
+from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, read_status, write_status
+
+LOG_TAIL = 65536
+FINAL = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
+
+
+def run_command(manifest: Manifest, run: SweepRun) -> list[str]:
+    """The command of a run's process: this interpreter, the frozen settings, the code's digest.
+
+    ``-P`` keeps the working directory, maybe a changed checkout, out of the import path.
+    """
+    return [sys.executable, "-P", "-m", "qhk.cli.cell", str(manifest.config(run)), manifest.code]
+
+
+def run_environment(manifest: Manifest, ranks: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a run's process: this one's, the frozen code first, and ``ranks``."""
+    paths = [str(manifest.code_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **ranks}
+
+
+def start_process(
+    command: list[str], *, log: Path, cwd: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """A started process that appends to ``log``, in its own session: Ctrl-C reaches the launcher alone."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def announce(run: SweepRun, *, job: str | None = None) -> None:
+    """Says ``pending`` in the run's directory, which it makes and claims for its id, and names its SLURM job.
+
+    A run in work is left alone, and so is one that is done.
+    """
+    try:
+        lock = RunLock(lock_path(run.directory), directory=run.directory)
+    except DirectoryInUseError:
+        return
+    try:
+        status = read_status(run.directory / STATUS_FILE)
+        if status is not None and status.state is RunState.DONE:
+            return
+        write_atomically(run.directory / "run_id", run.run_id + "\n")
+        step, total, srcc = (status.step, status.total_steps, status.srcc) if status else (0, None, None)
+        pending = present_status(state=RunState.PENDING, step=step, cause="", total_steps=total, srcc=srcc)
+        write_status(run.directory / STATUS_FILE, replace(pending, slurm_job=job))
+    finally:
+        lock.release()
+
+
+def record_end(directory: Path, *, state: RunState, cause: str) -> None:
+    """Writes how a run ended that could not say so itself; what it did say, and a run in work, stay.
+
+    A cancelled run that had time for its checkpoint says ``preempted``: that too becomes ``cancelled``.
+    """
+    try:
+        lock = RunLock(lock_path(directory), directory=directory)
+    except DirectoryInUseError:
+        return
+    try:
+        path = directory / STATUS_FILE
+        status = read_status(path)
+        if status is not None and status.state in FINAL:
+            return
+        if status is not None and status.state is RunState.PREEMPTED and state is not RunState.CANCELLED:
+            return
+        write_status(path, _ended(status, state, cause))
+    finally:
+        lock.release()
+
+
+def _ended(status: Status | None, state: RunState, cause: str) -> Status:
+    line = " ".join(cause.split())
+    if status is None:
+        return present_status(state=state, step=0, cause=line)
+    return replace(status, state=state, cause=line)
+
+
+def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
+    """Why a process ended, in one line: its last words, or the signal that ended it."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        killed = " (out of memory: the kernel ended it)" if out_of_memory and name == "SIGKILL" else ""
+        return f"killed by {name}{killed}"
+    words = last_words(log)
+    return f"{words} (exit code {code})" if words else f"exit code {code}"
+
+
+def last_words(log: Path) -> str:
+    """The last line that the command line meant for the user, else the last line of the log; "" for none."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_TAIL))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    ours = [line.removeprefix("qhk: ") for line in lines if line.startswith("qhk: ")]
+    return (ours or lines or [""])[-1]
+
+
+def oom_kills() -> int:
+    """How many processes this machine's kernel has ended for want of memory; 0 where it does not say."""
+    path = Path("/proc/vmstat")
+    if not path.exists():
+        return 0
+    counts = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+    return int(counts.get("oom_kill", 0))

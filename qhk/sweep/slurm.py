@@ -1,0 +1,99 @@
+"""Submits runs as one SLURM job array through submitit, which also requeues them when they are preempted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from qhk.settings.sweep import SlurmLauncherSettings
+from qhk.sweep.manifest import Manifest, SweepRun, event, record_events
+from qhk.sweep.process import announce, run_command, run_environment
+from qhk.sweep.slurm_job import CellJob
+from qhk.tracking.status import STATUS_FILE, RunState, read_status
+
+REQUEUE_S = 15.0
+"""Of the time between SLURM's signal and its limit, what is kept for requeueing."""
+
+OPTIONS = (
+    "partition", "account", "qos", "constraint", "exclude", "nodelist", "nodes", "cpus_per_task",
+    "signal_delay_s", "array_parallelism", "setup", "srun_args",
+)  # fmt: skip
+
+
+def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> list[str]:
+    """The job ids of the runs, in their order, as soon as SLURM has accepted them.
+
+    Raises ValueError in one line without SLURM's commands, and where SLURM refuses the submission.
+    """
+    if shutil.which("sbatch") is None:
+        raise ValueError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
+    for run in runs:
+        announce(run)
+    executor = _executor(manifest, settings)
+    try:
+        with executor.batch():
+            jobs = [executor.submit(_job(manifest, settings, run)) for run in runs]
+    except (FailedSubmissionError, FailedJobError, subprocess.CalledProcessError) as error:
+        raise ValueError(f"hydra/launcher=slurm: sbatch refused: {' '.join(str(error).split())}") from None
+    ids = [job.job_id for job in jobs]
+    record_events(
+        manifest,
+        [
+            event("submitted", run.label, job=job, pid=os.getpid(), host=platform.node())
+            for run, job in zip(runs, ids, strict=True)
+        ],
+    )
+    for run, job in zip(runs, ids, strict=True):
+        _name_job(run, job)
+    return ids
+
+
+def _name_job(run: SweepRun, job: str) -> None:
+    """Writes the job's id into the status of a run that still waits, for whoever reads that alone."""
+    status = read_status(run.directory / STATUS_FILE)
+    if status is not None and status.state is RunState.PENDING:
+        announce(run, job=job)
+
+
+def _executor(manifest: Manifest, settings: SlurmLauncherSettings) -> SlurmExecutor:
+    executor = SlurmExecutor(manifest.folder / "submitit", max_num_timeout=settings.max_num_timeout)
+    given = {name: value for name, value in settings.model_dump().items() if name in OPTIONS}
+    options = {name: value for name, value in given.items() if value is not None}
+    options["setup"] = [*_import_path(manifest), *settings.setup]
+    more = {"requeue": True, "chdir": str(manifest.cwd), **settings.additional_parameters}
+    executor.update_parameters(
+        job_name=manifest.name,
+        time=settings.timeout_min,
+        mem=f"{int(settings.mem_gb * 1024)}MB",
+        ntasks_per_node=settings.tasks_per_node,
+        gpus_per_node=settings.gpus_per_node or None,
+        additional_parameters=more,
+        **options,
+    )
+    return executor
+
+
+def _import_path(manifest: Manifest) -> list[str]:
+    """Shell lines that let submitit's own process find the frozen code, and never the working directory."""
+    return [
+        f"export PYTHONPATH='{manifest.code_folder}'${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+    ]
+
+
+def _job(manifest: Manifest, settings: SlurmLauncherSettings, run: SweepRun) -> CellJob:
+    environment = run_environment(manifest, {})
+    return CellJob(
+        command=run_command(manifest, run),
+        environment={"PYTHONPATH": environment["PYTHONPATH"], "PYTHONUNBUFFERED": "1"},
+        directory=run.directory,
+        log=run.log,
+        cwd=manifest.cwd,
+        patience_s=max(settings.signal_delay_s - REQUEUE_S, settings.signal_delay_s / 2),
+    )

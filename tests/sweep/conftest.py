@@ -1,0 +1,115 @@
+"""Sweeps whose runs are a few lines of Python: what is tested is who starts, watches and records them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qhk.cli.catalogue import config_root, read_catalogue
+from qhk.cli.job import prepare_seeds
+from qhk.settings import Settings
+from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
+from qhk.sweep.manifest import Manifest, SweepRun, freeze_run, planned_as_run, write_manifest
+from qhk.sweep.plan import PlannedRun, plan_run
+from qhk.tracking.status import STATUS_FILE, RunState, present_status, write_status
+
+MACHINE = MachineSettings(name="test", compute_tflop_s=1.0, memory_tb_s=1.0, efficiency=0.5)
+HERE = LocalLauncherSettings(form="local", jobs=2, processes=1, gpus="none", grace_s=10.0, machine=MACHINE)
+
+Build = Callable[..., Manifest]
+
+
+@pytest.fixture(scope="session")
+def settings() -> Settings:
+    return prepare_seeds(["name=base"], [0], read_catalogue(config_root()))[0]
+
+
+def place(settings: Settings, outputs: Path, *, name: str, seed: int = 0, **changes: object) -> Settings:
+    """The settings at another place, and with other values below ``optimizer``."""
+    paths = settings.paths.model_copy(update={"outputs": str(outputs)})
+    optimizer = settings.optimizer.model_copy(update=changes)
+    update = {"paths": paths, "study": "s", "name": name, "seed": seed, "optimizer": optimizer}
+    return settings.model_copy(update=update)
+
+
+def planned(settings: Settings, outputs: Path, name: str, *, seed: int = 0, **changes: object) -> PlannedRun:
+    return plan_run(cell=name, changes=(), settings=place(settings, outputs, name=name, seed=seed, **changes))
+
+
+@pytest.fixture
+def build(settings: Settings, tmp_path: Path) -> Build:
+    """A sweep on disk of the given cells, one run each, started in the test's directory."""
+
+    def make(*cells: str, seeds: Sequence[int] = (0,)) -> Manifest:
+        outputs, runs = tmp_path / "outputs", list[SweepRun]()
+        manifest = Manifest(
+            folder=outputs / "sweeps" / "s",
+            cwd=tmp_path,
+            overrides=(),
+            code="any",
+            launcher=HERE,
+            search=None,
+            runs=(),
+        )
+        for number, cell in enumerate(cells):
+            for seed in seeds:
+                plan = planned(settings, outputs, cell, seed=seed, lr=1e-4 * (number + 1))
+                runs.append(planned_as_run(plan))
+                freeze_run(manifest, runs[-1], plan.settings)
+        manifest = replace(manifest, runs=tuple(runs))
+        write_manifest(manifest)
+        return manifest
+
+    return make
+
+
+def say(run: SweepRun, state: RunState, *, step: int = 0, cause: str = "", total: int | None = 10) -> None:
+    """Writes a run's status as its own process would."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    (run.directory / "run_id").write_text(run.run_id)
+    status = present_status(state=state, step=step, cause=cause, total_steps=total)
+    write_status(run.directory / STATUS_FILE, status)
+
+
+STUB = """
+import os, pathlib, signal, sys, time
+from qhk.tracking.status import RunState, present_status, write_status
+directory, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
+def say(state, cause=""):
+    write_status(directory / "status.json", present_status(state=state, step=3, cause=cause))
+def stop(number, frame):
+    say(RunState.PREEMPTED, "by signal")
+    sys.exit(75)
+signal.signal(signal.SIGTERM, stop)
+say(RunState.RUNNING)
+with (directory / "starts").open("a") as file:
+    file.write(f"{time.monotonic()} {os.environ.get('CUDA_VISIBLE_DEVICES')} {os.environ.get('RANK')}\\n")
+if mode == "sleep":
+    time.sleep(60)
+elif mode == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+elif mode == "refuse":
+    print("qhk: data.sets: nothing there", file=sys.stderr)
+    sys.exit(2)
+elif mode == "fail":
+    say(RunState.FAILED, "loss is NaN")
+    sys.exit(1)
+else:
+    time.sleep(0.3)
+    say(RunState.DONE)
+"""
+
+
+def stub_command(modes: dict[str, str]) -> Callable[[Manifest, SweepRun], list[str]]:
+    """In place of training: each cell's process does as its mode says, "done" where none is given."""
+    return lambda manifest, run: [
+        sys.executable,
+        "-c",
+        STUB,
+        str(run.directory),
+        modes.get(run.cell, "done"),
+    ]

@@ -23,6 +23,7 @@ class ScoredGroup:
     aspects: tuple[tuple[float, ...], ...] = ()
 
     def __post_init__(self) -> None:
+        assert len(self.aspects) in (0, len(self.scores))
         assert all(score is None or math.isfinite(score) for score in self.scores)
 
     @property

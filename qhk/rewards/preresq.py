@@ -1,8 +1,8 @@
 """PreResQ-R1: rewards for scores that agree with the opinions of several images and within a group.
 
-The released code scores an answer by the mean of its sub-scores; here an answer is its one score. All sort
-the scores of an image: equal scores share the mean of what their places earn, so that the order of
-completions never matters (in the release the order of sorting decides).
+An answer's score is one number, or the mean of its sub-scores (as the release has it). All sort the scores
+of an image: equal scores share the mean of what their places earn, so that the order of completions never
+matters (in the release the order of sorting decides).
 """
 
 from __future__ import annotations

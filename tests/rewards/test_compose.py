@@ -223,18 +223,6 @@ def test_no_terms_are_refused() -> None:
         build_terms({})
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[2] / "conf" / "reward").glob("*.yaml")), ids=lambda path: path.stem
-)
-def test_every_reward_of_the_config_builds(path: Path) -> None:
-    loaded = OmegaConf.load(path)
-    if "defaults" in loaded:
-        pytest.skip("states only what differs from another option")
-    node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": loaded})
-    reward = OmegaConf.to_container(node, resolve=True)["reward"]  # type: ignore[index,call-overload]
-    assert [term.name for term in build_terms(reward["terms"])] == list(reward["terms"])
-
-
 def test_the_release_of_the_config_is_the_release_of_the_vectors() -> None:
     path = Path(__file__).parents[2] / "conf" / "reward" / "q_hawkeye_release.yaml"
     node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": OmegaConf.load(path)})

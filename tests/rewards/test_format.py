@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 
 from qhk.rewards.answer import parse_answer
 from qhk.rewards.format import (
+    preresq_r1_release_format,
     q_hawkeye_release_format,
+    strict_lines_format,
+    strict_lines_json_format,
+    tags_json_format,
     think_answer_format,
     visualquality_r1_release_format,
 )
-from qhk.types import Completion, Example
+from qhk.types import Answer, Completion, Example
 
 Make = Callable[..., Completion]
 MakeExample = Callable[[float], Example]
@@ -100,10 +104,136 @@ def test_the_form_of_visualquality(
     assert visualquality_r1_release_format(make_completion(text), make_example(3.0)) == value
 
 
-@pytest.mark.parametrize("piece", ["<think>", "</think>", "<answer>", "</answer>", " ", "1"])
+LINES = "<think>\nx\n</think>\n<answer>\n{}\n</answer>"
+OBJECT = '{"rating": 3.5}'
+
+
+@pytest.mark.parametrize(
+    ("text", "tags", "json_lines", "any_lines"),
+    [
+        (LINES.format(OBJECT), 1, 1, 1),
+        (f"<think>x</think><answer>{OBJECT}</answer>", 1, 0, 0),
+        (f" <think>x</think>\n\n<answer> {OBJECT} </answer>\n", 1, 0, 0),
+        (LINES.format(OBJECT) + "\n", 1, 1, 1),
+        ("\n" + LINES.format(OBJECT), 1, 0, 0),
+        (LINES.format(OBJECT) + "\ndone", 0, 0, 0),
+        (LINES.format("{}"), 1, 1, 1),
+        (LINES.format("{rating: 3.5}"), 0, 1, 1),
+        (LINES.format('{"rating": {"all": 3}}'), 0, 0, 1),
+        (LINES.format(f"```json\n{OBJECT}\n```"), 0, 0, 1),
+        (LINES.format(f"{OBJECT}\n{OBJECT}"), 0, 0, 1),
+        (LINES.format("Image A"), 0, 0, 1),
+        (LINES.format(""), 0, 0, 1),
+        ("<think>\nx\n</think>\n<answer>\n</answer>", 0, 0, 0),
+        (f"<think>\nx\n</think><answer>\n{OBJECT}\n</answer>", 1, 0, 0),
+        (f"<think>\nx</think>\n<answer>\n{OBJECT}\n</answer>", 1, 0, 0),
+        (f"<think>x\n</think>\n<answer>\n{OBJECT}\n</answer>", 1, 0, 0),
+        (f"<think>\nx\n</think>\n<answer>{OBJECT}\n</answer>", 1, 0, 0),
+        (f"<think>\nx\n</think>\n<answer>\n{OBJECT}</answer>", 1, 0, 0),
+        (f"<think>\nx\n</think>\nso\n<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
+        (f"<think> \nx\n</think> \n<answer> \n {OBJECT} \n</answer> ", 1, 1, 1),
+        (f"<think>\n\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 1, 1),
+        (f"<think>\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
+        (f"<think>\n<answer>\n1\n</answer>\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 1, 1),
+        (f"<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
+        (f"<think>\n<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
+        (f"<think>\nx\n</think>\n<answer>\n{OBJECT}", 0, 0, 0),
+        ("", 0, 0, 0),
+    ],
+)
+def test_the_forms_of_q_insight(
+    make_completion: Make,
+    make_example: MakeExample,
+    text: str,
+    tags: float,
+    json_lines: float,
+    any_lines: float,
+) -> None:
+    completion, example = make_completion(text, "json"), make_example(3.0)
+    assert tags_json_format(completion, example) == tags
+    assert strict_lines_json_format(completion, example) == json_lines
+    assert strict_lines_format(completion, example) == any_lines
+
+
+def test_readable_is_what_the_tasks_rule_reads(make_completion: Make, make_example: MakeExample) -> None:
+    example = make_example(3.0)
+    for form, rule, content in (
+        ("score", "json", OBJECT),
+        ("degradation", "json", '{"distortion_class": "blur", "severity": "slight"}'),
+        ("comparison", "choice", "Image B"),
+        ("multi_aspect", "lines", "1\n2\n3\n4\n5"),
+        ("video", "lines", "1\n2"),
+    ):
+        text = f"<think>x</think><answer>{content}</answer>"
+        assert think_answer_format(make_completion(text, rule, form), example) == 1.0
+        assert think_answer_format(make_completion(text.replace("x", ""), rule, form), example) == 0.0
+        assert think_answer_format(make_completion(text), example) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "five", "two"),
+    [
+        ("1\n2\n3\n4\n5", 1, 0),
+        ("\n1\n2.5\n3.\n4\n5\n", 1, 0),
+        ("1 \n\n 2\n3\n4\n5 ", 1, 0),
+        ("1 2\n3\n4\n5", 0, 0),
+        ("1\n2\n3\n4", 0, 0),
+        ("1\n2\n3\n4\n5\n6", 0, 0),
+        ("1\n2\n3\n4\n-5", 0, 0),
+        ("1\n2\n3\n4\n.5", 0, 0),
+        ("1\n2\n3\n4\n5/5", 0, 0),
+        ("1\n2\n", 0, 1),
+        (" 1\n\n2 \n ", 0, 1),
+        ("1\n2", 0, 0),
+        ("1 2\n", 0, 0),
+        ("1\n\n", 0, 0),
+        ("", 0, 0),
+    ],
+)
+@pytest.mark.parametrize("thought", ["x", "", "x <answer>3</answer>"])
+def test_the_form_of_preresq(
+    make_completion: Make, make_example: MakeExample, content: str, five: float, two: float, thought: str
+) -> None:
+    text, example = f"<think>{thought}</think>\n<answer>{content}</answer>", make_example(3.0)
+    for form, value in (("multi_aspect", five), ("video", two)):
+        assert preresq_r1_release_format(make_completion(text), example, form=form) == value
+        for broken in (f" {text}", f"{text}\n", text.replace("</think>\n", "</think> so "), text[7:]):
+            assert preresq_r1_release_format(make_completion(broken), example, form=form) == 0
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS, "\n", "3\n", "4\n", "{", "}", "{}"]), max_size=8).map("".join))
+def test_the_released_forms_are_whole_matches(inside: str) -> None:
+    """As single patterns, which take more than linear time; the last answer tag begins the answer."""
+    for text in (inside, f"<think>\n{inside}\n</answer>", f"<think>\nx\n</think>\n<answer>{inside}</answer>"):
+        completion = Completion(text=text, answer=Answer(score=None), num_tokens=1, truncated=False)
+        number, tail = r"\s*[0-9]+\.?[0-9]*\s*", r"\s*</answer>"
+        lines = r"<think>\s*\n.*?\n\s*</think>\s*\n\s*<answer>\s*\n((?!.*<answer>).*\n)\s*</answer>\s*"
+        found = re.fullmatch(lines, text, re.DOTALL)
+        braces = found is not None and re.fullmatch(r"\{[^{}]*\}", found.group(1).strip()) is not None
+        assert strict_lines_format(completion, None) == (found is not None)  # type: ignore[arg-type]
+        assert strict_lines_json_format(completion, None) == braces  # type: ignore[arg-type]
+        head = r"<think>.*?</think>\s*<answer>"
+        for form, body in (
+            ("multi_aspect", rf"({number}\n){{4}}{number}"),
+            ("video", rf"({number}\n){{2}}"),
+        ):
+            expected = re.fullmatch(head + body + tail, text, re.DOTALL) is not None
+            assert preresq_r1_release_format(completion, None, form=form) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "piece", ["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "1", "1\n", "{", "</think>\n"]
+)
 def test_long_texts_are_judged_in_linear_time(
     make_completion: Make, make_example: MakeExample, piece: str
 ) -> None:
+    example = make_example(3.0)
+    for head in ("<think>x", "<think>\nx\n</think>\n<answer>\n"):
+        long = make_completion(head + piece * (300_000 // len(piece)) + "x\n</answer>")
+        assert tags_json_format(long, example) == 0
+        assert strict_lines_json_format(long, example) == 0
+        strict_lines_format(long, example)
+        assert preresq_r1_release_format(long, example, form="multi_aspect") == 0
     text = "<think>x" + piece * (500_000 // len(piece)) + "</answer>"
     assert think_answer_format(make_completion(text), make_example(3.0)) == 0
     assert q_hawkeye_release_format(make_completion(text, "q_hawkeye_release"), make_example(3.0)) == 0

@@ -1,0 +1,41 @@
+"""Rewards for answers in words: whether they are the true ones (Q-Insight)."""
+
+from __future__ import annotations
+
+from qhk.types import ANSWER_LABELS, Completion, Example
+
+_CLASS, _SEVERITY = ANSWER_LABELS["degradation"]
+(_CHOICE,) = ANSWER_LABELS["comparison"]
+
+
+def degradation_labels(
+    completion: Completion, example: Example, *, class_reward: float, severity_reward: float
+) -> float:
+    """``class_reward`` for the true distortion class, plus ``severity_reward`` if the severity is true too.
+
+    The severity alone earns nothing; an answer that was not read earns 0. ``ValueError`` where the example
+    has no such labels. Source: Q-Insight (arXiv 2503.22679), paper and release, 0.25 and 0.75.
+    """
+    kind, severity = _true_label(example, _CLASS), _true_label(example, _SEVERITY)
+    answered = completion.answer.labels
+    if answered.get(_CLASS) != kind:
+        return 0.0
+    return class_reward + (severity_reward if answered.get(_SEVERITY) == severity else 0.0)
+
+
+def comparison_label(completion: Completion, example: Example) -> float:
+    """1 for the true choice, 0 for another and for an answer that was not read.
+
+    ``ValueError`` where the example has no such label. Source: Q-Insight, paper and release.
+    """
+    return float(completion.answer.labels.get(_CHOICE) == _true_label(example, _CHOICE))
+
+
+def _true_label(example: Example, name: str) -> str | float:
+    if name not in example.labels:
+        known = ", ".join(example.labels) or "none"
+        raise ValueError(
+            f"data: example {example.id} of {example.dataset} has no label {name} (it has {known}); "
+            "choose a data set made for this task"
+        )
+    return example.labels[name]

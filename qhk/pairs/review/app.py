@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from qhk.pairs.review.desk import SIDES, Desk
 from qhk.pairs.review.guard import Guard
-from qhk.pairs.review.pictures import as_png
+from qhk.pairs.review.pictures import as_bitmap
 from qhk.pairs.review.queue import SHOWS
 from qhk.pairs.review.requests import read_decide, read_key, read_place, reviewer_name
 
@@ -118,7 +118,7 @@ class Routes:
         if path is None:
             return _missing("no such picture")
         try:
-            return Response(as_png(path), media_type="image/png")
+            return Response(as_bitmap(path), media_type="image/bmp")
         except ValueError as error:
             # A copy's path may tell its degradation.
             line = str(error).replace(str(path), f"the {side}'s file") if self._desk.blind else str(error)

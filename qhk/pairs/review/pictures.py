@@ -8,13 +8,12 @@ from pathlib import Path
 from qhk.data.image import load_image
 
 
-def as_png(path: Path) -> bytes:
-    """The upright RGB picture as PNG, without colour profile, so that no browser converts its values.
+def as_bitmap(path: Path) -> bytes:
+    """The upright RGB picture as BMP: no loss, and no colour profile by which a browser would change values.
 
-    Lightly compressed: the way is short and a reviewer waits. Raises ``ValueError`` like ``load_image``.
+    Uncompressed, because a reviewer waits: for 8 megapixels, PNG takes 30 times as long to write and still
+    makes a quarter of the bytes. Raises ``ValueError`` like ``load_image``.
     """
     buffer = io.BytesIO()
-    picture = load_image(path)
-    picture.info.clear()
-    picture.save(buffer, "PNG", compress_level=1)
+    load_image(path).save(buffer, "BMP")
     return buffer.getvalue()

@@ -4,6 +4,7 @@ export class Pictures {
   constructor(connection) {
     this.connection = connection;
     this.held = new Map(); // name -> promise of {original, copy}
+    this.kept = null;
   }
 
   get(pair) {
@@ -16,15 +17,19 @@ export class Pictures {
     return this.held.get(name);
   }
 
-  // Starts loading these pairs, in this order, and frees every other one.
-  keepOnly(pairs) {
+  // Frees every pair but these, and loads the missing ones one after the other: none holds up the first.
+  async keepOnly(pairs) {
+    this.kept = pairs;
     const names = new Set(pairs.map((pair) => `${pair.id} ${pair.version}`));
     for (const [name, loading] of this.held) {
       if (names.has(name)) continue;
       this.held.delete(name);
       loading.then(close, () => {});
     }
-    for (const pair of pairs) this.get(pair).catch(() => {});
+    for (const pair of pairs) {
+      await this.get(pair).catch(() => {});
+      if (this.kept !== pairs) return; // the reviewer has moved on
+    }
   }
 
   async load(pair) {

@@ -165,6 +165,9 @@ export class Viewer {
     byId("gain").value = gain;
     byId("gain-text").value = `\u00d7 ${2 ** gain}`;
     byId("zoom-text").value = `${Math.round(100 * stage.scale)} %`;
+    // Shrinking averages fine degradations away: the reviewer should know.
+    byId("zoom-text").classList.toggle("shrunk", stage.scale < 1);
+    byId("zoom-text").title = stage.scale < 1 ? "Shrunk: fine differences may be lost. Z shows 1:1 pixels." : "";
     byId("zoom-fit").setAttribute("aria-pressed", String(zoom === "fit"));
     byId("zoom-fill").setAttribute("aria-pressed", String(zoom === "fill"));
     byId("zoom-native").setAttribute("aria-pressed", String(zoom === 1));

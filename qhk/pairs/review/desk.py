@@ -49,7 +49,7 @@ class Desk:
             }
 
     def window(self, reviewer: str, *, show: Show, kind: str, start: int, count: int) -> dict[str, Any]:
-        """Up to ``count`` pairs of the queue from ``start`` on, and how many belong to ``show`` in all."""
+        """Up to ``count`` pairs of the queue from ``start`` on, then from its beginning."""
         self._refresh()
         with self.reviews.lock:
             keep = wanted(
@@ -60,7 +60,6 @@ class Desk:
             places = self.queue.window(keep, start=start, count=min(count, MAX_WINDOW))
             return {
                 "pairs": [self._item(place, reviewer) for place in places],
-                "matching": self.queue.count(keep),
                 "total": len(self.queue),
             }
 

@@ -72,10 +72,6 @@ class Queue:
                 found.append(place)
         return found
 
-    def count(self, keep: Callable[[Pair], bool]) -> int:
-        """How many pairs ``keep`` accepts."""
-        return sum(1 for place in range(len(self)) if keep(self.pair(place)))
-
     def _belongs(self, pair: Pair) -> bool:
         if self._types and pair.copy.type not in self._types:
             return False

@@ -58,7 +58,7 @@ def test_a_window_of_the_queue_follows_the_answers(client: TestClient) -> None:
     post(client, 0)
     window = client.get("/api/queue", params={"reviewer": "Ann", "start": 0, "count": 3}).json()
     assert [pair["id"] for pair in window["pairs"]] == [f"group_{n:06d}" for n in (1, 2, 3)]
-    assert (window["matching"], window["total"]) == (6, 7)
+    assert window["total"] == 7
     decided = client.get("/api/queue", params={"reviewer": "Ann", "show": "decided", "count": 3}).json()
     assert [(pair["place"], pair["answer"]) for pair in decided["pairs"]] == [(0, "same")]
 

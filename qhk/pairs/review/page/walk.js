@@ -13,7 +13,7 @@ export class Walk {
     this.at = -1;
     this.ahead = [];
     this.total = 0;
-    this.matching = 0;
+    this.complete = false; // whether the window ahead holds all that was left when it was fetched
     this.filling = null;
   }
 
@@ -56,6 +56,7 @@ export class Walk {
     this.seen = [...this.seen.slice(0, this.at + 1), pair];
     this.at = this.seen.length - 1;
     this.ahead = [];
+    this.complete = false;
   }
 
   // Goes back to a pair whose answer was taken back, without losing what was in sight.
@@ -77,7 +78,7 @@ export class Walk {
   }
 
   async topUp(count) {
-    if (this.ahead.length < count) await this.fill();
+    if (this.ahead.length < count && !this.complete) await this.fill();
   }
 
   async fetchAhead() {
@@ -94,7 +95,7 @@ export class Walk {
       count: WINDOW,
     });
     this.total = window.total;
-    this.matching = window.matching;
+    this.complete = window.pairs.length < WINDOW;
     note();
     this.ahead.push(...window.pairs.filter((pair) => !known.has(pair.id)));
   }

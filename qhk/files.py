@@ -15,11 +15,16 @@ def write_atomically(path: Path, text: str) -> None:
     The text goes to a hidden file in the same folder, is synced, and is renamed. Missing parent
     folders are made. The temporary name carries the process id, so two processes never share it.
     """
+    write_bytes_atomically(path, text.encode())
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` as ``write_atomically`` does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

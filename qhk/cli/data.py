@@ -16,6 +16,34 @@ def start_check(job: Job, positionals: Sequence[str]) -> int:
     return run(job.settings, list(job.overrides), job.request)
 
 
+def start_degrade(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of making degraded copies."""
+    from qhk.cli.data_pairs import run_degrade
+
+    return run_degrade(job.settings)
+
+
+def start_filter(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of judging pairs."""
+    from qhk.cli.data_pairs import run_filter
+
+    return run_filter(job.settings, list(job.overrides))
+
+
+def start_strengthen(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of degrading again what looks the same."""
+    from qhk.cli.data_pairs import run_strengthen
+
+    return run_strengthen(job.settings)
+
+
+def start_build(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of building the training set of pairs."""
+    from qhk.cli.data_pairs import run_build
+
+    return run_build(job.settings, list(job.overrides))
+
+
 DATA_COMMANDS = {
     "data check": Command(
         sentence="Holds sets on disk against what is known of them: counts, ranges, files, duplicates.",
@@ -30,5 +58,56 @@ DATA_COMMANDS = {
         ),
         request=CheckRequest,
         start=start_check,
+    ),
+    "data degrade": Command(
+        sentence="Makes a degraded copy of every training image, with where it came from.",
+        positionals="",
+        recipes=(
+            ("of an experiment's images", "qhk data degrade experiment=q_hawkeye paths.datasets=/data"),
+            ("the second published strengths", "qhk data degrade data=koniq pairs.degrade.level=stage_4"),
+            ("the wider family, all at one SSIM", "qhk data degrade data=koniq pairs=further"),
+        ),
+        request=None,
+        start=start_degrade,
+    ),
+    "data filter": Command(
+        sentence="Asks a judge which pairs look the same; resumes, and keeps every reply.",
+        positionals="",
+        recipes=(
+            (
+                "a server",
+                "qhk data filter pairs.filter.judge=endpoint pairs.filter.endpoint.model=NAME "
+                "pairs.filter.endpoint.url=http://127.0.0.1:8000/v1",
+            ),
+            ("a local model", "qhk data filter model=qwen2_5_vl_7b pairs.filter.judge=policy"),
+            ("no model: a threshold on SSIM", "qhk data filter pairs.filter.judge=ssim"),
+        ),
+        request=None,
+        start=start_filter,
+    ),
+    "data strengthen": Command(
+        sentence="Degrades again, in files of their own, the pairs that stayed imperceptible.",
+        positionals="",
+        recipes=(
+            ("what people confirmed in review", "qhk data strengthen"),
+            ("on the judge's word alone", "qhk data strengthen pairs.human_review=skipped"),
+            ("to a target", "qhk data strengthen pairs.strengthen.target=0.7"),
+        ),
+        request=None,
+        start=start_strengthen,
+    ),
+    "data build": Command(
+        sentence="Builds the training set of pairs, reads it back, and lists what was left out and why.",
+        positionals="",
+        recipes=(
+            ("from the manifest", "qhk data build pairs.build.output=sets/koniq_pairs"),
+            (
+                "all stages in one go, without a person",
+                "qhk data build experiment=q_hawkeye pairs.chain=true pairs.human_review=skipped",
+            ),
+            ("the images of a built set, as files", "qhk data build pairs.build.unpack=images"),
+        ),
+        request=None,
+        start=start_build,
     ),
 }

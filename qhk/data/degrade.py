@@ -49,12 +49,20 @@ def _blur(image: Image.Image, radius: float, rng: np.random.Generator) -> Image.
     return image.filter(ImageFilter.GaussianBlur(radius))
 
 
-def _jpeg(image: Image.Image, quality: float, rng: np.random.Generator) -> Image.Image:
+def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
+    """The JPEG file of the last of ``JPEG_ROUNDS`` rounds at ``quality`` (1-95); decoded, it is kind jpeg."""
+    check_strength("jpeg", quality)
+    content = b""
     for _ in range(JPEG_ROUNDS):
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=int(quality))
+        image.save(buffer, "JPEG", quality=quality)
+        content = buffer.getvalue()
         image = Image.open(buffer).convert("RGB")
-    return image
+    return content
+
+
+def _jpeg(image: Image.Image, quality: float, rng: np.random.Generator) -> Image.Image:
+    return Image.open(io.BytesIO(jpeg_bytes(image, int(quality)))).convert("RGB")
 
 
 def _darken(image: Image.Image, factor: float, rng: np.random.Generator) -> Image.Image:

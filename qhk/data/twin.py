@@ -51,8 +51,10 @@ def make_twin(
     )
 
 
-def attach_twins(examples: Sequence[Example], manifest: Path) -> list[Example]:
-    """The examples with ``twin`` filled in from ``manifest``; every one of them must have a twin there.
+def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -> list[Example]:
+    """The examples with ``twin`` filled in from ``manifest``.
+
+    Every one of them must have a twin there (``missing`` refuse), or those without are left out.
 
     The manifest is JSON Lines: ``{"id": ..., "twin": path}`` and, where several sets share ids,
     ``"dataset"``. Relative paths start at the manifest's folder; ids in it that are not among
@@ -71,10 +73,10 @@ def attach_twins(examples: Sequence[Example], manifest: Path) -> list[Example]:
         if size != original:
             raise ValueError(_size_message(replace(example, twin=twin), size, original))
         paired.append(replace(example, twin=twin))
-    if lacking:
+    if lacking and (missing == "refuse" or not paired):
         raise ValueError(
             f"twin.manifest: {manifest} has no twin for {lacking[0]!r} ({len(lacking)} of {len(examples)} "
-            "examples): add the pairs, or choose twin=generated"
+            "examples): add the pairs, leave these out with twin.missing=leave_out, or choose twin=generated"
         )
     return paired
 
@@ -101,6 +103,10 @@ def _read_pair(text: str, where: str) -> tuple[tuple[str | None, str], str]:
     except json.JSONDecodeError as error:
         raise ValueError(f"{where}: not JSON ({error.msg}): write one object per line") from None
     fields = record if isinstance(record, dict) else {}
+    if fields.get("format") == "qhk pairs":
+        raise ValueError(
+            f"{where}: this is the manifest of pairs: run qhk data build and give the twins.jsonl it writes"
+        )
     example_id, twin, dataset = fields.get("id"), fields.get("twin"), fields.get("dataset")
     if not isinstance(example_id, str) or not isinstance(twin, str) or not isinstance(dataset, str | None):
         raise ValueError(

@@ -16,6 +16,7 @@ decisions say which version they saw; those on an older version than the newest 
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -74,8 +75,8 @@ class Copy:
 class Source:
     """An original: whose it is, where it lies (relative to the manifest), its digest, its opinion.
 
-    ``mos`` is on [1, 5], ``mos_native`` on the set's own scale. The opinion is the original's alone: a
-    degraded copy has none.
+    ``mos`` is on [1, 5], ``mos_native`` on the set's own scale; both are None where a set has labels only.
+    The opinion is the original's alone: a degraded copy has none.
     """
 
     example_id: str
@@ -85,8 +86,8 @@ class Source:
     sha256: str
     width: int
     height: int
-    mos: float
-    mos_native: float
+    mos: float | None
+    mos_native: float | None
     higher_is_better: bool
     mos_std: float | None
     reference: str | None
@@ -169,6 +170,12 @@ class Pair:
         if self.votes:
             return self.human
         return None if self.judgement is None else self.judgement.verdict
+
+
+def group_id(dataset: str, example_id: str) -> str:
+    """``group_`` and 16 hexadecimal digits, the same for one image of one set in every manifest."""
+    text = f"{len(dataset)}:{dataset}{example_id}".encode("utf-8", "surrogateescape")
+    return f"group_{hashlib.blake2b(text, digest_size=8).hexdigest()}"
 
 
 def pair_row(group_id: str, source: Source, copy: Copy) -> dict[str, Any]:

@@ -27,6 +27,14 @@ from qhk.settings.learning import (
     TrainingSettings,
     UncertaintySettings,
 )
+from qhk.settings.pairs import (
+    BuildSettings,
+    CopySettings,
+    EndpointSettings,
+    FilterSettings,
+    PairsSettings,
+    StrengthenSettings,
+)
 from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import (
     EvaluationSettings,
@@ -39,16 +47,21 @@ from qhk.settings.views import StageView, last_view, stage_views, task_shares, t
 
 __all__ = [
     "BenchmarkSettings",
+    "BuildSettings",
     "ColdStartSettings",
+    "CopySettings",
     "DataSettings",
     "DatasetSettings",
     "DistributedSettings",
     "Duration",
+    "EndpointSettings",
     "EvaluationSettings",
+    "FilterSettings",
     "MixtureSettings",
     "ModelSettings",
     "ObjectiveSettings",
     "OptimizerSettings",
+    "PairsSettings",
     "PathsSettings",
     "PerceptionSettings",
     "PromptSettings",
@@ -60,6 +73,7 @@ __all__ = [
     "Settings",
     "StageSettings",
     "StageView",
+    "StrengthenSettings",
     "TaskSettings",
     "TinySettings",
     "TrackingSettings",

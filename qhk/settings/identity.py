@@ -14,6 +14,7 @@ from qhk.settings.root import Settings
 
 OUTSIDE_IDENTITY = (
     "paths",
+    "pairs",
     "tracking",
     "study",
     "name",

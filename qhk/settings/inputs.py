@@ -126,6 +126,7 @@ class TwinSettings(Node):
     strengths: dict[str, float]
     resample: Literal["fixed", "each_epoch"]
     manifest: Text | None
+    missing: Literal["refuse", "leave_out"]
 
     @model_validator(mode="after")
     def _source_is_complete(self) -> Self:

@@ -30,6 +30,7 @@ from qhk.settings.learning import (
     TrainingSettings,
     UncertaintySettings,
 )
+from qhk.settings.pairs import PairsSettings
 
 
 class EvaluationSettings(Node):
@@ -129,6 +130,7 @@ class Settings(Node):
     data: DataSettings
     benchmark: dict[str, BenchmarkSettings]
     twin: TwinSettings
+    pairs: PairsSettings
     task: TaskSettings
     prompt: PromptSettings
     cold_start: ColdStartSettings

@@ -119,7 +119,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     views = task_views(settings)
     names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
-    parts = {task: _select_task(view, loaded) for task, view in views.items()}
+    parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
     benchmarks = _distinct(
         [
             benchmark
@@ -158,7 +158,7 @@ def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) 
     return weights[name] if share == 1.0 else share * weights[name] / math.fsum(weights.values())
 
 
-def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset]) -> TrainingData:
+def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
     """The training and validation examples of one task, with prepared twins where the loss looks at them."""
     chosen = select_training_data(
         [loaded[name] for name in view.data.sets],
@@ -179,7 +179,11 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset]) -> Trainin
             f"twin.manifest: {several[0].id!r} shows {len(several[0].images)} pictures, a manifest has one; "
             "choose twin=generated or perception=none"
         )
-    train = {name: attach_twins(examples, manifest) for name, examples in chosen.train.items()}
+    missing = view.twin.missing
+    train = {name: attach_twins(part, manifest, missing=missing) for name, part in chosen.train.items()}
+    left_out = sum(map(len, chosen.train.values())) - sum(map(len, train.values()))
+    if left_out:
+        display.line(f"{left_out} training images have no pair in {manifest} and are left out")
     return replace(chosen, train=train)
 
 

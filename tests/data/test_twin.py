@@ -78,7 +78,7 @@ def test_manifest_pairs_are_attached_and_read(tmp_path: Path) -> None:
     manifest = write_pairs(
         tmp_path, [{"id": "a.png", "twin": "twins/a.png"}, {"id": "unused.png", "twin": "x.png"}]
     )
-    (paired,) = attach_twins([example("a.png", tmp_path)], manifest)
+    (paired,) = attach_twins([example("a.png", tmp_path)], manifest, missing="refuse")
     assert paired.twin == tmp_path / "twins" / "a.png"
     image = Image.open(tmp_path / "a.png").convert("RGB")
     twin = make_twin(paired, image, kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None)
@@ -90,7 +90,9 @@ def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
         {"id": "a.png", "twin": "twins/none.png"},
         {"id": "a.png", "twin": "twins/a.png", "dataset": "set"},
     ]
-    (paired,) = attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, list(lines)))
+    (paired,) = attach_twins(
+        [example("a.png", tmp_path)], write_pairs(tmp_path, list(lines)), missing="refuse"
+    )
     assert paired.twin == tmp_path / "twins" / "a.png"
 
 
@@ -106,15 +108,15 @@ def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
 )
 def test_broken_manifest(tmp_path: Path, lines: list[object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, lines))
+        attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, lines), missing="refuse")
 
 
 def test_other_size_and_missing_manifest(tmp_path: Path) -> None:
     manifest = write_pairs(tmp_path, [{"id": "a.png", "twin": "twins/a.png"}], twin_size=(40, 41))
     with pytest.raises(ValueError, match="40x41, its original .* is 40x40"):
-        attach_twins([example("a.png", tmp_path)], manifest)
+        attach_twins([example("a.png", tmp_path)], manifest, missing="refuse")
     prepared = replace(example("a.png", tmp_path), twin=tmp_path / "twins" / "a.png")
     with pytest.raises(ValueError, match="a twin needs the same size"):
         make_twin(prepared, Image.new("RGB", (40, 40)), kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None)
     with pytest.raises(ValueError, match="twin.manifest: no file"):
-        attach_twins([], tmp_path / "none.jsonl")
+        attach_twins([], tmp_path / "none.jsonl", missing="refuse")

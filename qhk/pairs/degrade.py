@@ -1,0 +1,175 @@
+"""Stage 1: a degraded copy of every image, with where it came from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qhk.pairs.make import CopyDone, CopyJob, run_job
+from qhk.pairs.manifest import PairManifest
+from qhk.pairs.plan import Plan
+from qhk.pairs.records import Copy, failure_row, group_id, pair_row, settings_row, source_of
+from qhk.pairs.workers import in_order
+from qhk.types import Example
+
+Progress = Callable[[int, int], None]
+
+FOLDER = "copies"
+"""Below the manifest: where copies lie."""
+
+FLUSH_S, FLUSH_ROWS = 2.0, 64
+"""Records wait for at most this long, or this many; what a killed process had not written is made again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What a stage did now (``made``, ``failed``) and found done already (``before``)."""
+
+    made: int
+    failed: int
+    before: int
+
+
+def degrade_examples(
+    manifest: PairManifest,
+    examples: Mapping[str, Sequence[Example]],
+    *,
+    plan: Plan,
+    workers: int,
+    progress: Progress,
+) -> Counts:
+    """One pair per example that has none yet; ``examples`` by split. No output follows ``workers``.
+
+    An image that cannot be read is recorded as a failure, and tried again next time. Raises
+    ``ValueError`` where the manifest was begun with other values, an example shows several pictures, or
+    two are one.
+    """
+    begin_stage(manifest, stage="degrade", key="pairs.degrade", values=plan.values())
+    jobs, by_group = [], {}
+    for split, part in examples.items():
+        for example in part:
+            _refuse_several(example)
+            group = group_id(example.dataset, example.id)
+            if group in by_group:
+                raise ValueError(f"pairs: {item_of(example)} occurs twice: keep one of them")
+            by_group[group] = (split, example)
+            if group not in manifest.pairs:
+                jobs.append(_job(example, group, manifest, plan))
+
+    def row(done: CopyDone) -> dict[str, Any]:
+        split, example = by_group[done.job.group_id]
+        assert done.path is not None
+        source = source_of(
+            example,
+            split=split,
+            path=manifest.relative(example.image),
+            sha256=done.source_sha256,
+            size=done.size,
+        )
+        return pair_row(done.job.group_id, source, copy_of(done, manifest))
+
+    before = len(by_group) - len(jobs)
+    made, failed = make_copies(manifest, jobs, stage="degrade", row=row, workers=workers, progress=progress)
+    return Counts(made=made, failed=failed, before=before)
+
+
+def make_copies(
+    manifest: PairManifest,
+    jobs: Sequence[CopyJob],
+    *,
+    stage: str,
+    row: Callable[[CopyDone], dict[str, Any]],
+    workers: int,
+    progress: Progress,
+) -> tuple[int, int]:
+    """How many copies were made and how many failed; each is recorded, by ``row`` or as a failure."""
+    rows: list[dict[str, Any]] = []
+    made = failed = 0
+    last = time.monotonic()
+    progress(0, len(jobs))
+    results = in_order(run_job, jobs, workers=workers)
+    try:
+        for done in results:
+            if done.failure:
+                failed += 1
+                rows.append(failure_row(stage=stage, item=done.job.item, reason=done.failure))
+            else:
+                made += 1
+                rows.append(row(done))
+            if len(rows) >= FLUSH_ROWS or time.monotonic() - last > FLUSH_S:
+                manifest.append(rows)
+                rows, last = [], time.monotonic()
+            progress(made + failed, len(jobs))
+    finally:
+        if rows:
+            manifest.append(rows)
+    return made, failed
+
+
+def begin_stage(manifest: PairManifest, *, stage: str, key: str, values: Mapping[str, Any]) -> None:
+    """Records the values a stage works with; raises ``ValueError`` where it began with others."""
+    known = manifest.settings.get(stage)
+    if known is None:
+        manifest.append([settings_row(stage=stage, values=values)])
+        return
+    for name in [*values, *known]:
+        if known.get(name) != values.get(name):
+            raise ValueError(
+                f"{key}: {manifest.path} was begun with {name} {known.get(name)}, now {values.get(name)}: "
+                "keep the old value, or give another pairs.manifest"
+            )
+
+
+def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
+    """The record of a copy that was made."""
+    assert done.path is not None
+    return Copy(
+        path=manifest.relative(done.path),
+        sha256=done.sha256,
+        degradations=done.degradations,
+        ssim=done.ssim,
+    )
+
+
+def item_of(example: Example) -> str:
+    """How failures name an image."""
+    return f"{example.dataset}/{example.id}"
+
+
+def missing_items(manifest: PairManifest, items: Iterable[str]) -> dict[str, str]:
+    """The given items that have no pair, with the reason of their latest failure."""
+    have = {f"{pair.source.dataset}/{pair.source.example_id}" for pair in manifest}
+    return {
+        item: manifest.failures.get(("degrade", item), "not degraded yet")
+        for item in items
+        if item not in have
+    }
+
+
+def _job(example: Example, group: str, manifest: PairManifest, plan: Plan) -> CopyJob:
+    return CopyJob(
+        item=item_of(example),
+        example_id=example.id,
+        group_id=group,
+        source=example.image,
+        start=example.image,
+        done=(),
+        folder=copies_folder(manifest, example.dataset),
+        plan=plan,
+    )
+
+
+def copies_folder(manifest: PairManifest, dataset: str) -> Path:
+    """Where copies of a set's images lie."""
+    return manifest.folder / FOLDER / dataset
+
+
+def _refuse_several(example: Example) -> None:
+    if example.more_images:
+        raise ValueError(
+            f"pairs: {item_of(example)} shows {len(example.images)} pictures; pairs are made of single "
+            "ones: choose a set for task=score"
+        )

@@ -1,0 +1,256 @@
+"""An OpenAI-compatible server as a judge: many questions at once, retries, and every reply kept."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from PIL import Image
+
+from qhk.pairs.judge import Judged, load_pair
+from qhk.pairs.manifest import PairManifest
+from qhk.pairs.question import question_digest, read_answer
+from qhk.pairs.records import Pair
+
+TRY_AGAIN = frozenset({408, 409, 425, 429})
+OUR_FAULT = {401: "the key is not accepted", 403: "the key has no access", 404: "no such address or model"}
+KEPT_OF_ERRORS = 2000
+"""Characters of an error's body that are kept; an answer's body is kept whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndpointOptions:
+    """How the server is reached and asked; see ``pairs.filter`` for each value."""
+
+    url: str
+    model: str
+    api_key: str | None
+    question: str
+    temperature: float
+    max_new_tokens: int
+    timeout_s: float
+    attempts: int
+    backoff_s: float
+    max_backoff_s: float
+    concurrency: int
+    requests_per_minute: int | None
+    max_pixels: int
+    image_format: str
+    stop_after_failures: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reply:
+    """One response: its status and body. Status 0: none came, and ``error`` says why."""
+
+    status: int
+    body: str
+    error: str
+    retry_after_s: float | None = None
+
+    @property
+    def worth_trying_again(self) -> bool:
+        return self.status == 0 or self.status >= 500 or self.status in TRY_AGAIN
+
+    def as_row(self) -> dict[str, Any]:
+        return {"status": self.status, "error": self.error, "body": self.body[:KEPT_OF_ERRORS]}
+
+
+class EndpointJudge:
+    """Asks about pairs concurrently; words arrive in any order and are handed over at once."""
+
+    def __init__(self, manifest: PairManifest, options: EndpointOptions) -> None:
+        self.manifest, self.options = manifest, options
+        asked = {name: getattr(options, name) for name in ("temperature", "max_new_tokens", "max_pixels")}
+        digest = question_digest(options.question, image_format=options.image_format, **asked)
+        self.name = f"{options.model}@{httpx.URL(options.url).netloc.decode()}#{digest}"
+        self._free_at = 0.0
+        self._failed_in_row = 0
+
+    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+        """Emits one word per pair.
+
+        Raises ``ValueError`` where the server refuses us (401, 403, 404), and after
+        ``stop_after_failures`` failures in a row; what was said until then has been handed over.
+        """
+        asyncio.run(self._judge(pairs, emit))
+
+    async def _judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+        key = self.options.api_key
+        queue = iter(pairs)
+        async with httpx.AsyncClient(
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=self.options.timeout_s,
+            limits=httpx.Limits(max_connections=self.options.concurrency),
+            trust_env=False,
+        ) as client:
+            count = min(self.options.concurrency, len(pairs))
+            workers = [asyncio.create_task(self._work(client, queue, emit)) for _ in range(count)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(
+        self, client: httpx.AsyncClient, queue: Iterator[Pair], emit: Callable[[Judged], None]
+    ) -> None:
+        for pair in queue:
+            word = await self._ask(client, pair)
+            emit(word)
+            self._failed_in_row = self._failed_in_row + 1 if word.verdict is None else 0
+            if self._failed_in_row >= self.options.stop_after_failures:
+                raise ValueError(
+                    f"pairs.filter.endpoint: {self._failed_in_row} failures in a row, the last: "
+                    f"{word.failure}; correct the server or the settings, then run again: answers are kept"
+                )
+
+    async def _ask(self, client: httpx.AsyncClient, pair: Pair) -> Judged:
+        try:
+            payload = await asyncio.to_thread(self._payload, pair)
+        except ValueError as error:
+            return Judged(pair=pair, verdict=None, failure=" ".join(str(error).split()), reply=None)
+        failed: list[dict[str, Any]] = []
+        for attempt in range(1, self.options.attempts + 1):
+            await self._wait_for_turn()
+            reply = await self._send(client, payload)
+            word = self._read(pair, reply)
+            if word is not None:
+                return _with(word, attempts=attempt, failed_attempts=failed)
+            failed.append(reply.as_row())
+            if not reply.worth_trying_again and reply.status != 200:
+                break
+            if attempt < self.options.attempts:
+                await self._back_off(reply, attempt)
+        last = failed[-1]
+        cause = last["error"] or f"status {last['status']}"
+        return Judged(
+            pair=pair,
+            verdict=None,
+            failure=f"{cause} after {len(failed)} attempts",
+            reply=last["body"] or None,
+            more={"attempts": len(failed), "failed_attempts": failed},
+        )
+
+    async def _send(self, client: httpx.AsyncClient, payload: bytes) -> _Reply:
+        """One response. Raises ``ValueError`` for a status that no pair can be blamed for."""
+        url = f"{self.options.url.rstrip('/')}/chat/completions"
+        try:
+            async with asyncio.timeout(self.options.timeout_s):
+                response = await client.post(
+                    url, content=payload, headers={"Content-Type": "application/json"}
+                )
+        except (TimeoutError, httpx.TimeoutException):
+            return _Reply(status=0, body="", error=f"no reply within {self.options.timeout_s:g} s")
+        except httpx.HTTPError as error:
+            return _Reply(status=0, body="", error=f"{type(error).__name__}")
+        if response.status_code in OUR_FAULT:
+            raise ValueError(
+                f"pairs.filter.endpoint: {url} answered {response.status_code} "
+                f"({OUR_FAULT[response.status_code]}); correct url, model or api_key_file"
+            )
+        return _Reply(
+            status=response.status_code,
+            body=response.text,
+            error="" if response.status_code == 200 else f"status {response.status_code}",
+            retry_after_s=_seconds(response.headers.get("Retry-After")),
+        )
+
+    def _read(self, pair: Pair, reply: _Reply) -> Judged | None:
+        """The word in a response, be it a refusal or unreadable; None where there is none."""
+        if reply.status != 200:
+            return None
+        try:
+            body = json.loads(reply.body)
+            choice = body["choices"][0]
+            message = choice["message"]
+            content, refusal = message.get("content"), message.get("refusal")
+            usage = body.get("usage") or {}
+            more = {
+                "prompt_tokens": int(usage.get("prompt_tokens") or 0),
+                "completion_tokens": int(usage.get("completion_tokens") or 0),
+                "body": reply.body,
+            }
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return None
+        if refusal or choice.get("finish_reason") == "content_filter":
+            return Judged(pair=pair, verdict=None, failure="refused", reply=refusal or content, more=more)
+        if not isinstance(content, str):
+            return None
+        verdict, failure = read_answer(content)
+        return Judged(pair=pair, verdict=verdict, failure=failure, reply=content, more=more)
+
+    async def _wait_for_turn(self) -> None:
+        """Until the server may be asked again: after a rate limit, and at most so many times a minute."""
+        while (wait := self._free_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        if self.options.requests_per_minute is not None:
+            self._free_at = time.monotonic() + 60.0 / self.options.requests_per_minute
+
+    async def _back_off(self, reply: _Reply, attempt: int) -> None:
+        """Waits longer after every attempt, and as the server says; a rate limit holds up everyone."""
+        wait = self.options.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
+        wait = min(wait, self.options.max_backoff_s)
+        if reply.retry_after_s is not None:
+            wait = max(wait, reply.retry_after_s)
+        if reply.status == 429:
+            self._free_at = max(self._free_at, time.monotonic() + wait)
+        else:
+            await asyncio.sleep(wait)
+
+    def _payload(self, pair: Pair) -> bytes:
+        pictures = [_data_url(image, self.options) for image in load_pair(self.manifest, pair)]
+        content: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": picture}} for picture in pictures
+        ]
+        content.append({"type": "text", "text": self.options.question})
+        request = {
+            "model": self.options.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": self.options.temperature,
+            "max_tokens": self.options.max_new_tokens,
+        }
+        return json.dumps(request).encode()
+
+
+def _with(word: Judged, **more: Any) -> Judged:
+    return Judged(
+        pair=word.pair,
+        verdict=word.verdict,
+        failure=word.failure,
+        reply=word.reply,
+        more={**word.more, **more},
+    )
+
+
+def _data_url(image: Image.Image, options: EndpointOptions) -> str:
+    """The picture as a data URL, shrunk to ``max_pixels`` where it has more."""
+    share = math.sqrt(options.max_pixels / (image.width * image.height))
+    if share < 1:
+        size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if options.image_format == "jpeg":
+        image.save(buffer, "JPEG", quality=95)
+    else:
+        image.save(buffer, "PNG", compress_level=1)
+    return f"data:image/{options.image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _seconds(header: str | None) -> float | None:
+    """The seconds of a ``Retry-After`` header; None where there is none, or a date."""
+    try:
+        seconds = float(header or "")
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

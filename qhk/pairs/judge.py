@@ -1,0 +1,151 @@
+"""Stage 2: a judge says which pairs look the same; every word is on disk before the next question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from qhk.data.image import load_image
+from qhk.pairs.manifest import PairManifest
+from qhk.pairs.records import Pair, Verdict, judgement_row
+from qhk.pairs.similarity import structural
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A judge's word on one pair: ``verdict``, or None with the reason of the failure.
+
+    ``reply`` is the text as it came, None where there is none to keep; ``more`` goes into the record.
+    """
+
+    pair: Pair
+    verdict: Verdict | None
+    failure: str
+    reply: str | None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Judge(Protocol):
+    """Looks at pairs in any order and hands every word over as soon as it is there."""
+
+    name: str
+
+    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filtered:
+    """What the stage did: answers by verdict, failures by reason, tokens and their price.
+
+    ``before`` counts pairs that this judge had answered on already.
+    """
+
+    verdicts: Mapping[str, int]
+    failures: Mapping[str, int]
+    before: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float
+
+
+def filter_pairs(
+    manifest: PairManifest,
+    judge: Judge,
+    *,
+    limit: int | None,
+    price: tuple[float, float],
+    progress: Callable[[int, int, float], None],
+) -> Filtered:
+    """Asks ``judge`` about every pair whose newest copy it has no answer on; failures are asked again.
+
+    ``price`` is per million prompt and completion tokens; ``limit`` bounds the pairs of this call.
+    ``progress`` is called with (judged, in all, cost so far) after every word. An interruption keeps what
+    was said.
+    """
+    open_, before = unanswered(manifest, judge.name)
+    open_ = open_ if limit is None else open_[:limit]
+    verdicts: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    tokens: Counter[str] = Counter()
+    progress(0, len(open_), 0.0)
+
+    def cost() -> float:
+        return (tokens["prompt_tokens"] * price[0] + tokens["completion_tokens"] * price[1]) / 1e6
+
+    def emit(word: Judged) -> None:
+        row = judgement_row(
+            word.pair,
+            judge=judge.name,
+            verdict=word.verdict,
+            reply=word.reply,
+            failure=word.failure,
+            **word.more,
+        )
+        manifest.append([row])
+        for key in ("prompt_tokens", "completion_tokens"):
+            tokens[key] += int(word.more.get(key) or 0)
+        if word.verdict is None:
+            failures[word.failure] += 1
+        else:
+            verdicts[word.verdict] += 1
+        progress(verdicts.total() + failures.total(), len(open_), cost())
+
+    judge.judge(open_, emit)
+    return Filtered(
+        verdicts=dict(verdicts),
+        failures=dict(failures),
+        before=before,
+        prompt_tokens=tokens["prompt_tokens"],
+        completion_tokens=tokens["completion_tokens"],
+        cost=cost(),
+    )
+
+
+def unanswered(manifest: PairManifest, judge: str) -> tuple[list[Pair], int]:
+    """The pairs whose newest copy ``judge`` has no answer on, and how many it has one on."""
+    left = []
+    for pair in manifest:
+        word = pair.judgements.get((judge, pair.copy.version))
+        if word is None or word.verdict is None:
+            left.append(pair)
+    return left, len(manifest) - len(left)
+
+
+def load_pair(manifest: PairManifest, pair: Pair) -> tuple[Any, Any]:
+    """The original and the newest copy as upright RGB. Raises ``ValueError`` naming an unreadable file."""
+    original, copy = load_image(manifest.source_path(pair)), load_image(manifest.copy_path(pair))
+    if original.size != copy.size:
+        raise ValueError(
+            f"{manifest.copy_path(pair)}: {copy.width}x{copy.height}, its original is "
+            f"{original.width}x{original.height}: restore the files that degrade wrote"
+        )
+    return original, copy
+
+
+class SimilarityJudge:
+    """No model: calls a pair the same where its structural similarity is at least ``threshold``.
+
+    A stand-in for trials and tests. It measures what was done to the pixels, not what people see: the
+    same SSIM may be plain in one picture and invisible in another.
+    """
+
+    def __init__(self, manifest: PairManifest, *, threshold: float) -> None:
+        self.manifest, self.threshold = manifest, threshold
+        self.name = f"ssim>={threshold:g} (no model)"
+
+    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+        """Emits one word per pair; a file that cannot be read is a failure."""
+        for pair in pairs:
+            emit(self._word(pair))
+
+    def _word(self, pair: Pair) -> Judged:
+        similarity = pair.copy.ssim
+        if similarity is None:
+            try:
+                similarity = structural(*load_pair(self.manifest, pair))
+            except ValueError as error:
+                return Judged(pair=pair, verdict=None, failure=str(error), reply=None)
+        verdict: Verdict = "same" if similarity >= self.threshold else "different"
+        return Judged(pair=pair, verdict=verdict, failure="", reply=None, more={"ssim": similarity})

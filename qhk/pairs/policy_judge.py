@@ -1,0 +1,72 @@
+"""A local checkpoint as a judge: our own policy and rollout, greedy, one reply per pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from qhk.data.seeds import stream_generator
+from qhk.pairs.judge import Judged, load_pair
+from qhk.pairs.manifest import PairManifest
+from qhk.pairs.question import pair_messages, question_digest, read_answer
+from qhk.pairs.records import Pair
+from qhk.policy.load import Policy
+from qhk.policy.prompt import EncodedPrompt
+from qhk.rollout.group import sample_in_batches
+
+
+class PolicyJudge:
+    """Shows both pictures of a pair to ``policy`` and reads yes or no in its reply."""
+
+    def __init__(
+        self,
+        manifest: PairManifest,
+        policy: Policy,
+        *,
+        label: str,
+        question: str,
+        temperature: float,
+        max_new_tokens: int,
+        batch_pairs: int,
+        decode_batch: int,
+        seed: int,
+    ) -> None:
+        """``label`` names the checkpoint in the records; ``batch_pairs`` bounds memory, changes no result."""
+        self.manifest, self.policy, self.question = manifest, policy, question
+        self.temperature, self.max_new_tokens = temperature, max_new_tokens
+        self.batch_pairs, self.decode_batch, self.seed = batch_pairs, decode_batch, seed
+        digest = question_digest(question, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        self.name = f"{label}#{digest}"
+
+    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+        """Emits the words batch by batch; a pair whose files cannot be read is a failure."""
+        for start in range(0, len(pairs), self.batch_pairs):
+            shown: list[tuple[Pair, EncodedPrompt]] = []
+            for pair in pairs[start : start + self.batch_pairs]:
+                try:
+                    images = load_pair(self.manifest, pair)
+                except ValueError as error:
+                    emit(Judged(pair=pair, verdict=None, failure=" ".join(str(error).split()), reply=None))
+                    continue
+                shown.append((pair, self.policy.encoder.encode(pair_messages(self.question), images)))
+            for word in self._answers(shown):
+                emit(word)
+
+    def _answers(self, shown: Sequence[tuple[Pair, EncodedPrompt]]) -> list[Judged]:
+        if not shown:
+            return []
+        sampled = sample_in_batches(
+            self.policy,
+            [prompt for _, prompt in shown],
+            [stream_generator(self.seed, "judge", pair.group_id, pair.copy.version) for pair, _ in shown],
+            group_size=1,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            decode_batch=self.decode_batch,
+        )
+        words = []
+        for (pair, prompt), group in zip(shown, sampled, strict=True):
+            reply = self.policy.tokenizer.decode(group.completion_ids[0], skip_special_tokens=True)
+            verdict, failure = read_answer(reply)
+            tokens = {"prompt_tokens": prompt.num_tokens, "completion_tokens": len(group.completion_ids[0])}
+            words.append(Judged(pair=pair, verdict=verdict, failure=failure, reply=reply, more=tokens))
+        return words

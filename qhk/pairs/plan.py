@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qhk.data.seeds import stream_generator
-from qhk.pairs.operations import check_strength
+from qhk.pairs.operations import check_strength, operation
 
 STEM_LENGTH = 40
 
@@ -44,6 +44,7 @@ class Plan:
     def check(self, *, key: str) -> None:
         """Raises ``ValueError`` naming ``key`` where a kind is unknown, or its strength missing or wrong."""
         for kind in self.kinds:
+            operation(kind)
             if self.target is None and kind not in self.strengths:
                 raise ValueError(
                     f"{key}.level: {self.level} has no strength for {kind}; add it, choose another level "

@@ -30,6 +30,21 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the name is one that ``write_atomically`` uses while it writes."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Puts the folder's entries, such as a file's new name, on disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def json_line(row: Mapping[str, Any]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from qhk.tracking.run_log import log_line
+from qhk.training.display import Display
 from qhk.training.display import Progress as Report
 
 QUIET_S = 15.0
@@ -60,6 +63,22 @@ class ConsoleDisplay:
                 self.line(f"{label}: {done}/{total}")
 
         return report
+
+
+class LoggedDisplay:
+    """Another display whose lines also go to ``run.log``."""
+
+    def __init__(self, display: Display, log: Path) -> None:
+        self._display, self._log = display, log
+
+    def task(self, label: str) -> AbstractContextManager[Report]:
+        """The other display's report."""
+        return self._display.task(label)
+
+    def line(self, text: str) -> None:
+        """A line on both."""
+        self._display.line(text)
+        log_line(self._log, text)
 
 
 class SilentDisplay:

@@ -16,21 +16,30 @@ from omegaconf.errors import OmegaConfBaseException
 from qhk.cli.catalogue import Catalogue
 from qhk.settings import Settings
 from qhk.settings.problems import node_fields, suggestion
+from qhk.tracking.status import RunState
+from qhk.training.stop import RunStopped
 
 USER_ERROR = 2
 INTERNAL_ERROR = 1
 INTERRUPTED = 130
+PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: not done, and the same command goes on."""
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def report(action: Callable[[], int]) -> int:
     """The action's own exit code; 2 after one line for a user's mistake, 1 after any other error's traceback.
 
+    75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both.
+
     A user's mistake is a ValueError that our code raises on purpose, so that a ValueError out of a library,
     or out of a failed operation in our own code, is shown for the defect that it is.
     """
     try:
         return action()
+    except RunStopped as stop:
+        print(f"qhk: {stop}; the same command resumes", file=sys.stderr)
+        return INTERRUPTED if stop.state is RunState.CANCELLED else PREEMPTED
     except KeyboardInterrupt:
         print("qhk: interrupted; the same command resumes an unfinished run", file=sys.stderr)
         return INTERRUPTED

@@ -9,20 +9,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.cli.display import ConsoleDisplay, SilentDisplay
+from qhk.cli.display import ConsoleDisplay, LoggedDisplay, SilentDisplay
+from qhk.cli.ending import run_to_end
 from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Results, Stage, read_results
 from qhk.evaluation.table import print_table, results_tables
-from qhk.settings import Settings, plain_settings, run_id
+from qhk.settings import Settings, plain_settings, run_id, stage_views, task_views
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
-from qhk.tracking.run_directory import Opened, RunDirectory, join_run_directory, open_run_directory
+from qhk.tracking.run_directory import (
+    Opened,
+    RunDirectory,
+    join_run_directory,
+    leave_failure,
+    open_run_directory,
+)
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
-from qhk.training.loop import train
-from qhk.training.run import Run, RunFailure
+from qhk.training.failure import failure_line
+from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
 
 STAGES = (Stage.BEFORE, Stage.AFTER, Stage.CONTROL)
@@ -39,8 +46,13 @@ def run(settings: Settings, overrides: list[str]) -> int:
     check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
-    stages = load_stages(settings, display)
-    directory = open_directory(settings, fingerprints(stages), processes)
+    try:
+        stages = load_stages(settings, display)
+        directory = open_directory(settings, fingerprints(stages), processes)
+    except Exception as error:
+        if processes.is_main:
+            _leave_failure(settings, error)
+        raise
     with directory:
         if directory.opened is Opened.FINISHED:
             display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
@@ -49,6 +61,21 @@ def run(settings: Settings, overrides: list[str]) -> int:
             return 0
         prepared = time.perf_counter() - started
         return _train(settings, stages, directory, display, processes, prepared_s=prepared)
+
+
+def _leave_failure(settings: Settings, error: Exception) -> None:
+    """Records why a run ended before its directory was open; another's word in it stands."""
+    assert settings.name is not None
+    outputs = Path(settings.paths.outputs)
+    leave_failure(
+        outputs,
+        study=settings.study,
+        name=settings.name,
+        seed=settings.seed,
+        run_id=run_id(settings),
+        cause=failure_line(error, directory=outputs),
+        error=error,
+    )
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:
@@ -87,9 +114,17 @@ def open_directory(
     return directory if processes.is_main else join_run_directory(outputs, **where, opened=opened)
 
 
+def reward_modules(settings: Settings) -> set[str]:
+    """The modules outside this package that any task of any stage takes a reward from."""
+    views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
+    targets = [term.target for view in views for term in view.reward.terms.values()]
+    return {target.rpartition(".")[0] for target in targets if not target.startswith("qhk.")}
+
+
 def _provenance(settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes) -> Provenance:
     return gather_provenance(
         trees={"qhk": Path(__file__).parents[1]},
+        modules=reward_modules(settings),
         data_fingerprints=data_fingerprints,
         accelerators=processes.accelerators,
         threads=settings.training.threads,
@@ -107,6 +142,7 @@ def _train(
 ) -> int:
     recorders: list[Recorder] = [MetricsRecorder(directory.metrics)] if processes.is_main else []
     mirror = _online_mirror(settings, directory, processes)
+    display = LoggedDisplay(display, directory.log) if processes.is_main else display
     display.line(f"run {directory.run_id}  {directory.path}")
     job = Run(
         stages=stages,
@@ -117,38 +153,20 @@ def _train(
         processes=processes,
         wall_s={"preparation": prepared_s},
     )
-    results = _until_the_end(job)
+    closing: list[str] = []
+
+    def finish() -> None:
+        if processes.is_main:
+            closing.extend(_finish_mirror(settings, directory, mirror))
+
+    results = run_to_end(job, finish=finish)
     if results is None:
         return 1
     if processes.is_main:
         print_results(settings, results, directory.path)
         parts = "  ".join(f"{part.replace('_', ' ')} {seconds:.0f} s" for part, seconds in job.wall_s.items())
-        print(f"wall time: {parts}")
-        _finish_mirror(settings, directory, mirror)
+        print("\n".join([f"wall time: {parts}", *closing]))
     return 0
-
-
-def _until_the_end(job: Run) -> Results | None:
-    """The results of the trained run; None, after one line, where training could not go on."""
-
-    def say(state: RunState, cause: str) -> None:
-        if job.processes.is_main:
-            job.directory.end(state, cause=cause)
-
-    try:
-        results = train(job)
-    except KeyboardInterrupt:
-        say(RunState.CANCELLED, "interrupted; the same command resumes")
-        raise
-    except RunFailure as error:
-        say(RunState.FAILED, str(error))
-        print(f"qhk: training failed at {error}", file=sys.stderr)
-        return None
-    except BaseException as error:
-        say(RunState.FAILED, f"{type(error).__name__}: {error}")
-        raise
-    say(RunState.DONE, "")
-    return results
 
 
 def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, Any]:
@@ -157,7 +175,7 @@ def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, 
         "entity": settings.tracking.entity,
         "study": settings.study,
         "name": f"{settings.name}/seed{settings.seed}",
-        "run_id": directory.run_id,
+        "run_id": directory.wandb_id,
         "config": plain_settings(settings),
         "directory": directory.path,
     }
@@ -173,10 +191,10 @@ def _online_mirror(settings: Settings, directory: RunDirectory, processes: Proce
         raise
 
 
-def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> None:
+def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> list[str]:
+    """Sends or writes what W&B has not yet; a line that says where it is. Its failure is not the run's."""
     if mirror is not None:
-        print(f"W&B: {mirror.close()}")
-        return
+        return [f"W&B: {mirror.close()}"]
     mode = WandbMode(settings.tracking.wandb)
     try:
         command = mirror_run(directory.metrics, mode=mode, **_mirror_arguments(settings, directory))
@@ -184,9 +202,8 @@ def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMi
         print(
             f"qhk: the W&B mirror was not written ({error}); metrics.jsonl holds everything", file=sys.stderr
         )
-        return
-    if command is not None:
-        print(f"W&B (offline): to upload, run  {command}")
+        return []
+    return [] if command is None else [f"W&B (offline): to upload, run  {command}"]
 
 
 def print_results(settings: Settings, results: Results, directory: Path) -> None:

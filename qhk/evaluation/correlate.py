@@ -18,6 +18,9 @@ Array = npt.NDArray[np.float64]
 Scores = Sequence[float] | Array
 
 MIN_IMAGES = 3
+FIT_DECIMALS = 9
+"""Fitted values are rounded here: the last digits of a fit differ from one process to the next."""
+
 RELATIVE_SPREAD = 1e-12
 """A range below this fraction of the largest magnitude is rounding, so the side counts as constant."""
 
@@ -128,7 +131,7 @@ def logistic_plcc(prediction: Scores, mos: Scores) -> LogisticPlcc:
     parameters = fit_logistic(x, y)
     if parameters is None:
         return LogisticPlcc(value=raw, fitted=x, fallback="no convergence")
-    fitted = logistic(x, parameters)
+    fitted = logistic(x, parameters).round(FIT_DECIMALS)
     if (parameters[0] - parameters[1]) * parameters[3] <= 0 or is_constant(fitted):
         return LogisticPlcc(value=raw, fitted=x, fallback="curve does not rise")
     value = plcc(fitted, y)

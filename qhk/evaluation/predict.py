@@ -14,8 +14,7 @@ from qhk.evaluation.predictions import (
 from qhk.types import Completion, Example
 
 Sampler = Callable[[Sequence[Example]], Sequence[Sequence[Completion]]]
-"""Completions for each example, in order. Its random streams must follow the example, not the batch:
-a resumed evaluation meets the remaining examples in other batches."""
+"""Completions for each example, in order. Its random streams must follow the example, not the batch."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), once before the first batch and after every batch."""
@@ -35,8 +34,9 @@ def evaluate_set(
 ) -> list[Prediction]:
     """One prediction per example, in the order of ``examples``; a batch is on disk as soon as it is done.
 
-    Images already in ``path`` are not sampled again. Failed samples are kept as None, never replaced;
-    samples outside [low, high] are counted, then clipped (``Prediction.clipped``). Raises
+    Images already in ``path`` are not sampled again, but for those of a batch that was cut off: so every
+    batch is one of an undisturbed evaluation, and rounds like it. Failed samples are kept as None, never
+    replaced; samples outside [low, high] are counted, then clipped (``Prediction.clipped``). Raises
     ``ValueError`` where ``path`` holds predictions for other images or with another number of samples,
     or an id occurs twice.
     """
@@ -44,7 +44,7 @@ def evaluate_set(
     if len(set(ids)) != len(ids):
         twice = next(id_ for id_ in ids if ids.count(id_) > 1)
         raise ValueError(f"image {twice!r} occurs twice in one evaluation set: remove the duplicate")
-    done = resume_predictions(path, examples)
+    done = resume_predictions(path, examples, batch_images=batch_images)
     left = [example for example in examples if example.id not in done]
     progress(len(done), len(examples))
     for start in range(0, len(left), batch_images):

@@ -9,6 +9,7 @@ holds ``labels`` (the truth) and ``answers`` (one mapping per sample, null = not
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qhk.files import append_json_lines, drop_torn_line, read_json_lines
+from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
 from qhk.types import ANSWER_LABELS, Completion, Example
 
 SCORE_DECIMALS = 9
@@ -119,11 +120,13 @@ def read_predictions(path: Path) -> list[Prediction]:
     return [_from_row(row, path) for row in read_json_lines(path)]
 
 
-def resume_predictions(path: Path, examples: Sequence[Example]) -> dict[str, Prediction]:
+def resume_predictions(
+    path: Path, examples: Sequence[Example], *, batch_images: int
+) -> dict[str, Prediction]:
     """Predictions by id that an earlier, interrupted evaluation of the same examples left in ``path``.
 
-    Cuts a torn last line, so that appending may go on. Raises ``ValueError`` where the file holds an
-    image that is not among ``examples``, another mos for one, or one image twice.
+    Cuts a batch that is not whole off the file, so that appending may go on. Raises ``ValueError`` where
+    the file holds an image that is not among ``examples``, another mos for one, or one image twice.
     """
     drop_torn_line(path)
     known = {example.id: example for example in examples}
@@ -141,7 +144,11 @@ def resume_predictions(path: Path, examples: Sequence[Example]) -> dict[str, Pre
             done[prediction.id] = prediction
             continue
         raise ValueError(f"{path} {fault}: it belongs to other data; remove the file or use fresh=true")
-    return done
+    whole = len(done) if len(done) == len(examples) else len(done) // batch_images * batch_images
+    kept = dict(itertools.islice(done.items(), whole))
+    if len(kept) < len(done):
+        write_atomically(path, "".join(json_line(_as_row(prediction)) for prediction in kept.values()))
+    return kept
 
 
 def _as_row(prediction: Prediction) -> dict[str, Any]:

@@ -20,17 +20,32 @@ _OWN_KEYS = ("_target_", "weight")
 def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
     """What a term gives one completion, before its weight; ``ValueError`` where that is not finite.
 
-    One such value would spoil its whole group.
+    One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
+    that names term and example, with the original as its cause.
     """
-    return _finite(term.function(completion, example), term.name, example.id)
+    try:
+        value = term.function(completion, example)
+    except Exception as error:
+        raise ValueError(
+            f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
+            f" and the completion {completion.text!r}"
+        ) from error
+    return _finite(value, term.name, example.id)
 
 
 def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
     """What a term gives every completion of every group of a step, before its weight.
 
-    ``ValueError`` where that is not one finite number per completion per group.
+    ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
     """
-    values = term.function(groups)
+    try:
+        values = term.function(groups)
+    except Exception as error:
+        examples = ", ".join(group.id for group in groups[:3])
+        raise ValueError(
+            f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
+            f"examples {examples}{', ...' if len(groups) > 3 else ''}"
+        ) from error
     sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
     if sizes != expected:
         raise ValueError(
@@ -41,6 +56,10 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
         [_finite(value, term.name, group.id) for value in row]
         for group, row in zip(groups, values, strict=True)
     ]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _finite(value: float, name: str, example: str) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -34,12 +35,13 @@ class Provenance:
     threads: int
 
 
-def code_digest(trees: Mapping[str, Path]) -> str:
-    """SHA-256 in hex over the Python and YAML files below ``trees``.
+def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
+    """SHA-256 in hex over the Python and YAML files below ``trees`` and the sources of ``modules``.
 
     Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
     install and a wheel of the same code agree. Names and contents count; times, order on disk and
-    byte-code do not. Raises ``ValueError`` where a tree holds no such file.
+    byte-code do not. ``modules`` are dotted names, such as a user's rewards; what they import in turn is not
+    looked at. Raises ``ValueError`` where a tree holds no such file.
     """
     digest = hashlib.sha256()
     for name, root in sorted(trees.items()):
@@ -54,7 +56,17 @@ def code_digest(trees: Mapping[str, Path]) -> str:
             content = path.read_bytes()
             digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
             digest.update(content)
+    for name, source in sorted(_sources(modules).items()):
+        digest.update(f"module {name}\0{len(source)}\0".encode())
+        digest.update(source)
     return digest.hexdigest()
+
+
+def _sources(modules: Collection[str]) -> dict[str, bytes]:
+    """The source files of the modules by name; those without one (built in, compiled) have none to change."""
+    specs = {name: importlib.util.find_spec(name) for name in modules}
+    origins = {name: Path(spec.origin) for name, spec in specs.items() if spec is not None and spec.origin}
+    return {name: path.read_bytes() for name, path in origins.items() if path.is_file()}
 
 
 def package_versions() -> dict[str, str]:
@@ -87,13 +99,17 @@ def describe_hardware() -> dict[str, str | int | float]:
 def gather_provenance(
     *,
     trees: Mapping[str, Path],
+    modules: Collection[str] = (),
     data_fingerprints: Mapping[str, str],
     accelerators: Sequence[str],
     threads: int,
 ) -> Provenance:
-    """The provenance of a run started by this process. ``accelerators`` are device names, empty on CPU."""
+    """The provenance of a run started by this process.
+
+    For ``trees`` and ``modules`` see ``code_digest``; ``accelerators`` are device names, empty on CPU.
+    """
     return Provenance(
-        code_digest=code_digest(trees),
+        code_digest=code_digest(trees, modules),
         data_fingerprints=dict(data_fingerprints),
         packages=package_versions(),
         python=platform.python_version(),

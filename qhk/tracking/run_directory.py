@@ -6,6 +6,7 @@ run, and ``fresh`` moves it aside instead of deleting it.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from qhk.files import write_atomically
+from qhk.files import is_temporary, write_atomically
 from qhk.tracking.heartbeat import Heartbeat
-from qhk.tracking.lock import RunLock, lock_path
+from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.provenance import (
     Provenance,
     code_differences,
@@ -25,7 +26,12 @@ from qhk.tracking.provenance import (
     read_provenance,
     write_provenance,
 )
-from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
+from qhk.tracking.run_log import log_traceback
+from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, read_status, write_status
+
+LOG_FILE = "run.log"
+FAILURE_FILE = "failure.txt"
+"""What a process of the run other than the first died of, until the next start."""
 
 FIX = "choose another name= or fresh=true"
 
@@ -63,6 +69,15 @@ class RunDirectory:
         return self.path / "completions.jsonl"
 
     @property
+    def log(self) -> Path:
+        return self.path / LOG_FILE
+
+    @property
+    def wandb_id(self) -> str:
+        """The id in W&B: of this directory, so that two runs of equal settings are two curves."""
+        return (self.path / "wandb_id").read_text(encoding="utf-8").strip()
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 
@@ -81,6 +96,16 @@ class RunDirectory:
         """Say how the run ended, where this process keeps the status."""
         if self.heartbeat is not None:
             self.heartbeat.end(state, cause=cause)
+
+    def note_failure(self, cause: str, error: BaseException) -> None:
+        """Leave word, and the traceback, of a process that keeps no status, for the one that does."""
+        log_traceback(self.log, error)
+        write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
+
+    def noted_failure(self) -> str:
+        """The cause that another process of this run has left; empty without one."""
+        path = self.path / FAILURE_FILE
+        return path.read_text(encoding="utf-8") if path.exists() else ""
 
     def close(self) -> None:
         """End the heartbeat and give the lock up, where this process holds them."""
@@ -113,7 +138,9 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
     run id or to nobody, where the run is finished but code or data have changed since, or where an
     unfinished run would resume on other data. Changed code alone does not stop a resume.
     """
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    if not path.exists() or (
+        path.is_dir() and not any(entry for entry in path.iterdir() if not is_temporary(entry))
+    ):
         return Opened.FRESH
     id_file = path / "run_id"
     if not id_file.exists():
@@ -161,6 +188,7 @@ def open_run_directory(
         previous = read_status(path / STATUS_FILE)
         before = read_provenance(path / "provenance.json")
         if opened is not Opened.FINISHED:
+            _remove_leftovers(path)
             _write_identity(path, run_id=run_id, config=config, provenance=provenance)
             step, srcc = (previous.step, previous.srcc) if previous is not None else (0, None)
             heartbeat = Heartbeat(path / STATUS_FILE, step=step, srcc=srcc)
@@ -191,10 +219,47 @@ def join_run_directory(
 def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], provenance: Provenance) -> None:
     """The id comes first: a directory that holds anything of ours then always says whose it is."""
     write_atomically(path / "run_id", run_id + "\n")
+    if not (path / "wandb_id").exists():
+        write_atomically(path / "wandb_id", f"{run_id}-{secrets.token_hex(4)}\n")
     write_atomically(
         path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
     )
     write_provenance(path / "provenance.json", provenance)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Removes what killed writers left half-written; the lock says that none of them lives."""
+    for entry in path.iterdir() if path.is_dir() else ():
+        if is_temporary(entry) or entry.name == FAILURE_FILE:
+            entry.unlink()
+
+
+def leave_failure(
+    outputs: Path, *, study: str, name: str, seed: int, run_id: str, cause: str, error: BaseException
+) -> None:
+    """Records in a run's directory why the run failed before it could open it: status, traceback, id.
+
+    Leaves alone a directory that another process holds, that is finished, or that is not this run's.
+    """
+    path = run_path(outputs, study=study, name=name, seed=seed)
+    try:
+        lock = RunLock(lock_path(path), directory=path)
+    except DirectoryInUseError:
+        return
+    try:
+        id_file = path / "run_id"
+        if path.exists() and (not id_file.exists() or id_file.read_text(encoding="utf-8").strip() != run_id):
+            return
+        before = read_status(path / STATUS_FILE)
+        if before is not None and before.state is RunState.DONE:
+            return
+        write_atomically(id_file, run_id + "\n")
+        step, total_steps = (before.step, before.total_steps) if before is not None else (0, None)
+        failed = present_status(state=RunState.FAILED, step=step, total_steps=total_steps, cause=cause)
+        write_status(path / STATUS_FILE, failed)
+        log_traceback(path / LOG_FILE, error)
+    finally:
+        lock.release()
 
 
 def move_aside(path: Path) -> None:

@@ -18,10 +18,11 @@ from qhk.tracking.recorder import MetricsRecorder, MetricStage
 from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, RunFailure, save_checkpoint
+from qhk.training.run import Run, RunFailure, point_to_kept, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, validate_run
 from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
 from qhk.training.step import Learner
+from qhk.training.stop import RunStopped
 from qhk.types import Example
 
 
@@ -47,6 +48,28 @@ def begin(run: Run) -> tuple[Learner, int]:
     return learner, 0
 
 
+def resume_point(run: Run) -> int | None:
+    """The step of the newest checkpoint that can be read, alike on every process; None to begin anew.
+
+    Those that cannot be read are set aside, with a loud line each.
+    """
+    return run.processes.shared(_newest_readable(run) if run.processes.is_main else None)
+
+
+def _newest_readable(run: Run) -> int | None:
+    run.checkpoints.clear_leftovers()
+    for step in reversed(run.checkpoints.steps()):
+        fault = run.checkpoints.fault(step)
+        if not fault:
+            return step
+        aside = run.checkpoints.set_aside(step)
+        run.display.line(
+            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {aside}, "
+            "and the run goes on from an earlier one"
+        )
+    return None
+
+
 def resume(run: Run, step: int) -> tuple[Learner, int]:
     """A learner as it was behind ``step``, in the stage that this step ends or belongs to."""
     run.place = next(place for place, stage in enumerate(run.stages) if step <= stage.last)
@@ -60,8 +83,8 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     run.best = state.best
     run.directory.report(step=step)
     run.wall_s = {**state.wall_s, "preparation": run.wall_s.get("preparation", 0.0)}
-    if run.processes.is_main and run.best is not None:
-        checkpoints.mark_best(int(run.best["step"]))
+    if run.processes.is_main:
+        point_to_kept(run)
     _forget_after(run, step=step)
     changed = run.directory.code_changed
     run.display.line(
@@ -163,6 +186,9 @@ def _cold_start(run: Run, policy: Policy) -> None:
             run.record(step=step, stage=MetricStage.COLD_START, metrics={"cold_start/loss": loss, **measured})
             measured.clear()
             progress(step, settings.cold_start.steps)
+            asked = run.asked_to_stop()
+            if asked is not None:
+                raise RunStopped(asked, f"the cold start (step {step}) begins again")
 
         try:
             kept = run_cold_start(

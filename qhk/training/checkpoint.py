@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,9 +14,10 @@ from typing import Any
 import torch
 import yaml
 
+from qhk.files import sync_folder
 from qhk.policy.load import Policy, save_policy
 
-STATE_FILE, CONFIG_FILE = "training.pt", "qhk.yaml"
+STATE_FILE, CONFIG_FILE, SIZES_FILE = "training.pt", "qhk.yaml", "sizes.json"
 _NAME = re.compile(r"step_(\d{6,})")
 
 
@@ -40,9 +42,10 @@ class TrainingState:
 class Checkpoints:
     """The checkpoint folders ``step_000120`` of one run, with the links ``last`` and ``best`` beside them.
 
-    A folder appears under its final name only once complete. Kept are those in ``starts`` (where they are
-    there: the policies that a stage of reinforcement started from), the last, the best, and every
-    ``keep_every``-th.
+    A folder appears under its final name only once it is complete and on disk, and loses that name before
+    it is removed, so that a process killed at any moment leaves whole checkpoints and leftovers that the
+    next start clears. Kept are those in ``starts`` (where they are there: the policies that a stage of
+    reinforcement started from), the last, the best, and every ``keep_every``-th.
     """
 
     def __init__(self, folder: Path, *, keep_every: int | None, starts: Sequence[int]) -> None:
@@ -63,23 +66,51 @@ class Checkpoints:
         """Writes the checkpoint of ``state.step`` and points ``last`` to it."""
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
-        for leftover in self.folder.glob(".partial_*"):
-            shutil.rmtree(leftover)
+        self.clear_leftovers()
         partial.mkdir(parents=True)
-        save_policy(policy, partial)
-        (partial / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        torch.save(vars(state), partial / STATE_FILE)
-        for file in partial.iterdir():
-            with file.open("rb") as handle:
-                os.fsync(handle.fileno())
-        if target.exists():
-            shutil.rmtree(target)
+        try:
+            _write(partial, policy, state, config)
+        except BaseException:
+            # A full disk gets its room back at once; the checkpoints before this one stand.
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        replaced = self._rename_away(target) if target.exists() else None
         partial.rename(target)
-        folder = os.open(self.folder, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        sync_folder(self.folder)
         self._point("last", state.step)
+        if replaced is not None:
+            shutil.rmtree(replaced)
         return target
+
+    def clear_leftovers(self) -> None:
+        """Removes what a killed process left half-written or half-removed."""
+        for entry in self.folder.glob(".*") if self.folder.is_dir() else ():
+            if entry.is_symlink():
+                entry.unlink()
+            else:
+                shutil.rmtree(entry)
+
+    def fault(self, step: int) -> str:
+        """Why the checkpoint of ``step`` cannot be read, in a few words; empty where every file is whole."""
+        path = self.path(step)
+        try:
+            sizes: dict[str, int] = json.loads((path / SIZES_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return f"{SIZES_FILE} is missing or cut short"
+        for name, size in sizes.items():
+            found = (path / name).stat().st_size if (path / name).is_file() else None
+            if found != size:
+                return f"{name} is missing" if found is None else f"{name} has {found} of {size} bytes"
+        return ""
+
+    def set_aside(self, step: int) -> Path:
+        """Where the unreadable checkpoint of ``step`` now lies, out of the way."""
+        aside = self.folder / f"unreadable_{self.path(step).name}"
+        if aside.exists():
+            shutil.rmtree(aside)
+        self.path(step).rename(aside)
+        sync_folder(self.folder)
+        return aside
 
     def mark_best(self, step: int) -> None:
         """Points ``best`` to the checkpoint of ``step``."""
@@ -90,7 +121,7 @@ class Checkpoints:
         for step in self.steps()[:-1]:
             periodic = self.keep_every is not None and step % self.keep_every == 0
             if step not in (*self.starts, best) and not periodic:
-                shutil.rmtree(self.path(step))
+                shutil.rmtree(self._rename_away(self.path(step)))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:
         """The training state of a checkpoint. Raises ValueError when another config wrote it."""
@@ -103,11 +134,30 @@ class Checkpoints:
             )
         return state
 
+    def _rename_away(self, path: Path) -> Path:
+        """The folder under a name that no reader takes for a checkpoint."""
+        return path.rename(self.folder / f".removed_{path.name}")
+
     def _point(self, name: str, step: int) -> None:
         link = self.folder / f".{name}_link"
         link.unlink(missing_ok=True)
         link.symlink_to(self.path(step).name)
         link.replace(self.folder / name)
+
+
+def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str, Any]) -> None:
+    """Writes all files, the list of their sizes last, and puts them on disk."""
+    save_policy(policy, folder)
+    (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    with (folder / STATE_FILE).open("wb") as file:
+        # Through a file of Python's own: it keeps the reason where the disk is full.
+        torch.save(vars(state), file)
+    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+    (folder / SIZES_FILE).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as written:
+            os.fsync(written.fileno())
+    sync_folder(folder)
 
 
 def checkpoint_config(path: Path) -> dict[str, Any]:

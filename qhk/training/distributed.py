@@ -12,6 +12,8 @@ from accelerate.state import PartialState
 from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
+from qhk.training.stop import RunStopped
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Outcome = TypeVar("Outcome")
@@ -121,21 +123,30 @@ class Processes:
         """What ``lead`` returns on the first process, on every process.
 
         ``lead`` gets a function like ``work``, (name, items) -> one result per item, in order, that has
-        each process work on its share; the other processes help until ``lead`` is done.
+        each process work on its share; the other processes help until ``lead`` is done. Where it raises
+        ``RunStopped`` between two calls, every process does.
         """
         if self.count == 1:
             return lead(work)
         if not self.is_main:
-            outcome: Outcome = self._help(work)
-            return outcome
+            outcome = self._help(work)
+            if isinstance(outcome, RunStopped):
+                raise outcome
+            return outcome  # type: ignore[no-any-return]
 
         def everywhere(name: Any, items: list[Item]) -> list[Result]:
             return self._share(work, self.shared((name, items)))
 
         try:
             led = lead(everywhere)
-        finally:
+        except RunStopped as stop:
             self.shared(None)
+            self.shared(stop)
+            raise
+        except BaseException:
+            self.shared(None)
+            raise
+        self.shared(None)
         return self.shared(led)
 
     def _help(self, work: Callable[[Any, list[Item]], list[Result]]) -> Any:

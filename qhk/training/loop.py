@@ -13,13 +13,15 @@ from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricStage
-from qhk.training.begin import begin, enter_stage, resume
+from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients, long_warmups
+from qhk.training.progress import Pace, progress_line
 from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
 from qhk.training.start import build_readers
 from qhk.training.step import Learner, reinforcement_step
+from qhk.training.stop import RunStopped
 from qhk.training.supervised import supervised_step
 
 LOGGED_GROUPS = 2
@@ -32,9 +34,9 @@ def train(run: Run) -> Results:
     for stage in run.stages:
         for line in long_warmups(stage.settings, stage.horizon):
             run.display.line(f"note: {f'stage {stage.name}: ' if stage.name else ''}{line}")
-    steps_done = run.checkpoints.steps()
     run.directory.report(total_steps=run.total_steps)
-    learner, first = resume(run, steps_done[-1]) if steps_done else begin(run)
+    kept = resume_point(run)
+    learner, first = begin(run) if kept is None else resume(run, kept)
     _take_steps(run, learner, first)
     for place in range(run.place + 1, len(run.stages)):
         if not run.stages[place].asks_like(run.stage):
@@ -62,6 +64,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
 
     with run.timed("training"), run.display.task("training") as progress:
         progress(first, run.total_steps)
+        pace = Pace(first=first, total=run.total_steps)
         steps = range(first, total)
         for step, prompts in zip(
             steps, prefetch(readers, plan, steps, workers=settings.data.workers), strict=True
@@ -74,7 +77,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
             if logged:
-                _log(run, metrics, groups, step=done)
+                _log(run, metrics, groups, step=done, pace=pace)
             _after_step(run, learner, readers, step=done)
 
 
@@ -101,7 +104,10 @@ def _take_step(
 
 
 def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader], *, step: int) -> None:
-    """Validation and checkpoint where due. The best is selected on validation, never on benchmarks."""
+    """Validation and checkpoint where due, or the end where asked.
+
+    The best is selected on validation, never on benchmarks.
+    """
     training, last = run.settings.training, step == run.stage.last
     is_best = False
     if step % training.validate_every == 0 or last:
@@ -111,29 +117,25 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
             run.record(step=step, stage=MetricStage.VALIDATION, metrics=metrics)
             value = validation.value
             run.display.line(f"step {step:4d}  validation  {validation.text}")
+            run.last_validation = validation.text
+            run.directory.report(srcc=metrics.get("validation/srcc"))
             is_best = not math.isnan(value) and (run.best is None or value > run.best["value"])
             if is_best:
                 run.best = {"step": float(step), "value": value}
-    if is_best or last or step % training.checkpoint_every == 0:
+    asked = run.asked_to_stop()
+    if is_best or last or asked is not None or step % training.checkpoint_every == 0:
         save_checkpoint(run, learner, step=step)
+    if asked is not None:
+        raise RunStopped(asked, f"checkpointed at step {step} of {run.total_steps}")
 
 
-def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, step: int) -> None:
-    """One line for the reader, some completions for the record, a heartbeat."""
+def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, step: int, pace: Pace) -> None:
+    """One line for the reader, some completions for the record."""
     if not run.processes.is_main:
         return
-    if run.settings.training.learner == "supervised":
-        run.display.line(f"step {step:4d}  supervised loss {metrics['train/loss/total']:.3f}")
+    run.display.line(progress_line(metrics, step=step, pace=pace, validation=run.last_validation))
+    if not groups:
         return
-    divergence = metrics.get("train/perception/exact_kl")
-    perception = "" if divergence is None else f"  perception KL {divergence:.3f}"
-    run.display.line(
-        f"step {step:4d}  reward {metrics['train/reward/total/mean']:.3f}"
-        f"  unparsed {metrics['train/parse/failed_frac']:.1%}"
-        f"  uncertainty weight {metrics['train/uncertainty/weight/mean']:.3f}"
-        f"{perception}"
-        f"  {metrics['train/tokens_per_s']:.0f} tokens/s"
-    )
     rows = [
         {
             "step": step,

@@ -20,6 +20,7 @@ from qhk.training.distributed import Processes
 from qhk.training.optimizer import Horizon
 from qhk.training.stages import RunStage
 from qhk.training.step import Learner
+from qhk.training.stop import RunStopped, StopSignals
 
 
 class RunFailure(RuntimeError):
@@ -39,7 +40,9 @@ class Run:
     recorders: Sequence[Recorder]
     display: Display
     processes: Processes
+    signals: StopSignals = field(default_factory=StopSignals)
     best: dict[str, float] | None = None
+    last_validation: str = ""
     wall_s: dict[str, float] = field(default_factory=dict)
     place: int = 0
 
@@ -78,6 +81,16 @@ class Run:
             for recorder in self.recorders:
                 recorder.record(step=step, stage=stage, metrics=metrics)
 
+    def stop_here(self, kept: str) -> None:
+        """Raises ``RunStopped`` where this process was asked to stop; ``kept`` says what stays."""
+        if self.signals.number is not None:
+            raise RunStopped(self.signals.number, kept)
+
+    def asked_to_stop(self) -> int | None:
+        """The signal by which any process was asked to stop, alike on all; every process must come here."""
+        asked = self.processes.gather_items([self.signals.number])
+        return next((number for number in asked if number is not None), None)
+
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
         """Adds the time spent inside to the part's wall time."""
@@ -102,7 +115,12 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
         wall_s=dict(run.wall_s),
     )
     run.checkpoints.save(learner.policy, state, dict(run.config))
+    point_to_kept(run)
+
+
+def point_to_kept(run: Run) -> None:
+    """Points ``best`` to the best checkpoint, and removes those that are no longer kept."""
     best = None if run.best is None else int(run.best["step"])
-    if best == step:
-        run.checkpoints.mark_best(step)
+    if best is not None:
+        run.checkpoints.mark_best(best)
     run.checkpoints.prune(best=best)

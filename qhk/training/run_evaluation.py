@@ -100,6 +100,11 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
 
     def lead(work: Work) -> list[ResultRow]:
         with run.display.task(f"evaluating {stage.value}") as progress:
+
+            def watched(done: int, total: int) -> None:
+                progress(done, total)
+                run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
+
             return evaluate_benchmarks(
                 {
                     (readout, task): partial(_ask, work, (readout, task))
@@ -113,7 +118,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
                 directory=run.directory.path,
                 step=step,
                 stage=stage,
-                progress=progress,
+                progress=watched,
             )
 
     readers = build_readers(settings, policy)
@@ -161,3 +166,4 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
     for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
     run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
+    run.directory.report(srcc=means.get("srcc"))

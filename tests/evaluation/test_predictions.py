@@ -65,10 +65,20 @@ def test_resume_drops_a_torn_line_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "koniq.jsonl"
     predictions.append_predictions(path, [made([2.5], "a"), made([3.5], "b")])
     path.write_bytes(path.read_bytes()[:-9])
-    done = predictions.resume_predictions(path, [example("a"), example("b")])
+    done = predictions.resume_predictions(path, [example("a"), example("b")], batch_images=1)
     assert list(done) == ["a"]
     predictions.append_predictions(path, [made([3.5], "b")])
     assert [row.id for row in predictions.read_predictions(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("rows", "kept"), [("abcd", "abcd"), ("abc", "ab"), ("a", ""), ("abcde", "abcde")])
+def test_a_batch_that_was_cut_off_is_not_resumed_from(tmp_path: Path, rows: str, kept: str) -> None:
+    """Five images in batches of two: two, two, one."""
+    path = tmp_path / "koniq.jsonl"
+    predictions.append_predictions(path, [made([2.5], name) for name in rows])
+    done = predictions.resume_predictions(path, [example(name) for name in "abcde"], batch_images=2)
+    assert "".join(done) == kept
+    assert "".join(row.id for row in predictions.read_predictions(path)) == kept
 
 
 @pytest.mark.parametrize(
@@ -83,7 +93,7 @@ def test_file_of_other_data_is_refused(tmp_path: Path, rows: list[Prediction], f
     path = tmp_path / "koniq.jsonl"
     predictions.append_predictions(path, rows)
     with pytest.raises(ValueError, match=fault) as caught:
-        predictions.resume_predictions(path, [example("a"), example("b")])
+        predictions.resume_predictions(path, [example("a"), example("b")], batch_images=1)
     assert "koniq.jsonl" in str(caught.value) and "\n" not in str(caught.value)
 
 

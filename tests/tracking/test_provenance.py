@@ -58,6 +58,20 @@ def test_digest_tells_a_moved_line_and_a_renamed_file(tmp_path: Path) -> None:
     assert len(digests) == 3
 
 
+def test_digest_sees_the_modules_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tree(tmp_path / "code", {"a.py": ""})
+    tree(tmp_path, {"my_rewards.py": "x = 1\n", "kit/__init__.py": "", "kit/rewards.py": "x = 1\n"})
+    monkeypatch.syspath_prepend(tmp_path)
+    alone = provenance.code_digest({"qhk": root})
+    seen = {alone}
+    for name, file in (("my_rewards", "my_rewards.py"), ("kit.rewards", "kit/rewards.py")):
+        for text in ("x = 1\n", "x = 2\n"):
+            tree(tmp_path, {file: text})
+            seen.add(provenance.code_digest({"qhk": root}, [name]))
+    assert len(seen) == 5
+    assert provenance.code_digest({"qhk": root}, ["builtins"]) == alone
+
+
 def test_empty_tree_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="code tree conf at .* holds no"):
         provenance.code_digest({"conf": tmp_path})

@@ -13,7 +13,14 @@ import pytest
 import yaml
 
 from qhk.tracking.provenance import Provenance, read_provenance
-from qhk.tracking.run_directory import Opened, RunDirectory, open_run_directory, run_path
+from qhk.tracking.run_directory import (
+    Opened,
+    RunDirectory,
+    join_run_directory,
+    leave_failure,
+    open_run_directory,
+    run_path,
+)
 from qhk.tracking.status import RunState, read_status
 from tests.tracking.test_provenance import made
 
@@ -160,6 +167,102 @@ def test_second_launch_is_refused_until_the_first_process_is_gone(tmp_path: Path
         if holder.stdout is not None:
             holder.stdout.close()
     opened(tmp_path).close()
+
+
+FORKING = """
+import os, sys, time
+from pathlib import Path
+from qhk.tracking.lock import RunLock
+lock = RunLock(Path(sys.argv[1]), directory=Path("run"))
+worker = os.fork()
+if worker:
+    print(worker, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_worker_that_outlives_a_killed_run_holds_nothing(tmp_path: Path) -> None:
+    """The lock is the run's own: not its forked children's, and no stale file keeps it."""
+    lock = tmp_path / "first" / "q_hawkeye" / ".seed1.lock"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", FORKING, str(lock)], stdout=subprocess.PIPE, text=True, env=environment
+    ) as holder:
+        assert holder.stdout is not None
+        worker = int(holder.stdout.readline())
+        try:
+            with pytest.raises(ValueError, match=f"is in use by process {holder.pid} on "):
+                opened(tmp_path)
+            holder.kill()
+            holder.wait()
+            os.kill(worker, 0)
+            assert lock.read_text().startswith(f"process {holder.pid} on ")
+            opened(tmp_path).close()
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_a_start_that_was_killed_at_once_is_fresh(tmp_path: Path) -> None:
+    path = run_path(tmp_path, study="first", name="q_hawkeye", seed=1)
+    path.mkdir(parents=True)
+    (path / ".run_id.4711.tmp").write_text("ab")
+    with opened(tmp_path) as run:
+        assert run.opened is Opened.FRESH
+        assert not (path / ".run_id.4711.tmp").exists()
+
+
+def test_a_resume_clears_half_written_files_and_keeps_the_wandb_id(tmp_path: Path) -> None:
+    path = left(tmp_path, RunState.FAILED)
+    wandb_id = (path / "wandb_id").read_text()
+    (path / ".status.json.4711.tmp").write_text("{")
+    with opened(tmp_path) as run:
+        assert run.wandb_id == wandb_id.strip() and run.wandb_id.startswith("abc-")
+        assert not list(path.glob(".*"))
+
+
+def test_another_process_can_leave_word_of_its_failure(tmp_path: Path) -> None:
+    with opened(tmp_path) as run:
+        assert run.noted_failure() == ""
+        other = join_run_directory(
+            tmp_path, study="first", name="q_hawkeye", seed=1, run_id="abc", opened=run.opened
+        )
+        other.note_failure("process 1: loss\nis nan", ValueError("loss is nan"))
+        assert run.noted_failure() == "process 1: loss is nan"
+        assert "ValueError: loss is nan" in run.log.read_text()
+    with opened(tmp_path) as run:
+        assert run.noted_failure() == ""
+
+
+FAILURE: dict[str, Any] = {
+    "study": "first",
+    "name": "q_hawkeye",
+    "seed": 1,
+    "run_id": "abc",
+    "cause": "no data",
+    "error": ValueError("no data"),
+}
+
+
+def test_a_failure_before_the_directory_was_open_is_left_there(tmp_path: Path) -> None:
+    leave_failure(tmp_path, **FAILURE)
+    path = run_path(tmp_path, study="first", name="q_hawkeye", seed=1)
+    status = read_status(path / "status.json")
+    assert status is not None and (status.state, status.cause) == (RunState.FAILED, "no data")
+    with opened(tmp_path) as run:
+        assert run.opened is Opened.RESUME
+        leave_failure(tmp_path, **FAILURE)
+        status = read_status(path / "status.json")
+        assert status is not None and status.state is RunState.RUNNING
+
+
+@pytest.mark.parametrize(("state", "run_id"), [(RunState.DONE, "abc"), (RunState.RUNNING, "xyz")])
+def test_no_failure_is_left_in_a_finished_or_foreign_directory(
+    tmp_path: Path, state: RunState, run_id: str
+) -> None:
+    path = left(tmp_path, state)
+    before = {file.name: file.read_bytes() for file in path.iterdir()}
+    leave_failure(tmp_path, **{**FAILURE, "run_id": run_id})
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == before
 
 
 def test_lock_is_given_back_by_close_and_by_a_refusal(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,41 @@ def test_a_stopped_run_resumes_bit_for_bit(
     assert same_weights(stopped, whole)
     completions = [(path / "completions.jsonl").read_text() for path in (stopped, whole)]
     assert completions[0] == completions[1]
+
+
+@pytest.mark.parametrize("harmed", [(3,), (3, 2)])
+def test_an_unreadable_checkpoint_is_set_aside_with_a_loud_line(
+    finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, harmed: tuple[int, ...]
+) -> None:
+    def opened() -> Run:
+        return open_run(small("training.keep_every=1", "training.checkpoint_every=1", name="harmed"))
+
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == 3:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_take_step", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            finish(opened())
+    run = opened()
+    for number in harmed:
+        file = run.checkpoints.path(number) / ("training.pt" if number == 3 else "model.safetensors")
+        os.truncate(file, file.stat().st_size // 2)
+    finish(run)
+    lines: list[str] = run.display.lines  # type: ignore[attr-defined]
+    loud = [line for line in lines if line.startswith("WARNING")]
+    assert len(loud) == len(harmed)
+    assert all(
+        f"the checkpoint of step {n} cannot be read" in line for n, line in zip(harmed, loud, strict=True)
+    )
+    assert f"resuming behind step {min(harmed) - 1}" in lines
+    assert (run.checkpoints.folder / "unreadable_step_000003").is_dir()
+    assert records(run.directory.path) == records(finished)
+    assert same_weights(run.directory.path, finished)
 
 
 def test_results_hold_before_and_after(finished: Path) -> None:

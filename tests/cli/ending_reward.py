@@ -21,9 +21,9 @@ calls: list[str] = []
 
 
 def end(completion: Completion, example: Example, *, how: str, at: int) -> float:
-    """1 for every completion, but for the call number ``at``."""
+    """1, but for the call number ``at``; of several processes only the second one ends."""
     calls.append(example.id)
-    if len(calls) != at:
+    if len(calls) != at or os.environ.get("RANK") == "0":
         return 1.0
     if how.startswith("SIG"):
         for name in how.split("+"):

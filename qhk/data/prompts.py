@@ -1,15 +1,11 @@
-"""Chat messages from the prompt's wording, and the answer text that a cold start imitates."""
+"""Chat messages from the prompt's wording."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TypedDict
 
-from qhk.data.adapters.vocabulary import CSIQ_TYPES, KADID_TYPES, SEVERITIES, TID_TYPES
-from qhk.types import MOS_HIGH, MOS_LOW, Example
-
-LEVELS = ("bad", "poor", "fair", "good", "excellent")
-"""Words for five equal parts of [1, 5], worst first."""
+from qhk.types import Example
 
 
 class Message(TypedDict):
@@ -73,39 +69,3 @@ IMAGE_MARKER = "{image}"
 """What marks the place of a picture in ``prompt.user``."""
 
 _IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|image|>")
-
-
-def target_text(example: Example, *, mos: float, decimals: int, reasoning: bool) -> str:
-    """What a cold start teaches for ``example``: ``<think>blurred, strong</think><answer>2.1</answer>``.
-
-    ``mos`` is the score to write (it may carry label noise), clipped to [1, 5], with ``decimals`` digits.
-    With ``reasoning`` the think part holds ``reasoning_words``, else it is empty. Supervision to disclose:
-    for sets whose file names tell the distortion (kadid, csiq, tid2013) the words are the true type and
-    level; elsewhere they are a level word of the same ``mos``, which adds nothing to the score.
-    """
-    score = min(MOS_HIGH, max(MOS_LOW, mos))
-    words = reasoning_words(example.labels, mos=score) if reasoning else ""
-    return f"<think>{words}</think><answer>{score:.{decimals}f}</answer>"
-
-
-def reasoning_words(labels: Mapping[str, str | float], *, mos: float) -> str:
-    """``appearance, severity`` where the labels tell both, else the level word of ``mos`` in [1, 5]."""
-    appearance, severity = labels.get("appearance"), labels.get("severity")
-    if isinstance(appearance, str) and isinstance(severity, str):
-        return f"{appearance}, {severity}"
-    return level_word(mos)
-
-
-def level_word(mos: float) -> str:
-    """The word for ``mos`` in [1, 5]: five equal parts, a boundary belongs to the better word."""
-    share = (mos - MOS_LOW) / (MOS_HIGH - MOS_LOW)
-    return LEVELS[min(len(LEVELS) - 1, int(share * len(LEVELS)))]
-
-
-def reasoning_texts() -> list[str]:
-    """Every think text that a cold start can teach, sorted: what the tiny tokenizer has to know."""
-    kinds = (*KADID_TYPES.values(), *TID_TYPES.values(), *CSIQ_TYPES.values())
-    appearances = {appearance for _, appearance in kinds}
-    return sorted(
-        {f"{appearance}, {severity}" for appearance in appearances for severity in SEVERITIES} | {*LEVELS}
-    )

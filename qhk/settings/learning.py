@@ -22,7 +22,8 @@ from qhk.settings.base import (
 class ColdStartSettings(Node):
     """A short supervised start for a model without the skill; ``none`` is an exact no-op.
 
-    ``label_noise`` is the standard deviation, in points of the 1 to 5 scale, added to the labels.
+    ``label_noise`` is the standard deviation, in points of the 1 to 5 scale, added to scores, and
+    ``wrong_labels`` the share of answers in words that are taught wrong.
     ``reasoning`` says whether the taught answers hold a think part; ``final_factor`` ends the cosine.
     """
 
@@ -36,6 +37,7 @@ class ColdStartSettings(Node):
     max_grad_norm: Positive
     num_examples: Count
     label_noise: NonNegative
+    wrong_labels: Fraction
     validate_every: Count
     reasoning: bool
 

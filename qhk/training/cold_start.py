@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qhk.data.prompts import target_text
 from qhk.data.seeds import stream_generator
+from qhk.data.targets import Taught, possible_words, target_text, true_answer
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
@@ -25,10 +25,37 @@ Validate = Callable[[int], float]
 Report = Callable[[int, float], None]
 
 
-def noisy_label(mos: float, *, noise: float, seed: int, example_id: str) -> float:
-    """The label taught for an example: its mos plus N(0, noise), within [1, 5]; fixed per example."""
-    drawn = float(stream_generator(seed, "cold_start_label", example_id).normal(0.0, noise)) if noise else 0.0
+def noisy_label(mos: float, *, noise: float, seed: int, example_id: str, aspect: int) -> float:
+    """The score taught for an example: mos plus N(0, noise), within [1, 5]; fixed per example and aspect."""
+    if not noise:
+        return min(MOS_HIGH, max(MOS_LOW, mos))
+    # The first number of an answer has the stream that a single score always had.
+    place = (example_id, aspect) if aspect else (example_id,)
+    drawn = float(stream_generator(seed, "cold_start_label", *place).normal(0.0, noise))
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
+
+
+def imperfect_answer(
+    example: Example, settings: ColdStartSettings, *, form: str, rule: str, seed: int
+) -> Taught:
+    """The answer taught for an example, fixed per example.
+
+    Scores carry ``label_noise``, each sub-score its own. Words are wrong with chance ``wrong_labels``: then
+    they are another possible answer, all equally likely.
+    """
+    truth = true_answer(example, form=form)
+    noise, example_id = settings.label_noise, example.id
+    if truth.scores:
+        scores = tuple(
+            noisy_label(score, noise=noise, seed=seed, example_id=example_id, aspect=aspect)
+            for aspect, score in enumerate(truth.scores)
+        )
+        return Taught(scores=scores)
+    others = [words for words in possible_words(form=form, rule=rule) if words != truth.words]
+    generator = stream_generator(seed, "cold_start_words", example_id)
+    if generator.random() >= settings.wrong_labels:
+        return truth
+    return Taught(words=others[int(generator.integers(len(others)))])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +75,20 @@ def choose_assignments(
     *,
     seed: int,
 ) -> list[Assignment]:
-    """``num_examples`` assignments drawn from (task, training example) pairs, each with its noisy label."""
+    """``num_examples`` assignments drawn from (task, training example) pairs, each with its answer."""
     order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]
     assignments = []
     for index in order:
         task, example = examples[int(index)]
-        label = noisy_label(example.opinion, noise=settings.label_noise, seed=seed, example_id=example.id)
+        reader = readers[task]
+        taught = imperfect_answer(example, settings, form=reader.form, rule=reader.rule, seed=seed)
         text = target_text(
-            example, mos=label, decimals=readers[task].answer_decimals, reasoning=settings.reasoning
+            taught,
+            form=reader.form,
+            rule=reader.rule,
+            decimals=reader.answer_decimals,
+            reasoning=settings.reasoning,
+            labels=example.labels,
         )
         assignments.append(Assignment(task=task, example=example, answer_ids=answer_ids(policy, text)))
     return assignments

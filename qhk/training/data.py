@@ -19,6 +19,7 @@ from qhk.data.selection import (
     select_benchmark,
     select_training_data,
 )
+from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
 from qhk.settings import DatasetSettings, Settings, task_shares, task_views
 from qhk.training.display import Display
@@ -131,7 +132,14 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     used += [example for part in parts.values() for example in part.validation]
     refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks})
     everything = used + [example for benchmark in benchmarks for example in benchmark.examples]
-    check_pictures(settings.prompt.user, everything)
+    for task, view in views.items():
+        own = [example for examples in parts[task].train.values() for example in examples]
+        own += [*parts[task].validation]
+        own += [
+            example for benchmark in benchmarks if benchmark.task == task for example in benchmark.examples
+        ]
+        check_pictures(view.prompt.user, own)
+        check_answers(view.task.form, own)
     with display.task("checking images") as progress:
         check_images(everything, min_side=MIN_SIDE, max_pixels=MAX_PIXELS, progress=progress)
     shares, main = task_shares(settings), settings.task.form

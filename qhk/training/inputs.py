@@ -47,13 +47,14 @@ class ExampleReader:
         encoder: PromptEncoder,
         *,
         form: str,
+        rule: str,
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
         augmentation: str,
         seed: int,
         make_twin: MakeTwin | None,
     ) -> None:
-        self.encoder, self.form, self.messages = encoder, form, messages
+        self.encoder, self.form, self.rule, self.messages = encoder, form, rule, messages
         self.answer_decimals, self.make_twin = answer_decimals, make_twin
         self.augmentation, self.seed = augmentation, seed
 

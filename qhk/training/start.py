@@ -8,8 +8,9 @@ from dataclasses import replace
 from PIL import Image
 
 from qhk.data.image import load_image
-from qhk.data.prompts import build_messages, reasoning_texts
+from qhk.data.prompts import IMAGE_MARKER, build_messages
 from qhk.data.seeds import stream_generator, stream_seed
+from qhk.data.targets import taught_texts
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
@@ -70,8 +71,12 @@ def _tiny_policy(
     assert tiny is not None
     texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
     for view in (view for stage in stages for view in task_views(stage).values()):
-        texts += [view.prompt.user, *([view.prompt.system] if view.prompt.system else [])]
-    tokenizer = build_tokenizer([*texts, *reasoning_texts()], num_merged_tokens=NUM_MERGED_TOKENS)
+        texts += [
+            *view.prompt.user.split(IMAGE_MARKER),
+            *([view.prompt.system] if view.prompt.system else []),
+        ]
+        texts += taught_texts(form=view.task.form, rule=view.task.answer_rule)
+    tokenizer = build_tokenizer(texts, num_merged_tokens=NUM_MERGED_TOKENS)
     sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})
     config = tiny_config(tokenizer, **sizes)
     network = build_tiny(config, seed=stream_seed(settings.seed, "weights"))
@@ -104,6 +109,7 @@ def _build_reader(settings: Settings, policy: Policy) -> ExampleReader:
     return ExampleReader(
         policy.encoder,
         form=settings.task.form,
+        rule=settings.task.answer_rule,
         messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
         answer_decimals=settings.prompt.answer_decimals,
         augmentation=settings.data.augmentation,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from qhk.data.prompts import target_text
+from qhk.data.targets import target_text, true_answer
 from qhk.objective.total import check_finite
 from qhk.policy.head import read_head
 from qhk.policy.load import Policy
@@ -54,18 +54,21 @@ def supervised_loss(policy: Policy, lessons: Sequence[Lesson], *, num_tokens: in
 def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coefficients) -> MetricSet:
     """The metrics of one supervised step on the examples that a reinforcement step would have seen.
 
-    The answers taught carry the examples' own opinion scores, without noise: the labels that the
-    reinforcement reward is computed from, and nothing else. The think part is the level word of the
-    same score, also where the cold start named the distortion.
+    The answers taught carry the examples' own opinion scores or labels, without noise: what the
+    reinforcement reward is computed from, and nothing else. The think part follows from the same answer,
+    also where the cold start named a score's distortion.
     """
     started, settings, views = time.perf_counter(), learner.settings, task_views(learner.settings)
     lessons = []
     for prompt in prompts:
+        view = views[prompt.task]
         text = target_text(
-            replace(prompt.example, labels={}),
-            mos=prompt.example.opinion,
-            decimals=views[prompt.task].prompt.answer_decimals,
+            true_answer(prompt.example, form=view.task.form),
+            form=view.task.form,
+            rule=view.task.answer_rule,
+            decimals=view.prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
+            labels={},
         )
         lessons.append(Lesson(prompt=prompt.prompt, answer_ids=answer_ids(learner.policy, text)))
     num_tokens = learner.processes.total(sum(len(lesson.answer_ids) for lesson in lessons))

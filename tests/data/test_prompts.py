@@ -4,18 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
-from qhk.data.prompts import (
-    LEVELS,
-    build_messages,
-    check_pictures,
-    level_word,
-    num_pictures,
-    reasoning_texts,
-    target_text,
-)
-from qhk.rewards.answer import parse_answer
+from qhk.data.prompts import build_messages, check_pictures, num_pictures
 from qhk.types import Example
+from tests.data.conftest import REPOSITORY
 
 
 def example(**labels: str | float) -> Example:
@@ -69,32 +62,13 @@ def test_image_tokens_in_the_wording_are_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mos", "word"),
-    [(1.0, "bad"), (1.79, "bad"), (1.81, "poor"), (3.0, "fair"), (4.2, "excellent"), (5.0, "excellent")],
+    "path", sorted((REPOSITORY / "conf" / "prompt").glob("*.yaml")), ids=lambda p: p.stem
 )
-def test_level_words(mos: float, word: str) -> None:
-    assert level_word(mos) == word
-
-
-def test_target_uses_true_labels_where_there_are_any() -> None:
-    known = example(appearance="blurred", severity="strong")
-    assert target_text(known, mos=2.06, decimals=1, reasoning=True) == (
-        "<think>blurred, strong</think><answer>2.1</answer>"
-    )
-    assert (
-        target_text(example(), mos=2.0, decimals=2, reasoning=True)
-        == "<think>poor</think><answer>2.00</answer>"
-    )
-    assert target_text(known, mos=2.06, decimals=0, reasoning=False) == "<think></think><answer>2</answer>"
-
-
-@pytest.mark.parametrize(("mos", "written"), [(7.0, 5.0), (-2.0, 1.0), (3.44, 3.4)])
-def test_targets_stay_in_range_and_parse(mos: float, written: float) -> None:
-    text = target_text(example(), mos=mos, decimals=1, reasoning=True)
-    assert parse_answer(text, form="score", rule="strict").score == written
-
-
-def test_every_think_text_is_known_to_the_tokenizer() -> None:
-    texts = reasoning_texts()
-    assert {*LEVELS, "blurred, strong", "flat, faint"} <= set(texts)
-    assert len(texts) == len(set(texts))
+def test_wordings_fit_their_tasks(path: Path) -> None:
+    prompt = yaml.safe_load(path.read_text())
+    build_messages(user=prompt["user"], system=prompt["system"])
+    without_reference = "no_reference" in path.stem
+    shown = {"comparison": 2 if without_reference else 3, "video": 4}.get(prompt["task"], 1)
+    assert num_pictures(prompt["user"]) == shown
+    assert "<answer>" in prompt["user"] and "<think>" in prompt["user"]
+    assert ("Similar" in prompt["user"]) == (prompt["task"] == "comparison" and not without_reference)

@@ -46,6 +46,7 @@ OWNERS = {
     "wandb": {"tracking"},
     "submitit": {"sweep/slurm.py", "sweep/slurm_job.py"},
     "optuna": {"sweep/search.py"},
+    "av": {"data"},
     "pydantic": {"settings", "cli"},
     "starlette": {"pairs"},
     "uvicorn": {"pairs"},

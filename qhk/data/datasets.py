@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qhk.data.adapters import ADAPTERS
-from qhk.data.adapters.base import Adapter, LabelRow
+from qhk.data.adapters.base import Adapter, LabelRow, Options
 from qhk.data.adapters.matching import index_images
 from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
 from qhk.data.rows import check_rows, make_examples, refuse_unlabelled
@@ -90,11 +90,13 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
         rows = [row for row in every_row if row.left_out is None]
         check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
         splits = adapter.assign_splits(rows, spec.protocol, root, options)
-        index = index_images(adapter.images(root, options))
+        index = index_images(adapter.images(root, options), endings=adapter.endings)
     except ValueError as error:
         raise ValueError(f"dataset.{name}: {error}") from None
     scale = _fit_scale(name, rows, spec)
     examples = make_examples(name, rows, splits, index, scale)
+    if adapter.derive is not None:
+        examples = _derive(adapter.derive, examples, options, cache, progress)
     if spec.adapter == "folder" and options.get("allow_unlabelled") is not True:
         refuse_unlabelled(name, index, examples)
     return LoadedDataset(
@@ -106,6 +108,24 @@ def load_dataset_entry(name: str, spec: DatasetSpec, *, cache: Path, progress: P
         fingerprint=fingerprint(examples),
         left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
     )
+
+
+def _derive(
+    derive: Callable[[Path, Options, Path], tuple[Path, ...]],
+    examples: Mapping[str, list[Example]],
+    options: Options,
+    cache: Path,
+    progress: Progress,
+) -> dict[str, list[Example]]:
+    """The examples with the pictures that stand for their files, in place of the files."""
+    total, done = sum(len(part) for part in examples.values()), 0
+    derived: dict[str, list[Example]] = {split: [] for split in examples}
+    for split, part in examples.items():
+        for example in part:
+            first, *others = derive(example.image, options, cache)
+            derived[split].append(replace(example, image=first, more_images=tuple(others)))
+            progress(done := done + 1, total)
+    return derived
 
 
 def missing_files(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:

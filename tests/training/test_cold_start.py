@@ -20,8 +20,14 @@ def settings(**changes: float) -> ColdStartSettings:
 def example(place: int, **labels: str) -> Example:
     mos = None if labels else 3.0
     return Example(
-        id=str(place), dataset="s", image=Path("a"), mos=mos, mos_native=mos, higher_is_better=True, labels=labels
-    )  # fmt: skip
+        id=str(place),
+        dataset="s",
+        image=Path("a"),
+        mos=mos,
+        mos_native=mos,
+        higher_is_better=True,
+        labels=labels,
+    )
 
 
 def test_scores_are_noisy_and_fixed_per_example() -> None:

@@ -12,6 +12,7 @@ from qhk.data.adapters import (
     pipal,
     spaq,
     tid2013,
+    video_folder,
 )
 from qhk.data.adapters.base import Adapter
 
@@ -27,4 +28,5 @@ ADAPTERS: dict[str, Adapter] = {
     "folder": folder.ADAPTER,
     "degradation_rows": degradation_rows.ADAPTER,
     "comparison_rows": comparison_rows.ADAPTER,
+    "video_folder": video_folder.ADAPTER,
 }

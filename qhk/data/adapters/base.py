@@ -9,6 +9,10 @@ from pathlib import Path
 Options = Mapping[str, str | int | float | bool | None]
 
 
+IMAGE_ENDINGS = frozenset({"png", "bmp", "jpg", "jpeg", "tif", "tiff", "webp", "gif"})
+VIDEO_ENDINGS = frozenset({"mp4", "mkv", "mov", "avi", "webm", "m4v", "flv"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
     """One row of a label file. ``score`` and ``std`` are native, ``where`` names file and row.
@@ -39,7 +43,8 @@ class Adapter:
     entry a tuple of alternatives. ``images(root, options)``: the folders that hold images.
     ``read_labels(root, options)``: the rows. ``assign_splits(rows, protocol, root, options)``: train,
     validation, test or None (not used) for each row. ``scored``: whether its rows have a score; where they
-    have labels only, bounds, normalisation and polarity are null.
+    have labels only, bounds, normalisation and polarity are null. ``endings``: which files ``images`` holds.
+    ``derive(file, options, cache)``: the pictures that stand for a file that is none itself.
     """
 
     layout: str
@@ -51,6 +56,8 @@ class Adapter:
     read_labels: Callable[[Path, Options], list[LabelRow]]
     assign_splits: Callable[[Sequence[LabelRow], str, Path, Options], list[str | None]]
     scored: bool = True
+    endings: frozenset[str] = IMAGE_ENDINGS
+    derive: Callable[[Path, Options, Path], tuple[Path, ...]] | None = None
 
 
 NAMES_OPTIONS = frozenset({"train_names", "test_names"})
@@ -111,10 +118,7 @@ def name_key(name: str) -> str:
     """An image name without folder, extension and case: what two spellings of one name share."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
     stem, dot, ending = last.rpartition(".")
-    return stem if dot and ending in IMAGE_ENDINGS else last
-
-
-IMAGE_ENDINGS = frozenset({"png", "bmp", "jpg", "jpeg", "tif", "tiff", "webp", "gif"})
+    return stem if dot and ending in IMAGE_ENDINGS | VIDEO_ENDINGS else last
 
 
 def _read_names(root: Path, options: Options, key: str) -> dict[str, str]:

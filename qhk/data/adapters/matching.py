@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.adapters.base import IMAGE_ENDINGS, name_key
+from qhk.data.adapters.base import name_key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +48,14 @@ class ImageIndex:
         return sorted(path for paths in self.paths.values() for path in paths)
 
 
-def index_images(folders: Iterable[Path]) -> ImageIndex:
-    """The index of all images in ``folders`` and their sub-folders (hidden folders left out)."""
+def index_images(folders: Iterable[Path], *, endings: Collection[str]) -> ImageIndex:
+    """The index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
     index = ImageIndex(folders=tuple(folders), paths={}, names={}, stems={})
     for folder in index.folders:
         for directory, children, files in os.walk(folder):
             children[:] = sorted(child for child in children if not child.startswith("."))
             for file in sorted(files):
-                if file.rpartition(".")[2].lower() in IMAGE_ENDINGS and not file.startswith("."):
+                if file.rpartition(".")[2].lower() in endings and not file.startswith("."):
                     _add(index, folder, Path(directory, file))
     return index
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.data.adapters.base import name_key
+from qhk.data.adapters.base import IMAGE_ENDINGS, name_key
 from qhk.data.adapters.matching import index_images
 
 
@@ -25,27 +25,29 @@ def test_name_key(name: str, key: str) -> None:
 
 
 def test_case_and_extension_do_not_matter(tmp_path: Path) -> None:
-    index = index_images([tree(tmp_path, "i01_01_1.bmp", "100.JPG", "notes.txt", ".hidden/x.png")])
+    index = index_images(
+        [tree(tmp_path, "i01_01_1.bmp", "100.JPG", "notes.txt", ".hidden/x.png")], endings=IMAGE_ENDINGS
+    )
     assert index.find("I01_01_1.BMP", "row").name == "i01_01_1.bmp"
     assert index.find("100.bmp", "row").name == "100.JPG"
     assert len(index.all_images()) == 2
 
 
 def test_exact_spelling_wins_over_another_case(tmp_path: Path) -> None:
-    index = index_images([tree(tmp_path, "a.png", "A.png", "a.jpg")])
+    index = index_images([tree(tmp_path, "a.png", "A.png", "a.jpg")], endings=IMAGE_ENDINGS)
     assert index.find("A.png", "row").name == "A.png"
     assert index.find("a.jpg", "row").name == "a.jpg"
 
 
 def test_relative_paths_tell_equal_names_apart(tmp_path: Path) -> None:
-    index = index_images([tree(tmp_path, "x/a.png", "y/a.png")])
+    index = index_images([tree(tmp_path, "x/a.png", "y/a.png")], endings=IMAGE_ENDINGS)
     assert index.find("y/a.png", "row") == tmp_path / "y" / "a.png"
     with pytest.raises(ValueError, match="row 5: image 'a.png' fits 2 files"):
         index.find("a.png", "row 5")
 
 
 def test_ambiguous_stem_and_missing(tmp_path: Path) -> None:
-    index = index_images([tree(tmp_path, "a.png", "a.jpg")])
+    index = index_images([tree(tmp_path, "a.png", "a.jpg")], endings=IMAGE_ENDINGS)
     with pytest.raises(ValueError, match="row 5: image 'a.bmp' fits 2 files"):
         index.find("a.bmp", "row 5")
     with pytest.raises(ValueError, match="row 6: no image 'b.png' below"):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.miniature import MARKER, TASK_SETS, miniature_folder, task_folder
-from qhk.data.miniature.tasks import comparison, degradation
+from qhk.data.miniature.tasks import comparison, degradation, video
 from qhk.data.selection import check_images, refuse_leakage
 from tests.data.conftest import conf_entry, no_progress
 
@@ -71,7 +71,7 @@ def test_the_better_picture_is_nearer_to_its_reference(task_cache: Path) -> None
     assert total == 160 and 0.6 < right / total < 1.0
 
 
-@pytest.mark.parametrize("name", TASK_SETS)
+@pytest.mark.parametrize("name", ["degradation", "comparison"])
 def test_marker_and_place(task_cache: Path, name: str) -> None:
     load(name, task_cache)
     root = task_folder(task_cache, seed=0, size=32) / name
@@ -98,3 +98,30 @@ def _digest(folder: Path) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def test_videos_are_real_files_with_opinions(
+    task_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(video, "SPLITS", {"train": 9, "test": 3})
+    root = tmp_path / "video"
+    video.write(root, 0, 32, lambda done: None)
+    entry = conf_entry("miniature_video")
+    options = {k: v for k, v in entry.options.items() if k not in ("generator_seed", "size")}
+    spec = conf_entry("miniature_video", root=str(root), options=options, miniature=False)
+    loaded = load_dataset_entry("miniature_video", spec, cache=tmp_path, progress=no_progress)
+    assert {split: len(part) for split, part in loaded.examples.items()} == {"train": 9, "test": 3}
+    assert {path.suffix for path in (root / "videos").iterdir()} == {".mp4", ".mkv"}
+    assert all(len(example.images) == 4 for part in loaded.examples.values() for example in part)
+
+
+def test_temporal_defects_grow_with_strength() -> None:
+    rng = np.random.default_rng(0)
+    scene = [np.full((32, 32, 3), 100.0 + place) for place in range(video.FRAMES)]
+    for name, defect in video.DEFECTS.items():
+        changes = []
+        for strength in (0.1, 0.5, 1.0):
+            frames = defect(scene, strength, rng)
+            assert len(frames) == video.FRAMES
+            changes.append(float(np.mean([np.abs(a - b).mean() for a, b in zip(frames, scene, strict=True)])))
+        assert 0.0 < changes[0] < changes[1] < changes[2], name

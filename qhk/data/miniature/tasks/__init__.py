@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.miniature.tasks import comparison, degradation
+from qhk.data.miniature.tasks import comparison, degradation, video
 
 WriteSet = Callable[[Path, int, int, Callable[[int], None]], None]
 """(folder, seed, size, report of how many items are done): writes the whole set."""
@@ -23,5 +23,6 @@ class TaskSet:
 TASK_SETS: dict[str, TaskSet] = {
     "degradation": TaskSet(count=degradation.COUNT, write=degradation.write),
     "comparison": TaskSet(count=comparison.COUNT, write=comparison.write),
+    "video": TaskSet(count=video.COUNT, write=video.write),
 }
 """Generated set -> how it is written."""

@@ -10,7 +10,9 @@ from torch import Tensor
 Scaling = Literal["group_std", "batch_std", "none"]
 
 
-def group_advantages(rewards: Tensor, *, scaling: Scaling, epsilon: float) -> Tensor:
+def group_advantages(
+    rewards: Tensor, *, scaling: Scaling, epsilon: float, counted: Tensor | None = None
+) -> Tensor:
     """Advantages ``(B, G)`` of the rewards ``(B, G)`` of B groups with G completions each.
 
     ``A_ij = (r_ij - mean_i) / scale``, with ``scale``:
@@ -20,24 +22,46 @@ def group_advantages(rewards: Tensor, *, scaling: Scaling, epsilon: float) -> Te
     none       ``1``                                                     (Dr. GRPO, arXiv 2503.20783)
 
     B is the global batch: only ``batch_std`` depends on the other groups. A group whose rewards are all equal
-    gets exactly 0 under every scaling. Nothing carries gradient. ``ValueError`` for G < 2, unknown scaling.
+    gets exactly 0 under every scaling. ``counted`` bool (B, G) leaves completions out as if they had not been
+    sampled: mean and std are of the others, and they get 0; so does a group with fewer than two others.
+    Nothing carries gradient. ``ValueError`` for G < 2, unknown scaling.
     """
     num_groups, group_size = rewards.shape
     if group_size < 2:
         raise ValueError(f"rollout.group_size: got {group_size}; a group needs at least 2 completions")
+    if scaling not in ("group_std", "batch_std", "none"):
+        raise ValueError(
+            f"objective.advantage_scaling: unknown {scaling!r}; use group_std, batch_std or none"
+        )
     rewards = rewards.detach()
+    if counted is not None and not bool(counted.all()):
+        return _partial_advantages(rewards, counted, scaling=scaling, epsilon=epsilon)
     centred = rewards - rewards.mean(dim=1, keepdim=True)
     if scaling == "group_std":
         centred = centred / (rewards.std(dim=1, correction=1, keepdim=True) + epsilon)
     elif scaling == "batch_std":
         centred = centred / (rewards.std(correction=1) + epsilon)
-    elif scaling != "none":
-        raise ValueError(
-            f"objective.advantage_scaling: unknown {scaling!r}; use group_std, batch_std or none"
-        )
     # The mean of equal numbers may differ from them by a rounding, which epsilon would turn into a signal.
-    return torch.where(_all_equal(rewards), 0.0, centred) if num_groups else centred
+    return torch.where(equal_rewards(rewards)[:, None], 0.0, centred) if num_groups else centred
 
 
-def _all_equal(rewards: Tensor) -> Tensor:
-    return (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
+def equal_rewards(rewards: Tensor) -> Tensor:
+    """Which groups (B,) hold one reward G times, exactly: no completion of theirs has an advantage.
+
+    ``rewards`` (B, G). DAPO (arXiv 2503.14476, eq. 11) samples until no such group is left.
+    """
+    return (rewards == rewards[:, :1]).all(dim=1)
+
+
+def _partial_advantages(rewards: Tensor, counted: Tensor, *, scaling: Scaling, epsilon: float) -> Tensor:
+    number = counted.sum(dim=1, keepdim=True)
+    mean = torch.where(counted, rewards, 0.0).sum(dim=1, keepdim=True) / number.clamp(min=1)
+    centred = torch.where(counted, rewards - mean, 0.0)
+    if scaling == "group_std":
+        std = (centred.square().sum(dim=1, keepdim=True) / (number - 1).clamp(min=1)).sqrt()
+        centred = centred / (std + epsilon)
+    elif scaling == "batch_std" and int(number.sum()) > 1:
+        centred = centred / (rewards[counted].std(correction=1) + epsilon)
+    smallest = torch.where(counted, rewards, torch.inf).amin(dim=1, keepdim=True)
+    largest = torch.where(counted, rewards, -torch.inf).amax(dim=1, keepdim=True)
+    return torch.where(largest > smallest, centred, 0.0)

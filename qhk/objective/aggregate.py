@@ -15,12 +15,14 @@ Aggregation = Literal["sequence_mean", "token_mean", "constant"]
 class Counts:
     """How much one optimizer update covers: all ranks and all micro-batches together.
 
-    ``sequences`` completions, ``tokens`` tokens under the mask. Losses of micro-batches are *summed* (an
-    engine that averages over accumulation steps or ranks must be undone by whoever knows it).
+    ``sequences`` completions, ``tokens`` tokens under the mask, ``answer_tokens`` those of them inside an
+    answer, None where no term asks. Losses of micro-batches are *summed* (an engine that averages over
+    accumulation steps or ranks must be undone by whoever knows it).
     """
 
     sequences: int
     tokens: int
+    answer_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.sequences < 1 or self.tokens < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Estimator = Literal["k1", "k2", "k3"]
@@ -28,3 +29,22 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: Estimator)
     if estimator == "k3":
         return log_ratio.exp() - log_ratio - 1.0
     raise ValueError(f"objective.kl_estimator: unknown estimator {estimator!r}; use k1, k2 or k3")
+
+
+def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: Estimator) -> Tensor:
+    """Estimate of KL(policy || reference) of each completion ``(R,)``, in nats: ``sum_t kl_estimate_t``.
+
+    ``logprobs``, ``ref_logprobs`` and bool ``mask`` are ``(R, T)``; what is outside the mask counts nothing.
+    Detached, in float64: this is what a reward is lessened by, ``r' = r - kl_coef * sequence_kl``, before
+    advantages are taken. The policy gradient of that penalty is the gradient of KL(policy || reference) for
+    k1, whose sum is unbiased; k2 and k3 are offered as the same numbers that the loss would use. A *sum*,
+    not a mean, so a coefficient that suits the loss is about a completion's length too strong here.
+
+    Advantages see it as any reward: scaled by a group's std, completions of equal task reward are ranked by
+    their KL alone, at full strength (``advantage_scaling`` batch_std or none keeps its size).
+    Source: D. Ziegler et al., arXiv 1909.08593; N. Stiennon et al., arXiv 2009.01325; the sum over tokens of
+    k1 before advantages is also what TRL's RLOO trainer does (arXiv 2402.14740).
+    """
+    policy, reference = (values.detach().to(torch.float64) for values in (logprobs, ref_logprobs))
+    divergence = kl_estimate(policy, reference, estimator=estimator)
+    return torch.where(mask, divergence, 0.0).sum(dim=1)

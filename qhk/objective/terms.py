@@ -11,6 +11,7 @@ from qhk.objective.reference import Estimator
 
 PerceptionForm = Literal["none", "release", "paper", "exact"]
 EntropyForm = Literal["off", "sampled", "exact"]
+EntropyScope = Literal["completion", "answer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class Needs:
     """What the terms of a step ask the policy for; all else costs no forward pass.
 
     ``reference``, ``degraded``: a branch at all; ``degraded_gradient``: that branch with gradient;
-    ``original_entropy``, ``degraded_entropy``: exact entropies; ``exact_kl``: KL over the vocabulary.
+    ``original_entropy``, ``degraded_entropy``: exact entropies; ``exact_kl``: KL over the vocabulary;
+    ``answer_tokens``: which tokens stand in the answer.
     """
 
     reference: bool
@@ -27,13 +29,15 @@ class Needs:
     degraded_entropy: bool
     degraded_gradient: bool
     exact_kl: bool
+    answer_tokens: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
     """Which terms the loss has and how strong each is at this step: the settings after schedules.
 
-    ``gamma`` is gamma_t. ``eta_original`` and ``eta_degraded`` act only where ``perception`` is not none and
+    ``kl_coef`` is that of the KL in the loss: 0 where it is taken off the reward. ``gamma`` is gamma_t.
+    ``eta_original`` and ``eta_degraded`` act only where ``perception`` is not none and
     ``entropy`` is not off. ``constant_length`` is read by the aggregation ``constant`` alone. ``ValueError``
     on an unknown form and on a negative coefficient.
     """
@@ -46,6 +50,7 @@ class Terms:
     kl_coef: float
     kl_estimator: Estimator
     entropy_coef: float
+    entropy_scope: EntropyScope
     perception: PerceptionForm
     gamma: float
     exponent_bound: float
@@ -62,6 +67,10 @@ class Terms:
             )
         if self.entropy not in ("off", "sampled", "exact"):
             raise ValueError(f"perception.entropy: unknown {self.entropy!r}; use off, sampled or exact")
+        if self.entropy_scope not in ("completion", "answer"):
+            raise ValueError(
+                f"objective.entropy_scope: unknown {self.entropy_scope!r}; use completion or answer"
+            )
         for key, value in (
             ("objective.kl_coef", self.kl_coef),
             ("objective.entropy_coef", self.entropy_coef),
@@ -84,4 +93,5 @@ class Terms:
             degraded_entropy=degraded_entropy,
             degraded_gradient=(kl and self.perception in ("paper", "exact")) or degraded_entropy,
             exact_kl=kl and self.perception == "exact",
+            answer_tokens=self.entropy_coef != 0.0 and self.entropy_scope == "answer",
         )

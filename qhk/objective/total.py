@@ -62,6 +62,7 @@ def total_loss(
     exact_kl: Tensor | None,
     counts: Counts,
     terms: Terms,
+    answer_mask: Tensor | None = None,
 ) -> LossOutput:
     """The loss of a micro-batch, to be *summed* over micro-batches and ranks, and what each term measured.
 
@@ -70,7 +71,10 @@ def total_loss(
 
     ``mask`` bool ``(R, T)``; ``advantages (R,)`` already times the uncertainty weight; all else ``(R, T)``.
     Policy, reference KL and entropy bonus (which *raises* the policy's entropy) share ``terms.aggregation``;
-    the perception KL, maximised, has its own; ``counts`` are those of the whole update. Perception forms:
+    the perception KL, maximised, has its own; ``counts`` are those of the whole update. With entropy scope
+    ``answer`` the bonus is on the tokens of bool ``answer_mask (R, T)`` alone and divides by their number: a
+    longer thought does not dilute it, and keeping the scores diverse does not loosen the wording; a
+    completion without an answer gets none. Perception forms:
 
     release  k3 with the degraded branch detached here: its expected gradient *ascends*
              KL(degraded||original), through the original branch alone. The release takes the token mean over
@@ -106,6 +110,7 @@ def total_loss(
     ledger.measure("policy", per_token)
     ledger.measure("clipped", clipped)
     loss = ledger.aggregate(per_token, terms.aggregation)
+    scoped: dict[str, tuple[float, int]] = {}
     if terms.kl_coef != 0.0:
         reference = _require(reference_logprobs, "objective.kl_coef", terms.kl_coef, "reference log-probs")
         divergence = kl_estimate(logprobs, ledger.inside(reference), estimator=terms.kl_estimator)
@@ -113,15 +118,17 @@ def total_loss(
         loss = loss + terms.kl_coef * ledger.aggregate(divergence, terms.aggregation)
     if terms.entropy_coef != 0.0:
         entropy = _require(original.entropy, "objective.entropy_coef", terms.entropy_coef, "exact entropies")
-        entropy = ledger.inside(entropy)
-        ledger.measure("entropy", entropy)
-        loss = loss - terms.entropy_coef * ledger.aggregate(entropy, terms.aggregation)
+        scope = ledger if terms.entropy_scope == "completion" else _within_answers(ledger, answer_mask)
+        entropy = scope.inside(entropy)
+        scope.measure("entropy", entropy)
+        loss = loss - terms.entropy_coef * scope.aggregate(entropy, terms.aggregation)
+        scoped = {} if scope is ledger else scope.sums()
     if terms.perception != "none" and terms.gamma != 0.0:
         divergence = _perception_kl(ledger, original, degraded, exact_kl)
         loss = loss - terms.gamma * ledger.aggregate(divergence, terms.perception_aggregation)
     if terms.perception != "none" and terms.entropy != "off":
         loss = _add_entropies(loss, ledger, original, degraded)
-    sums = ledger.sums()
+    sums = {**ledger.sums(), **scoped}
     check_finite(sums)
     return LossOutput(loss=loss, sums=sums)
 
@@ -164,6 +171,16 @@ class _Ledger:
             name: (value, num_completions if name.startswith("logprob_sum") else num_tokens)
             for name, value in zip(self._measured, fetched[1:], strict=True)
         }
+
+
+def _within_answers(ledger: _Ledger, answer_mask: Tensor | None) -> _Ledger:
+    """The same micro-batch, of which only the tokens inside answers count."""
+    coefficient = ledger.terms.entropy_coef
+    inside = _require(answer_mask, "objective.entropy_coef", coefficient, "the places of the answers")
+    key, what = "objective.entropy_coef", "the counts of the answers' tokens"
+    number = _require(ledger.counts.answer_tokens, key, coefficient, what)
+    counts = Counts(sequences=ledger.counts.sequences, tokens=number)
+    return _Ledger(ledger.mask & inside, counts, ledger.terms)
 
 
 def _perception_kl(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,22 +14,10 @@ Normaliser = Literal["fixed_maximum", "batch_relative"]
 OutOfRange = Literal["clip", "refuse"]
 
 
-def group_uncertainty(
-    scores: Tensor,
-    *,
-    low: float,
-    high: float,
-    normaliser: Normaliser,
-    minimum_parsed: int,
-    out_of_range: OutOfRange,
+def group_variances(
+    scores: Tensor, *, low: float, high: float, minimum_parsed: int, out_of_range: OutOfRange
 ) -> Tensor:
-    """Uncertainty ``u (B,)`` in [0, 1] of each group's scores ``(B, G)``; NaN where too few were parsed.
-
-    ``var_i`` = population variance of the parsed scores of group i, after ``out_of_range``:
-
-    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows
-                    (release, but for its + 1e-8 in the denominator)
-    batch_relative  ``u_i = var_i / max_b var_b``, over the global batch; all 0 where no group varies
+    """Population variance ``(B,)`` of each group's parsed scores ``(B, G)``; NaN where too few were parsed.
 
     ``scores`` holds NaN where nothing was parsed. Scores outside ``[low, high]`` are clipped, or with
     ``refuse`` count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1,
@@ -42,17 +31,52 @@ def group_uncertainty(
     valid = ~values.isnan()
     num_valid = valid.sum(dim=1)
     variance = _population_variance(values, valid)
-    enough = num_valid >= minimum_parsed
+    return torch.where(num_valid >= minimum_parsed, variance, torch.nan)
+
+
+def smoothed_variances(
+    variances: Tensor, keys: Sequence[str], memory: Mapping[str, float], *, decay: float
+) -> tuple[Tensor, dict[str, float]]:
+    """The variances ``(B,)`` after each image's history, and what to remember of the images seen, by key.
+
+    ``v <- decay v_before + (1 - decay) var``, and ``v = var`` at first sight: an exponential moving average
+    over the times that the image came up, so of its epochs; decay 0 is no memory, bit for bit. ``keys`` name
+    the images (data set and id); one that comes up twice in a step is smoothed twice, in order. A group with
+    too few parsed scores (NaN) stays NaN and leaves its image's memory as it was: that an image *was* rated
+    alike says nothing of answers that cannot be read. Ours; the release has no memory. No gradient.
+    """
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"uncertainty.history_decay: got {decay}; must lie in [0, 1)")
+    if decay == 0.0:
+        return variances, {}
+    found: dict[str, float] = {}
+    smoothed: list[float] = []
+    for key, now in zip(keys, variances.tolist(), strict=True):
+        before = found.get(key, memory.get(key))
+        smoothed.append(now if before is None else decay * before + (1.0 - decay) * now)
+        if not math.isnan(now):
+            found[key] = smoothed[-1]
+    return variances.new_tensor(smoothed), found
+
+
+def relative_uncertainty(variances: Tensor, *, low: float, high: float, normaliser: Normaliser) -> Tensor:
+    """Uncertainty ``u (B,)`` in [0, 1] of groups with the variances ``(B,)``; NaN stays NaN.
+
+    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows
+                    (release, but for its + 1e-8 in the denominator)
+    batch_relative  ``u_i = var_i / max_b var_b``, over the global batch; all 0 where no group varies
+    """
+    known = ~variances.isnan()
     if normaliser == "fixed_maximum":
-        uncertainty = variance / (0.25 * (high - low) ** 2)
+        uncertainty = variances / (0.25 * (high - low) ** 2)
     elif normaliser == "batch_relative":
-        largest = torch.where(enough, variance, 0.0).amax() if len(variance) else variance.sum()
-        uncertainty = torch.where(largest > 0, variance / largest, 0.0)
+        largest = torch.where(known, variances, 0.0).amax() if len(variances) else variances.sum()
+        uncertainty = torch.where(largest > 0, variances / largest, 0.0)
     else:
         raise ValueError(
             f"uncertainty.normaliser: unknown {normaliser!r}; use fixed_maximum or batch_relative"
         )
-    return torch.where(enough, uncertainty.clamp(0.0, 1.0), torch.nan)
+    return torch.where(known, uncertainty.clamp(0.0, 1.0), torch.nan)
 
 
 def uncertainty_weights(

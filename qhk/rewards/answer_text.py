@@ -23,6 +23,16 @@ def last_answer(text: str) -> tuple[str | None, str]:
     The reasoning is all up to the last ``</think>``; one that is opened again and never closed holds no
     answer. Tags are lower case. Blanks around the content are gone; an empty one counts as none.
     """
+    span, reason = _last_block(text)
+    return (None if span is None else text[slice(*span)]), reason
+
+
+def answer_span(text: str) -> tuple[int, int] | None:
+    """First character of what ``last_answer`` finds and the one behind its last; None where it finds none."""
+    return _last_block(text)[0]
+
+
+def _last_block(text: str) -> tuple[tuple[int, int] | None, str]:
     after = text.rfind(THINK_CLOSE)
     start = after + len(THINK_CLOSE) if after >= 0 else 0
     unclosed = text.find(THINK_OPEN, start)
@@ -30,8 +40,10 @@ def last_answer(text: str) -> tuple[str | None, str]:
     opened = text.rfind(ANSWER_OPEN, start, end) if end >= 0 else -1
     if opened < 0:
         return None, "reasoning not closed" if unclosed >= 0 else "no answer tag"
-    content = text[opened + len(ANSWER_OPEN) : end].strip(BLANKS)
-    return (content, "") if content else (None, "empty answer")
+    content = text[opened + len(ANSWER_OPEN) : end]
+    first = opened + len(ANSWER_OPEN) + len(content) - len(content.lstrip(BLANKS))
+    last = first + len(content.strip(BLANKS))
+    return ((first, last), "") if last > first else (None, "empty answer")
 
 
 def first_answer_anywhere(text: str) -> str | None:

@@ -90,7 +90,11 @@ class RewardSettings(Node):
 
 
 class ObjectiveSettings(Node):
-    """The policy loss and its reference penalty."""
+    """The policy loss, its reference penalty, and which groups and completions it learns from.
+
+    ``truncated`` says what a completion cut at the length limit does, ``max_resamples`` how many times a
+    group of equal rewards gives its place to a fresh prompt, at most.
+    """
 
     ratio: Literal["token", "sequence"]
     clip_low: Annotated[float, Field(gt=0, lt=1)] | None
@@ -100,9 +104,13 @@ class ObjectiveSettings(Node):
     constant_length: Count | None
     advantage_scaling: Literal["group_std", "batch_std", "none"]
     advantage_epsilon: NonNegative
+    truncated: Literal["keep", "mask", "exclude"]
+    max_resamples: NumOrZero
     kl_coef: NonNegative
     kl_estimator: Literal["k1", "k2", "k3"]
+    kl_placement: Literal["loss", "reward"]
     entropy_coef: NonNegative
+    entropy_scope: Literal["completion", "answer"]
 
     @model_validator(mode="after")
     def _constant_has_length(self) -> Self:
@@ -123,14 +131,15 @@ class UncertaintySettings(Node):
     minimum_parsed: Count
     unparsed_weight: Annotated[float, Field(gt=0, le=1)] | Literal["minimum"]
     out_of_range: Literal["clip", "refuse"]
+    history_decay: Annotated[float, Field(ge=0, lt=1)]
     schedule: Schedule
 
     @model_validator(mode="after")
     def _weights_stay_positive(self) -> Self:
-        if self.form == "none" and self.alpha > 0:
+        if self.form == "none" and (self.alpha > 0 or self.history_decay > 0):
             raise ValueError(
-                f"alpha {self.alpha} has no effect with form none; choose an uncertainty option such as "
-                "exponential, or leave it alone"
+                f"alpha {self.alpha} and history_decay {self.history_decay} have no effect with form none; "
+                "choose an uncertainty option such as exponential, or leave them at 0"
             )
         if self.form in ("linear", "rank") and self.alpha > 1:
             raise ValueError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")

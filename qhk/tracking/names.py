@@ -46,15 +46,23 @@ TRAIN = (
     Metric("train/parse/failed_frac", MEAN, "share of completions without a readable answer"),
     Metric("train/parse/out_of_range_frac", MEAN, "share of parsed answers outside the scale"),
     Metric("train/completion/truncated_frac", MEAN, "share of completions cut at the length limit"),
+    Metric("train/completion/learning_frac", MEAN, "share of completions whose tokens enter the loss"),
     Metric("train/completion/tokens/mean", MEAN, "tokens per completion, the end of turn included"),
     Metric(
         "train/group/equal_reward_frac", MEAN, "share of groups whose rewards are all equal (no advantage)"
     ),
+    Metric("train/resample/rounds", LAST, "rounds of dynamic sampling that the step took"),
+    Metric("train/resample/prompts", LAST, "prompts sampled to replace groups of equal rewards"),
     Metric("train/group/unparsed_frac", MEAN, "share of groups with no parsed answer at all"),
     Metric("train/group/score_std/mean", MEAN, "standard deviation of a group's parsed scores"),
     Metric("train/uncertainty/weight/mean", MEAN, "uncertainty weight per group"),
     Metric("train/uncertainty/weight/min", MIN, "smallest uncertainty weight of the step"),
     Metric("train/uncertainty/weight/max", MAX, "largest uncertainty weight of the step"),
+    Metric(
+        "train/uncertainty/weight/{quantile}",
+        LAST,
+        "a percentile of the step's weights: q10, q25, q50, q75, q90",
+    ),
     Metric("train/uncertainty/alpha", LAST, "strength of the uncertainty weight after its schedule"),
     Metric("train/perception/kl", MEAN, "the perception term's own KL estimate per token, bounded"),
     Metric(
@@ -69,10 +77,15 @@ TRAIN = (
     Metric("train/perception/saturated_frac", MEAN, "share of tokens at a bound of the perception KL"),
     Metric("train/perception/gamma", LAST, "coefficient of the perception KL after its schedule"),
     Metric("train/reference/kl", MEAN, "KL estimate to the reference policy per token, without coefficient"),
+    Metric(
+        "train/reference/sequence_kl",
+        MEAN,
+        "that KL summed over a completion, where it is taken off the reward",
+    ),
     Metric("train/policy/ratio_clipped_frac", MEAN, "share of tokens whose ratio is clipped"),
     Metric("train/policy/entropy/mean", MEAN, "entropy in nats of the next-token distribution"),
     Metric(
-        "train/policy/entropy_bonus", MEAN, "entropy term of the objective per token, without coefficient"
+        "train/policy/entropy_bonus", MEAN, "entropy term of the objective per token of its scope, unweighted"
     ),
     Metric("train/policy/logprob_gap/max", MAX, "largest gap of sampling and training log-probability"),
     Metric("train/scores/distinct", LAST, "different scores among the step's completions"),
@@ -89,6 +102,7 @@ COLD_START = (
 
 COST = (
     Metric("time/rollout_s", LAST, "seconds spent on sampling completions"),
+    Metric("time/resample_s", LAST, "seconds spent on replacing groups of equal rewards"),
     Metric("time/score_s", LAST, "seconds spent on answers, rewards, advantages and weights"),
     Metric("time/update_s", LAST, "seconds spent on forward, backward and the optimizer"),
     Metric("time/step_s", LAST, "seconds of the whole step"),

@@ -77,6 +77,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
     learner = build_learner(run, policy, start=lambda: _start_model(run))
+    learner.memory.update(state.history)
     if state.optimizer is not None:
         learner.optimizer.load_state_dict(state.optimizer)
     torch.set_rng_state(state.torch_rng)
@@ -130,11 +131,12 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
         terms={task: build_terms(specs) for task, specs in terms.items()},
         parsers=build_parsers(settings),
         processes=run.processes,
+        memory={},
     )
 
 
 def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
-    """The learner of a later stage: same policy and optimiser; rewards, settings and reference its own.
+    """The learner of a later stage: same policy, optimiser and memory; the rest its own.
 
     The stage that ends and the one that begins are evaluated where they ask different things; what is on
     disk of an interrupted evaluation is continued.
@@ -147,7 +149,8 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
             copy.deepcopy(learner.policy.model) if run.stage.reference == "stage_start" else _start_model(run)
         )
 
-    entered = replace(build_learner(run, learner.policy, start=start), optimizer=learner.optimizer)
+    entered = build_learner(run, learner.policy, start=start)
+    entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
             report_benchmarks(run, learner.policy, step=run.stage.first, stage=Stage.BEFORE)

@@ -27,8 +27,8 @@ class TrainingState:
 
     Schedules, sampling and data order are functions of (seed, step), so ``step`` is their whole state;
     ``torch_rng`` is kept for libraries that draw from the global generator. ``best`` is the best
-    validation result so far as {step, value}, ``history`` the uncertainty's memory, ``wall_s`` the time
-    spent so far by part.
+    validation result so far as {step, value}, ``history`` the uncertainty's memory as {image: variance},
+    ``wall_s`` the time spent so far by part.
     """
 
     step: int
@@ -36,6 +36,7 @@ class TrainingState:
     optimizer: dict[str, Any] | None
     torch_rng: torch.Tensor
     best: dict[str, float] | None
+    history: dict[str, float]
     wall_s: dict[str, float]
 
 
@@ -126,13 +127,13 @@ class Checkpoints:
     def load_state(self, step: int, *, run_id: str) -> TrainingState:
         """The training state of a checkpoint. Raises ValueError when another config wrote it."""
         path = self.path(step) / STATE_FILE
-        state = TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
-        if state.run_id != run_id:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+        if stored["run_id"] != run_id:
             raise ValueError(
-                f"{path}: written by run {state.run_id}, this config is run {run_id}; "
+                f"{path}: written by run {stored['run_id']}, this config is run {run_id}; "
                 "use another name=..., or fresh=true to set the old directory aside"
             )
-        return state
+        return TrainingState(**stored)
 
     def _rename_away(self, path: Path) -> Path:
         """The folder under a name that no reader takes for a checkpoint."""

@@ -17,6 +17,7 @@ from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import coefficients, long_warmups
 from qhk.training.progress import Pace, progress_line
+from qhk.training.resample import Fresh
 from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
 from qhk.training.start import build_readers
@@ -72,7 +73,8 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
             logged = done % settings.training.log_every == 0 or done == total
-            metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged)
+            fresh = fresh_prompts(run, readers, step=step)
+            metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
             run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
@@ -81,15 +83,38 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             _after_step(run, learner, readers, step=done)
 
 
+def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) -> Fresh:
+    """Prompts that replace groups of equal rewards in a step, from a data order beside the run's own.
+
+    Round r of step s takes the places that it fills from step ``s * max_resamples + r - 1`` of the order with
+    the seed (seed, "resample"). So what a step draws stays a function of (seed, step), whatever was replaced
+    before; weights of sets and shares of tasks hold among the fresh prompts, and rounds repeat no image where
+    the sets are large enough.
+    """
+    settings, rounds = run.settings, run.settings.objective.max_resamples
+
+    def prompts(number: int, places: Sequence[int]) -> list[StepPrompt]:
+        planned = run.data.plan(
+            step * rounds + number - 1,
+            seed=stream_seed(settings.seed, "resample"),
+            prompts_per_step=settings.training.prompts_per_step,
+        )
+        return [readers[planned[place].task].step_prompt(planned[place]) for place in places]
+
+    return prompts
+
+
 def _take_step(
-    run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool
+    run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool, fresh: Fresh
 ) -> tuple[dict[str, float], list[Group]]:
     now = coefficients(run.settings, step - run.stage.first, run.horizon)
     try:
         if run.settings.training.learner == "supervised":
             metrics, groups = supervised_step(learner, prompts, now=now), list[Group]()
         else:
-            metrics, groups = reinforcement_step(learner, prompts, step=step, now=now, measure=measure)
+            metrics, groups = reinforcement_step(
+                learner, prompts, step=step, now=now, measure=measure, fresh=fresh
+            )
     except FloatingPointError as error:
         good = run.checkpoints.steps()
         kept = (

@@ -112,6 +112,7 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
         optimizer=learner.optimizer.state_dict() if step else None,
         torch_rng=torch.get_rng_state(),
         best=run.best,
+        history=dict(learner.memory),
         wall_s=dict(run.wall_s),
     )
     run.checkpoints.save(learner.policy, state, dict(run.config))

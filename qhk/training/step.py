@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from qhk.data.seeds import stream_generator
-from qhk.objective.aggregate import Counts
 from qhk.objective.total import total_loss
 from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens
@@ -21,15 +20,21 @@ from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
 from qhk.settings import Settings, task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import logprobs_of, run_branches
-from qhk.training.credit import assign_credit
+from qhk.training.credit import Credit, assign_credit
 from qhk.training.distributed import Processes
+from qhk.training.divergence import sequence_divergences
+from qhk.training.earnings import Earnings, earn_rewards
 from qhk.training.inputs import StepPrompt
+from qhk.training.lesson import Lesson, make_lesson
 from qhk.training.optimizer import Coefficients, apply_gradients
+from qhk.training.resample import Fresh, Resampled, replace_uninformative
 from qhk.training.step_metrics import (
     branch_metrics,
     coefficient_metrics,
     credit_metrics,
+    divergence_metrics,
     loss_metrics,
+    resample_metrics,
     rollout_metrics,
 )
 
@@ -39,7 +44,7 @@ class Learner:
     """What a step works on.
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``parsers``
-    go by task.
+    go by task; ``memory`` holds the uncertainty's variances by image, which steps add to.
     """
 
     policy: Policy
@@ -49,58 +54,115 @@ class Learner:
     terms: Mapping[str, Sequence[RewardTerm]]
     parsers: Mapping[str, Parser]
     processes: Processes
+    memory: dict[str, float]
 
 
 def reinforcement_step(
-    learner: Learner, prompts: Sequence[StepPrompt], *, step: int, now: Coefficients, measure: bool
+    learner: Learner,
+    prompts: Sequence[StepPrompt],
+    *,
+    step: int,
+    now: Coefficients,
+    measure: bool,
+    fresh: Fresh | None = None,
 ) -> tuple[MetricSet, list[Group]]:
     """This process's metrics of one step and its groups; the policy has been updated.
 
-    ``prompts`` are this process's part of the step's prompts; ``measure`` adds the costlier measurements.
+    ``prompts`` are this process's part of the step's prompts, ``fresh`` gives those that replace them where
+    ``objective.max_resamples`` is on; ``measure`` adds the costlier measurements.
     """
-    settings = learner.settings
     started = time.perf_counter()
     groups = roll_out(learner, prompts, step=step)
     sampled = time.perf_counter()
-    credit = assign_credit(
-        groups,
-        terms=learner.terms,
-        objective=settings.objective,
-        uncertainty=settings.uncertainty,
-        tasks={task: view.task for task, view in task_views(settings).items()},
-        alpha=now.alpha,
+    earnings = earn_rewards(groups, terms=learner.terms, processes=learner.processes)
+    earned = time.perf_counter()
+    drawn = _resample(learner, groups, earnings, step=step, fresh=fresh)
+    resampled = time.perf_counter()
+    credit, metrics = _give_credit(learner, drawn, now)
+    lesson = make_lesson(
+        drawn.groups,
+        credit,
+        tokenizer=learner.policy.tokenizer,
+        with_answers=now.terms.needs().answer_tokens,
         processes=learner.processes,
     )
-    counts = Counts(
-        sequences=int(credit.rewards.numel()),
-        tokens=learner.processes.total(sum(group.num_tokens for group in groups)),
-    )
-    own = learner.processes.own_part(len(credit.rewards))
     credited = time.perf_counter()
-    metrics = _update(learner, groups, credit.advantages[own], counts, now, measure=measure)
+    metrics.merge(_update(learner, lesson, now, measure=measure))
     finished = time.perf_counter()
-    metrics.merge(rollout_metrics(groups, low=settings.task.low, high=settings.task.high))
+    task = learner.settings.task
+    metrics.merge(rollout_metrics(drawn.groups, low=task.low, high=task.high))
     metrics.merge(credit_metrics(credit))
     metrics.merge(coefficient_metrics(now))
+    if learner.settings.objective.max_resamples:
+        metrics.merge(resample_metrics(drawn))
+        metrics.add("time/resample_s", resampled - earned)
     for part, seconds in (
         ("rollout", sampled - started),
-        ("score", credited - sampled),
+        ("score", earned - sampled + credited - resampled),
         ("update", finished - credited),
         ("step", finished - started),
     ):
         metrics.add(f"time/{part}_s", seconds)
-    metrics.add("train/tokens_per_s", counts.tokens / (finished - started))
+    metrics.add("train/tokens_per_s", credit.num_tokens / (finished - started))
     metrics.add("memory/peak_gib", peak_memory_gib())
-    return metrics, groups
+    return metrics, drawn.groups
 
 
-def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int) -> list[Group]:
-    """This process's groups; prompt i draws from the stream (seed, "rollout", step, global index i)."""
-    rollout = learner.settings.rollout
+def _resample(
+    learner: Learner, groups: list[Group], earnings: Earnings, *, step: int, fresh: Fresh | None
+) -> Resampled:
+    """The groups after dynamic sampling; as they are where it is off."""
+    rounds = learner.settings.objective.max_resamples
+    assert fresh is not None or rounds == 0, "replacing groups needs fresh prompts"
+    return replace_uninformative(
+        groups,
+        earnings,
+        max_rounds=rounds,
+        own=learner.processes.own_part(len(earnings.rewards)),
+        fresh=fresh or (lambda number, places: []),
+        sample=lambda prompts, number: roll_out(learner, prompts, step=step, resample=number),
+        earn=lambda kept: earn_rewards(kept, terms=learner.terms, processes=learner.processes),
+    )
+
+
+def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple[Credit, MetricSet]:
+    """The step's credit, and what was measured of a KL in it; the memory has the step's variances."""
+    settings, metrics, divergence = learner.settings, MetricSet(), None
+    objective = settings.objective
+    if objective.kl_placement == "reward" and objective.kl_coef > 0:
+        divergence = sequence_divergences(
+            learner.reference,
+            drawn.groups,
+            estimator=objective.kl_estimator,
+            temperature=settings.rollout.temperature,
+            prompts_per_device=settings.training.prompts_per_device,
+        )
+        metrics.merge(divergence_metrics(divergence, drawn.groups))
+    credit = assign_credit(
+        drawn.groups,
+        drawn.earnings,
+        objective=objective,
+        uncertainty=settings.uncertainty,
+        tasks={task: view.task for task, view in task_views(settings).items()},
+        alpha=now.alpha,
+        divergence=divergence,
+        memory=learner.memory,
+        processes=learner.processes,
+    )
+    learner.memory.update(credit.memory)
+    return credit, metrics
+
+
+def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int, resample: int = 0) -> list[Group]:
+    """This process's groups; prompt i draws from the stream (seed, "rollout", step, global index i).
+
+    In round ``resample`` > 0 of dynamic sampling that is (seed, "resample", step, round, i).
+    """
+    rollout, place = learner.settings.rollout, ("resample", step, resample) if resample else ("rollout", step)
     sampled = sample_in_batches(
         learner.policy,
         [prompt.prompt for prompt in prompts],
-        [stream_generator(learner.settings.seed, "rollout", step, prompt.index) for prompt in prompts],
+        [stream_generator(learner.settings.seed, *place, prompt.index) for prompt in prompts],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         temperature=rollout.temperature,
@@ -127,25 +189,15 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _update(
-    learner: Learner,
-    groups: Sequence[Group],
-    advantages: Tensor,
-    counts: Counts,
-    now: Coefficients,
-    *,
-    measure: bool,
-) -> MetricSet:
+def _update(learner: Learner, lesson: Lesson, now: Coefficients, *, measure: bool) -> MetricSet:
     """The metrics of ``updates_per_rollout`` updates of the policy on the same groups, as means over them."""
     settings, model = learner.settings, learner.policy.model
     # With one update the old policy is the present one: the ratio is 1 and needs no forward of its own.
-    old = _old_logprobs(learner, groups) if settings.objective.updates_per_rollout > 1 else None
+    old = _old_logprobs(learner, lesson.groups) if settings.objective.updates_per_rollout > 1 else None
     metrics = MetricSet()
     for update in range(settings.objective.updates_per_rollout):
         with learner.processes.together():
-            measured = _accumulate(
-                learner, groups, advantages, old, counts, now, measure=measure and update == 0
-            )
+            measured = _accumulate(learner, lesson, old, now, measure=measure and update == 0)
         learner.processes.sum_gradients(model.parameters())
         norm = apply_gradients(
             model,
@@ -159,17 +211,10 @@ def _update(
 
 
 def _accumulate(
-    learner: Learner,
-    groups: Sequence[Group],
-    advantages: Tensor,
-    old: list[Tensor] | None,
-    counts: Counts,
-    now: Coefficients,
-    *,
-    measure: bool,
+    learner: Learner, lesson: Lesson, old: list[Tensor] | None, now: Coefficients, *, measure: bool
 ) -> MetricSet:
     """Adds the step's whole gradient to the parameters, one micro-batch at a time; the terms as measured."""
-    metrics, total = MetricSet(), 0.0
+    metrics, total, groups = MetricSet(), 0.0, lesson.groups
     for number, part in enumerate(_micro_batches(groups, learner.settings.training.prompts_per_device)):
         branches = run_branches(
             learner.policy.model,
@@ -179,16 +224,19 @@ def _accumulate(
             temperature=learner.settings.rollout.temperature,
             measure=measure,
         )
+        device, dtype = branches.mask.device, branches.original.logprobs.dtype
+        answers = lesson.answer_mask(part)
         output = total_loss(
-            mask=branches.mask,
-            advantages=advantages[part].flatten().to(branches.mask.device, branches.original.logprobs.dtype),
+            mask=branches.mask & lesson.learns[part].flatten()[:, None].to(device),
+            advantages=lesson.advantages[part].flatten().to(device, dtype),
             original=branches.original,
             old_logprobs=None if old is None else old[number],
             reference_logprobs=branches.reference_logprobs,
             degraded=branches.degraded,
             exact_kl=branches.exact_kl,
-            counts=counts,
+            counts=lesson.counts,
             terms=now.terms,
+            answer_mask=None if answers is None else answers.to(device),
         )
         output.loss.backward()  # type: ignore[no-untyped-call]
         total += float(output.loss.detach())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from qhk.evaluation.diversity import num_distinct, score_entropy
 from qhk.objective.total import LossOutput
@@ -13,6 +14,7 @@ from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import Branches
 from qhk.training.credit import Credit
 from qhk.training.optimizer import Coefficients
+from qhk.training.resample import Resampled
 
 _TERM_NAMES = {
     "policy": "train/loss/policy",
@@ -27,6 +29,10 @@ _TERM_NAMES = {
     "logprob_sum_degraded": "train/perception/logprob_sum_degraded",
 }
 """The terms of the loss, as measured: without coefficient, per token (logprob sums: per completion)."""
+
+
+QUANTILES = (10, 25, 50, 75, 90)
+"""Percentiles by which the distribution of weights is logged, between its extremes."""
 
 
 def loss_metrics(output: LossOutput) -> MetricSet:
@@ -84,12 +90,30 @@ def credit_metrics(credit: Credit) -> MetricSet:
         ("mean", credit.weights.mean()),
         ("min", credit.weights.min()),
         ("max", credit.weights.max()),
+        *((f"q{percent}", credit.weights.quantile(percent / 100)) for percent in QUANTILES),
     ):
         metrics.add(f"train/uncertainty/weight/{statistic}", float(value))
+    metrics.add("train/completion/learning_frac", float(credit.learns.double().mean()))
     scores = credit.scores[parsed].tolist()
     if scores:
         metrics.add("train/scores/distinct", num_distinct(scores))
         metrics.add("train/scores/entropy", score_entropy([scores]))
+    return metrics
+
+
+def divergence_metrics(divergence: Tensor, groups: Sequence[Group]) -> MetricSet:
+    """The KL (b, G) that is taken off the rewards of this process's completions, before its coefficient."""
+    metrics, total = MetricSet(), float(divergence.sum())
+    metrics.add_sum("train/reference/kl", total, sum(group.num_tokens for group in groups))
+    metrics.add_sum("train/reference/sequence_kl", total, divergence.numel())
+    return metrics
+
+
+def resample_metrics(drawn: Resampled) -> MetricSet:
+    """What dynamic sampling cost, which every process knows alike."""
+    metrics = MetricSet()
+    metrics.add("train/resample/rounds", drawn.num_rounds)
+    metrics.add("train/resample/prompts", drawn.num_prompts)
     return metrics
 
 

@@ -42,6 +42,7 @@ LOSS_TYPES = {"sequence_mean": "grpo", "token_mean": "dapo", "constant": "dr_grp
 SCALINGS = {"group_std": "group", "batch_std": "batch", "none": "none"}
 LENGTHS = [3, 6, 1, 4, 6, 2, 5, 6, 3, 4, 6, 1]
 HOLES = [(1, 2), (7, 0), (7, 3), (11, 0)]  # not the policy's tokens; the last leaves its completion none
+TRUNCATED = [3, 6, 10]  # completions that the length limit cut: they end without an end token
 DRIFTS = [0.3, 0.3, 0.3, 1e-4, 0.2, 1e-3, 0.3, 0.3, 2e-4, 0.3, 0.4, 0.3]  # some within GSPO's narrow bounds
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -68,6 +69,7 @@ class Numbers:
     entropy: Tensor
     mask: Tensor
     lengths: list[int]
+    truncated: list[int]
     rewards: Tensor
 
 
@@ -79,7 +81,9 @@ class RecordedTrainer(GRPOTrainer):  # type: ignore[misc,unused-ignore]
 
     def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
         given = self.numbers
-        completions = [[5] * length for length in given.lengths]
+        end = self.processing_class.eos_token_id
+        lasts = [5 if row in given.truncated else end for row in range(len(given.lengths))]
+        completions = [[5] * (n - 1) + [last] for n, last in zip(given.lengths, lasts, strict=True)]
         kept = [row[:length].long().tolist() for row, length in zip(given.mask, given.lengths, strict=True)]
         return [[5]] * len(prompts), completions, kept, ["x"] * len(prompts), None, {}, None, []
 
@@ -111,7 +115,7 @@ def draw_numbers() -> dict[str, Any]:
         "rewards": generator.uniform(0.0, 2.0, shape[0]),
     }
     scene: dict[str, Any] = {name: np.round(values, 6).tolist() for name, values in arrays.items()}
-    return {**scene, "mask": mask.astype(int).tolist(), "lengths": LENGTHS}
+    return {**scene, "mask": mask.astype(int).tolist(), "lengths": LENGTHS, "truncated": TRUNCATED}
 
 
 def reward_sets() -> dict[str, list[float]]:
@@ -123,7 +127,7 @@ def reward_sets() -> dict[str, list[float]]:
 
 
 def all_cases() -> list[Case]:
-    """Presets at three updates, the grid of what TRL's loss offers, two micro-batches, entropy bonus."""
+    """Presets at three updates, the grid of what TRL's loss offers, micro-batches, cut answers, entropy."""
     cases = []
     for preset in PRESETS:
         arguments = trl_arguments(objective_values(preset))
@@ -141,6 +145,8 @@ def all_cases() -> list[Case]:
             cases.append(Case(name=name, trl={**grid, "scale_rewards": "group"}))
         plain = {**common, "epsilon_high": 0.28, "scale_rewards": "batch"}
         cases.append(Case(name=f"{kind}/two_micro_batches", trl={**plain, "beta": 0.04}, micro_batches=2))
+        masked = {**plain, "beta": 0.04, "mask_truncated_completions": True}
+        cases.append(Case(name=f"{kind}/masked", trl=masked))
         if kind in ("grpo", "dapo"):
             cases.append(Case(name=f"{kind}/entropy_bonus", trl={**plain, "entropy_coef": 0.01}))
     weighted_kl = {"loss_type": "grpo", "epsilon": 0.2, "epsilon_high": 0.2, "beta": 0.04}
@@ -159,6 +165,7 @@ def objective_values(preset: str) -> dict[str, Any]:
 def trl_arguments(objective: Mapping[str, Any]) -> dict[str, Any]:
     """GRPOConfig's names for our objective. Its KL is k3 and its advantage epsilon 1e-4, without a choice."""
     assert objective["kl_estimator"] == "k3" and objective["advantage_epsilon"] == 1e-4
+    assert objective["kl_placement"] == "loss" and objective["truncated"] in ("keep", "mask")
     return {
         "loss_type": LOSS_TYPES[objective["aggregation"]],
         "importance_sampling_level": objective["ratio"],
@@ -167,13 +174,14 @@ def trl_arguments(objective: Mapping[str, Any]) -> dict[str, Any]:
         "beta": objective["kl_coef"],
         "scale_rewards": SCALINGS[objective["advantage_scaling"]],
         "entropy_coef": objective["entropy_coef"],
+        "mask_truncated_completions": objective["truncated"] == "mask",
         "use_bias_correction_kl": False,
     }
 
 
 def numbers_of(scene: Mapping[str, Any], *, update: int, dtype: str) -> Numbers:
     """The scene as tensors; log-probabilities and entropies are leaves with gradient."""
-    names = scene.keys() - {"mask", "lengths"}
+    names = scene.keys() - {"mask", "lengths", "truncated"}
     floats = {name: torch.tensor(scene[name], dtype=DTYPES[dtype]) for name in names}
     current = floats["old_logprobs" if update == 0 else f"logprobs_{update}"]
     return Numbers(
@@ -183,6 +191,7 @@ def numbers_of(scene: Mapping[str, Any], *, update: int, dtype: str) -> Numbers:
         entropy=floats["entropy"].requires_grad_(),
         mask=torch.tensor(scene["mask"], dtype=torch.bool),
         lengths=scene["lengths"],
+        truncated=scene["truncated"],
         rewards=floats["rewards"],
     )
 

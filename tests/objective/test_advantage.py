@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.objective.advantage import group_advantages
+from qhk.objective.advantage import equal_rewards, group_advantages
 
 REWARDS = torch.tensor([[0.1, 0.9, 0.4, 0.4], [1.8, 0.0, 1.0, 0.2]], dtype=torch.float64)
 
@@ -75,3 +75,44 @@ def test_refuses_single_completions_and_unknown_scalings() -> None:
         group_advantages(torch.zeros(3, 1), scaling="group_std", epsilon=1e-4)
     with pytest.raises(ValueError, match=r"objective\.advantage_scaling: unknown 'std'"):
         group_advantages(torch.zeros(3, 2), scaling="std", epsilon=1e-4)  # type: ignore[arg-type]
+
+
+COUNTED = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1]], dtype=torch.bool)
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_what_is_not_counted_is_as_if_it_had_not_been_sampled(scaling: str) -> None:
+    """Against the loop over the completions that are left, groups being of equal size here."""
+    left = [
+        [value for value, keep in zip(*rows, strict=True) if keep]
+        for rows in zip(REWARDS.tolist(), COUNTED, strict=True)
+    ]
+    expected = naive(left, scaling, 1e-4)
+    got = group_advantages(REWARDS, scaling=scaling, epsilon=1e-4, counted=COUNTED)
+    for row, keep, values in zip(got, COUNTED, expected, strict=True):
+        assert row[keep].tolist() == pytest.approx(values, rel=1e-12)
+        assert (row[~keep] == 0).all()
+    wild = torch.where(COUNTED, REWARDS, 1e6)
+    assert torch.equal(group_advantages(wild, scaling=scaling, epsilon=1e-4, counted=COUNTED), got)
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_counting_everyone_changes_no_bit(scaling: str) -> None:
+    everyone = torch.ones_like(COUNTED)
+    plain = group_advantages(REWARDS, scaling=scaling, epsilon=1e-4)
+    assert torch.equal(group_advantages(REWARDS, scaling=scaling, epsilon=1e-4, counted=everyone), plain)
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_fewer_than_two_counted_or_equal_ones_have_no_advantage(scaling: str) -> None:
+    rewards = torch.tensor([[0.1, 0.9, 0.4], [0.1, 0.1, 0.7], [0.3, 0.2, 0.1]])
+    counted = torch.tensor([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=torch.bool)
+    got = group_advantages(rewards, scaling=scaling, epsilon=0.0, counted=counted)
+    assert (got == 0).all()
+    nobody = torch.zeros_like(counted)
+    assert (group_advantages(rewards, scaling=scaling, epsilon=0.0, counted=nobody) == 0).all()
+
+
+def test_equal_rewards_are_found_exactly() -> None:
+    rewards = torch.tensor([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3 + 1e-15], [1.0, 0.0, 1.0]], dtype=torch.float64)
+    assert equal_rewards(rewards).tolist() == [True, False, False]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qhk.objective.reference import kl_estimate
+from qhk.objective.reference import kl_estimate, sequence_kl
 
 POLICY = torch.tensor([0.3, -1.2, 0.8, 0.0, 0.1], dtype=torch.float64)
 REFERENCE = torch.tensor([-0.5, 0.4, 0.2, 1.0, -0.3], dtype=torch.float64)
@@ -68,3 +68,36 @@ def test_equal_policies_diverge_by_nothing(estimator: str) -> None:
 def test_unknown_estimator_is_refused() -> None:
     with pytest.raises(ValueError, match=r"objective\.kl_estimator: unknown estimator 'k4'"):
         kl_estimate(POLICY, REFERENCE, estimator="k4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_a_completions_divergence_is_the_sum_over_its_tokens(estimator: str) -> None:
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool)
+    policy = torch.where(mask, torch.tensor([[-1.0, -2.0, 0.0], [-0.3, 0.0, 0.0], [0.0] * 3]), torch.nan)
+    reference = torch.where(mask, torch.tensor([[-0.5, -2.5, 0.0], [-0.4, 0.0, 0.0], [0.0] * 3]), torch.inf)
+    got = sequence_kl(policy.requires_grad_(), reference, mask, estimator=estimator)
+    loop = [
+        sum(kl_estimate(p, r, estimator=estimator).item() for p, r, m in zip(*row, strict=True) if m)
+        for row in zip(policy.double(), reference.double(), mask, strict=True)
+    ]
+    assert got.tolist() == pytest.approx(loop, rel=1e-14)
+    assert got.dtype == torch.float64 and not got.requires_grad
+
+
+def test_the_policy_gradient_of_k1_as_a_reward_is_that_of_the_divergence() -> None:
+    """Over all completions of two tokens: ``sum p(y) K(y) grad log p(y) = grad KL(policy || reference)``."""
+    logits = torch.stack([POLICY, POLICY.flip(0)]).requires_grad_()
+    logprobs, reference = logits.log_softmax(1), torch.stack([REFERENCE, REFERENCE * 0.5]).log_softmax(1)
+    gain = torch.zeros((), dtype=torch.float64)
+    for first in range(5):
+        for second in range(5):
+            chosen = torch.tensor([[first], [second]])
+            tokens, theirs = logprobs.gather(1, chosen).T, reference.gather(1, chosen).T
+            penalty = sequence_kl(tokens, theirs, torch.ones(1, 2, dtype=torch.bool), estimator="k1")
+            probability = tokens.detach().sum().exp()
+            gain = gain + probability * penalty[0] * tokens.sum()
+    (gradient,) = torch.autograd.grad(gain, logits)
+    fresh = logits.detach().clone().requires_grad_()
+    exact = sum(kl(row, other) for row, other in zip(fresh.log_softmax(1), reference, strict=True))
+    (expected,) = torch.autograd.grad(exact, fresh)  # type: ignore[arg-type]
+    torch.testing.assert_close(gradient, expected, rtol=1e-12, atol=1e-14)

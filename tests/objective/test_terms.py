@@ -15,6 +15,7 @@ PLAIN = Terms(
     kl_coef=0.0,
     kl_estimator="k3",
     entropy_coef=0.0,
+    entropy_scope="completion",
     perception="none",
     gamma=0.0,
     exponent_bound=20.0,
@@ -31,6 +32,7 @@ NOTHING = Needs(
     degraded_entropy=False,
     degraded_gradient=False,
     exact_kl=False,
+    answer_tokens=False,
 )
 
 
@@ -46,6 +48,7 @@ def test_plain_policy_gradient_needs_nothing() -> None:
 def test_each_term_asks_for_what_it_reads() -> None:
     assert needs(kl_coef=0.04) == {"reference"}
     assert needs(entropy_coef=0.01) == {"original_entropy"}
+    assert needs(entropy_coef=0.01, entropy_scope="answer") == {"original_entropy", "answer_tokens"}
     assert needs(perception="release", gamma=1e-4) == {"degraded"}
     assert needs(perception="paper", gamma=1e-4) == {"degraded", "degraded_gradient"}
     assert needs(perception="exact", gamma=1e-4) == {"degraded", "degraded_gradient", "exact_kl"}
@@ -64,7 +67,7 @@ def test_entropies_ask_for_their_branch() -> None:
 
 
 def test_what_is_off_costs_nothing() -> None:
-    strong = {"gamma": 1.0, "eta_original": 1.0, "eta_degraded": 1.0}
+    strong = {"gamma": 1.0, "eta_original": 1.0, "eta_degraded": 1.0, "entropy_scope": "answer"}
     assert needs(perception="none", entropy="exact", **strong) == set()
     assert needs(perception="exact", entropy="off", gamma=0.0, eta_original=1.0, eta_degraded=1.0) == set()
 
@@ -74,6 +77,7 @@ def test_what_is_off_costs_nothing() -> None:
     [
         ({"perception": "both"}, r"perception\.form: unknown 'both'"),
         ({"entropy": "sum"}, r"perception\.entropy: unknown 'sum'"),
+        ({"entropy_scope": "score"}, r"objective\.entropy_scope: unknown 'score'"),
         ({"gamma": -1.0}, r"perception\.gamma: got -1\.0; must be >= 0"),
         ({"kl_coef": float("nan")}, r"objective\.kl_coef: got nan"),
         ({"entropy_coef": -0.1}, r"objective\.entropy_coef"),

@@ -26,6 +26,7 @@ OFF = Terms(
     kl_coef=0.0,
     kl_estimator="k3",
     entropy_coef=0.0,
+    entropy_scope="completion",
     perception="none",
     gamma=0.0,
     exponent_bound=20.0,
@@ -81,7 +82,12 @@ class Scene:
     mask: Tensor
 
     def loss(
-        self, terms: Terms, counts: Counts = COUNTS, rows: slice = slice(None), old: bool = True
+        self,
+        terms: Terms,
+        counts: Counts = COUNTS,
+        rows: slice = slice(None),
+        old: bool = True,
+        answers: Tensor | None = None,
     ) -> LossOutput:
         first = self.branch(self.original[rows], rows)
         second = self.branch(self.degraded[rows], rows)
@@ -96,6 +102,7 @@ class Scene:
             exact_kl=pairs.view(first.logprobs.shape),
             counts=counts,
             terms=terms,
+            answer_mask=None if answers is None else answers[rows],
         )
 
     def branch(self, logits: Tensor, rows: slice) -> Branch:
@@ -422,3 +429,57 @@ def test_check_finite_names_the_term() -> None:
     check_finite({"policy": (1.0, 2)})
     with pytest.raises(FloatingPointError, match="loss term entropy is inf"):
         check_finite({"policy": (1.0, 2), "entropy": (math.inf, 2)})
+
+
+ANSWERS = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
+ANSWER_COUNTS = replace(COUNTS, answer_tokens=int((ANSWERS & MASK).sum()))
+IN_ANSWERS = replace(OFF, entropy_coef=0.01, entropy_scope="answer")
+
+
+@pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean", "constant"])
+def test_the_bonus_on_answers_equals_a_loop_over_their_tokens(scene: Scene, aggregation: str) -> None:
+    terms = replace(IN_ANSWERS, aggregation=aggregation, constant_length=5)  # type: ignore[arg-type]
+    output = scene.loss(terms, ANSWER_COUNTS, answers=ANSWERS)
+    plain = scene.loss(replace(terms, entropy_coef=0.0), COUNTS)
+    log_p = scene.original.detach().log_softmax(-1).tolist()
+    bonus, total = 0.0, 0.0
+    for row in range(4):
+        inside = [t for t in range(4) if ANSWERS[row, t] and MASK[row, t]]
+        for t in inside:
+            entropy = -sum(math.exp(v) * v for v in log_p[row][t])
+            total += entropy
+            divisor = {"sequence_mean": len(inside) * 4, "token_mean": 4, "constant": 5 * 4}[aggregation]
+            bonus += entropy / divisor
+    assert (plain.loss - output.loss).item() == pytest.approx(0.01 * bonus, rel=1e-9)
+    assert output.sums["entropy"] == (pytest.approx(total), 4)
+    assert output.sums["policy"] == plain.sums["policy"]
+
+
+def test_the_bonus_on_answers_moves_their_logits_alone(scene: Scene) -> None:
+    plain, _ = scene.gradients(scene.loss(OFF))
+    moved, _ = scene.gradients(scene.loss(IN_ANSWERS, ANSWER_COUNTS, answers=ANSWERS))
+    changed = (moved - plain).abs().amax(-1) > 1e-9
+    assert torch.equal(changed, ANSWERS & MASK)
+
+
+def test_answers_that_are_everything_are_the_whole_completion(scene: Scene) -> None:
+    whole = scene.loss(replace(IN_ANSWERS, entropy_scope="completion"))
+    answers = scene.loss(IN_ANSWERS, replace(COUNTS, answer_tokens=10), answers=torch.ones_like(MASK))
+    assert torch.equal(whole.loss, answers.loss) and whole.sums == answers.sums
+
+
+def test_a_scope_without_coefficient_changes_no_bit(scene: Scene) -> None:
+    assert torch.equal(scene.loss(replace(IN_ANSWERS, entropy_coef=0.0)).loss, scene.loss(OFF).loss)
+
+
+def test_a_batch_without_any_answer_has_no_bonus(scene: Scene) -> None:
+    none = scene.loss(IN_ANSWERS, replace(COUNTS, answer_tokens=0), answers=torch.zeros_like(MASK))
+    assert torch.equal(none.loss, scene.loss(OFF).loss)
+    assert none.sums["entropy"] == (0.0, 0)
+
+
+def test_the_answers_places_and_their_number_are_asked_for(scene: Scene) -> None:
+    with pytest.raises(ValueError, match=r"objective\.entropy_coef: is 0\.01, but the places of the answers"):
+        scene.loss(IN_ANSWERS, ANSWER_COUNTS)
+    with pytest.raises(ValueError, match="but the counts of the answers' tokens are missing"):
+        scene.loss(IN_ANSWERS, COUNTS, answers=ANSWERS)

@@ -58,6 +58,8 @@ ADVANTAGES: dict[tuple[str, str, str], list[float]] = {
 }
 REWARDS: dict[str, list[float]] = {**RECORDED["reward_sets"], "scene": SCENE["rewards"]}
 MASK = torch.tensor(SCENE["mask"], dtype=torch.bool)
+COMPLETE = torch.tensor([row not in SCENE["truncated"] for row in range(len(MASK))])
+BESIDE_THE_LOSS = ("updates_per_rollout", "max_resamples")
 
 
 def objective_of_preset(preset: str) -> dict[str, Any]:
@@ -81,7 +83,10 @@ def objective_of_trl(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "advantage_epsilon": 1e-4,
         "kl_coef": arguments.get("beta", 0.0),
         "kl_estimator": "k3",
+        "kl_placement": "loss",
         "entropy_coef": arguments.get("entropy_coef", 0.0),
+        "entropy_scope": "completion",
+        "truncated": "mask" if arguments.get("mask_truncated_completions") else "keep",
     }
 
 
@@ -100,6 +105,7 @@ def terms_of(objective: Mapping[str, Any]) -> Terms:
         kl_coef=objective["kl_coef"],
         kl_estimator=objective["kl_estimator"],
         entropy_coef=objective["entropy_coef"],
+        entropy_scope="completion",
         perception="none",
         gamma=0.0,
         exponent_bound=20.0,
@@ -126,10 +132,12 @@ class Ours:
         objective = {**objective_of(case), **changes}
         advantages = ADVANTAGES["scene", objective["advantage_scaling"], self.dtype]
         self.advantages = torch.tensor(advantages, dtype=DTYPES[self.dtype])
+        self.mask = MASK & COMPLETE[:, None] if objective["truncated"] == "mask" else MASK
         size = len(MASK) // case["micro_batches"]
         parts = [slice(start, start + size) for start in range(0, len(MASK), size)]
         self.outputs = [
-            self._loss(terms_of(objective), rows, MASK[rows] if local_counts else MASK) for rows in parts
+            self._loss(terms_of(objective), rows, self.mask[rows] if local_counts else self.mask)
+            for rows in parts
         ]
         self.loss = torch.stack([output.loss for output in self.outputs]).sum()
         self.loss.backward()  # type: ignore[no-untyped-call]
@@ -137,7 +145,7 @@ class Ours:
     def _loss(self, terms: Terms, rows: slice, counted: Tensor) -> LossOutput:
         old = None if self.update == 0 else scene("old_logprobs", self.dtype)[rows]
         return total_loss(
-            mask=MASK[rows],
+            mask=self.mask[rows],
             advantages=self.advantages[rows],
             original=Branch(logprobs=self.logprobs[rows], entropy=self.entropy[rows]),
             old_logprobs=old,
@@ -165,7 +173,7 @@ def test_loss_and_gradient_are_trl_s(name: str) -> None:
     limit = TOLERANCE[case["dtype"]]
     message = f"{name}: relative error of the loss {loss_error:.1e}, of the gradient {gradient_error:.1e}"
     assert max(loss_error, gradient_error) <= limit, f"{message}; at most {limit:.0e}"
-    assert not ours.logprobs.grad[~MASK].any()
+    assert not ours.logprobs.grad[~ours.mask].any()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -176,9 +184,7 @@ def test_recording_used_the_preset_as_it_is_now(preset: str) -> None:
     for case in recorded:
         assert objective_of_trl(case["trl"]) == {
             **{
-                key: value
-                for key, value in objective_of_preset(preset).items()
-                if key != "updates_per_rollout"
+                key: value for key, value in objective_of_preset(preset).items() if key not in BESIDE_THE_LOSS
             },
             "constant_length": HEADER["max_completion_length"],
         }

@@ -9,21 +9,27 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from qhk.objective.uncertainty import group_uncertainty, uncertainty_weights
+from qhk.objective.uncertainty import (
+    group_variances,
+    relative_uncertainty,
+    smoothed_variances,
+    uncertainty_weights,
+)
 
 NAN = math.nan
 FORMS = ["exponential", "linear", "inverse", "rank"]
 
 
 def uncertainty(scores: list[list[float]], **changes: object) -> Tensor:
-    settings: dict[str, object] = {
-        "low": 1.0,
-        "high": 5.0,
-        "normaliser": "fixed_maximum",
-        "minimum_parsed": 2,
-        "out_of_range": "clip",
-    }
-    return group_uncertainty(torch.tensor(scores, dtype=torch.float64), **(settings | changes))  # type: ignore[arg-type]
+    return uncertainty_of(torch.tensor(scores, dtype=torch.float64), **changes)
+
+
+def uncertainty_of(scores: Tensor, **changes: object) -> Tensor:
+    settings: dict[str, object] = {"low": 1.0, "high": 5.0, "minimum_parsed": 2, "out_of_range": "clip"}
+    chosen = settings | {"normaliser": "fixed_maximum"} | changes
+    normaliser = chosen.pop("normaliser")
+    variances = group_variances(scores, **chosen)  # type: ignore[arg-type]
+    return relative_uncertainty(variances, low=chosen["low"], high=chosen["high"], normaliser=normaliser)  # type: ignore[arg-type]
 
 
 def weights(u: list[float], form: str, alpha: float = 0.2, unparsed: float | str = 0.5) -> list[float]:
@@ -75,9 +81,7 @@ def test_out_of_range_scores() -> None:
 
 def test_equal_scores_are_exactly_certain() -> None:
     scores = torch.full((1, 7), 3.3, dtype=torch.float32)
-    u = group_uncertainty(
-        scores, low=1.0, high=5.0, normaliser="fixed_maximum", minimum_parsed=2, out_of_range="clip"
-    )
+    u = uncertainty_of(scores)
     assert u.tolist() == [0.0]
 
 
@@ -153,9 +157,7 @@ def test_wider_spread_is_less_certain(group: list[float]) -> None:
 
 def test_nothing_carries_gradient() -> None:
     scores = torch.tensor([[1.0, 2.0, 3.0]], requires_grad=True)
-    u = group_uncertainty(
-        scores, low=1.0, high=5.0, normaliser="fixed_maximum", minimum_parsed=2, out_of_range="clip"
-    )
+    u = uncertainty_of(scores)
     assert not u.requires_grad
 
 
@@ -176,3 +178,44 @@ def test_refusals_name_the_key() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             weights([0.1], form, alpha, unparsed)
+
+
+def test_history_is_a_moving_average_of_what_an_image_showed() -> None:
+    """By hand, decay 3/4: .75 * .4 + .25 * 0 = .3; an image met before its memory starts at what it shows."""
+    memory = {"koniq/a": 0.4, "koniq/c": 1.0}
+    now = torch.tensor([0.0, 0.8], dtype=torch.float64)
+    smoothed, seen = smoothed_variances(now, ["koniq/a", "koniq/b"], memory, decay=0.75)
+    assert smoothed.tolist() == pytest.approx([0.3, 0.8])
+    assert seen == pytest.approx({"koniq/a": 0.3, "koniq/b": 0.8})
+    assert memory == {"koniq/a": 0.4, "koniq/c": 1.0}
+
+
+def test_history_of_constant_variance_stays_and_converges_otherwise() -> None:
+    memory: dict[str, float] = {}
+    for _ in range(60):
+        smoothed, seen = smoothed_variances(torch.tensor([0.7]), ["a"], memory or {"a": 0.1}, decay=0.5)
+        memory.update(seen)
+    assert smoothed.tolist() == pytest.approx([0.7])
+
+
+def test_an_image_twice_in_a_step_is_smoothed_twice_in_order() -> None:
+    both, seen = smoothed_variances(torch.tensor([0.4, 0.0, 0.8]), ["a", "b", "a"], {"a": 0.0}, decay=0.5)
+    first, half = smoothed_variances(torch.tensor([0.4, 0.0]), ["a", "b"], {"a": 0.0}, decay=0.5)
+    second, rest = smoothed_variances(torch.tensor([0.8]), ["a"], half, decay=0.5)
+    assert both.tolist() == [*first.tolist(), *second.tolist()]
+    assert seen == half | rest
+
+
+def test_unreadable_answers_are_not_certain_by_their_history() -> None:
+    smoothed, seen = smoothed_variances(torch.tensor([NAN, 1.0]), ["a", "b"], {"a": 0.0}, decay=0.5)
+    assert smoothed.isnan().tolist() == [True, False]
+    assert "a" not in seen
+
+
+def test_without_decay_there_is_no_memory_and_no_rounding() -> None:
+    now = torch.tensor([0.1, NAN, 0.3], dtype=torch.float64)
+    smoothed, seen = smoothed_variances(now, ["a", "b", "c"], {"a": 5.0}, decay=0.0)
+    assert smoothed is now and seen == {}
+    for wrong in (1.0, -0.1, NAN):
+        with pytest.raises(ValueError, match=r"uncertainty\.history_decay: got"):
+            smoothed_variances(now, ["a", "b", "c"], {}, decay=wrong)

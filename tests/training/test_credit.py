@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from qhk.objective.advantage import group_advantages
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
@@ -20,6 +21,7 @@ from qhk.rollout.group import Group
 from qhk.settings import Settings
 from qhk.training.credit import Credit, assign_credit
 from qhk.training.distributed import Processes
+from qhk.training.earnings import earn_rewards
 from qhk.training.run import Run
 from qhk.types import Answer, Completion, Example
 from tests.training.test_step import largest_difference, one_step
@@ -62,7 +64,9 @@ class OneOfTwo(Processes):
         return torch.cat(self.gather_items([rows]))
 
 
-def make_group(number: int, dataset: str, mos: float, scores: Sequence[float | None]) -> Group:
+def make_group(
+    number: int, dataset: str, mos: float, scores: Sequence[float | None], *, cut: Sequence[int] = ()
+) -> Group:
     example = Example(
         id=str(number),
         dataset=dataset,
@@ -72,7 +76,9 @@ def make_group(number: int, dataset: str, mos: float, scores: Sequence[float | N
         higher_is_better=True,
     )
     completions = [
-        Completion(text="x" * place, answer=Answer(score=score), num_tokens=number + place, truncated=False)
+        Completion(
+            text="x" * place, answer=Answer(score=score), num_tokens=number + place, truncated=place in cut
+        )
         for place, score in enumerate(scores)
     ]
     return Group(
@@ -89,21 +95,36 @@ def make_group(number: int, dataset: str, mos: float, scores: Sequence[float | N
 GROUPS = [make_group(number, *row) for number, row in enumerate(SCORES)]
 
 
+def credit_by(
+    settings: Settings,
+    groups: Sequence[Group],
+    processes: Processes,
+    *,
+    spec: Mapping[str, dict[str, Any]] = SPEC,
+    alpha: float = 0.5,
+    divergence: Tensor | None = None,
+    memory: Mapping[str, float] | None = None,
+) -> Credit:
+    return assign_credit(
+        groups,
+        earn_rewards(groups, terms={"score": build_terms(spec)}, processes=processes),
+        objective=settings.objective,
+        uncertainty=settings.uncertainty,
+        tasks={"score": settings.task},
+        alpha=alpha,
+        divergence=divergence,
+        memory=memory or {},
+        processes=processes,
+    )
+
+
 @pytest.fixture
 def credit_of(small: Callable[..., Settings]) -> Callable[[Sequence[Group], Processes], Credit]:
     """The credit that one process computes for its own groups."""
     settings = small()
 
     def compute(groups: Sequence[Group], processes: Processes) -> Credit:
-        return assign_credit(
-            groups,
-            terms={"score": build_terms(SPEC)},
-            objective=settings.objective,
-            uncertainty=settings.uncertainty,
-            tasks={"score": settings.task},
-            alpha=0.5,
-            processes=processes,
-        )
+        return credit_by(settings, groups, processes)
 
     return compute
 
@@ -117,15 +138,8 @@ def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings])
 
     def credit(form: str) -> Credit:
         settings = small(f"uncertainty={form}", name=form)
-        return assign_credit(
-            [wide, narrow],
-            terms={"score": build_terms({"length": SPEC["length"]})},
-            objective=settings.objective,
-            uncertainty=settings.uncertainty,
-            tasks={"score": settings.task},
-            alpha=1.0,
-            processes=Processes("single"),
-        )
+        only = {"length": SPEC["length"]}
+        return credit_by(settings, [wide, narrow], Processes("single"), spec=only, alpha=1.0)
 
     plain, weighted = credit("none"), credit("exponential")
     variance, largest = 2 / 3, 4.0
@@ -188,3 +202,92 @@ def test_a_step_with_rewards_that_compare_moves_the_policy(
     compared = [name for name in run.settings.reward.terms if name != "format"]
     assert all(0.0 < values[f"train/reward/{name}/mean"] < 1.01 for name in compared)
     assert largest_difference(still, moved) > 1e-7
+
+
+CUT = [(), (1,), (0, 2), ()]
+CUT_GROUPS = [
+    make_group(number, *row, cut=cut) for number, (row, cut) in enumerate(zip(SCORES, CUT, strict=True))
+]
+
+
+def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callable[..., Settings]) -> None:
+    """Tokens 0 to 2, 1 to 3, 2 to 4 and 3 to 5, 30 in all; the cut ones have 2, 2 and 4."""
+
+    def credit(truncated: str) -> Credit:
+        settings = small(f"objective.truncated={truncated}", "uncertainty=none", name=truncated)
+        return credit_by(settings, CUT_GROUPS, Processes("single"))
+
+    keep, mask, exclude = credit("keep"), credit("mask"), credit("exclude")
+    cut = torch.tensor([[place in places for place in range(3)] for places in CUT])
+    assert keep.learns.all() and torch.equal(mask.learns, ~cut) and torch.equal(exclude.learns, ~cut)
+    assert [(c.counts.sequences, c.counts.tokens) for c in (keep, mask, exclude)] == [
+        (12, 30),
+        (12, 22),
+        (9, 22),
+    ]
+    assert keep.num_tokens == mask.num_tokens == exclude.num_tokens == 30
+    assert torch.equal(mask.advantages, keep.advantages)
+    for rewards, advantages, left in zip(exclude.rewards, exclude.advantages, ~cut, strict=True):
+        alone = rewards[left]
+        expected = (alone - alone.mean()) / (alone.std() + 1e-4) if len(alone) > 1 else alone * 0
+        assert torch.allclose(advantages[left], expected, rtol=1e-12)
+        assert (advantages[~left] == 0).all()
+
+
+def test_without_cut_completions_the_setting_changes_no_bit(small: Callable[..., Settings]) -> None:
+    credits = [
+        credit_by(small(f"objective.truncated={name}", name=name), GROUPS, Processes("single"))
+        for name in ("keep", "mask", "exclude")
+    ]
+    for other in credits[1:]:
+        assert torch.equal(other.advantages, credits[0].advantages) and other.counts == credits[0].counts
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_a_divergence_is_taken_off_the_reward_before_advantages(
+    small: Callable[..., Settings], scaling: str
+) -> None:
+    settings = small(f"objective.advantage_scaling={scaling}", "objective.kl_coef=0.1", "uncertainty=none")
+    divergence = torch.arange(12, dtype=torch.float64).view(4, 3) ** 2 / 10
+    credit = credit_by(settings, GROUPS, Processes("single"), divergence=divergence)
+    without = credit_by(settings, GROUPS, Processes("single"))
+    lessened = without.rewards - 0.1 * divergence
+    expected = group_advantages(lessened, scaling=scaling, epsilon=1e-4)  # type: ignore[arg-type]
+    assert torch.equal(credit.advantages, expected)
+    assert torch.equal(credit.rewards, without.rewards)
+    assert not torch.allclose(credit.advantages, without.advantages)
+
+
+def test_two_processes_agree_on_divergence_cuts_and_memory(small: Callable[..., Settings]) -> None:
+    settings = small(
+        "objective.truncated=mask",
+        "objective.advantage_scaling=batch_std",
+        "objective.kl_coef=0.1",
+        "uncertainty.history_decay=0.5",
+    )
+    divergence = torch.arange(12, dtype=torch.float64).view(4, 3) / 7
+    memory = {"score/one/0": 0.5, "score/two/1": 0.1}
+    alone = credit_by(settings, CUT_GROUPS, Processes("single"), divergence=divergence, memory=memory)
+    barrier, desk = Barrier(2), [None, None]
+
+    def part(rank: int) -> Credit:
+        rows = slice(2 * rank, 2 * rank + 2)
+        process = OneOfTwo(rank, barrier, desk)
+        return credit_by(settings, CUT_GROUPS[rows], process, divergence=divergence[rows], memory=memory)
+
+    with ThreadPoolExecutor(2) as threads:
+        credits = [future.result() for future in [threads.submit(part, rank) for rank in range(2)]]
+    for credit in credits:
+        assert torch.equal(credit.advantages, alone.advantages)
+        assert torch.equal(credit.learns, alone.learns)
+        assert credit.counts == alone.counts and credit.memory == alone.memory
+
+
+def test_history_weighs_an_image_by_what_it_showed_before(small: Callable[..., Settings]) -> None:
+    """Variance 2/3 now, 2 before, decay 1/2: 4/3 over the largest, 4. The unread group has no memory."""
+    settings = small("uncertainty.history_decay=0.5", "uncertainty.unparsed_weight=0.25")
+    groups = [make_group(0, "one", 3.0, (2.0, 3.0, 4.0)), make_group(1, "one", 3.0, (None, None, 2.0))]
+    memory = {"score/one/0": 2.0, "score/one/1": 0.0}
+    credit = credit_by(settings, groups, Processes("single"), alpha=1.0, memory=memory)
+    assert credit.weights.tolist() == pytest.approx([math.exp(-1 / 3), 0.25])
+    assert credit.memory == pytest.approx({"score/one/0": 4 / 3})

@@ -17,6 +17,7 @@ from qhk.settings import Settings
 from qhk.tracking.metrics import MetricSet
 from qhk.training.begin import build_learner
 from qhk.training.inputs import prefetch
+from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
 from qhk.training.start import build_readers, start_policy
@@ -53,7 +54,8 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
 
         for step, prompts in enumerate(prefetch(readers, plan, range(steps), workers=0)):
             now = coefficients(settings, step + 1, run.horizon)
-            metrics, _ = reinforcement_step(learner, prompts, step=step, now=now, measure=True)
+            fresh = fresh_prompts(run, readers, step=step)
+            metrics, _ = reinforcement_step(learner, prompts, step=step, now=now, measure=True, fresh=fresh)
     return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}, metrics
 
 
@@ -71,11 +73,16 @@ def length_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
     return -completion.num_tokens / 10 + (len(completion.text) % 7) / 5
 
 
-def spread_reward() -> tuple[str, ...]:
+def picky_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
+    """That reward on every other image; on the others all completions earn alike."""
+    return length_reward(completion, example) if sum(map(ord, example.id)) % 2 else 0.0
+
+
+def spread_reward(name: str = "length_reward") -> tuple[str, ...]:
     return (
         "~reward.terms.accuracy",
         "~reward.terms.format",
-        "+reward.terms.length={_target_: tests.training.test_step.length_reward, weight: 1.0}",
+        f"+reward.terms.length={{_target_: tests.training.test_step.{name}, weight: 1.0}}",
     )
 
 
@@ -98,8 +105,12 @@ def test_terms_that_are_off_change_no_bit(step: Step) -> None:
     plain, _ = step("perception=none", "uncertainty=none", "objective.kl_coef=0")
     zero, _ = step(*EXACT_OFF, "uncertainty=none", "objective.kl_coef=0")
     no_strength, _ = step("perception=none", "uncertainty.alpha=0", "objective.kl_coef=0")
-    assert all(torch.equal(plain[name], zero[name]) for name in plain)
-    assert all(torch.equal(plain[name], no_strength[name]) for name in plain)
+    off = ("perception=none", "uncertainty=none", "objective.kl_coef=0")
+    places, _ = step(*off, "objective.kl_placement=reward", "objective.entropy_scope=answer")
+    no_need, metrics = step(*off, "objective.max_resamples=3")
+    assert metrics.values()["train/resample/prompts"] == 0
+    for other in (zero, no_strength, places, no_need):
+        assert all(torch.equal(plain[name], other[name]) for name in plain)
 
 
 @pytest.mark.parametrize(
@@ -127,8 +138,20 @@ def test_terms_that_are_off_change_no_bit(step: Step) -> None:
             "perception.eta_degraded=0.1",
         ),
         ("objective.entropy_coef=0.1",),
+        ("objective.kl_coef=0.5", "objective.kl_placement=reward"),
+        ("objective.truncated=mask",),
     ],
-    ids=["reference", "release", "paper", "exact", "entropy_original", "entropy_degraded", "entropy_bonus"],
+    ids=[
+        "reference",
+        "release",
+        "paper",
+        "exact",
+        "entropy_original",
+        "entropy_degraded",
+        "entropy_bonus",
+        "reference_in_reward",
+        "masked",
+    ],
 )
 def test_every_term_that_is_on_moves_the_weights(step: Step, overrides: tuple[str, ...]) -> None:
     base = ("perception=none", "uncertainty=none", "objective.kl_coef=0")
@@ -137,8 +160,83 @@ def test_every_term_that_is_on_moves_the_weights(step: Step, overrides: tuple[st
     assert largest_difference(plain, moved) > 1e-7
 
 
+def test_a_kl_in_the_reward_is_measured_and_is_another_term_than_in_the_loss(step: Step) -> None:
+    base = ("perception=none", "uncertainty=none", "objective.kl_coef=0.5", "model.dtype=float64")
+    loss, in_loss = step(*base)
+    reward, in_reward = step(*base, "objective.kl_placement=reward")
+    assert largest_difference(loss, reward) > 1e-7
+    one, two = in_loss.values(), in_reward.values()
+    assert one["train/reference/kl"] > 0
+    assert two["train/reference/kl"] == pytest.approx(one["train/reference/kl"], rel=1e-6)
+    per_completion = two["train/reference/kl"] * two["train/completion/tokens/mean"]
+    assert two["train/reference/sequence_kl"] == pytest.approx(per_completion)
+
+
+def test_masked_completions_teach_nothing(step: Step) -> None:
+    """Where every completion is cut, no gradient is left, whatever the other terms are."""
+    terms = ("objective.kl_coef=0.5", "objective.entropy_coef=0.1", "perception.gamma=0.1")
+    _, metrics = step(*terms, "objective.truncated=mask", "rollout.max_new_tokens=2")
+    values = metrics.values()
+    assert values["train/completion/truncated_frac"] == 1.0
+    assert values["train/completion/learning_frac"] == 0.0
+    assert values["train/optimizer/grad_norm"] == 0.0 and values["train/loss/total"] == 0.0
+
+
+def test_a_bonus_on_answers_moves_the_weights_by_another_way(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "objective.entropy_coef=0.1")
+    whole, _ = step(*base)
+    plain, _ = step(*base[:-1])
+    unanswered, measured = step(*base, "objective.entropy_scope=answer")
+    assert all(torch.equal(plain[name], unanswered[name]) for name in plain)
+    assert math.isnan(measured.values()["train/policy/entropy_bonus"])
+    monkeypatch.setattr("qhk.training.lesson.answer_span", lambda text: (1, 3) if len(text) > 3 else None)
+    answers, metrics = step(*base, "objective.entropy_scope=answer")
+    assert min(largest_difference(answers, other) for other in (plain, whole)) > 1e-7
+    assert metrics.values()["train/policy/entropy_bonus"] > 0
+
+
+def test_groups_of_equal_rewards_give_way_to_fresh_prompts(small: Small, open_run: OpenRun) -> None:
+    def resampled(rounds: int, name: str) -> tuple[Weights, dict[str, float]]:
+        picky = (*spread_reward("picky_reward"), "perception=none", f"objective.max_resamples={rounds}")
+        moved, metrics = one_step(open_run(small(*picky, name=name)))
+        return moved, metrics.values()
+
+    plain, before = resampled(0, "plain")
+    moved, after = resampled(9, "moved")
+    again, _ = resampled(9, "again")
+    dull = 4 * before["train/group/equal_reward_frac"]
+    assert dull > 0 and "train/resample/prompts" not in before
+    assert after["train/group/equal_reward_frac"] == 0.0
+    assert after["train/resample/prompts"] >= dull and 1 <= after["train/resample/rounds"] <= 9
+    assert largest_difference(plain, moved) > 1e-7
+    assert all(torch.equal(moved[name], again[name]) for name in moved)
+
+
+def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open_run: OpenRun) -> None:
+    run = open_run(small("perception=none", "objective.max_resamples=3"))
+    with run.directory:
+        examples = [example for part in run.data.train.values() for example in part]
+        policy = start_policy(run.settings, examples, stages=[run.settings], device="cpu")
+        readers = build_readers(run.settings, policy)
+
+    def names(step: int, number: int, places: list[int]) -> list[str]:
+        return [p.example.id for p in fresh_prompts(run, readers, step=step)(number, places)]
+
+    whole = names(2, 1, [0, 1, 2, 3])
+    assert names(2, 1, [1, 3]) == [whole[1], whole[3]]
+    rounds = [tuple(names(step, number, [0, 1, 2, 3])) for step in range(2) for number in (1, 2, 3)]
+    assert len(set(rounds)) == 6
+    passes = [name for part in rounds[:3] for name in part]
+    assert len(set(passes)) == 12, "twelve images, four to a round: no image comes twice in three rounds"
+    ordinary = [p.example.id for p in run.data.plan(0, seed=0, prompts_per_step=4)]
+    assert list(rounds[0]) != ordinary
+
+
 def test_micro_batches_change_nothing_but_rounding(step: Step) -> None:
     exact = ("model.dtype=float64", "perception=exact_tiny", "perception.gamma=0.1")
+    exact += ("objective.kl_coef=0.3", "objective.kl_placement=reward")
     whole, one = step(*exact, "training.prompts_per_device=4")
     parts, two = step(*exact, "training.prompts_per_device=1")
     assert (
@@ -188,15 +286,35 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
         assert ids(0, 0, slice(2, 4)) == first[6:]
 
 
+EVERYTHING = (
+    "objective.kl_coef=0.1",
+    "objective.kl_placement=reward",
+    "objective.truncated=mask",
+    "objective.max_resamples=2",
+    "objective.entropy_coef=0.01",
+    "objective.entropy_scope=answer",
+    "uncertainty.history_decay=0.5",
+)
+
+
 @pytest.mark.slow
-def test_two_processes_train_the_same_policy_as_one(tmp_path: Path, miniature_cache: Path) -> None:
+@pytest.mark.parametrize("reward", ["length_reward", "picky_reward"])
+def test_two_processes_train_the_same_policy_as_one(
+    tmp_path: Path, miniature_cache: Path, reward: str
+) -> None:
     """The real command under torchrun: the weights of two processes equal those of one to rounding."""
     from safetensors.torch import load_file
 
     from tests.training.conftest import SMALL
 
     def launch(name: str, *prefix: str, form: str) -> Weights:
-        words = [*SMALL, *spread_reward(), f"paths.outputs={tmp_path}", f"paths.cache={miniature_cache}"]
+        words = [
+            *SMALL,
+            *spread_reward(reward),
+            f"paths.outputs={tmp_path}",
+            f"paths.cache={miniature_cache}",
+        ]
+        words += EVERYTHING if reward == "picky_reward" else ()
         words += [f"name={name}", f"distributed={form}", "model.dtype=float64", "perception.gamma=0.1"]
         command = [*prefix, "-m", "qhk.cli.main", "train", *words]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True)

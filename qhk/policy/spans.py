@@ -1,0 +1,39 @@
+"""Which tokens of a completion stand in a span of its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def tokens_in_span(tokenizer: Any, ids: Tensor, span: tuple[int, int]) -> Tensor:
+    """Bool (T,): which of the tokens ``ids`` (T,) hold a character of the half-open, non-empty ``span``.
+
+    ``span`` counts characters of the decoded text without special tokens. A token that reaches over an edge
+    of the span, as a merge of a tag's end with a digit does, is inside. Found by bisection on the decoded
+    length of prefixes, which never falls: about 2 log2 T decodings, whatever the tokenizer.
+    """
+
+    def num_characters(num_tokens: int) -> int:
+        return len(tokenizer.decode(ids[:num_tokens], skip_special_tokens=True))
+
+    # Token k holds the characters from num_characters(k) to num_characters(k + 1).
+    first = _bisect(len(ids), lambda k: num_characters(k + 1) > span[0])
+    behind = _bisect(len(ids), lambda k: num_characters(k) >= span[1])
+    places = torch.arange(len(ids))
+    return (places >= first) & (places < behind)
+
+
+def _bisect(limit: int, holds: Callable[[int], bool]) -> int:
+    """The smallest k in [0, limit) for which ``holds``, which never turns false again; else ``limit``."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return low

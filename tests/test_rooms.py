@@ -48,6 +48,8 @@ OWNERS = {
     "optuna": {"sweep/search.py"},
     "av": {"data"},
     "pydantic": {"settings", "cli"},
+    "httpx": {"pairs"},
+    "skimage": {"pairs"},
     "starlette": {"pairs"},
     "uvicorn": {"pairs"},
     "torch": {"objective", "policy", "rollout", "evaluation", "training", "cli"},

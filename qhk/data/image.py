@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 MIN_SIDE = 28
 """One visual token of Qwen2.5-VL (patch 14, merge 2): a smaller side cannot be seen at all."""
@@ -42,6 +42,19 @@ def check_header(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_
     with _opened(path) as image:
         _check_size(path, image.size, min_side=min_side, max_pixels=max_pixels)
         return image.size
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """``(width, height)`` of what ``load_image`` returns, from the header alone. Raises like it.
+
+    Only the header's own EXIF counts; a PNG that keeps its EXIF behind the pixels is taken as stored.
+    """
+    with _opened(path) as image:
+        _check_size(path, image.size, min_side=MIN_SIDE, max_pixels=MAX_PIXELS)
+        exif = Image.Exif()
+        exif.load(image.info.get("exif", b""))
+        turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        return (image.height, image.width) if turned else image.size
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from qhk.data.degrade import degrade
-from qhk.data.image import check_header, load_image
+from qhk.data.image import load_image, upright_size
 from qhk.data.seeds import stream_generator
 from qhk.types import Example
 
@@ -69,7 +69,7 @@ def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -
         if twin is None:
             lacking.append(example.id)
             continue
-        size, original = check_header(twin), check_header(example.image)
+        size, original = upright_size(twin), upright_size(example.image)
         if size != original:
             raise ValueError(_size_message(replace(example, twin=twin), size, original))
         paired.append(replace(example, twin=twin))

@@ -9,14 +9,14 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 from PIL import Image
 
-from qhk.pairs.judge import Judged, load_pair
+from qhk.pairs.judge import Emit, Judged, load_pair
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.question import question_digest, read_answer
 from qhk.pairs.records import Pair
@@ -76,7 +76,7 @@ class EndpointJudge:
         self._free_at = 0.0
         self._failed_in_row = 0
 
-    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+    def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
         """Emits one word per pair.
 
         Raises ``ValueError`` where the server refuses us (401, 403, 404), and after
@@ -84,7 +84,7 @@ class EndpointJudge:
         """
         asyncio.run(self._judge(pairs, emit))
 
-    async def _judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+    async def _judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
         key = self.options.api_key
         queue = iter(pairs)
         async with httpx.AsyncClient(
@@ -102,12 +102,10 @@ class EndpointJudge:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
-    async def _work(
-        self, client: httpx.AsyncClient, queue: Iterator[Pair], emit: Callable[[Judged], None]
-    ) -> None:
+    async def _work(self, client: httpx.AsyncClient, queue: Iterator[Pair], emit: Emit) -> None:
         for pair in queue:
             word = await self._ask(client, pair)
-            emit(word)
+            emit([word])
             self._failed_in_row = self._failed_in_row + 1 if word.verdict is None else 0
             if self._failed_in_row >= self.options.stop_after_failures:
                 raise ValueError(

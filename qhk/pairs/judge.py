@@ -27,12 +27,19 @@ class Judged:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+Emit = Callable[[Sequence[Judged]], None]
+"""Takes words that are complete; they are on disk when it returns."""
+
+TOGETHER = 256
+"""Words of the threshold that are written together: they cost nothing to say again."""
+
+
 class Judge(Protocol):
     """Looks at pairs in any order and hands every word over as soon as it is there."""
 
     name: str
 
-    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None: ...
+    def judge(self, pairs: Sequence[Pair], emit: Emit) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,22 +81,12 @@ def filter_pairs(
     def cost() -> float:
         return (tokens["prompt_tokens"] * price[0] + tokens["completion_tokens"] * price[1]) / 1e6
 
-    def emit(word: Judged) -> None:
-        row = judgement_row(
-            word.pair,
-            judge=judge.name,
-            verdict=word.verdict,
-            reply=word.reply,
-            failure=word.failure,
-            **word.more,
-        )
-        manifest.append([row])
+    def emit(words: Sequence[Judged]) -> None:
+        manifest.append([_row(judge.name, word) for word in words])
         for key in ("prompt_tokens", "completion_tokens"):
-            tokens[key] += int(word.more.get(key) or 0)
-        if word.verdict is None:
-            failures[word.failure] += 1
-        else:
-            verdicts[word.verdict] += 1
+            tokens[key] += sum(int(word.more.get(key) or 0) for word in words)
+        verdicts.update(word.verdict for word in words if word.verdict is not None)
+        failures.update(word.failure for word in words if word.verdict is None)
         progress(verdicts.total() + failures.total(), len(open_), cost())
 
     judge.judge(open_, emit)
@@ -100,6 +97,17 @@ def filter_pairs(
         prompt_tokens=tokens["prompt_tokens"],
         completion_tokens=tokens["completion_tokens"],
         cost=cost(),
+    )
+
+
+def _row(judge: str, word: Judged) -> dict[str, Any]:
+    return judgement_row(
+        word.pair,
+        judge=judge,
+        verdict=word.verdict,
+        reply=word.reply,
+        failure=word.failure,
+        **word.more,
     )
 
 
@@ -135,10 +143,10 @@ class SimilarityJudge:
         self.manifest, self.threshold = manifest, threshold
         self.name = f"ssim>={threshold:g} (no model)"
 
-    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+    def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
         """Emits one word per pair; a file that cannot be read is a failure."""
-        for pair in pairs:
-            emit(self._word(pair))
+        for start in range(0, len(pairs), TOGETHER):
+            emit([self._word(pair) for pair in pairs[start : start + TOGETHER]])
 
     def _word(self, pair: Pair) -> Judged:
         similarity = pair.copy.ssim

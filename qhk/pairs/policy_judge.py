@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from qhk.data.seeds import stream_generator
-from qhk.pairs.judge import Judged, load_pair
+from qhk.pairs.judge import Emit, Judged, load_pair
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.question import pair_messages, question_digest, read_answer
 from qhk.pairs.records import Pair
@@ -37,7 +37,7 @@ class PolicyJudge:
         digest = question_digest(question, temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
         self.name = f"{label}#{digest}"
 
-    def judge(self, pairs: Sequence[Pair], emit: Callable[[Judged], None]) -> None:
+    def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
         """Emits the words batch by batch; a pair whose files cannot be read is a failure."""
         for start in range(0, len(pairs), self.batch_pairs):
             shown: list[tuple[Pair, EncodedPrompt]] = []
@@ -45,15 +45,14 @@ class PolicyJudge:
                 try:
                     images = load_pair(self.manifest, pair)
                 except ValueError as error:
-                    emit(Judged(pair=pair, verdict=None, failure=" ".join(str(error).split()), reply=None))
+                    reason = " ".join(str(error).split())
+                    emit([Judged(pair=pair, verdict=None, failure=reason, reply=None)])
                     continue
                 shown.append((pair, self.policy.encoder.encode(pair_messages(self.question), images)))
-            for word in self._answers(shown):
-                emit(word)
+            if shown:
+                emit(self._answers(shown))
 
     def _answers(self, shown: Sequence[tuple[Pair, EncodedPrompt]]) -> list[Judged]:
-        if not shown:
-            return []
         sampled = sample_in_batches(
             self.policy,
             [prompt for _, prompt in shown],

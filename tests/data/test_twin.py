@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from qhk.data.degrade import KINDS
+from qhk.data.image import load_image
 from qhk.data.twin import attach_twins, make_twin, twin_kind
 from qhk.types import Example
 
@@ -109,6 +110,30 @@ def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
 def test_broken_manifest(tmp_path: Path, lines: list[object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         attach_twins([example("a.png", tmp_path)], write_pairs(tmp_path, lines), missing="refuse")
+
+
+def test_an_upright_twin_of_a_turned_original(tmp_path: Path) -> None:
+    """Copies are stored upright, originals as the camera held them; what is compared is what is seen."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=turned)
+    Image.new("RGB", (40, 60)).save(tmp_path / "twin.png")
+    manifest = tmp_path / "pairs.jsonl"
+    manifest.write_text(json.dumps({"id": "a.jpg", "twin": "twin.png"}) + "\n")
+    (paired,) = attach_twins([example("a.jpg", tmp_path)], manifest, missing="refuse")
+    image = load_image(paired.image)
+    assert make_twin(paired, image, kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None).size == (40, 60)
+    Image.new("RGB", (60, 40)).save(tmp_path / "twin.png")
+    with pytest.raises(ValueError, match="twin.png: 60x40, its original .* is 40x60"):
+        attach_twins([example("a.jpg", tmp_path)], manifest, missing="refuse")
+
+
+def test_images_without_a_pair_are_left_out_where_asked(tmp_path: Path) -> None:
+    manifest = write_pairs(tmp_path, [{"id": "a.png", "twin": "twins/a.png"}])
+    examples = [example("a.png", tmp_path), example("b.png", tmp_path)]
+    assert [one.id for one in attach_twins(examples, manifest, missing="leave_out")] == ["a.png"]
+    with pytest.raises(ValueError, match="no twin for 'b.png'"):
+        attach_twins(examples[1:], manifest, missing="leave_out")
 
 
 def test_other_size_and_missing_manifest(tmp_path: Path) -> None:

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_from_disk
+
+from qhk.data.twin import attach_twins, make_twin
+from qhk.pairs import training_set
+from qhk.pairs.build import Built, build_set
+from qhk.pairs.degrade import degrade_examples
+from qhk.pairs.manifest import PairManifest
+from qhk.pairs.records import decision_row, failure_row
+from qhk.pairs.selection import count_reasons, select_pairs
+from qhk.pairs.training_set import check_set, read_rows, unpack_set
+from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, quiet
+from tests.pairs.test_strengthen import judged, run
+
+
+def build(manifest: PairManifest, folder: Path, **changes: Any) -> Built:
+    values = {"human_review": "skipped", "unjudged": "keep_strengthened"} | changes
+    return build_set(manifest, folder, **values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def mixed(degraded_six: PairManifest) -> PairManifest:
+    """0, 1: strengthened, 0 still alike; 2, 3: visible; 4: the judge failed; 5: not judged."""
+    judged(degraded_six, {0: "same", 1: "same", 2: "different", 3: "different", 4: None})
+    run(degraded_six)
+    judged(degraded_six, {0: "same"})
+    degraded_six.append([failure_row(stage="degrade", item="set/bad.jpg", reason="bad.jpg: truncated")])
+    return degraded_six
+
+
+def test_kept_and_dropped_make_the_whole(mixed: PairManifest, tmp_path: Path) -> None:
+    """Release defect: rows without a response were skipped, so that the set was empty and nobody was told."""
+    built = build(mixed, tmp_path / "set")
+    assert [pair.group_id for pair in built.selection.kept] == [list(mixed.pairs)[n] for n in (1, 2, 3)]
+    assert count_reasons(built.selection.dropped) == {
+        ("strengthen", "still looks the same"): 1,
+        ("filter", "the judge failed"): 1,
+        ("filter", "not judged"): 1,
+        ("degrade", "no copy could be made"): 1,
+    }
+    with (tmp_path / "set" / "dropped.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 and len(rows) + 3 == len(mixed) + 1
+    assert {row["example_id"] for row in rows} == {"000.png", "004.png", "005.png", "bad.jpg"}
+
+
+def test_rows_hold_both_images_and_every_field(mixed: PairManifest, tmp_path: Path) -> None:
+    """Release defect: only ``image`` was written, so that the perception loss was silently off."""
+    build(mixed, tmp_path / "set")
+    built = load_from_disk(str(tmp_path / "set" / "dataset"))
+    assert len(built) == 3
+    for row, number in zip(built, (1, 2, 3), strict=True):
+        pair = list(mixed)[number]
+        assert row["image_orig"].size == row["image_deg"].size == (60, 48)
+        assert row["image_orig"].tobytes() != row["image_deg"].tobytes()
+        assert row["score"] == pair.source.mos and row["score_native"] == pair.source.mos_native
+        assert row["group_id"] == pair.group_id and row["degradation_type"] == pair.copy.type
+        assert row["second_degradation"] == (pair.copy.degradations[1].type if number == 1 else None)
+        assert row["strengths"] == [step.strength for step in pair.copy.degradations]
+        assert json.loads(row["labels"]) == {"severity": "mild", "level": 2.0}
+        assert row["higher_is_better"] is True and row["ssim"] == pair.copy.ssim
+    for row, number in zip(read_rows(tmp_path / "set" / "dataset"), (1, 2, 3), strict=True):
+        pair = list(mixed)[number]
+        assert row["image_orig"]["bytes"] == mixed.source_path(pair).read_bytes()
+        assert row["image_deg"]["bytes"] == mixed.copy_path(pair).read_bytes()
+
+
+def test_training_reads_what_build_writes(mixed: PairManifest, tmp_path: Path, pictures: Pictures) -> None:
+    build(mixed, tmp_path / "set")
+    shutil.move(tmp_path / "set", tmp_path / "copy")
+    shutil.move(tmp_path / "copy", tmp_path / "set")
+    examples, twins = pictures(6), tmp_path / "set" / "twins.jsonl"
+    with pytest.raises(ValueError, match=r"no twin for '000.png' \(3 of 6 .*twin.missing=leave_out"):
+        attach_twins(examples, twins, missing="refuse")
+    paired = attach_twins(examples, twins, missing="leave_out")
+    assert [one.id for one in paired] == ["001.png", "002.png", "003.png"]
+    pair = list(mixed)[2]
+    assert paired[1].twin is not None and paired[1].twin.resolve() == mixed.copy_path(pair).resolve()
+    from qhk.data.image import load_image
+
+    twin = make_twin(
+        paired[1], load_image(paired[1].image), kinds=["blur"], strengths=STAGE_1, seed=0, epoch=None
+    )
+    assert twin.tobytes() == load_image(mixed.copy_path(pair)).tobytes()
+    with pytest.raises(ValueError, match="manifest of pairs: run qhk data build"):
+        attach_twins(examples, mixed.path, missing="refuse")
+
+
+def test_unpacking_returns_examples_with_twins(mixed: PairManifest, tmp_path: Path) -> None:
+    build(mixed, tmp_path / "set")
+    examples = unpack_set(tmp_path / "set" / "dataset", images=tmp_path / "images")
+    for one, number in zip(examples, (1, 2, 3), strict=True):
+        pair = list(mixed)[number]
+        assert one.image.read_bytes() == mixed.source_path(pair).read_bytes()
+        assert one.twin is not None and one.twin.read_bytes() == mixed.copy_path(pair).read_bytes()
+        assert (one.id, one.dataset, one.mos, one.mos_native, one.mos_std, one.reference) == (
+            pair.source.example_id,
+            "set",
+            pair.source.mos,
+            pair.source.mos_native,
+            0.5,
+            "content 7",
+        )
+        assert one.labels == {"severity": "mild", "level": 2.0}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*")}
+    assert unpack_set(tmp_path / "set" / "dataset", images=tmp_path / "images") == examples
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "images").rglob("*")} == before
+
+
+def test_people_who_have_not_looked_keep_pairs_out(degraded_six: PairManifest) -> None:
+    """Release defect: rows never reviewed counted as kept."""
+    judged(degraded_six, {0: "same", 1: "same", 2: "same", 3: "different", 4: "same", 5: "different"})
+    pairs = list(degraded_six)
+    for number, reviewer, answer in (
+        (1, "ann", "different"),
+        (2, "ann", "same"),
+        (2, "bo", "different"),
+        (4, "ann", "unusable"),
+        (5, "ann", "unusable"),
+    ):
+        degraded_six.append([decision_row(pairs[number], reviewer=reviewer, verdict=answer)])  # type: ignore[arg-type]
+    chosen = select_pairs(degraded_six, human_review="required", unjudged="keep")
+    assert [pair.group_id for pair in chosen.kept] == [pairs[1].group_id, pairs[3].group_id]
+    assert {item.example_id: item.reason for item in chosen.dropped} == {
+        "000.png": "looks the same to the judge, not reviewed by a person",
+        "002.png": "reviewers disagree",
+        "004.png": "unusable",
+        "005.png": "unusable",
+    }
+    skipped = select_pairs(degraded_six, human_review="skipped", unjudged="keep")
+    reasons = {item.example_id: item.reason for item in skipped.dropped}
+    assert reasons["000.png"] == "looks the same, not strengthened"
+
+
+@pytest.mark.parametrize(("unjudged", "kept"), [("drop", 2), ("keep_strengthened", 3), ("keep", 5)])
+def test_pairs_without_an_answer_follow_the_setting(mixed: PairManifest, unjudged: str, kept: int) -> None:
+    chosen = select_pairs(mixed, human_review="skipped", unjudged=unjudged)  # type: ignore[arg-type]
+    assert len(chosen.kept) == kept and len(chosen.kept) + len(chosen.dropped) == 7
+
+
+def test_changed_and_missing_files_are_listed(mixed: PairManifest, tmp_path: Path) -> None:
+    pairs = list(mixed)
+    mixed.copy_path(pairs[2]).write_bytes(b"other")
+    mixed.source_path(pairs[3]).unlink()
+    built = build(mixed, tmp_path / "set")
+    reasons = [item.reason for item in built.selection.dropped if item.stage == "build"]
+    assert len(built.selection.kept) == 1 and len(reasons) == 2
+    assert reasons[0].startswith("the copy changed on disk") and reasons[1].startswith(
+        "the original is missing"
+    )
+
+
+def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
+    """Release defect: the output folder was deleted without asking."""
+    folder = tmp_path / "set"
+    build(mixed, folder)
+    before = contents(folder)
+    assert build(mixed, folder).before is True
+    with pytest.raises(ValueError, match="holds another set already"):
+        build(mixed, folder, unjudged="keep")
+    judged(mixed, {5: "different"})
+    with pytest.raises(ValueError, match="holds another set already"):
+        build(mixed, folder)
+    assert contents(folder) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds another set already"):
+        build(mixed, tmp_path / "mine")
+    assert contents(tmp_path / "mine") == {"thesis.txt": b"dear"}
+
+
+def test_a_build_that_fails_leaves_nothing(
+    mixed: PairManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError("disk")
+
+    monkeypatch.setattr(training_set, "check_set", broken)
+    with pytest.raises(RuntimeError, match="disk"):
+        build(mixed, tmp_path / "out" / "set")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) -> None:
+    built = build(mixed, tmp_path / "set")
+    folder, kept = tmp_path / "set" / "dataset", built.selection.kept
+    check_set(mixed, kept, folder)
+    with pytest.raises(RuntimeError, match="3 rows, 2 were written"):
+        check_set(mixed, kept[:2], folder)
+    with pytest.raises(RuntimeError, match="row 1: id reads back otherwise"):
+        check_set(mixed, kept[::-1], folder)
+    (arrow,) = folder.glob("*.arrow")
+    content = bytearray(arrow.read_bytes())
+    place = content.find(mixed.copy_path(kept[0]).read_bytes())
+    assert place > 0
+    content[place + 30] ^= 1
+    arrow.write_bytes(bytes(content))
+    with pytest.raises(RuntimeError, match="row 1: image_deg"):
+        check_set(mixed, kept, folder)
+
+
+def test_every_row_must_have_its_copy(mixed: PairManifest, tmp_path: Path) -> None:
+    """Release defect: whether a set has degraded copies was decided from its first row."""
+    build(mixed, tmp_path / "set")
+    built = load_from_disk(str(tmp_path / "set" / "dataset"))
+    for name in training_set.IMAGES:
+        built = built.cast_column(name, training_set.Image(decode=False))
+    rows = list(built)
+    rows[1]["image_deg"] = None
+    from datasets import Dataset
+
+    Dataset.from_list(rows, features=built.features).save_to_disk(str(tmp_path / "holes"))
+    with pytest.raises(ValueError, match=r"row 2 \(002.png\) has no image_deg"):
+        list(read_rows(tmp_path / "holes"))
+    with pytest.raises(ValueError, match="no built set"):
+        list(read_rows(tmp_path))
+
+
+def test_an_empty_result_is_an_error_that_says_why(degraded_six: PairManifest, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no pair is left to build from \(not judged\)"):
+        build(degraded_six, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_scores_stay_with_the_originals_and_keep_their_digits(
+    manifest: PairManifest, pictures: Pictures, tmp_path: Path
+) -> None:
+    """Release defects: scores rounded to two digits, and given to degraded rows as well."""
+    from dataclasses import replace
+
+    examples = [replace(pictures(1)[0], mos=3.14159265358979, mos_native=1 / 3)]
+    degrade_examples(manifest, {"train": examples}, plan=a_plan(), workers=0, progress=quiet)
+    build(manifest, tmp_path / "set", unjudged="keep")
+    (row,) = load_from_disk(str(tmp_path / "set" / "dataset"))
+    assert row["score"] == 3.14159265358979 and row["score_native"] == 1 / 3
+    digest = hashlib.sha256(examples[0].image.read_bytes()).hexdigest()
+    assert row["sha256_orig"] == digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from qhk.pairs.training_set import unpack_set
 from qhk.settings import CopySettings, Settings
 from qhk.training.data import load_sets
 from qhk.types import Example
+
+COST_EVERY_S = 30.0
+"""While a judge that costs money is asked, its cost so far is told this often."""
 
 
 def run_degrade(settings: Settings) -> int:
@@ -48,13 +52,23 @@ def run_filter(settings: Settings, overrides: list[str]) -> int:
     endpoint = settings.pairs.filter.endpoint
     display = ConsoleDisplay()
     display.line(f"judge: {judge.name}")
+    told = time.monotonic()
+
     with display.task("judging") as bar:
+
+        def progress(number: int, total: int, cost: float) -> None:
+            nonlocal told
+            bar(number, total)
+            if cost > 0.0 and time.monotonic() - told > COST_EVERY_S:
+                told = time.monotonic()
+                display.line(f"{number}/{total} judged, cost so far {cost:.4f}")
+
         done = filter_pairs(
             manifest,
             judge,
             limit=settings.pairs.filter.limit,
             price=(endpoint.price_input, endpoint.price_output),
-            progress=lambda number, total, cost: bar(number, total),
+            progress=progress,
         )
     _print_filtered(manifest, done)
     return 1 if done.failures else 0

@@ -87,7 +87,7 @@ def _check_types(manifest: PairManifest, types: Collection[str]) -> None:
     for kind in types:
         if kind not in known:
             raise ValueError(
-                f"pairs.review.types: {manifest.path} has no pair of type {kind!r}; "
+                f"types: {manifest.path} has no pair of type {kind!r}; "
                 f"choose from {', '.join(sorted(known)) or 'none'}"
             )
 

@@ -206,7 +206,7 @@ def textured(tmp_path: Path, width: int, height: int) -> tuple[Path, np.ndarray,
 
 def test_views_show_the_very_pixels(tmp_path: Path, serve: Serve, open_page: Open) -> None:
     path, original, copy = textured(tmp_path, 200, 120)
-    page = open_page(serve(path))
+    page = open_page(serve(path), width=1000, height=600)
     await_pair(page, 0)
     left, right = halves(canvas(page))
     top = (left.shape[0] - 120 + 1) // 2
@@ -236,7 +236,7 @@ def test_views_show_the_very_pixels(tmp_path: Path, serve: Serve, open_page: Ope
 
 def test_zoom_and_pan_stay_in_step(tmp_path: Path, serve: Serve, open_page: Open) -> None:
     path, original, _ = textured(tmp_path, 900, 700)
-    page = open_page(serve(path))
+    page = open_page(serve(path), width=1000, height=600)
     await_pair(page, 0)
     page.keyboard.press("z")
     seen = [canvas(page)]
@@ -245,16 +245,16 @@ def test_zoom_and_pan_stay_in_step(tmp_path: Path, serve: Serve, open_page: Open
     x, y = 900 // 2 - width // 2, 700 // 2 - height // 2
     assert any(
         np.array_equal(left, original[y + dy : y + dy + height, x + dx : x + dx + width])
-        for dy in (0, 1)
-        for dx in (0, 1)
+        for dy in (-1, 0, 1)
+        for dx in (-1, 0, 1)
     )
     box = page.locator("#canvas").bounding_box()
-    page.mouse.move(box["x"] + 900, box["y"] + 200)
+    page.mouse.move(box["x"] + 700, box["y"] + 150)
     steps: list[Callable[[], Any]] = [
         lambda: page.mouse.wheel(0, -100),
         lambda: page.keyboard.press("Shift+ArrowDown"),
         lambda: page.keyboard.press("+"),
-        lambda: (page.mouse.down(), page.mouse.move(box["x"] + 820, box["y"] + 260), page.mouse.up()),
+        lambda: (page.mouse.down(), page.mouse.move(box["x"] + 640, box["y"] + 200), page.mouse.up()),
     ]
     for step in steps:
         step()

@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
 from qhk.cli.compose import choice_of
 from qhk.cli.display import ConsoleDisplay
+from qhk.cli.errors import USER_ERROR
 from qhk.cli.requests import CheckRequest
+from qhk.data.check import Report, check_set
+from qhk.data.spec import DatasetSpec
+from qhk.files import write_atomically
 from qhk.settings import Settings
-from qhk.training.data import load_sets
+
+HEADER = ("set", "question", "found", "expected", "verdict")
 
 
 def run(settings: Settings, overrides: list[str], request: CheckRequest) -> int:
-    """0 where every set is as expected, 2 where one is not. Raises ValueError for bad input."""
-    settings = with_root(settings, checked_names(settings, overrides), request.root)
-    for name, loaded in load_sets(settings, checked_names(settings, overrides), ConsoleDisplay()).items():
-        counts = ", ".join(f"{split} {len(part)}" for split, part in loaded.examples.items())
-        print(f"{name}: {counts}; fingerprint {loaded.fingerprint[:12]}")
-    return 0
+    """0 where every set is as expected, 2 where one is not. Raises ValueError for bad settings.
+
+    Prints a table of all questions, then a line with the fix for every one that is not ok. What each of them
+    is about, file by file, is written below the cache.
+    """
+    names = checked_names(settings, overrides)
+    settings = with_root(settings, names, request.root)
+    display = ConsoleDisplay()
+    reports = []
+    for name in names:
+        with display.task(f"checking {name}") as progress:
+            reports.append(
+                check_set(
+                    name,
+                    DatasetSpec(**dict(settings.dataset[name])),
+                    cache=Path(settings.paths.cache),
+                    images=request.images,
+                    looks=request.near_duplicates,
+                    workers=request.workers,
+                    progress=progress,
+                )
+            )
+    print(table(reports))
+    for report in reports:
+        _print_findings(report, Path(settings.paths.cache) / "checks" / f"{report.name}.json")
+    return USER_ERROR if any(report.failed for report in reports) else 0
 
 
 def checked_names(settings: Settings, overrides: list[str]) -> list[str]:
@@ -32,10 +62,31 @@ def with_root(settings: Settings, names: list[str], root: str | None) -> Setting
         return settings
     if len(names) != 1:
         raise ValueError(
-            f"root: {root} stands for one set, {len(names)} are named ({', '.join(names)}); "
-            f"write dataset.{names[0]}.root={root} for each"
-            if names
-            else "root: no set is named"
+            f"root: {root} stands for one set, but {len(names)} are named ({', '.join(names)}); "
+            f"write dataset.NAME.root={root} for each"
         )
     entry = settings.dataset[names[0]].model_copy(update={"root": root})
     return settings.model_copy(update={"dataset": {**settings.dataset, names[0]: entry}})
+
+
+def table(reports: Sequence[Report]) -> str:
+    """The questions of all sets as aligned text."""
+    rows = [HEADER]
+    for report in reports:
+        for place, finding in enumerate(report.findings):
+            name = report.name if place == 0 else ""
+            rows.append((name, finding.subject, finding.found, finding.expected, finding.verdict))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADER))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0].rstrip(), "-" * max(map(len, lines)), *(line.rstrip() for line in lines[1:])])
+
+
+def _print_findings(report: Report, path: Path) -> None:
+    write_atomically(path, json.dumps({**asdict(report), "failed": report.failed}, indent=1) + "\n")
+    for finding in report.findings:
+        if finding.verdict != "ok":
+            print(f"{finding.verdict}: {report.name}: {finding.subject}: {finding.fix}")
+    if any(len(finding.details) > 1 for finding in report.findings):
+        print(f"{report.name}: every file and row of these findings is listed in {path}")
+    if report.fingerprint is not None:
+        print(f"{report.name}: fingerprint {report.fingerprint[:16]}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from qhk.data.datasets import DatasetSpec
-from qhk.data.datasets import missing_files as dataset_files
+from qhk.data.labels import label_problems
+from qhk.data.spec import DatasetSpec
 from qhk.settings import Settings, run_directory, run_id
 
 
@@ -22,13 +22,14 @@ def print_dry_run(settings: Settings) -> int:
 
 
 def missing_files(settings: Settings) -> list[str]:
-    """One line for each file or folder in the settings that is not there; hub ids are not looked up.
+    """One line for each file or folder in the settings that is not there, and for what is wrong with label
+    files that are; hub ids are not looked up.
 
     Raises ValueError where a dataset entry is wrong in itself: an unknown adapter, protocol or option.
     """
     lines: list[str] = []
     for name, entry in settings.dataset.items():
-        lines += dataset_files(name, DatasetSpec(**dict(entry)), cache=Path(settings.paths.cache))
+        lines += label_problems(name, DatasetSpec(**dict(entry)), cache=Path(settings.paths.cache))
     path = settings.model.path
     if path is not None and path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
         lines.append(f"model.path: {path} is not there; give a folder with weights, or a hub id")

@@ -1,4 +1,20 @@
-"""Opens images: always upright 8-bit RGB, or one line that says which file is wrong and why."""
+"""Opens images: always upright 8-bit RGB, or one line that says which file is wrong and why.
+
+What becomes of the kinds of file that are found in practice:
+
+========================  =====================================================================
+EXIF orientation          applied, so that the picture is seen as the camera's owner saw it
+transparency              laid on white
+palette, grey, CMYK       converted to RGB by Pillow's plain formulas; colour profiles are ignored
+16 bits per channel       scaled to 8 by 257 (grey) or cut to the upper 8 (colour), never by extremes
+32-bit grey, float        refused: where white lies is not written in the file
+animation, several pages  refused: which picture was meant cannot be known; of a camera's
+                          multi-picture file (MPO) the first is the photograph
+truncated, not an image   refused, nothing is filled in
+under ``MIN_SIDE``        refused, nothing is enlarged
+over ``MAX_PIXELS``       refused before a pixel is decoded
+========================  =====================================================================
+"""
 
 from __future__ import annotations
 
@@ -6,7 +22,9 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from zlib import error as zlib_error
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -14,34 +32,45 @@ from PIL import ExifTags, Image, ImageOps
 MIN_SIDE = 28
 """One visual token of Qwen2.5-VL (patch 14, merge 2): a smaller side cannot be seen at all."""
 
-MAX_PIXELS = 256_000_000
-"""Beyond any camera; guards the memory against a decompression bomb, not a setting of an experiment."""
+MAX_PIXELS = 178_000_000
+"""Guards the memory against decompression bombs (Pillow refuses a little beyond); no experiment's setting."""
 
 MAX_ASPECT = 200
 """The longest shape that the image processor takes."""
 
 _WHITE = (255, 255, 255, 255)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    struct.error,
+    zlib_error,
+)
+"""What Pillow's readers raise on broken files; ``ValueError`` and the rest come from metadata."""
 
 
 def load_image(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as upright RGB: EXIF orientation applied, transparency laid on white.
+    """The picture as upright RGB, as the room's table says.
 
-    Palette, grey, CMYK and 16-bit files are converted (16 bits keep their upper 8). Raises
-    ``ValueError`` naming the file when it is missing, unreadable or truncated, when a side is under
-    ``min_side`` pixels, or when it holds more than ``max_pixels``; nothing is ever replaced or resized.
+    Raises ``ValueError`` naming the file when it is missing, unreadable or truncated, when a side is under
+    ``min_side`` pixels, when it holds more than ``max_pixels``, or several pictures; nothing is ever
+    replaced or resized.
     """
-    with _opened(path) as image:
-        _check_size(path, image.size, min_side=min_side, max_pixels=max_pixels)
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        return _as_rgb(upright)
+    _require_file(path)
+    check_size(path, _stored_size(path), min_side=min_side, max_pixels=max_pixels)
+    return _decode(path, path)
 
 
 def check_header(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """``(width, height)`` as stored, from the header alone. Raises like ``load_image``."""
-    with _opened(path) as image:
-        _check_size(path, image.size, min_side=min_side, max_pixels=max_pixels)
-        return image.size
+    _require_file(path)
+    size = _stored_size(path)
+    check_size(path, size, min_side=min_side, max_pixels=max_pixels)
+    return size
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -49,30 +78,33 @@ def upright_size(path: Path) -> tuple[int, int]:
 
     Only the header's own EXIF counts; a PNG that keeps its EXIF behind the pixels is taken as stored.
     """
-    with _opened(path) as image:
-        _check_size(path, image.size, min_side=MIN_SIDE, max_pixels=MAX_PIXELS)
+    width, height = check_header(path)
+    with _opened(path, path) as image:
         exif = Image.Exif()
         exif.load(image.info.get("exif", b""))
         turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-        return (image.height, image.width) if turned else image.size
+    return (height, width) if turned else (width, height)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such image file: correct the path or add the file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit decides
-            with Image.open(path) as image:
-                yield image
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: too large to open safely ({error}): shrink the image") from None
-    except (OSError, SyntaxError, EOFError, struct.error) as error:
-        raise ValueError(f"{path}: not a readable image ({error}): replace the file") from None
+def read_header(path: Path, content: bytes) -> tuple[tuple[int, int], str]:
+    """``((width, height), format)`` of a file's ``content``, ``path`` being its name in messages.
+
+    Raises ``ValueError`` where it is no readable picture, or several; sizes are not judged.
+    """
+    with _opened(path, BytesIO(content)) as image:
+        _require_one_picture(path, image)
+        return image.size, image.format or ""
 
 
-def _check_size(path: Path, size: tuple[int, int], *, min_side: int, max_pixels: int) -> None:
+def decode(path: Path, content: bytes) -> Image.Image:
+    """The picture in ``content`` as upright RGB. Raises ``ValueError`` naming ``path`` where it is broken."""
+    return _decode(path, BytesIO(content))
+
+
+def check_size(
+    path: Path, size: tuple[int, int], *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS
+) -> None:
+    """None; ``ValueError`` naming the file where (width, height) is too small, too large or too long."""
     width, height = size
     if min(width, height) < min_side:
         raise ValueError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
@@ -86,18 +118,59 @@ def _check_size(path: Path, size: tuple[int, int], *, min_side: int, max_pixels:
         )
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        image = _eight_bit(image)
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: no such image file: correct the path or add the file")
+
+
+def _stored_size(path: Path) -> tuple[int, int]:
+    with _opened(path, path) as image:
+        _require_one_picture(path, image)
+        return image.size
+
+
+def _decode(path: Path, source: Path | BytesIO) -> Image.Image:
+    with _opened(path, source) as image:
+        image.load()
+        return _as_rgb(path, ImageOps.exif_transpose(image), stored_as=image.format)
+
+
+class _Refusal(ValueError):
+    """Our own refusal, which passes through the handler of Pillow's errors."""
+
+
+@contextmanager
+def _opened(path: Path, source: Path | BytesIO) -> Iterator[Image.Image]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own limits decide about bombs; broken EXIF data may be left
+            with Image.open(source) as image:
+                yield image
+    except _Refusal as error:
+        raise ValueError(str(error)) from None
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: too large to open safely ({error}): shrink the image") from None
+    except _BROKEN as error:
+        raise ValueError(f"{path}: not a readable image ({error}): replace the file") from None
+
+
+def _require_one_picture(path: Path, image: Image.Image) -> None:
+    if image.format == "MPO":
+        return
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    raise _Refusal(f"{path}: holds several pictures ({image.format}): save the one that was rated as a file")
+
+
+def _as_rgb(path: Path, image: Image.Image, *, stored_as: str | None) -> Image.Image:
+    if image.mode == "F" or (image.mode == "I" and stored_as != "PPM"):
+        raise _Refusal(f"{path}: 32-bit pixels have no defined white: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image, dtype=np.float64) / 257.0
+        image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         picture = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture)
     return image.convert("RGB")
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """A grey picture of more than 8 bits, scaled by its type (16 bits), never by its own extremes."""
-    values = np.asarray(image, dtype=np.float64)
-    if image.mode != "F" and (image.mode.startswith("I;16") or values.max() > 255):
-        values = values / 257.0
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")

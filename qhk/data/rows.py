@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow
+from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.matching import ImageIndex
 from qhk.data.scale import Scale
 from qhk.types import Example
@@ -22,15 +23,18 @@ def check_rows(
     if repeated:
         twice = [row.where for row in rows if row.name.lower() == repeated[0]]
         raise ValueError(
-            f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}): keep one row"
+            f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}; {len(repeated)} names "
+            "in all): keep one row"
         )
-    for row in rows:
-        assert (row.score is not None) == scored, row.where
-        if row.score is not None and bounds is not None and not bounds[0] <= row.score <= bounds[1]:
-            raise ValueError(
-                f"{row.where}: score {row.score} is outside bounds [{bounds[0]}, {bounds[1]}]: "
-                "check the score column or correct the bounds"
-            )
+    assert all((row.score is not None) == scored for row in rows)
+    if bounds is None:
+        return
+    outside = [row for row in rows if row.score is not None and not bounds[0] <= row.score <= bounds[1]]
+    if outside:
+        raise ValueError(
+            f"{outside[0].where}: score {outside[0].score} is outside bounds [{bounds[0]}, {bounds[1]}] "
+            f"({len(outside)} rows in all): check the score column or correct the bounds"
+        )
 
 
 def make_examples(
@@ -51,13 +55,46 @@ def make_examples(
         if split is None:
             continue
         try:
-            images = tuple(index.find(picture, row.where) for picture in row.pictures or (row.name,))
+            images = find_pictures(row, index)
         except ValueError as error:
             raise ValueError(f"dataset.{name}: {error}") from None
         if not row.pictures:
             _take(name, images[0], row.where, taken)
         examples.setdefault(split, []).append(_example(name, row, images, scale))
     return examples
+
+
+def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
+    """The files of a row's pictures. Raises ``ValueError`` naming the row whose picture is not found."""
+    return tuple(_find(picture, row.where, index) for picture in row.pictures or (row.name,))
+
+
+def _find(picture: str, where: str, index: ImageIndex) -> Path:
+    path = Path(picture)
+    if not path.is_absolute():
+        return index.find(picture, where)
+    if not path.is_file():
+        raise ValueError(f"{where}: no image {picture}: add the file or remove the row")
+    return path
+
+
+def derive_examples(
+    derive: Callable[[Path, Options, Path], tuple[Path, ...]],
+    examples: Mapping[str, list[Example]],
+    options: Options,
+    *,
+    cache: Path,
+    progress: Callable[[int, int], None],
+) -> dict[str, list[Example]]:
+    """The examples with the pictures that stand for their files, in place of the files."""
+    total, done = sum(len(part) for part in examples.values()), 0
+    derived: dict[str, list[Example]] = {split: [] for split in examples}
+    for split, part in examples.items():
+        for example in part:
+            first, *others = derive(example.image, options, cache)
+            derived[split].append(replace(example, image=first, more_images=tuple(others)))
+            progress(done := done + 1, total)
+    return derived
 
 
 def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qhk.types import MOS_HIGH, MOS_LOW
+
+PUBLISHED_TOLERANCE = 1e-6
+"""How far normalised scores in published files may be from the exact map (they are written in full)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,20 +32,26 @@ class Scale:
 
 
 def fit_scale(
-    scores: Iterable[float],
+    scores: Sequence[tuple[float, float | None]],
+    splits: Sequence[str | None],
     *,
     name: str,
     normalisation: str,
     bounds: tuple[float, float] | None,
     higher_is_better: bool,
 ) -> Scale:
-    """The scale of a set from the native ``scores`` of the whole set, before it is split.
+    """The scale of a set from its ``scores``: native, and the normalised one where the file has it too.
 
-    ``whole_set``: the extremes seen in ``scores`` map to 1 and 5 (the convention of the DeQA-Score
-    metas; the map cannot be recovered from a subset). ``given``: ``bounds`` map to 1 and 5. In both
-    cases ``bounds``, where given, are also the range that every score must lie in. Raises
-    ``ValueError`` when ``given`` has no bounds, or when all scores are equal.
+    - ``whole_set``: the extremes of all native scores, before any split, map to 1 and 5 (the convention of
+      the DeQA-Score metas; this map cannot be recovered from a subset).
+    - ``train_part``: the extremes of the training part do; other parts may reach beyond [1, 5].
+    - ``given``: ``bounds`` do.
+    - ``published``: the map is read off the pairs of native and normalised score, all of which must agree
+      with it to 1e-6.
+
+    Raises ``ValueError`` when what the choice needs is not there, or when all scores are equal.
     """
+    native = [score for score, _ in scores]
     if normalisation == "given":
         if bounds is None:
             raise ValueError(
@@ -50,10 +59,49 @@ def fit_scale(
             )
         low, high = bounds
     elif normalisation == "whole_set":
-        seen = list(scores)
-        low, high = min(seen), max(seen)
+        low, high = min(native), max(native)
+    elif normalisation == "train_part":
+        part = [score for score, split in zip(native, splits, strict=True) if split == "train"]
+        if not part:
+            raise ValueError(
+                f"dataset.{name}.normalisation=train_part, but its protocol has no training part: "
+                "choose whole_set or given"
+            )
+        low, high = min(part), max(part)
     else:
-        raise ValueError(f"dataset.{name}.normalisation must be whole_set or given, got {normalisation!r}")
+        assert normalisation == "published", normalisation
+        return _published(scores, name=name, higher_is_better=higher_is_better)
+    return _scale(low, high, name=name, higher_is_better=higher_is_better)
+
+
+def _published(scores: Sequence[tuple[float, float | None]], *, name: str, higher_is_better: bool) -> Scale:
+    """The map through the pairs of lowest and highest native score, which must fit all others."""
+    pairs = [(score, normalised) for score, normalised in scores if normalised is not None]
+    if len(pairs) < max(2, len(scores)):
+        raise ValueError(
+            f"dataset.{name}.normalisation=published, but {len(scores) - len(pairs)} of {len(scores)} rows "
+            "have no normalised score: choose whole_set or given"
+        )
+    (first, first_mos), (last, last_mos) = min(pairs), max(pairs)
+    if not (first < last and (last_mos - first_mos > 0) == higher_is_better and first_mos != last_mos):
+        raise ValueError(
+            f"dataset.{name}: normalised scores run from {first_mos} to {last_mos} where native ones run "
+            f"from {first} to {last}: check higher_is_better"
+        )
+    slope = (last - first) / (last_mos - first_mos)
+    ends = first + slope * (MOS_LOW - first_mos), first + slope * (MOS_HIGH - first_mos)
+    scale = _scale(min(ends), max(ends), name=name, higher_is_better=higher_is_better)
+    worst = max(pairs, key=lambda pair: abs(scale.mos(pair[0]) - pair[1]))
+    if abs(scale.mos(worst[0]) - worst[1]) > PUBLISHED_TOLERANCE:
+        raise ValueError(
+            f"dataset.{name}: native score {worst[0]} has the normalised score {worst[1]}, the map of the "
+            f"others gives {scale.mos(worst[0])}: correct that row, or choose another "
+            "normalisation"
+        )
+    return scale
+
+
+def _scale(low: float, high: float, *, name: str, higher_is_better: bool) -> Scale:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ValueError(
             f"dataset.{name}: native scores run from {low} to {high}: give bounds with low < high"

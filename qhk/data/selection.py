@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from qhk.data.datasets import LoadedDataset
-from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_header
+from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_size
+from qhk.data.inventory import FileFacts
 from qhk.data.seeds import stream_seed
 from qhk.types import Example
 
@@ -116,19 +118,34 @@ def content_of(example: Example) -> str:
     return example.id if example.reference is None else f"reference {example.reference}"
 
 
-def refuse_leakage(train: Sequence[Example], reported: Mapping[str, Sequence[Example]]) -> None:
+def refuse_leakage(
+    train: Sequence[Example],
+    reported: Mapping[str, Sequence[Example]],
+    *,
+    files: Mapping[Path, FileFacts],
+) -> None:
     """Raises ``ValueError`` when an image or a content of ``train`` is also in a benchmark.
 
     ``train`` is everything a run learns from or selects on, validation included. Images are compared by
-    file, contents (references) by set and by folder, so two entries that read one set are caught.
+    file and by the digest of their bytes (``files``), so that a copy under another name is caught; contents
+    (references) by set and by folder, so two entries that read one set are.
     """
-    images = {image.resolve() for example in train for image in example.images}
+    pictures = {image for example in train for image in example.images}
+    paths = {image.resolve() for image in pictures}
+    digests = {files[image].sha256: image for image in pictures if image in files}
     contents = {key for example in train for key in _content_keys(example)}
     for name, examples in reported.items():
         for example in examples:
-            shared = [image for image in example.images if image.resolve() in images]
+            shared = [image for image in example.images if image.resolve() in paths]
             if shared:
                 raise ValueError(f"benchmark.{name}: {shared[0]} is also trained on: choose disjoint splits")
+            copies = [image for image in example.images if image in files and files[image].sha256 in digests]
+            if copies:
+                original = digests[files[copies[0]].sha256]
+                raise ValueError(
+                    f"benchmark.{name}: {copies[0]} has the bytes of {original}, which is "
+                    "trained on: choose disjoint splits, or leave one out by protocol=names"
+                )
             if not contents.isdisjoint(_content_keys(example)):
                 raise ValueError(
                     f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
@@ -139,15 +156,16 @@ def refuse_leakage(train: Sequence[Example], reported: Mapping[str, Sequence[Exa
 def check_images(
     examples: Sequence[Example],
     *,
-    progress: Callable[[int, int], None],
+    files: Mapping[Path, FileFacts],
     min_side: int = MIN_SIDE,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """None; ``ValueError`` at the first image that is broken, too small or too large (header only)."""
-    for done, example in enumerate(examples, start=1):
-        for image in example.images:
-            check_header(image, min_side=min_side, max_pixels=max_pixels)
-        progress(done, len(examples))
+    """None; ``ValueError`` at the first image that ``files`` knows as broken, too small or too large."""
+    for path in dict.fromkeys(image for example in examples for image in example.images):
+        facts = files[path]
+        if facts.problem is not None:
+            raise ValueError(facts.problem)
+        check_size(path, (facts.width, facts.height), min_side=min_side, max_pixels=max_pixels)
 
 
 def _content_keys(example: Example) -> set[tuple[str, str]]:

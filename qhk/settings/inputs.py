@@ -86,7 +86,7 @@ class DatasetSettings(Node):
     adapter: Text
     root: Text | None
     protocol: Text
-    normalisation: Literal["whole_set", "given"] | None
+    normalisation: Literal["whole_set", "train_part", "given", "published"] | None
     bounds: Annotated[tuple[float, float], Field(strict=False)] | None
     higher_is_better: bool | None
     miniature: bool

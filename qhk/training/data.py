@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qhk.data.datasets import DatasetSpec, LoadedDataset, load_dataset_entry
-from qhk.data.image import MAX_PIXELS, MIN_SIDE
+from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.prompts import check_pictures
 from qhk.data.sampling import step_indices
 from qhk.data.selection import (
@@ -19,6 +18,7 @@ from qhk.data.selection import (
     select_benchmark,
     select_training_data,
 )
+from qhk.data.spec import DatasetSpec
 from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
 from qhk.settings import DatasetSettings, Settings, task_shares, task_views
@@ -88,15 +88,24 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
     for name in names:
         with display.task(f"preparing {name}") as progress:
             spec = dataset_spec(settings.dataset[name])
-            loaded[name] = load_dataset_entry(name, spec, cache=Path(settings.paths.cache), progress=progress)
+            loaded[name] = load_dataset_entry(
+                name,
+                spec,
+                cache=Path(settings.paths.cache),
+                progress=progress,
+                workers=settings.data.workers,
+            )
     return loaded
 
 
 def select_benchmarks(
     settings: Settings, loaded: Mapping[str, LoadedDataset], *, task: str
 ) -> list[BenchmarkSet]:
-    """The benchmarks of a task with the images that are reported on."""
-    return [
+    """The benchmarks of a task with the images that are reported on, each a readable picture.
+
+    Raises ValueError for an empty part, and at the first image that is broken.
+    """
+    benchmarks = [
         BenchmarkSet(
             name=name,
             task=task,
@@ -109,6 +118,9 @@ def select_benchmarks(
         )
         for name, benchmark in settings.benchmark.items()
     ]
+    for benchmark in benchmarks:
+        check_images(benchmark.examples, files=loaded[benchmark.name].files)
+    return benchmarks
 
 
 def load_run_data(settings: Settings, display: Display) -> RunData:
@@ -130,8 +142,9 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     )
     used = [example for part in parts.values() for examples in part.train.values() for example in examples]
     used += [example for part in parts.values() for example in part.validation]
-    refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks})
-    everything = used + [example for benchmark in benchmarks for example in benchmark.examples]
+    files = {path: facts for dataset in loaded.values() for path, facts in dataset.files.items()}
+    check_images(used, files=files)
+    refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks}, files=files)
     for task, view in views.items():
         own = [example for examples in parts[task].train.values() for example in examples]
         own += [*parts[task].validation]
@@ -140,8 +153,6 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
         ]
         check_pictures(view.prompt.user, own)
         check_answers(view.task.form, own)
-    with display.task("checking images") as progress:
-        check_images(everything, min_side=MIN_SIDE, max_pixels=MAX_PIXELS, progress=progress)
     shares, main = task_shares(settings), settings.task.form
     keys = {
         (task, name): name if task == main else f"{task}/{name}"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qhk.data.datasets import DatasetSpec
 from qhk.data.miniature import ensure_miniature
+from qhk.data.spec import DatasetSpec
 
 REPOSITORY = Path(__file__).parents[2]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"

@@ -9,7 +9,8 @@ import yaml
 from scipy.stats import spearmanr
 
 from qhk.data.adapters import ADAPTERS
-from qhk.data.datasets import LoadedDataset, load_dataset_entry, missing_files
+from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from qhk.data.labels import label_problems
 from qhk.data.miniature import SETS, TASK_SETS, miniature_folder
 from qhk.data.selection import check_images, refuse_leakage
 from tests.data.conftest import REPOSITORY, conf_entry, no_progress
@@ -51,11 +52,11 @@ def test_distortions_are_labelled_where_names_tell_them(miniature_cache: Path) -
 
 
 def test_references_never_cross_the_split(miniature_cache: Path) -> None:
-    for protocol in ("deqa", "visualquality_r1"):
+    for protocol in ("references", "visualquality_r1"):
         examples = load("miniature_kadid", miniature_cache, protocol=protocol).examples
         seen = [{example.reference for example in part} for part in examples.values()]
         assert len(set().union(*seen)) == sum(len(part) for part in seen) == 40
-        refuse_leakage(examples["train"], {"miniature_kadid": examples["test"]})
+        refuse_leakage(examples["train"], {"miniature_kadid": examples["test"]}, files={})
 
 
 def test_fingerprint_follows_scores_and_files(miniature_cache: Path, tmp_path: Path) -> None:
@@ -93,14 +94,24 @@ def test_missing_root_tells_the_layout(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", SETS)
 def test_missing_files_of_an_empty_folder(tmp_path: Path, name: str) -> None:
-    lines = missing_files(name, conf_entry(name, root=str(tmp_path)), cache=tmp_path)
+    lines = label_problems(name, conf_entry(name, root=str(tmp_path)), cache=tmp_path)
     assert lines and all(line.startswith(f"dataset.{name}.root: no {tmp_path}") for line in lines)
     with pytest.raises(ValueError, match="expected layout"):
         load(name, tmp_path, root=str(tmp_path))
 
 
+def test_a_dry_run_reads_the_labels_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "csiq_label.txt").write_text("1600.AWGN.1.png 0.1\n1600.AWGN.2.png 1.5\n")
+    spec = conf_entry("csiq", root=str(tmp_path))
+    lines = label_problems("csiq", spec, cache=tmp_path)
+    assert len(lines) == 2 and "no " in lines[0] and "dst_imgs" in lines[0]
+    assert "csiq_label.txt line 2: score 1.5 is outside bounds [0.0, 1.0]" in lines[1]
+    (tmp_path / "csiq_label.txt").write_text("1600.AWGN.1.png 0.1\n1600.AWGN.2.png 0.5\n")
+    assert len(label_problems("csiq", spec, cache=tmp_path)) == 1
+
+
 def test_missing_files_generates_nothing(tmp_path: Path) -> None:
-    assert missing_files("miniature_csiq", conf_entry("miniature_csiq"), cache=tmp_path) == []
+    assert label_problems("miniature_csiq", conf_entry("miniature_csiq"), cache=tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,7 +129,7 @@ def test_label_without_image_and_scores_out_of_bounds(miniature_cache: Path, tmp
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"adapter": "flive"}, r"dataset\.csiq\.adapter is 'flive': choose one of agiqa_3k"),
+        ({"adapter": "other"}, r"dataset\.csiq\.adapter is 'other': choose one of agiqa_3k"),
         ({"higher_is_better": True}, r"dataset\.csiq\.higher_is_better must be false"),
         ({"protocol": "official"}, "protocol is 'official': csiq offers all, names"),
         ({"options": {"size": 64}}, r"options\.size is unknown"),
@@ -126,21 +137,21 @@ def test_label_without_image_and_scores_out_of_bounds(miniature_cache: Path, tmp
 )
 def test_wrong_values(tmp_path: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        missing_files("csiq", conf_entry("csiq", **changes), cache=tmp_path)
+        label_problems("csiq", conf_entry("csiq", **changes), cache=tmp_path)
 
 
 def test_images_are_checked_by_header(miniature_cache: Path) -> None:
-    examples = load("miniature_csiq", miniature_cache).examples["test"]
-    check_images(examples, progress=no_progress)
+    loaded = load("miniature_csiq", miniature_cache)
+    check_images(loaded.examples["test"], files=loaded.files)
     with pytest.raises(ValueError, match="64x64 is too small"):
-        check_images(examples, progress=no_progress, min_side=65)
+        check_images(loaded.examples["test"], files=loaded.files, min_side=65)
 
 
 def test_every_entry_of_the_config_is_known_to_its_adapter(tmp_path: Path) -> None:
     for path in sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml")):
         assert list(yaml.safe_load(path.read_text())) == [path.stem]
-        if path.stem not in ("folder", "video_folder", "lsvq"):
-            missing_files(path.stem, conf_entry(path.stem, root=str(tmp_path)), cache=tmp_path)
+        if conf_entry(path.stem).root is not None and path.stem != "lsvq":
+            label_problems(path.stem, conf_entry(path.stem, root=str(tmp_path)), cache=tmp_path)
     names = {path.stem for path in (REPOSITORY / "conf" / "dataset").glob("*.yaml")}
     assert {*(f"miniature_{name}" for name in [*SETS, *TASK_SETS])} <= names
     adapters = {conf_entry(name).adapter for name in names}

@@ -105,3 +105,66 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(ValueError, match=r"bomb\.png: too large to open safely"):
         load_image(path)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tif"])
+def test_several_pictures_in_one_file_are_refused(tmp_path: Path, ending: str) -> None:
+    frames = [Image.new("RGB", (40, 40), color) for color in (BLACK, RED)]
+    path = saved(frames[0], tmp_path / f"moving.{ending}", save_all=True, append_images=frames[1:])
+    for read in (load_image, check_header):
+        with pytest.raises(ValueError, match=rf"moving\.{ending}: holds several pictures"):
+            read(path)
+    still = load_image(saved(frames[1], tmp_path / f"still.{ending}"))
+    assert np.abs(np.array(still.getpixel((0, 0))) - RED).max() < 6
+
+
+def test_the_first_picture_of_a_cameras_file_is_the_photograph(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (40, 40), color) for color in (RED, BLACK)]
+    path = saved(frames[0], tmp_path / "camera.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    assert Image.open(path).format == "MPO"
+    assert np.abs(np.array(load_image(path).getpixel((0, 0))) - RED).max() < 6
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_without_a_white_are_refused(tmp_path: Path, kind: type) -> None:
+    path = saved(Image.fromarray(np.ones((40, 40), kind)), tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"deep\.tif: 32-bit pixels have no defined white"):
+        load_image(path)
+
+
+def test_sixteen_bits_of_another_format(tmp_path: Path) -> None:
+    path = tmp_path / "deep.pgm"
+    path.write_bytes(b"P5 40 40 65535\n" + np.full((40, 40), 257 * 90, ">u2").tobytes())
+    assert load_image(path).getpixel((0, 0)) == (90, 90, 90)
+
+
+def test_a_huge_text_in_a_small_picture_is_refused(tmp_path: Path) -> None:
+    from PIL.PngImagePlugin import PngInfo
+
+    text = PngInfo()
+    text.add_text("comment", "x" * (1 << 22), zip=True)
+    path = saved(Image.new("L", (40, 40)), tmp_path / "text.png", pnginfo=text)
+    with pytest.raises(ValueError, match=r"text\.png: not a readable image \(Decompressed data too large"):
+        load_image(path)
+
+
+def test_damaged_orientation_is_no_orientation(tmp_path: Path) -> None:
+    whole = saved(Image.new("RGB", (40, 30), RED), tmp_path / "whole.jpg").read_bytes()
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x01\0\0\0\x63\0"
+    path = tmp_path / "exif.jpg"
+    path.write_bytes(whole[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + whole[2:])
+    assert load_image(path).size == (40, 30)
+
+
+def test_names_with_blanks_and_other_letters(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (40, 40), RED), tmp_path / "фото (1) 图片.png")
+    assert load_image(path).getpixel((0, 0)) == RED
+    with pytest.raises(ValueError, match=r"图.png: no such image file"):
+        load_image(tmp_path / "图.png")
+
+
+def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "huge.pgm"
+    path.write_bytes(b"P5 20000 10000 255\n")  # 200 megapixels are announced, none is there
+    with pytest.raises(ValueError, match=r"huge\.pgm: (20000x10000 is too large|too large to open safely)"):
+        load_image(path)

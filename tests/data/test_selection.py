@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from qhk.data.datasets import LoadedDataset
+from qhk.data.inventory import FileFacts
 from qhk.data.scale import Scale
 from qhk.data.selection import (
+    check_images,
     content_of,
     cut_validation,
     limit_examples,
@@ -35,7 +37,7 @@ def examples(count: int, *, per_reference: int = 1, dataset: str = "set") -> lis
 def loaded(name: str, **parts: list[Example]) -> LoadedDataset:
     scale = Scale(low=1.0, high=5.0, higher_is_better=True)
     return LoadedDataset(
-        name=name, protocol="p", miniature=False, scale=scale, examples=parts, fingerprint=""
+        name=name, protocol="p", miniature=False, scale=scale, examples=parts, files={}, fingerprint=""
     )
 
 
@@ -115,11 +117,11 @@ def test_limits_are_nested_and_keep_the_order() -> None:
 
 def test_leakage_by_image_and_by_reference() -> None:
     pool = examples(20, per_reference=5)
-    refuse_leakage(pool[:10], {"set": pool[10:]})
+    refuse_leakage(pool[:10], {"set": pool[10:]}, files={})
     with pytest.raises(ValueError, match=r"benchmark\.set: /set/9\.png is also trained on"):
-        refuse_leakage(pool[:10], {"set": pool[9:]})
+        refuse_leakage(pool[:10], {"set": pool[9:]}, files={})
     with pytest.raises(ValueError, match=r"reference I0 of 1\.png is also trained on"):
-        refuse_leakage(pool[:1], {"set": pool[1:]})
+        refuse_leakage(pool[:1], {"set": pool[1:]}, files={})
 
 
 def test_leakage_through_another_entry_of_the_same_files() -> None:
@@ -137,5 +139,42 @@ def test_leakage_through_another_entry_of_the_same_files() -> None:
         for e in two
     ]
     with pytest.raises(ValueError, match="also trained on"):
-        refuse_leakage(one[:1], {"other": renamed[1:3]})
-    refuse_leakage(one[:5], {"other": renamed[5:]})
+        refuse_leakage(one[:1], {"other": renamed[1:3]}, files={})
+    refuse_leakage(one[:5], {"other": renamed[5:]}, files={})
+
+
+def facts(sha256: str, **changes: object) -> FileFacts:
+    values: dict[str, object] = {
+        "sha256": sha256,
+        "num_bytes": 9,
+        "width": 64,
+        "height": 64,
+        "format": "PNG",
+        "problem": None,
+        "decoded": False,
+        "look": None,
+    } | changes
+    return FileFacts(**values)  # type: ignore[arg-type]
+
+
+def test_leakage_by_content_under_another_name() -> None:
+    train, test = examples(3, dataset="set"), examples(3, dataset="other")
+    files = {example.image: facts(str(number)) for number, example in enumerate(train + test)}
+    refuse_leakage(train, {"other": test}, files=files)
+    files[test[1].image] = facts("2")
+    with pytest.raises(ValueError, match=r"/other/1\.png has the bytes of /set/2\.png, which is trained on"):
+        refuse_leakage(train, {"other": test}, files=files)
+
+
+def test_images_known_as_broken_small_or_large_are_refused() -> None:
+    pool = examples(3)
+    files = {example.image: facts(example.id) for example in pool}
+    check_images(pool, files=files)
+    for bad, message in (
+        (facts("x", problem="/set/1.png: not a readable image"), r"/set/1\.png: not a readable"),
+        (facts("x", width=20), r"/set/1\.png: 20x64 is too small"),
+        (facts("x", width=40_000, height=40_000), r"/set/1\.png: 40000x40000 is too large"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_images(pool, files={**files, pool[1].image: bad})
+        check_images(pool[2:], files={**files, pool[1].image: bad})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.base import Adapter, LabelRow, Options
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_csv
 
 LABELS = "data.csv"
@@ -40,10 +41,10 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout="data.csv, and the .jpg files beside it or in one folder below",
     higher_is_better=True,
-    protocols=("all", "names"),
-    options=NAMES_OPTIONS,
+    protocols=COMMON_PROTOCOLS,
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=all_or_names,
+    assign_splits=common_split,
 )

@@ -10,14 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
-from qhk.data.adapters.splits import (
-    FILES_OPTIONS,
-    FILES_PROTOCOLS,
-    FRACTION_OPTIONS,
-    assign_file_splits,
-    label_files,
-)
-from qhk.data.adapters.tables import label_word, read_json_rows
+from qhk.data.adapters.json_records import read_json_rows
+from qhk.data.adapters.splits import FILES_OPTIONS, FILES_PROTOCOLS, assign_file_splits, label_files
+from qhk.data.adapters.tables import label_word
 from qhk.types import CHOICES
 
 FIELDS = ("ref_image", "ImageA", "ImageB", "result")
@@ -62,11 +57,11 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 ADAPTER = Adapter(
-    layout="a folder of images (options.images) and JSON lists (options.train_labels, test_labels) of "
+    layout="a folder of images (options.images) and JSON lists (options.train_labels, ...) of "
     "ref_image, ImageA, ImageB, result",
     higher_is_better=None,
     protocols=FILES_PROTOCOLS,
-    options=frozenset({"images", "show_reference"}) | FILES_OPTIONS | FRACTION_OPTIONS,
+    options=frozenset({"images", "show_reference"}) | FILES_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, first_existing
+from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_lines, read_workbook
 from qhk.data.adapters.vocabulary import CSIQ_TYPES, describe
 
@@ -86,10 +87,10 @@ def _row(name: str, score: float, std: float | None, where: str) -> LabelRow:
 ADAPTER = Adapter(
     layout=f"dst_imgs/awgn/*.png and its five sister folders (or dst_imgs_all), {WORKBOOK} (or {FLAT})",
     higher_is_better=False,
-    protocols=("all", "names"),
-    options=NAMES_OPTIONS,
+    protocols=COMMON_PROTOCOLS,
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=all_or_names,
+    assign_splits=common_split,
 )

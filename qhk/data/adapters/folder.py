@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
-from qhk.data.adapters.splits import FRACTION_OPTIONS, split_by_fraction
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_csv
 
 _SPLITS = {
@@ -59,13 +59,10 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``column``: what ``options.split_column`` says (train, val, validation, test); ``fraction``: the
-    share ``options.test_fraction`` of the contents is test, drawn by ``options.split_seed``; ``all``."""
+    """``column``: what ``options.split_column`` says (train, val, validation, test); or a common one."""
     if protocol == "column":
         return [_named_split(row, options) for row in rows]
-    if protocol == "fraction":
-        return split_by_fraction(rows, options)
-    return ["test"] * len(rows)
+    return common_split(rows, protocol, root, options)
 
 
 def _named_split(row: LabelRow, options: Options) -> str:
@@ -83,7 +80,7 @@ def _optional(options: Options, key: str) -> str | None:
 ADAPTER = Adapter(
     layout="a folder of images (options.images) and a CSV with a header (options.labels)",
     higher_is_better=None,
-    protocols=("column", "fraction", "all"),
+    protocols=("column", *COMMON_PROTOCOLS),
     options=frozenset(
         {
             "labels",
@@ -96,7 +93,7 @@ ADAPTER = Adapter(
             "allow_unlabelled",
         }
     )
-    | FRACTION_OPTIONS,
+    | COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

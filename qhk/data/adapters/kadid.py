@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.base import Adapter, LabelRow, Options, name_key
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_csv
 from qhk.data.adapters.vocabulary import KADID_TYPES, describe
 
@@ -55,11 +56,15 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``deqa``: references 1-65 train, 66-81 test (Q-Align and DeQA-Score, who leave 19 train images out);
-    ``visualquality_r1``: 49 / 16 / 16 references (also PreResQ-R1); ``names``; ``all``."""
-    if protocol not in ("deqa", "visualquality_r1"):
-        return all_or_names(rows, protocol, root, options)
-    return [_deqa(row) if protocol == "deqa" else _visualquality(row) for row in rows]
+    """``references``: 1-65 train, 66-81 test (8,125 / 2,000); ``deqa``: the same without the 19 training
+    images that the lists of Q-Align and DeQA-Score leave out (8,106 / 2,000); ``visualquality_r1``: 49 / 16 /
+    16 references, also of PreResQ-R1 (6,125 / 2,000 / 2,000); or a common one."""
+    if protocol not in ("deqa", "references", "visualquality_r1"):
+        return common_split(rows, protocol, root, options)
+    if protocol == "visualquality_r1":
+        return [_visualquality(row) for row in rows]
+    left_out = published_names("kadid_deqa_left_out") if protocol == "deqa" else frozenset[str]()
+    return [None if name_key(row.name) in left_out else _two_parts(row) for row in rows]
 
 
 def _number(row: LabelRow) -> int:
@@ -67,7 +72,7 @@ def _number(row: LabelRow) -> int:
     return int(row.reference[1:])
 
 
-def _deqa(row: LabelRow) -> str:
+def _two_parts(row: LabelRow) -> str:
     return "train" if _number(row) <= LAST_DEQA_TRAIN_REFERENCE else "test"
 
 
@@ -79,8 +84,8 @@ def _visualquality(row: LabelRow) -> str:
 ADAPTER = Adapter(
     layout="images/I01_01_01.png, ..., dmos.csv",
     higher_is_better=True,
-    protocols=("deqa", "visualquality_r1", "names", "all"),
-    options=NAMES_OPTIONS,
+    protocols=("deqa", "references", "visualquality_r1", *COMMON_PROTOCOLS),
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

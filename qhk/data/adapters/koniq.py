@@ -10,15 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import (
-    NAMES_OPTIONS,
-    Adapter,
-    LabelRow,
-    Options,
-    all_or_names,
-    name_key,
-    text_option,
-)
+from qhk.data.adapters.base import Adapter, LabelRow, Options, name_key, text_option
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_csv
 
 SCORES = "koniq10k_scores_and_distributions.csv"
@@ -28,7 +21,7 @@ _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
     """What must exist below ``root``, each entry a tuple of alternatives."""
-    sets = [(root / SETS,)] if protocol == "official" else []
+    sets = [(root / SETS,)] if protocol in ("official", "deqa") else []
     return [(root / SCORES,), *sets, (root / text_option(options, "image_folder"),)]
 
 
@@ -55,10 +48,22 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``official``: the sets file (7,058 / 1,000 / 2,015); ``names`` (e.g. the lists of Q-Align); ``all``."""
-    if protocol != "official":
-        return all_or_names(rows, protocol, root, options)
-    path = root / SETS
+    """``official``: the sets file (7,058 / 1,000 / 2,015); ``deqa``: the lists of Q-Align and DeQA-Score,
+    which leave out the official validation part, 12 training and 5 test images (7,046 / 2,010); or a common
+    one."""
+    if protocol not in ("official", "deqa"):
+        return common_split(rows, protocol, root, options)
+    official = _official(rows, root / SETS)
+    if protocol == "official":
+        return list(official)
+    left_out = published_names("koniq_deqa_left_out")
+    return [
+        None if part == "validation" or name_key(row.name) in left_out else part
+        for row, part in zip(rows, official, strict=True)
+    ]
+
+
+def _official(rows: Sequence[LabelRow], path: Path) -> list[str]:
     sets: dict[str, str] = {}
     for line, cells in read_csv(path, ["image_name", "set"]):
         if cells["set"] not in _SPLITS:
@@ -77,8 +82,8 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
 ADAPTER = Adapter(
     layout=f"1024x768/*.jpg or 512x384/*.jpg (options.image_folder), {SCORES}, {SETS}",
     higher_is_better=True,
-    protocols=("official", "names", "all"),
-    options=frozenset({"score_column", "image_folder"}) | NAMES_OPTIONS,
+    protocols=("official", "deqa", *COMMON_PROTOCOLS),
+    options=frozenset({"score_column", "image_folder"}) | COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

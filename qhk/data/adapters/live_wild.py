@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, first_existing
+from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.adapters.tables import read_matlab
 
 NUM_TRAINING_ROWS = 7
 _VARIABLES = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
@@ -36,7 +35,7 @@ def images(root: Path, options: Options) -> list[Path]:
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
     """One row per image after the seven training rows. Raises ``ValueError`` on arrays of other shapes."""
     cells, scores, deviations = (
-        _read(first_existing(_inside(root, f"Data/{name}.mat")), name) for name in _VARIABLES
+        read_matlab(first_existing(_inside(root, f"Data/{name}.mat")), name) for name in _VARIABLES
     )
     path = first_existing(_inside(root, "Data/AllMOS_release.mat"))
     if not len(cells) == len(scores) == len(deviations) > NUM_TRAINING_ROWS:
@@ -54,24 +53,13 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     return rows
 
 
-def _read(path: Path, variable: str) -> NDArray[np.generic]:
-    try:
-        content = loadmat(path)
-    except (MatReadError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path}: not a readable MATLAB file ({error}): download it again") from None
-    if variable not in content:
-        present = ", ".join(name for name in content if not name.startswith("__"))
-        raise ValueError(f"{path}: no variable {variable!r}; variables present: {present}")
-    return np.asarray(content[variable]).ravel()
-
-
 ADAPTER = Adapter(
     layout="Images/*.bmp and *.JPG, Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat",
     higher_is_better=True,
-    protocols=("all", "names"),
-    options=NAMES_OPTIONS,
+    protocols=COMMON_PROTOCOLS,
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=all_or_names,
+    assign_splits=common_split,
 )

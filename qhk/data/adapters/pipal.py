@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names, first_existing
+from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing, name_key
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_lines
 
 _NAME = re.compile(r"(A\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
@@ -53,13 +55,22 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     return rows
 
 
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``deqa``: the 40 references of DeQA-Score's test part (4,640 images), the other 160 train; or a common
+    one."""
+    if protocol != "deqa":
+        return common_split(rows, protocol, root, options)
+    test = published_names("pipal_deqa_test_references")
+    return ["test" if name_key(row.reference or "") in test else "train" for row in rows]
+
+
 ADAPTER = Adapter(
     layout="Distortion_1 to Distortion_4 (or as in training/, or Dist_Imgs), Train_Label/A0001.txt, ...",
     higher_is_better=True,
-    protocols=("all", "names"),
-    options=NAMES_OPTIONS,
+    protocols=("deqa", *COMMON_PROTOCOLS),
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=all_or_names,
+    assign_splits=assign_splits,
 )

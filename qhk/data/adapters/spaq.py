@@ -6,15 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import (
-    NAMES_OPTIONS,
-    Adapter,
-    LabelRow,
-    Options,
-    all_or_names,
-    first_existing,
-    name_key,
-)
+from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing, name_key
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_csv, read_workbook
 
 SHEET = "MOS and Image attribute scores.xlsx"
@@ -51,11 +44,19 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``hash_80_20``: a fixed 80 / 20 split by a hash of the name, ours, the same for every seed; ``names``
-    (the lists of Q-Align: 8,897 / 2,224); ``all``: everything is test."""
+    """``deqa``: the lists of Q-Align and DeQA-Score (8,897 / 2,224, four images in neither); ``hash_80_20``:
+    by a hash of the name, ours, the same for every seed; or a common one."""
+    if protocol == "deqa":
+        return _deqa(rows)
     if protocol != "hash_80_20":
-        return all_or_names(rows, protocol, root, options)
+        return common_split(rows, protocol, root, options)
     return ["test" if _bucket(row.name) < 0.2 else "train" for row in rows]
+
+
+def _deqa(rows: Sequence[LabelRow]) -> list[str | None]:
+    test, left_out = published_names("spaq_deqa_test"), published_names("spaq_deqa_left_out")
+    keys = [name_key(row.name) for row in rows]
+    return [None if key in left_out else "test" if key in test else "train" for key in keys]
 
 
 def _bucket(name: str) -> float:
@@ -66,8 +67,8 @@ def _bucket(name: str) -> float:
 ADAPTER = Adapter(
     layout=f"TestImage/*.jpg (or Dataset/TestImage), Annotations/{SHEET}",
     higher_is_better=True,
-    protocols=("hash_80_20", "names", "all"),
-    options=NAMES_OPTIONS,
+    protocols=("deqa", "hash_80_20", *COMMON_PROTOCOLS),
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree.ElementTree import ParseError
 from zipfile import BadZipFile
 
+import numpy as np
+from numpy.typing import NDArray
 from openpyxl.reader.excel import load_workbook
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 Cells = dict[str, str]
 
@@ -45,13 +50,8 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
     The header need not be in the first row or column; blank rows are skipped; whole numbers come back
     without a decimal point. Raises ``ValueError`` when no sheet has the columns or the file is broken.
     """
-    try:
-        book = load_workbook(path, read_only=True, data_only=True)  # type: ignore[no-untyped-call]
-    except (BadZipFile, KeyError, OSError) as error:
-        raise ValueError(f"{path}: not a readable workbook ({error}): download it again") from None
     seen: list[str] = []
-    for sheet in book.worksheets:
-        rows = [[_cell_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+    for rows in _sheets(path):
         for index, header in enumerate(rows[:_HEADER_SEARCH_ROWS]):
             if set(columns) <= set(header):
                 body = enumerate(rows[index + 1 :], start=index + 2)
@@ -62,47 +62,27 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
     )
 
 
-def read_json_rows(path: Path, fields: Sequence[str]) -> list[tuple[int, Cells]]:
-    """``(row number, {field: text})`` of a JSON list of objects, or of JSON Lines; rows count from 1.
+def read_sheet(path: Path) -> list[tuple[int, list[str]]]:
+    """``(row number, texts of its cells)`` of the first sheet, blank rows left out. For tables whose columns
+    go by place. Raises ``ValueError`` when the file is broken."""
+    return [(number, row) for number, row in enumerate(_sheets(path)[0], start=1) if any(row)]
 
-    Only ``fields`` are read. A JSON null comes back as ``null``. Raises ``ValueError`` naming file and row
-    when the text is not JSON, a row is no object, or a field is missing or neither text nor null.
+
+def read_matlab(path: Path, variable: str) -> NDArray[np.generic]:
+    """A variable of a MATLAB v5 file as a flat array; cells come as objects.
+
+    Raises ``ValueError`` naming the file when it is broken, of version 7.3, or without that variable.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = json.loads(text) if text.lstrip().startswith("[") else _json_lines(text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} line {error.lineno}: not JSON ({error.msg}): repair the file") from None
-    return [
-        (place, _json_cells(row, fields, f"{path} row {place}")) for place, row in enumerate(rows, start=1)
-    ]
-
-
-def _json_lines(text: str) -> list[object]:
-    rows = []
-    for line, row in enumerate(text.splitlines(), start=1):
-        try:
-            rows += [json.loads(row)] if row.strip() else []
-        except json.JSONDecodeError as error:
-            raise json.JSONDecodeError(error.msg, "\n" * (line - 1), line - 1) from None
-    return rows
-
-
-def _json_cells(row: object, fields: Sequence[str], where: str) -> Cells:
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: expected an object with {', '.join(fields)}, got {str(row)[:60]}")
-    cells: Cells = {}
-    for field in fields:
-        if field not in row:
-            present = ", ".join(map(str, row)) or "none"
-            raise ValueError(f"{where}: no field {field!r}; fields present: {present}")
-        value = "null" if row[field] is None else row[field]
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{where}: {field} is {row[field]!r}: give it as text")
-        cells[field] = value.strip()
-    return cells
+        content = loadmat(path)
+    except NotImplementedError:
+        raise ValueError(f"{path}: a MATLAB 7.3 file: save it with -v7, or download the original") from None
+    except (MatReadError, ValueError, TypeError, OSError) as error:
+        raise ValueError(f"{path}: not a readable MATLAB file ({error}): download it again") from None
+    if variable not in content:
+        present = ", ".join(name for name in content if not name.startswith("__"))
+        raise ValueError(f"{path}: no variable {variable!r}; variables present: {present}")
+    return np.asarray(content[variable]).ravel()
 
 
 def label_word(value: str, words: Sequence[str], where: str, column: str) -> str:
@@ -114,8 +94,16 @@ def label_word(value: str, words: Sequence[str], where: str, column: str) -> str
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
     """``(line number, text)`` of the lines that are not blank; byte-order mark and CRLF are accepted."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path).splitlines()
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file without its byte-order mark; ``ValueError`` naming it where it is no text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
 
 
 def number(text: str, where: str, column: str) -> float:
@@ -127,6 +115,18 @@ def number(text: str, where: str, column: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{where}: {column} is {text!r}: remove the row or give a finite score")
     return value
+
+
+def _sheets(path: Path) -> list[list[list[str]]]:
+    """The texts of every cell, by sheet and row."""
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)  # type: ignore[no-untyped-call]
+        return [
+            [[_cell_text(value) for value in row] for row in sheet.iter_rows(values_only=True)]
+            for sheet in book.worksheets
+        ]
+    except (BadZipFile, KeyError, OSError, zlib.error, ParseError) as error:
+        raise ValueError(f"{path}: not a readable workbook ({error}): download it again") from None
 
 
 def _require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qhk.data.adapters.base import NAMES_OPTIONS, Adapter, LabelRow, Options, all_or_names
+from qhk.data.adapters.base import Adapter, LabelRow, Options
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_lines
 from qhk.data.adapters.vocabulary import TID_TYPES, describe
 
@@ -63,10 +64,10 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout=f"distorted_images/i01_01_1.bmp, ..., {LABELS}",
     higher_is_better=True,
-    protocols=("all", "names"),
-    options=NAMES_OPTIONS,
+    protocols=COMMON_PROTOCOLS,
+    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=all_or_names,
+    assign_splits=common_split,
 )

@@ -72,6 +72,14 @@ CSIQ_TYPES: dict[str, Kind] = {
     "jpeg2000": ("jpeg 2000", "blocky"),
 }
 
+LIVE_TYPES: dict[str, Kind] = {
+    "jp2k": ("jpeg 2000", "blocky"),
+    "jpeg": ("jpeg", "blocky"),
+    "wn": ("white noise", "noisy"),
+    "gblur": ("gaussian blur", "blurred"),
+    "fastfading": ("jpeg 2000 transmission errors", "patched"),
+}
+
 
 def describe(kind: Kind, level: int) -> dict[str, str | float]:
     """The labels of a distorted image: distortion, appearance, level (1 to 5) and its word, severity."""

@@ -31,7 +31,7 @@ def load(at: Path, *, options: dict[str, object] | None = None, **changes: objec
     return load_dataset_entry(
         "folder",
         conf_entry("folder", **{**values, **changes, "options": merged}),
-        cache=Path(),
+        cache=at / "cache",
         progress=no_progress,
     )
 
@@ -56,7 +56,7 @@ def test_fraction_split_keeps_scenes_together(tmp_path: Path) -> None:
     seen = set()
     for seed in range(12):
         loaded = load(
-            folder(tmp_path / str(seed)), protocol="fraction", options={**options, "split_seed": seed}
+            folder(tmp_path / str(seed)), protocol="by_reference", options={**options, "split_seed": seed}
         )
         test = {example.reference for example in loaded.examples["test"]}
         assert len(test) == 1
@@ -78,12 +78,12 @@ def test_fraction_split_keeps_scenes_together(tmp_path: Path) -> None:
         ),
         ({"options": {"colour": 1}}, r"dataset\.folder\.options\.colour is unknown: folder takes"),
         ({"bounds": (0.0, 0.9)}, r"line 5: score 1\.0 is outside bounds \[0\.0, 0\.9\]"),
-        ({"protocol": "deqa"}, "protocol is 'deqa': folder offers column, fraction, all"),
+        ({"protocol": "deqa"}, "protocol is 'deqa': folder offers column, all, names, by_reference"),
         (
-            {"protocol": "fraction", "options": {"test_fraction": 1.5}},
-            "test_fraction must lie between 0 and 1",
+            {"protocol": "by_reference", "options": {"test_fraction": 1.5}},
+            "test_fraction must be a number from 0 to 1",
         ),
-        ({"protocol": "fraction", "options": {"split_seed": None}}, "split_seed must be a whole number"),
+        ({"protocol": "by_reference", "options": {"split_seed": None}}, "split_seed must be a whole number"),
         ({"options": {"labels": "none.csv"}}, r"no .*none\.csv; expected layout: a folder of images"),
     ],
 )
@@ -98,7 +98,11 @@ def test_refusals(tmp_path: Path, changes: dict[str, object], message: str) -> N
     [
         (ROWS, "abc", r"labels\.csv line 5: no image 'd\.png' below"),
         (ROWS, "abcde", r"1 images have no label, first .*e\.png: add rows"),
-        (ROWS + "A.png,0.1,train,s1\n", "abcd", r"line 6: image 'a\.png' is listed twice \(first .*line 2\)"),
+        (
+            ROWS + "A.png,0.1,train,s1\n",
+            "abcd",
+            r"line 6: image 'a\.png' is listed twice \(first .*line 2; 1 names",
+        ),
         ("image,mos,split\n", "abcd", "the label file has no rows"),
         ("image,mos,split\na.png,0.1,dev\n", "a", "line 2: split is 'dev', expected train, val"),
         ("image,mos,split\na.png,nan,train\n", "a", "line 2: mos is 'nan'"),

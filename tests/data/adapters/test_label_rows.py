@@ -33,7 +33,7 @@ def load(entry: str, root: Path, **changes: object) -> LoadedDataset:
     options: dict[str, object] = {**conf_entry(entry).options, "images": "images"}
     options |= changes.pop("options", {})  # type: ignore[operator]
     spec = conf_entry(entry, root=str(root), options=options, **changes)
-    return load_dataset_entry(entry, spec, cache=Path(), progress=no_progress)
+    return load_dataset_entry(entry, spec, cache=root / "cache", progress=no_progress)
 
 
 def test_degradations_have_labels_and_no_score(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_wrong_degradation_rows(tmp_path: Path, row: dict[str, object], message:
         ('[{"image": "a.png",\n oops}]', r"train\.json line 2: not JSON"),
         ('{"image": "a.png"}', r"train\.json row 1: no field 'distortion_class'; fields present: image"),
         ('{"image": 1}\n{"image"', r"train\.json line 2: not JSON"),
-        ('["a"]', r"train\.json row 1: expected an object with image"),
+        ('["a"]', r"train\.json row 1: expected an object with named fields, got 'a'"),
         ("[]", "the label file has no rows"),
     ],
 )
@@ -96,24 +96,25 @@ def test_fraction_keeps_contents_together(tmp_path: Path) -> None:
     rows = [DAMAGED | {"image": name, "scene": f"s{index // 3}"} for index, name in enumerate(names)]
     root = write(tmp_path, {"train.json": rows}, *names)
     options = {"test_labels": None, "reference_field": "scene", "test_fraction": 0.25}
-    loaded = load("dq_495k", root, protocol="fraction", options=options)
+    loaded = load("dq_495k", root, protocol="by_reference", options=options)
     assert {split: len(part) for split, part in loaded.examples.items()} == {"train": 9, "test": 3}
-    refuse_leakage(loaded.examples["train"], {"dq_495k": loaded.examples["test"]})
+    refuse_leakage(loaded.examples["train"], {"dq_495k": loaded.examples["test"]}, files={})
 
 
 def test_comparisons_show_reference_a_and_b(tmp_path: Path) -> None:
     root = write(tmp_path, {"train_comparison.json": PAIRS}, "a.png", "b.png", "r.png", "s.png")
-    part = load("diffiqa", root, protocol="all").examples["test"]
+    loaded = load("diffiqa", root, protocol="all")
+    part = loaded.examples["test"]
     assert [[image.name for image in example.images] for example in part] == [
         ["r.png", "a.png", "b.png"], ["r.png", "b.png", "a.png"], ["s.png", "a.png", "b.png"],
     ]  # fmt: skip
     assert [example.labels["choice"] for example in part] == ["Image A", "Similar", "Image B"]
     assert [example.reference for example in part] == ["r.png", "r.png", "s.png"]
     assert len({example.id for example in part}) == 3
-    check_images(part, progress=no_progress)
+    check_images(part, files=loaded.files)
     (root / "images" / "b.png").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"b\.png: not a readable image"):
-        check_images(part, progress=no_progress)
+        check_images(part, files=load("diffiqa", root, protocol="all").files)
 
 
 def test_without_reference_similar_rows_are_left_out_and_listed(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def test_scores_and_normalisation_agree_with_deqa(
     polarity = ADAPTERS[name].higher_is_better
     assert polarity is not None
     scale = fit_scale(
-        (row.score for row in rows),
+        [(row.score, None) for row in rows],
+        ["test"] * len(rows),
         name=name,
         normalisation="whole_set",
         bounds=None,
@@ -117,10 +118,41 @@ def test_pipal_by_a_list_of_references() -> None:
 
 def test_kadid_protocols() -> None:
     rows, split = splits("kadid", "kadid10k", "deqa", {})
-    assert Counter(split) == {"train": 8125, "test": 2000}
+    assert Counter(split) == {"train": 8106, "test": 2000, None: 19}
     assert names_of(rows, split, "test") == listed("kadid10k_test_qalign.txt")
+    assert names_of(rows, split, "train") == listed("kadid10k_train_qalign.txt")
+    assert Counter(splits("kadid", "kadid10k", "references", {})[1]) == {"train": 8125, "test": 2000}
     _, split = splits("kadid", "kadid10k", "visualquality_r1", {})
     assert Counter(split) == {"train": 6125, "validation": 2000, "test": 2000}
+
+
+def test_koniq_and_spaq_by_the_lists_of_deqa() -> None:
+    for name, folder, options in (("koniq", "koniq10k", KONIQ), ("spaq", "spaq", {})):
+        rows, split = splits(name, folder, "deqa", options)
+        for part in ("train", "test"):
+            assert names_of(rows, split, part) == listed(f"{folder}_{part}_qalign.txt")
+
+
+def test_pipal_by_the_references_of_deqa() -> None:
+    rows, split = splits("pipal", "pipal", "deqa", {})
+    assert Counter(split) == {"test": 4640, "train": 18560}
+    metas = json.loads((LABELS / "deqa_metas" / "test_pipal_5k.json").read_text())
+    assert names_of(rows, split, "test") == {record["image"].rsplit("/", 1)[-1] for record in metas}
+
+
+def test_drawn_by_reference() -> None:
+    options = {"split_seed": 0, "test_fraction": 0.2, "validation_fraction": 0.2}
+    rows, split = splits("kadid", "kadid10k", "by_reference", options)
+    assert Counter(split) == {"train": 6125, "validation": 2000, "test": 2000}  # 49, 16, 16 of 81 references
+    seen = {
+        part: {row.reference for row, own in zip(rows, split, strict=True) if own == part}
+        for part in set(split)
+    }
+    assert sum(map(len, seen.values())) == len(set().union(*seen.values())) == 81
+    again = ADAPTERS["kadid"].assign_splits(rows[::-1], "by_reference", LABELS, options)
+    assert again[::-1] == split
+    other = ADAPTERS["kadid"].assign_splits(rows, "by_reference", LABELS, {**options, "split_seed": 1})
+    assert other != split
 
 
 def test_spaq_hash_split_is_about_a_fifth() -> None:

@@ -36,8 +36,8 @@ def test_degradations_are_balanced_and_split_by_content(task_cache: Path) -> Non
         cells = Counter((e.labels["distortion_class"], e.labels["severity"]) for e in part)
         assert cells.pop(("null", "null")) == 4 * per_cell
         assert set(cells.values()) == {per_cell} and len(cells) == 20
-    refuse_leakage(loaded.examples["train"], {"test": loaded.examples["test"]})
-    check_images([e for part in loaded.examples.values() for e in part], progress=no_progress)
+    refuse_leakage(loaded.examples["train"], {"test": loaded.examples["test"]}, files={})
+    check_images([e for part in loaded.examples.values() for e in part], files=loaded.files)
 
 
 def test_severities_grow(task_cache: Path) -> None:
@@ -58,7 +58,7 @@ def test_comparisons_show_three_pictures_and_three_labels(task_cache: Path) -> N
         choices = Counter(example.labels["choice"] for example in part)
         assert choices == {"Image A": 2 * count, "Image B": 2 * count, "Similar": count}
         assert all(len(example.images) == 3 for example in part)
-    refuse_leakage(loaded.examples["train"], {"test": loaded.examples["test"]})
+    refuse_leakage(loaded.examples["train"], {"test": loaded.examples["test"]}, files={})
 
 
 def test_the_better_picture_is_nearer_to_its_reference(task_cache: Path) -> None:

@@ -1,0 +1,185 @@
+"""Hugging Face datasets on disk: a folder of ``save_to_disk``, or of Parquet files. Nothing is downloaded.
+
+Images that lie inside the tables are written out once, byte for byte, below the cache, named by row and
+digest; images given by path are read where they are. Nothing is decoded or encoded on the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
+from qhk.data.adapters.json_records import number_field
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.image import read_header
+from qhk.files import json_line, read_json_lines, write_atomically
+
+ROWS, IMAGES = "rows.jsonl", "images"
+BATCH = 64
+
+_SPLITS = {"validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+_ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``: the marks of a saved dataset, or Parquet files."""
+    marks = (root / "dataset_dict.json", root / "dataset_info.json", root / ROWS)
+    return [marks] if not _parquet_files(root) else []
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    """The folder that holds the images that were written out."""
+    return [root / IMAGES]
+
+
+def unpack(root: Path, options: Options, cache: Path, progress: Callable[[int, int], None]) -> Path:
+    """A folder below ``cache`` with the rows as JSON lines and the images that lay in the tables.
+
+    It is made once for a dataset and a choice of columns, and again when a file of the dataset changes.
+    Raises ``ValueError`` naming split and row for a missing or unreadable image, score or column.
+    """
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    stats = [
+        (path.relative_to(root).as_posix(), path.stat().st_size, path.stat().st_mtime_ns) for path in files
+    ]
+    chosen = {
+        key: options.get(key) for key in ("image_column", "score_column", "id_column", "reference_column")
+    }
+    identity = json.dumps([str(root.resolve()), stats, chosen, options.get("std_column")])
+    folder = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if (folder / ROWS).is_file():
+        return folder
+    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    for split, place, total, record in _records(root):
+        where = f"{root} split {split} row {place + 1}"
+        lines.append(json_line(_unpacked(record, split, place, where, folder, options)))
+        progress(place + 1, total)
+    write_atomically(folder / ROWS, "".join(lines))
+    return folder
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per row of the tables."""
+    return [LabelRow(**{**row, "pictures": tuple(row["pictures"])}) for row in read_json_lines(root / ROWS)]
+
+
+def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """``files``: the dataset's own splits (any but validation and test is train); or a common one."""
+    if protocol != "files":
+        return common_split(rows, protocol, root, options)
+    return [_SPLITS.get((row.split or "").lower(), "train") for row in rows]
+
+
+def _unpacked(
+    record: Mapping[str, Any], split: str, place: int, where: str, folder: Path, options: Options
+) -> dict[str, Any]:
+    columns = {role: options.get(f"{role}_column") for role in ("image", "score", "id", "reference", "std")}
+    for role, column in columns.items():
+        if column is not None and column not in record:
+            raise ValueError(
+                f"{where}: no column {column!r} (options.{role}_column); columns present: {', '.join(record)}"
+            )
+    score = number_field(record, text_option(options, "score_column"), where)
+    reference, std = columns["reference"], columns["std"]
+    image = _image(record[text_option(options, "image_column")], f"{split}_{place:06d}", where, folder)
+    return {
+        "name": f"{split}/{place}" if columns["id"] is None else str(record[str(columns["id"])]),
+        "pictures": [image],
+        "score": score,
+        "std": number_field(record, str(std), where) if std else None,
+        "reference": str(record[str(reference)])
+        if reference and record[str(reference)] is not None
+        else None,
+        "split": split,
+        "where": where,
+    }
+
+
+def _image(value: Any, stem: str, where: str, folder: Path) -> str:
+    """Where the image of a cell lies: its bytes are written below ``folder``, a path is kept."""
+    cells = value if isinstance(value, list) else [value]
+    if len(cells) != 1 or not isinstance(cells[0], dict | bytes | str):
+        raise ValueError(f"{where}: the image column holds {len(cells)} values, expected one image")
+    cell = cells[0]
+    content = cell.get("bytes") if isinstance(cell, dict) else cell if isinstance(cell, bytes) else None
+    if content is None:
+        path = cell.get("path") if isinstance(cell, dict) else cell
+        if not isinstance(path, str) or not os.path.isfile(path):
+            raise ValueError(f"{where}: the image has no bytes, and there is no file {path!r}: add the file")
+        return os.path.abspath(path)
+    try:
+        kind = read_header(Path("the image"), content)[1]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    digest = hashlib.sha256(content).hexdigest()[:12]
+    file = folder / IMAGES / f"{stem}_{digest}.{_ENDINGS.get(kind, kind.lower())}"
+    partial = file.with_suffix(".tmp")
+    partial.write_bytes(content)
+    partial.replace(file)
+    return str(file.resolve())
+
+
+def _records(root: Path) -> Iterator[tuple[str, int, int, Mapping[str, Any]]]:
+    """(split, place in it, its rows, row) with images as stored, a few rows in memory at a time."""
+    parquet = _parquet_files(root)
+    tables = _parquet_tables(parquet) if parquet else _saved_tables(root)
+    seen: dict[str, int] = {}
+    for split, total, table in tables:
+        for record in table.to_pylist():
+            place = seen.get(split, 0)
+            seen[split] = place + 1
+            yield split, place, total, record
+
+
+def _parquet_files(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.parquet"))
+
+
+def _parquet_tables(files: Sequence[Path]) -> Iterator[tuple[str, int, Any]]:
+    """(split, rows of the file, table of a few rows); the split is the name's part before its first dash."""
+    from pyarrow import ArrowInvalid
+    from pyarrow.parquet import ParquetFile
+
+    for path in files:
+        try:
+            file = ParquetFile(path)
+            for batch in file.iter_batches(batch_size=BATCH):
+                yield path.stem.partition("-")[0], file.metadata.num_rows, batch
+        except (ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path}: not a readable Parquet file ({error}): download it again") from None
+
+
+def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
+    """(split, rows of the split, table of a few rows) of a dataset that ``save_to_disk`` wrote."""
+    from datasets.dataset_dict import DatasetDict
+    from datasets.load import load_from_disk
+
+    try:
+        saved = load_from_disk(str(root))
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{root}: not a saved dataset ({error}): save it again") from None
+    parts = saved if isinstance(saved, DatasetDict) else {"train": saved}
+    for split, part in parts.items():
+        arrow = part.with_format("arrow")
+        for first in range(0, len(part), BATCH):
+            yield str(split), len(part), arrow[first : first + BATCH]
+
+
+ADAPTER = Adapter(
+    layout="a folder written by save_to_disk, or one of Parquet files (train-00000-of-00001.parquet)",
+    higher_is_better=None,
+    protocols=("files", *COMMON_PROTOCOLS),
+    options=frozenset({"image_column", "score_column", "id_column", "reference_column", "std_column"})
+    | COMMON_OPTIONS,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=assign_splits,
+    unpack=unpack,
+)

@@ -1,0 +1,76 @@
+"""LIVE release 2: 29 references, five distortions, DMOS of about 0-112 (realigned), **lower is better**.
+
+Arrays run over 982 files, folder by folder; the 203 that are undistorted copies (``orgs``) are dropped.
+``dmos.mat`` holds the scores before realignment and is not read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from qhk.data.adapters.base import Adapter, LabelRow, Options
+from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.adapters.tables import read_matlab
+from qhk.data.adapters.vocabulary import LIVE_TYPES
+
+SCORES, REFERENCES = "dmos_realigned.mat", "refnames_all.mat"
+FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
+"""Folder -> its number of files, in the order of the arrays."""
+
+
+def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
+    """What must exist below ``root``, each entry a tuple of alternatives."""
+    return [(root / SCORES,), (root / REFERENCES,), *((root / folder,) for folder in FOLDERS)]
+
+
+def images(root: Path, options: Options) -> list[Path]:
+    """The folders that hold the images."""
+    return [root / folder for folder in FOLDERS]
+
+
+def read_labels(root: Path, options: Options) -> list[LabelRow]:
+    """One row per distorted image, ``jp2k/img55.bmp``. Raises ``ValueError`` on arrays of other lengths."""
+    path = root / SCORES
+    arrays = {name: read_matlab(path, name) for name in ("dmos_new", "orgs", "dmos_std")}
+    arrays["refnames_all"] = read_matlab(root / REFERENCES, "refnames_all")
+    total = sum(FOLDERS.values())
+    for name, values in arrays.items():
+        if len(values) != total:
+            raise ValueError(
+                f"{root}: {name} has {len(values)} values, not {total}: download release 2 again"
+            )
+    files = [(folder, number) for folder, count in FOLDERS.items() for number in range(1, count + 1)]
+    rows = []
+    for index, (folder, number) in enumerate(files):
+        if arrays["orgs"][index]:
+            continue
+        where = f"{path} value {index + 1}"
+        score, std = float(arrays["dmos_new"][index]), float(arrays["dmos_std"][index])
+        if not np.isfinite([score, std]).all():
+            raise ValueError(f"{where}: score {score}, deviation {std}: download the file again")
+        distortion, appearance = LIVE_TYPES[folder]
+        rows.append(
+            LabelRow(
+                name=f"{folder}/img{number}.bmp",
+                score=score,
+                std=std,
+                where=where,
+                reference=str(np.ravel(arrays["refnames_all"][index])[0]).rpartition(".")[0],
+                labels={"distortion": distortion, "appearance": appearance},
+            )
+        )
+    return rows
+
+
+ADAPTER = Adapter(
+    layout=f"jp2k/img1.bmp, ... and jpeg, wn, gblur, fastfading, {SCORES}, {REFERENCES}",
+    higher_is_better=False,
+    protocols=COMMON_PROTOCOLS,
+    options=COMMON_OPTIONS,
+    expected=expected,
+    images=images,
+    read_labels=read_labels,
+    assign_splits=common_split,
+)

@@ -1,0 +1,148 @@
+"""Holds a set on disk against what is known of it: one finding per question, each with its fix."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qhk.data.check_files import check_files
+from qhk.data.facts import Facts, known_facts
+from qhk.data.finding import Finding, judge
+from qhk.data.labels import Labels, read_labels
+from qhk.data.scale import Scale
+from qhk.data.spec import DatasetSpec, Progress, adapter_options, check_spec, make_root, missing_below
+
+Images = Literal["decode", "header", "skip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The findings of one set; ``fingerprint`` is what a run on it records, None where none could read it."""
+
+    name: str
+    findings: Sequence[Finding]
+    fingerprint: str | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the set cannot be used as it is, or is not the set that it is taken for."""
+        return any(finding.verdict == "error" for finding in self.findings)
+
+
+def check_set(
+    name: str,
+    spec: DatasetSpec,
+    *,
+    cache: Path,
+    images: Images,
+    looks: bool,
+    workers: int,
+    progress: Progress,
+) -> Report:
+    """What was found of the set ``name``, against what is expected where it is a published one.
+
+    ``images`` skip leaves the images out, header reads their bytes and headers, decode every pixel;
+    ``looks`` also compares how pictures look. Raises ``ValueError`` only for settings that are wrong in
+    themselves (an unknown adapter or option, a null root).
+    """
+    adapter = check_spec(name, spec)
+    facts = None if spec.miniature else known_facts(spec.adapter, spec.options)
+    findings: list[Finding] = []
+    try:
+        root = make_root(name, spec, cache=cache, progress=progress)
+        missing = missing_below(name, spec, adapter, root)
+        findings += [
+            Finding("layout", line, "", "error", f"expected layout: {adapter.layout}")
+            for line, is_images in missing
+            if images != "skip" or not is_images
+        ]
+        if any(not is_images for _, is_images in missing):
+            return Report(name=name, findings=findings, fingerprint=None)
+        labels = read_labels(name, spec, cache=cache, progress=progress, need_images=False)
+    except ValueError as error:
+        hint = facts.hint if facts is not None else ""
+        findings.append(Finding("labels", "cannot be used", "", "error", f"{error}{hint and f'; {hint}'}"))
+        return Report(name=name, findings=findings, fingerprint=None)
+    findings += check_labels(labels, spec, facts)
+    if images == "skip" or findings[0].subject == "layout":
+        return Report(name=name, findings=findings, fingerprint=None)
+    about_files, fingerprint = check_files(
+        labels,
+        adapter_options(spec),
+        facts,
+        cache=cache,
+        depth=images,
+        looks=looks,
+        workers=workers,
+        progress=progress,
+    )
+    return Report(name=name, findings=[*findings, *about_files], fingerprint=fingerprint)
+
+
+def check_labels(labels: Labels, spec: DatasetSpec, facts: Facts | None) -> list[Finding]:
+    """Rows, native range and polarity, the map to [1, 5], references and parts."""
+    found = [_rows(len(labels.rows), facts)]
+    if labels.left_out:
+        fix = f"first {labels.left_out[0]}"
+        found.append(Finding("rows left out", str(len(labels.left_out)), "", "ok", fix, labels.left_out))
+    if labels.scale is not None:
+        found += _scores(labels, labels.scale, spec, facts)
+    references = {row.reference for row in labels.rows if row.reference is not None}
+    expected = facts.references if facts is not None else None
+    if references or expected:
+        fix = "the label file is not complete: download it again"
+        found.append(judge("references", len(references), expected, fix))
+    return [*found, _parts(labels, spec, facts)]
+
+
+def _scores(labels: Labels, scale: Scale, spec: DatasetSpec, facts: Facts | None) -> list[Finding]:
+    scores = [row.score for row in labels.rows if row.score is not None]
+    mos = [scale.mos(score) for score in scores]
+    ends = f"{spec.normalisation}: {scale.low:.10g} and {scale.high:.10g}"
+    ends += "" if scale.higher_is_better else ", mirrored"
+    better = "higher" if scale.higher_is_better else "lower"
+    return [
+        _range(min(scores), max(scores), better, facts),
+        Finding("score on 1 to 5", f"{min(mos):.6g} to {max(mos):.6g}", ends, "ok", ""),
+    ]
+
+
+def _rows(count: int, facts: Facts | None) -> Finding:
+    if facts is None:
+        return judge("labelled images", count, None, "")
+    other = facts.traps.get(count)
+    fix = f"this is {other}" if other else "the label file is cut or of another version: download it again"
+    return judge("labelled images", count, facts.rows, fix)
+
+
+def _range(low: float, high: float, better: str, facts: Facts | None) -> Finding:
+    text = f"{low:.10g} to {high:.10g}, {better} is better"
+    if facts is None:
+        return Finding("native scores", text, "", "ok", "")
+    fits = abs(low - facts.low) <= facts.tolerance and abs(high - facts.high) <= facts.tolerance
+    wanted = f"{facts.low:.10g} to {facts.high:.10g}"
+    fix = facts.hint or "the scores are of another version or were rescaled: use the official label file"
+    return Finding("native scores", text, wanted, "ok" if fits else "error", "" if fits else fix)
+
+
+def _parts(labels: Labels, spec: DatasetSpec, facts: Facts | None) -> Finding:
+    counts = Counter(labels.splits)
+    used = {split: counts[split] for split in ("train", "validation", "test") if counts[split]}
+    text = _counts(used) + (f" ({counts[None]} in no part)" if counts[None] else "")
+    subject = f"parts of {spec.protocol}"
+    if facts is None:
+        return Finding(subject, text, "", "ok", "")
+    wanted = {"test": facts.rows} if spec.protocol == "all" else facts.parts.get(spec.protocol)
+    if wanted is None:
+        return Finding(subject, text, "", "ok", "")
+    fix = f"the protocol's lists and the label file do not fit: see 'labelled images' ({labels.root})"
+    return Finding(
+        subject, text, _counts(wanted), "ok" if used == wanted else "error", "" if used == wanted else fix
+    )
+
+
+def _counts(parts: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in parts.items()) or "none"

@@ -1,0 +1,107 @@
+"""The rows of a set's label files, checked, split and with their map to [1, 5]; no image is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhk.data.adapters.base import Adapter, LabelRow
+from qhk.data.rows import check_rows
+from qhk.data.scale import Scale, fit_scale
+from qhk.data.spec import DatasetSpec, Progress, adapter_options, check_spec, make_root, missing_below
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """What the label files of the set at ``root`` say.
+
+    ``splits`` holds train, validation, test or None (not used) for each of ``rows``. ``root`` is the folder
+    that the adapter reads: of a generated or an unpacked set, one below the cache. ``scale`` is None where
+    there are labels only; ``left_out`` has a line for each row that the adapter does not use.
+    """
+
+    name: str
+    root: Path
+    adapter: Adapter
+    rows: Sequence[LabelRow]
+    splits: Sequence[str | None]
+    scale: Scale | None
+    left_out: tuple[str, ...]
+
+
+def read_labels(
+    name: str, spec: DatasetSpec, *, cache: Path, progress: Progress, need_images: bool = True
+) -> Labels:
+    """The labels of the set ``name``. A miniature set is generated below ``cache`` if needed.
+
+    ``need_images`` false goes without the folders of images. Raises ``ValueError`` in one line naming
+    file, row, value and fix for everything that a label file can get wrong.
+    """
+    adapter = check_spec(name, spec)
+    root = make_root(name, spec, cache=cache, progress=progress)
+    missing = [
+        line for line, is_images in missing_below(name, spec, adapter, root) if need_images or not is_images
+    ]
+    if missing:
+        raise ValueError(
+            f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)"
+        )
+    options = adapter_options(spec)
+    try:
+        if adapter.unpack is not None:
+            root = adapter.unpack(root, options, cache, progress)
+        every_row = adapter.read_labels(root, options)
+        rows = [row for row in every_row if row.left_out is None]
+        check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
+        splits = adapter.assign_splits(rows, spec.protocol, root, options)
+    except ValueError as error:
+        raise ValueError(f"dataset.{name}: {error}") from None
+    return Labels(
+        name=name,
+        root=root,
+        adapter=adapter,
+        rows=rows,
+        splits=splits,
+        scale=_fit_scale(name, rows, splits, spec),
+        left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
+    )
+
+
+def _fit_scale(
+    name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], spec: DatasetSpec
+) -> Scale | None:
+    if spec.normalisation is None:
+        return None
+    assert spec.higher_is_better is not None
+    pairs = [(row, split) for row, split in zip(rows, splits, strict=True) if row.score is not None]
+    return fit_scale(
+        [(row.score, row.normalised) for row, _ in pairs if row.score is not None],
+        [split for _, split in pairs],
+        name=name,
+        normalisation=spec.normalisation,
+        bounds=spec.bounds,
+        higher_is_better=spec.higher_is_better,
+    )
+
+
+def label_problems(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
+    """What a run would refuse about the set's files, one line each, without opening an image.
+
+    Missing files are listed; where the label files are all there they are read, so that a wrong column, score
+    or bound is told as well. Nothing is generated, unpacked or downloaded. Raises ``ValueError`` only for
+    values that are wrong in themselves (unknown adapter, protocol or option).
+    """
+    adapter = check_spec(name, spec)
+    if spec.miniature:
+        return []
+    assert spec.root is not None
+    missing = missing_below(name, spec, adapter, Path(spec.root).expanduser())
+    lines = [f"dataset.{name}.root: {line}" for line, _ in missing]
+    if adapter.unpack is not None or any(not is_images for _, is_images in missing):
+        return lines
+    try:
+        read_labels(name, spec, cache=cache, progress=lambda done, total: None, need_images=False)
+    except ValueError as error:
+        lines.append(str(error))
+    return lines

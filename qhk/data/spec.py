@@ -1,0 +1,136 @@
+"""One entry of ``dataset``: its values, whether they fit the adapter, and where its files must lie."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters.base import Adapter
+from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
+
+Scalar = str | int | float | bool | None
+Progress = Callable[[int, int], None]
+
+MINIATURE_OPTIONS = ("generator_seed", "size")
+"""Options that belong to the generator of a miniature set, not to its adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSpec:
+    """One entry of ``dataset`` as the config gives it; None where a value has still to be filled in.
+
+    Of a miniature entry, ``root`` is the name of the generated set and ``options`` also hold
+    ``generator_seed`` and ``size``; of any other, ``root`` is a folder on disk.
+    """
+
+    adapter: str
+    root: str | None
+    protocol: str
+    normalisation: str | None
+    bounds: tuple[float, float] | None
+    higher_is_better: bool | None
+    miniature: bool
+    options: Mapping[str, Scalar]
+
+
+def check_spec(name: str, spec: DatasetSpec) -> Adapter:
+    """The entry's adapter. Raises ``ValueError`` naming the key for a value that is wrong in itself."""
+    if spec.adapter not in ADAPTERS:
+        raise ValueError(
+            f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
+        )
+    adapter = ADAPTERS[spec.adapter]
+    if spec.protocol not in adapter.protocols:
+        raise ValueError(
+            f"dataset.{name}.protocol is {spec.protocol!r}: "
+            f"{spec.adapter} offers {', '.join(adapter.protocols)}"
+        )
+    known = adapter.options | (set(MINIATURE_OPTIONS) if spec.miniature else set())
+    unknown = sorted(set(spec.options) - known)
+    if unknown:
+        raise ValueError(
+            f"dataset.{name}.options.{unknown[0]} is unknown: {spec.adapter} takes {', '.join(sorted(known))}"
+        )
+    if spec.root is None:
+        raise ValueError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
+    if adapter.scored:
+        _check_scale_keys(name, adapter, spec)
+        return adapter
+    for key, value in (
+        ("normalisation", spec.normalisation),
+        ("bounds", spec.bounds),
+        ("higher_is_better", spec.higher_is_better),
+    ):
+        if value is not None:
+            raise ValueError(
+                f"dataset.{name}.{key} is {value}: set it to null, {spec.adapter} has labels and no scores"
+            )
+    return adapter
+
+
+def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSpec) -> None:
+    if spec.normalisation is None:
+        raise ValueError(f"dataset.{name}.normalisation is null: choose whole_set or given")
+    if spec.higher_is_better is None:
+        raise ValueError(
+            f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed"
+        )
+    if adapter.higher_is_better not in (None, spec.higher_is_better):
+        fix = str(adapter.higher_is_better).lower()
+        raise ValueError(
+            f"dataset.{name}.higher_is_better must be {fix}: that is the polarity of {spec.adapter}'s scores"
+        )
+    if adapter.higher_is_better is None and spec.bounds is None:
+        raise ValueError(
+            f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]"
+        )
+
+
+def make_root(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) -> Path:
+    """The folder that the entry reads; a miniature set is generated below ``cache`` if needed.
+
+    Raises ``ValueError`` where a generated set stands in for a real one, or the other way round.
+    """
+    assert spec.root is not None
+    root = Path(spec.root).expanduser()
+    if spec.miniature:
+        seed, size = (spec.options.get(key) for key in MINIATURE_OPTIONS)
+        if type(seed) is not int or type(size) is not int:
+            raise ValueError(
+                f"dataset.{name}.options: generator_seed and size must be whole numbers, "
+                f"got {seed!r}, {size!r}"
+            )
+        miniature_folder(cache, seed=seed, size=size)
+        root = ensure_miniature_set(spec.root, cache, seed=seed, size=size, progress=progress)
+    if (root / MARKER).is_file() != spec.miniature:
+        wanted = (
+            "true: the folder holds a generated set"
+            if not spec.miniature
+            else "false: the folder has no marker"
+        )
+        raise ValueError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
+    return root
+
+
+def adapter_options(spec: DatasetSpec) -> dict[str, Scalar]:
+    """The entry's options without those of the generator."""
+    return {key: value for key, value in spec.options.items() if key not in MINIATURE_OPTIONS}
+
+
+def missing_below(name: str, spec: DatasetSpec, adapter: Adapter, root: Path) -> list[tuple[str, bool]]:
+    """What is not there, one line each, and whether it holds images (else labels)."""
+    if not root.is_dir():
+        return [(f"no folder {root}", False)]
+    options = adapter_options(spec)
+    try:
+        expected = adapter.expected(root, spec.protocol, options)
+        folders = set(adapter.images(root, options))
+    except ValueError as error:
+        raise ValueError(f"dataset.{name}: {error}") from None
+    return [
+        (f"no {' or '.join(str(path) for path in alternatives)}", not folders.isdisjoint(alternatives))
+        for alternatives in expected
+        if not any(path.exists() for path in alternatives)
+    ]

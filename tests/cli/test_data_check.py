@@ -1,0 +1,66 @@
+"""``qhk data check`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+Run = Callable[..., tuple[int, str, str]]
+COLUMNS = [
+    "dataset.folder.options.score_column=mos",
+    "dataset.folder.bounds=[0,1]",
+    "dataset.folder.higher_is_better=true",
+]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "a set"
+    (folder / "images").mkdir(parents=True)
+    for number, name in enumerate("abcd"):
+        Image.new("RGB", (40, 40), (60 * number, 0, 0)).save(folder / "images" / f"{name}.png")
+    rows = "image,mos,split\na.png,0.1,train\nb.png,0.5,train\nc.png,0.7,train\nd.png,0.9,test\n"
+    (folder / "labels.csv").write_text(rows)
+    return folder
+
+
+def test_a_whole_set(qhk: Run, root: Path) -> None:
+    code, out, err = qhk("data", "check", "benchmark=folder", f'root="{root}"', *COLUMNS)
+    assert (code, err) == (0, "checking folder: 4/4\n") or (code, err) == (0, "")
+    assert "train 3, test 1" in out and "folder: fingerprint " in out and "error" not in out
+
+
+def test_a_broken_set_ends_in_code_2_and_a_list_of_everything(qhk: Run, root: Path) -> None:
+    (root / "images" / "a.png").unlink()
+    (root / "images" / "b.png").unlink()
+    (root / "images" / "c.png").write_bytes(b"")
+    code, out, _ = qhk("data", "check", "data=folder", f'root="{root}"', "paths.cache=cache", *COLUMNS)
+    assert code == 2
+    assert "error: folder: images of labels: 2 rows have no image of their own" in out
+    assert "error: folder: unreadable images: first" in out and "fingerprint" not in out
+    stored = json.loads(Path("cache/checks/folder.json").read_text())
+    assert stored["failed"] is True and stored["fingerprint"] is None
+    details = {found["subject"]: found["details"] for found in stored["findings"]}
+    assert len(details["images of labels"]) == 2 and "c.png" in details["unreadable images"][0]
+    assert "cache/checks/folder.json" in out
+
+
+def test_root_stands_for_one_set(qhk: Run) -> None:
+    code, _, err = qhk("data", "check", "benchmark=[csiq,koniq]", "root=/data")
+    assert code == 2 and "root: /data stands for one set, but 2 are named (csiq, koniq)" in err
+
+
+def test_what_the_command_line_names_is_checked_and_else_what_an_experiment_reads(qhk: Run) -> None:
+    _, out, _ = qhk("data", "check", "benchmark=csiq", "paths.datasets=/none")
+    assert "csiq" in out and "miniature" not in out
+    code, out, _ = qhk("data", "check", "experiment=q_hawkeye", "paths.datasets=/none")
+    assert code == 2 and all(f"error: {name}: layout" in out for name in ("koniq", "tid2013", "pipal"))
+
+
+def test_null_root_is_one_line(qhk: Run) -> None:
+    code, out, err = qhk("data", "check", "benchmark=folder")
+    assert (code, out) == (2, "") and "dataset.folder.root is null" in err and err.count("\n") == 1

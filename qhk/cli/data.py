@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qhk.cli.command import Command, Job
-from qhk.cli.requests import CheckRequest
+from qhk.cli.requests import CheckRequest, ReviewRequest
 
 
 def start_check(job: Job, positionals: Sequence[str]) -> int:
@@ -42,6 +42,14 @@ def start_build(job: Job, positionals: Sequence[str]) -> int:
     from qhk.cli.data_pairs import run_build
 
     return run_build(job.settings, list(job.overrides))
+
+
+def start_review(job: Job, positionals: Sequence[str]) -> int:
+    """The exit code of serving the review page."""
+    from qhk.cli.data_review import run
+
+    assert isinstance(job.request, ReviewRequest)
+    return run(job.settings, job.request)
 
 
 DATA_COMMANDS = {
@@ -84,6 +92,17 @@ DATA_COMMANDS = {
         ),
         request=None,
         start=start_filter,
+    ),
+    "data review": Command(
+        sentence="Serves a local page on which people confirm pairs, by keyboard, until Ctrl-C.",
+        positionals="",
+        recipes=(
+            ("what the judge called the same", "qhk data review"),
+            ("every pair, what the judge doubted first", "qhk data review scope=all order=judge_least_sure"),
+            ("another manifest, on a free port", "qhk data review pairs.manifest=pairs.jsonl port=0"),
+        ),
+        request=ReviewRequest,
+        start=start_review,
     ),
     "data strengthen": Command(
         sentence="Degrades again, in files of their own, the pairs that stayed imperceptible.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from qhk.settings.base import Count, Node, NumOrZero, Positive, Text
 
@@ -51,3 +53,14 @@ class SweepLogsRequest(SweepRequest):
     """``lines`` of each log's end."""
 
     lines: Count
+
+
+class ReviewRequest(Node):
+    """How ``qhk data review`` serves pairs: where, to whom hidden what, which pairs, in which order."""
+
+    port: Annotated[int, Field(ge=0, le=65535)]
+    blind: bool
+    scope: Literal["to_confirm", "all"]
+    types: list[Text]
+    order: Literal["manifest", "shuffled", "judge_least_sure"]
+    prefetch: Annotated[int, Field(ge=0, le=20)]

@@ -17,7 +17,8 @@ from qhk.pairs.similarity import structural
 class Judged:
     """A judge's word on one pair: ``verdict``, or None with the reason of the failure.
 
-    ``reply`` is the text as it came, None where there is none to keep; ``more`` goes into the record.
+    ``reply`` is the text as it came, None where there is none to keep; ``more`` goes into the record. In it,
+    ``confidence`` in [0, 1] orders pairs for review, where a judge has one.
     """
 
     pair: Pair
@@ -156,4 +157,5 @@ class SimilarityJudge:
             except ValueError as error:
                 return Judged(pair=pair, verdict=None, failure=str(error), reply=None)
         verdict: Verdict = "same" if similarity >= self.threshold else "different"
-        return Judged(pair=pair, verdict=verdict, failure="", reply=None, more={"ssim": similarity})
+        more = {"ssim": similarity, "confidence": abs(similarity - self.threshold)}
+        return Judged(pair=pair, verdict=verdict, failure="", reply=None, more=more)

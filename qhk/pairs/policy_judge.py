@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from qhk.data.seeds import stream_generator
@@ -66,6 +67,10 @@ class PolicyJudge:
         for (pair, prompt), group in zip(shown, sampled, strict=True):
             reply = self.policy.tokenizer.decode(group.completion_ids[0], skip_special_tokens=True)
             verdict, failure = read_answer(reply)
-            tokens = {"prompt_tokens": prompt.num_tokens, "completion_tokens": len(group.completion_ids[0])}
-            words.append(Judged(pair=pair, verdict=verdict, failure=failure, reply=reply, more=tokens))
+            more = {
+                "prompt_tokens": prompt.num_tokens,
+                "completion_tokens": len(group.completion_ids[0]),
+                "confidence": math.exp(float(group.logprobs[0].sum())),  # the probability of this reply
+            }
+            words.append(Judged(pair=pair, verdict=verdict, failure=failure, reply=reply, more=more))
         return words

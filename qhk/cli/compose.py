@@ -52,7 +52,7 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
     check_overrides(overrides, catalogue)
     register(catalogue)
     GlobalHydra.instance().clear()
-    words = [*_default_launcher(overrides, catalogue), *overrides]
+    words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
     try:
         with initialize(config_path=None, version_base=VERSION_BASE):
             return compose(
@@ -76,6 +76,19 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
         LAUNCHER in str(key) for line in lines for key in (line if isinstance(line, DictConfig) else ())
     )
     return [] if chosen else [f"{LAUNCHER}=local"]
+
+
+def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """The overrides with ``scale=miniature`` replaced by the chosen experiment's own fit where it has one.
+
+    An experiment on another task than scores needs other miniature sets and prompts: they stand in the
+    option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``.
+    """
+    experiment, scale = choice_of("experiment", overrides), choice_of("scale", overrides)
+    own = f"{scale}_{experiment}"
+    if experiment is None or scale is None or own not in catalogue.options["scale"]:
+        return list(overrides)
+    return [text if text.lstrip("+").partition("=")[0] != "scale" else f"scale={own}" for text in overrides]
 
 
 def _base(command: str) -> DictConfig | None:

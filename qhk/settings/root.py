@@ -85,10 +85,12 @@ def _check_prompt(prompt: PromptSettings, task: TaskSettings) -> None:
 class StageSettings(Node):
     """One stage of a run: its share of ``training.duration``, and the nodes that it replaces while it lasts.
 
-    A node that is left out or null stays the run's own. ``reference`` is the policy that the KL is held
-    against: the one at the start of the run, or of the stage.
+    ``place`` counts the stages from 1 (the order in which a config is put together says nothing). A node
+    that is left out or null stays the run's own. ``reference`` is the policy that the KL is held against:
+    the one at the start of the run, or of the stage.
     """
 
+    place: Count
     share: Annotated[float, Field(gt=0, le=1)]
     reference: Literal["run_start", "stage_start"]
     task: TaskSettings | None = None
@@ -111,7 +113,7 @@ class StageSettings(Node):
         return {name: node for name, node in nodes.items() if node is not None}
 
 
-STAGE_KEYS = ("share", "reference")
+STAGE_KEYS = ("place", "share", "reference")
 """The keys of a stage that are not nodes of the run."""
 
 
@@ -185,6 +187,9 @@ class Settings(Node):
         total = math.fsum(stage.share for stage in self.stages.values())
         if self.stages and not math.isclose(total, 1.0, abs_tol=1e-9):
             raise ValueError(f"stages: the shares must add up to 1, got {total:g}")
+        places = sorted(stage.place for stage in self.stages.values())
+        if places != list(range(1, len(places) + 1)):
+            raise ValueError(f"stages: the places must be 1 to {len(places)}, each once, got {places}")
         return self
 
     @model_validator(mode="after")

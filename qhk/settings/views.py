@@ -35,7 +35,7 @@ def stage_views(settings: Settings) -> list[StageView]:
             reference=stage.reference,
             settings=settings.model_copy(update={"stages": {}, **stage.replaced}),
         )
-        for name, stage in settings.stages.items()
+        for name, stage in sorted(settings.stages.items(), key=lambda item: item[1].place)
     ]
 
 

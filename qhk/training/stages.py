@@ -72,7 +72,7 @@ def _lay_out(view: StageView, data: RunData, *, first: int) -> RunStage:
     run = horizon(share, num_examples=data.num_examples, prompts_per_step=training.prompts_per_step)
     if run.total_steps < 1:
         raise ValueError(
-            f"stages.{view.name}.share: {view.share:g} of training.duration is under one step; raise one of them"
+            f"stages.{view.name}.share: {view.share:g} of training.duration is under one step; raise one"
         )
     return RunStage(
         name=view.name,

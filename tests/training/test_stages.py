@@ -1,0 +1,164 @@
+"""Stages: a run whose config changes on the way is laid out, checked, switched and resumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qhk.evaluation.results import Stage, read_results
+from qhk.settings import Settings, last_view, stage_views
+from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.training import loop
+from qhk.training.loop import train
+from qhk.training.run import Run
+from qhk.training.stages import load_stages
+
+Small = Callable[..., Settings]
+OpenRun = Callable[[Settings], Run]
+
+TWO = (
+    "+stages.first={place: 1, share: 0.5, reference: run_start}",
+    "+stages.second={place: 2, share: 0.5, reference: run_start}",
+)
+SWITCH = (
+    "+stages.first={place: 1, share: 0.5, reference: run_start}",
+    "+stages.second={place: 2, share: 0.5, reference: stage_start}",
+    "+reward@stages.second.reward=visualquality_r1",
+    "+benchmark@stages.second.benchmark=miniature_csiq",
+    "+stages.second.benchmark.miniature_csiq.limit=4",
+)
+
+
+def finish(run: Run) -> Path:
+    with run.directory:
+        train(run)
+    return run.directory.path
+
+
+def weights(directory: Path, step: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(directory / "checkpoints" / step / "model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    a, b = weights(first), weights(second)
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_stages_that_change_nothing_are_one_stage(finished: Path, small: Small, open_run: OpenRun) -> None:
+    """But for schedules, which run over a stage: here they are constant."""
+    constant = (
+        "lr_schedule=constant",
+        "lr_schedule.warmup.steps=0",
+        "perception.gamma_schedule.form=constant",
+    )
+    plain = finish(open_run(small(*constant, name="plain")))
+    staged = finish(open_run(small(*constant, *TWO, name="staged")))
+    assert same(plain, staged)
+
+
+def test_a_stage_sees_its_own_nodes_and_nothing_else_changes(small: Small) -> None:
+    settings = small(*SWITCH)
+    first, second = (view.settings for view in stage_views(settings))
+    assert first.reward == settings.reward and list(second.reward.terms) == ["fidelity"]
+    assert list(second.benchmark) == ["miniature_csiq"] and list(first.benchmark) == ["miniature_spaq"]
+    assert second.model_copy(update={"reward": first.reward, "benchmark": first.benchmark}) == first
+    assert last_view(settings) == second
+    assert {"miniature_spaq", "miniature_csiq"} <= set(settings.dataset)
+
+
+def test_stages_are_laid_out_one_behind_the_other(small: Small, open_run: OpenRun) -> None:
+    run = open_run(small(*TWO, "training.duration.steps=5"))
+    assert [(stage.first, stage.last) for stage in run.stages] == [(0, 2), (2, 4)]
+    assert run.stages[0].data is run.stages[1].data
+    assert run.total_steps == 4
+    run.directory.close()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["+stages.one={place: 1, share: 0.5, reference: run_start}"],
+            "stages: the shares must add up to 1, got 0.5",
+        ),
+        (
+            ["+stages.one={place: 1, share: 1.0, reference: run_start}", "+task@stages.one.task=degradation"],
+            "stages.one: prompt.task: must be 'degradation'",
+        ),
+        (
+            ["+stages.one={place: 2, share: 1.0, reference: run_start}"],
+            "stages: the places must be 1 to 1, each once, got [2]",
+        ),
+        (["+stages.one={place: 1, share: 1.0, reference: now}"], "stages.one.reference: must be one of"),
+        (
+            ["+stages.one={place: 1, share: 1.0, reference: run_start, optimiser: 1}"],
+            "stages.one.optimiser: unknown key",
+        ),
+    ],
+)
+def test_wrong_stages_are_refused(small: Small, overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        small(*overrides)
+
+
+def test_a_stage_of_no_steps_is_refused(small: Small) -> None:
+    shares = (
+        "+stages.a={place: 1, share: 0.9, reference: run_start}",
+        "+stages.b={place: 2, share: 0.1, reference: run_start}",
+    )
+    with pytest.raises(ValueError, match=r"stages\.b\.share: 0\.1 of training\.duration is under one step"):
+        load_stages(small(*shares), open_nothing())
+
+
+def open_nothing() -> Any:
+    from tests.training.conftest import Quiet
+
+    return Quiet()
+
+
+@pytest.fixture
+def switched(small: Small, open_run: OpenRun) -> Path:
+    return finish(open_run(small(*SWITCH, name="switched")))
+
+
+@pytest.mark.parametrize("stop_before", [2, 3])
+def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
+    switched: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
+) -> None:
+    """Before 2: at the border, its checkpoint just written. Before 3: with a reference from the border."""
+    rows = read_results(switched / "results.json").rows
+    cells = {(row.benchmark, row.stage, row.step) for row in rows if row.readout == "greedy"}
+    assert cells == {
+        ("miniature_spaq", Stage.BEFORE, 0),
+        ("miniature_spaq", Stage.AFTER, 2),
+        ("miniature_csiq", Stage.BEFORE, 2),
+        ("miniature_csiq", Stage.AFTER, 4),
+    }
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == stop_before:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "_take_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finish(open_run(small(*SWITCH, "training.checkpoint_every=1", name="stopped")))
+    monkeypatch.setattr(loop, "_take_step", step)
+    stopped = finish(open_run(small(*SWITCH, "training.checkpoint_every=1", name="stopped")))
+    assert same(stopped, switched)
+    steps = {
+        path: [
+            (row.step, row.stage)
+            for row in read_metrics(path / "metrics.jsonl")
+            if row.stage is not MetricStage.COLD_START
+        ]
+        for path in (stopped, switched)
+    }
+    assert sorted(steps[stopped]) == sorted(steps[switched])

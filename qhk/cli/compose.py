@@ -131,12 +131,15 @@ def overruled_choices(
     ]
     if not overlays or not chosen:
         return []
-    alone = compose_config(command, [text for text in overrides if text not in overlays], catalogue)
+    # Of the options alone: a key that is set besides may belong to a node that only an overlay has.
+    alone = compose_config(command, chosen, catalogue)
+    said = {text.lstrip("+~").partition("=")[0] for text in overrides}
     lines = []
     for text in chosen:
         group = text.partition("=")[0]
         ours, theirs = (dict(_leaves(OmegaConf.to_container(node[group]), group)) for node in (alone, config))
-        replaced = [key for key in sorted(ours.keys() & theirs.keys()) if ours[key] != theirs[key]]
+        both = sorted((ours.keys() & theirs.keys()) - said)
+        replaced = [key for key in both if ours[key] != theirs[key]]
         if replaced:
             lines.append(
                 f"{text}: {' '.join(overlays)} replaces values of it: "

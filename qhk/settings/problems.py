@@ -91,7 +91,7 @@ def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
     """The line of a rule between keys; a rule's text may begin with the key it is about."""
     first, _, rest = text.partition(" ")
     if first.partition(".")[0] in node_fields(model, key):
-        return f"{key}.{first}: {rest}" if key else text
+        return f"{key}.{first.rstrip(':')}: {rest}" if key else text
     return f"{key}: {text}" if key else text
 
 

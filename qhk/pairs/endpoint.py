@@ -10,13 +10,13 @@ import math
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
 from PIL import Image
 
-from qhk.pairs.judge import Emit, Judged, load_pair
+from qhk.pairs.judge import Emit, Judged, failed_word, load_pair
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.question import question_digest, read_answer
 from qhk.pairs.records import Pair
@@ -114,15 +114,16 @@ class EndpointJudge:
                 )
 
     async def _ask(self, client: httpx.AsyncClient, pair: Pair) -> Judged:
+        version = pair.copy.version
         try:
-            payload = await asyncio.to_thread(self._payload, pair)
+            payload = await asyncio.to_thread(self._payload, pair, version)
         except ValueError as error:
-            return Judged(pair=pair, verdict=None, failure=" ".join(str(error).split()), reply=None)
+            return failed_word(pair, version, error)
         failed: list[dict[str, Any]] = []
         for attempt in range(1, self.options.attempts + 1):
             await self._wait_for_turn()
             reply = await self._send(client, payload)
-            word = self._read(pair, reply)
+            word = self._read(pair, version, reply)
             if word is not None:
                 return _with(word, attempts=attempt, failed_attempts=failed)
             failed.append(reply.as_row())
@@ -134,6 +135,7 @@ class EndpointJudge:
         cause = last["error"] or f"status {last['status']}"
         return Judged(
             pair=pair,
+            version=version,
             verdict=None,
             failure=f"{cause} after {len(failed)} attempts",
             reply=last["body"] or None,
@@ -164,7 +166,7 @@ class EndpointJudge:
             retry_after_s=_seconds(response.headers.get("Retry-After")),
         )
 
-    def _read(self, pair: Pair, reply: _Reply) -> Judged | None:
+    def _read(self, pair: Pair, version: int, reply: _Reply) -> Judged | None:
         """The word in a response, be it a refusal or unreadable; None where there is none."""
         if reply.status != 200:
             return None
@@ -182,11 +184,18 @@ class EndpointJudge:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return None
         if refusal or choice.get("finish_reason") == "content_filter":
-            return Judged(pair=pair, verdict=None, failure="refused", reply=refusal or content, more=more)
+            return Judged(
+                pair=pair,
+                version=version,
+                verdict=None,
+                failure="refused",
+                reply=refusal or content,
+                more=more,
+            )
         if not isinstance(content, str):
             return None
         verdict, failure = read_answer(content)
-        return Judged(pair=pair, verdict=verdict, failure=failure, reply=content, more=more)
+        return Judged(pair=pair, version=version, verdict=verdict, failure=failure, reply=content, more=more)
 
     async def _wait_for_turn(self) -> None:
         """Until the server may be asked again: after a rate limit, and at most so many times a minute."""
@@ -206,8 +215,10 @@ class EndpointJudge:
         else:
             await asyncio.sleep(wait)
 
-    def _payload(self, pair: Pair) -> bytes:
-        pictures = [_data_url(image, self.options) for image in load_pair(self.manifest, pair)]
+    def _payload(self, pair: Pair, version: int) -> bytes:
+        pictures = [
+            _data_url(image, self.options) for image in load_pair(self.manifest, pair, version=version)
+        ]
         content: list[dict[str, Any]] = [
             {"type": "image_url", "image_url": {"url": picture}} for picture in pictures
         ]
@@ -222,13 +233,7 @@ class EndpointJudge:
 
 
 def _with(word: Judged, **more: Any) -> Judged:
-    return Judged(
-        pair=word.pair,
-        verdict=word.verdict,
-        failure=word.failure,
-        reply=word.reply,
-        more={**word.more, **more},
-    )
+    return replace(word, more={**word.more, **more})
 
 
 def _data_url(image: Image.Image, options: EndpointOptions) -> str:

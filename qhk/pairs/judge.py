@@ -17,11 +17,13 @@ from qhk.pairs.similarity import structural
 class Judged:
     """A judge's word on one pair: ``verdict``, or None with the reason of the failure.
 
+    ``version`` is the copy that was shown; another process may have made a newer one meanwhile.
     ``reply`` is the text as it came, None where there is none to keep; ``more`` goes into the record. In it,
     ``confidence`` in [0, 1] orders pairs for review, where a judge has one.
     """
 
     pair: Pair
+    version: int
     verdict: Verdict | None
     failure: str
     reply: str | None
@@ -104,6 +106,7 @@ def filter_pairs(
 def _row(judge: str, word: Judged) -> dict[str, Any]:
     return judgement_row(
         word.pair,
+        version=word.version,
         judge=judge,
         verdict=word.verdict,
         reply=word.reply,
@@ -122,15 +125,24 @@ def unanswered(manifest: PairManifest, judge: str) -> tuple[list[Pair], int]:
     return left, len(manifest) - len(left)
 
 
-def load_pair(manifest: PairManifest, pair: Pair) -> tuple[Any, Any]:
-    """The original and the newest copy as upright RGB. Raises ``ValueError`` naming an unreadable file."""
-    original, copy = load_image(manifest.source_path(pair)), load_image(manifest.copy_path(pair))
+def load_pair(manifest: PairManifest, pair: Pair, *, version: int) -> tuple[Any, Any]:
+    """The original and the copy of ``version`` as upright RGB. Raises ``ValueError`` naming a bad file."""
+    original, copy = (
+        load_image(manifest.source_path(pair)),
+        load_image(manifest.copy_path(pair, version=version)),
+    )
     if original.size != copy.size:
         raise ValueError(
-            f"{manifest.copy_path(pair)}: {copy.width}x{copy.height}, its original is "
+            f"{manifest.copy_path(pair, version=version)}: {copy.width}x{copy.height}, its original is "
             f"{original.width}x{original.height}: restore the files that degrade wrote"
         )
     return original, copy
+
+
+def failed_word(pair: Pair, version: int, error: ValueError) -> Judged:
+    """The word on a pair whose pictures cannot be shown."""
+    reason = " ".join(str(error).split())
+    return Judged(pair=pair, version=version, verdict=None, failure=reason, reply=None)
 
 
 class SimilarityJudge:
@@ -150,12 +162,12 @@ class SimilarityJudge:
             emit([self._word(pair) for pair in pairs[start : start + TOGETHER]])
 
     def _word(self, pair: Pair) -> Judged:
-        similarity = pair.copy.ssim
+        version, similarity = pair.copy.version, pair.copy.ssim
         if similarity is None:
             try:
-                similarity = structural(*load_pair(self.manifest, pair))
+                similarity = structural(*load_pair(self.manifest, pair, version=version))
             except ValueError as error:
-                return Judged(pair=pair, verdict=None, failure=str(error), reply=None)
+                return failed_word(pair, version, error)
         verdict: Verdict = "same" if similarity >= self.threshold else "different"
         more = {"ssim": similarity, "confidence": abs(similarity - self.threshold)}
-        return Judged(pair=pair, verdict=verdict, failure="", reply=None, more=more)
+        return Judged(pair=pair, version=version, verdict=verdict, failure="", reply=None, more=more)

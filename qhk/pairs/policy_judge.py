@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from qhk.data.seeds import stream_generator
-from qhk.pairs.judge import Emit, Judged, load_pair
+from qhk.pairs.judge import Emit, Judged, failed_word, load_pair
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.question import pair_messages, question_digest, read_answer
 from qhk.pairs.records import Pair
@@ -41,30 +41,32 @@ class PolicyJudge:
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
         """Emits the words batch by batch; a pair whose files cannot be read is a failure."""
         for start in range(0, len(pairs), self.batch_pairs):
-            shown: list[tuple[Pair, EncodedPrompt]] = []
+            shown: list[tuple[Pair, int, EncodedPrompt]] = []
             for pair in pairs[start : start + self.batch_pairs]:
+                version = pair.copy.version
                 try:
-                    images = load_pair(self.manifest, pair)
+                    images = load_pair(self.manifest, pair, version=version)
                 except ValueError as error:
-                    reason = " ".join(str(error).split())
-                    emit([Judged(pair=pair, verdict=None, failure=reason, reply=None)])
+                    emit([failed_word(pair, version, error)])
                     continue
-                shown.append((pair, self.policy.encoder.encode(pair_messages(self.question), images)))
+                shown.append(
+                    (pair, version, self.policy.encoder.encode(pair_messages(self.question), images))
+                )
             if shown:
                 emit(self._answers(shown))
 
-    def _answers(self, shown: Sequence[tuple[Pair, EncodedPrompt]]) -> list[Judged]:
+    def _answers(self, shown: Sequence[tuple[Pair, int, EncodedPrompt]]) -> list[Judged]:
         sampled = sample_in_batches(
             self.policy,
-            [prompt for _, prompt in shown],
-            [stream_generator(self.seed, "judge", pair.group_id, pair.copy.version) for pair, _ in shown],
+            [prompt for _, _, prompt in shown],
+            [stream_generator(self.seed, "judge", pair.group_id, version) for pair, version, _ in shown],
             group_size=1,
             max_new_tokens=self.max_new_tokens,
             temperature=self.temperature,
             decode_batch=self.decode_batch,
         )
         words = []
-        for (pair, prompt), group in zip(shown, sampled, strict=True):
+        for (pair, version, prompt), group in zip(shown, sampled, strict=True):
             reply = self.policy.tokenizer.decode(group.completion_ids[0], skip_special_tokens=True)
             verdict, failure = read_answer(reply)
             more = {
@@ -72,5 +74,7 @@ class PolicyJudge:
                 "completion_tokens": len(group.completion_ids[0]),
                 "confidence": math.exp(float(group.logprobs[0].sum())),  # the probability of this reply
             }
-            words.append(Judged(pair=pair, verdict=verdict, failure=failure, reply=reply, more=more))
+            words.append(
+                Judged(pair=pair, version=version, verdict=verdict, failure=failure, reply=reply, more=more)
+            )
         return words

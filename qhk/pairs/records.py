@@ -194,7 +194,7 @@ def strengthened_row(group_id: str, copy: Copy) -> dict[str, Any]:
 def judgement_row(
     pair: Pair, *, judge: str, verdict: Verdict | None, reply: str | None, failure: str, **more: Any
 ) -> dict[str, Any]:
-    """The record of a judge's word on the newest copy; ``more`` holds tokens, attempts, measures."""
+    """The record of a judge's word; ``more`` holds tokens, attempts, and ``version`` if not the newest."""
     assert (verdict is None) == bool(failure), "a failure has a reason and no verdict, an answer the reverse"
     row = {"kind": "judgement", "stage": "filter", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"judge": judge, "verdict": verdict, "reply": reply, "failure": failure} | more

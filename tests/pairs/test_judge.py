@@ -10,8 +10,9 @@ from PIL import Image
 from qhk.pairs.judge import Emit, Filtered, Judge, Judged, SimilarityJudge, filter_pairs
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.policy_judge import PolicyJudge
-from qhk.pairs.records import Pair
+from qhk.pairs.records import Pair, strengthened_row
 from tests.conftest import build_policy
+from tests.pairs.builders import degraded, row
 
 
 def run(manifest: PairManifest, judge: Judge, *, limit: int | None = None) -> Filtered:
@@ -42,9 +43,9 @@ class Stopping:
     name = "stopping"
 
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        emit([Judged(pair=pairs[0], verdict="same", failure="", reply="yes")])
-        emit([Judged(pair=pairs[1], verdict=None, failure="timeout", reply=None)])
-        emit([Judged(pair=pairs[2], verdict="different", failure="", reply="no")])
+        emit([Judged(pair=pairs[0], version=1, verdict="same", failure="", reply="yes")])
+        emit([Judged(pair=pairs[1], version=1, verdict=None, failure="timeout", reply=None)])
+        emit([Judged(pair=pairs[2], version=1, verdict="different", failure="", reply="no")])
         raise KeyboardInterrupt
 
 
@@ -55,6 +56,35 @@ def test_every_word_is_on_disk_before_the_next_question(degraded_six: PairManife
     assert [pair.verdict for pair in opened] == ["same", None, "different", None, None, None]
     second = list(opened)[1].judgement
     assert second is not None and second.failure == "timeout"
+
+
+class Overtaken:
+    """Shows the first copy while another process strengthens the pair."""
+
+    name = "overtaken"
+
+    def __init__(self, other: PairManifest) -> None:
+        self.other = other
+
+    def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
+        version = pairs[0].copy.version
+        self.other.append([strengthened_row(pairs[0].group_id, degraded("blur", "noise"))])
+        emit([Judged(pair=pairs[0], version=version, verdict="same", failure="", reply="yes")])
+
+
+def test_a_word_stays_with_the_copy_that_was_shown(tmp_path: Path) -> None:
+    manifest = open_pairs(tmp_path / "pairs.jsonl", create=True)
+    manifest.append([row(1)])
+    filter_pairs(
+        manifest,
+        Overtaken(open_pairs(manifest.path)),
+        limit=None,
+        price=(0.0, 0.0),
+        progress=lambda *_: None,
+    )
+    (pair,) = open_pairs(manifest.path)
+    assert pair.copy.version == 2 and pair.verdict is None
+    assert pair.judgements["overtaken", 1].verdict == "same"
 
 
 def policy_judge(manifest: PairManifest, **changes: object) -> PolicyJudge:
@@ -88,7 +118,7 @@ def test_a_local_policy_sees_both_pictures(degraded_six: PairManifest) -> None:
     from qhk.pairs.question import pair_messages
 
     first = next(iter(degraded_six))
-    prompt = encode(pair_messages("Do they look the same?"), load_pair(degraded_six, first))
+    prompt = encode(pair_messages("Do they look the same?"), load_pair(degraded_six, first, version=1))
     assert prompt.image_grid_thw.shape == (2, 3) and prompt.num_tokens == seen[0]
     assert not np.array_equal(*np.split(prompt.pixel_values.numpy(), 2))
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,22 @@ def test_concurrent_writers_lose_and_tear_nothing(path: Path) -> None:
     watched.refresh()
     assert len(watched) == len(open_pairs(path)) == 240
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_writer_waits_for_the_lock(path: Path) -> None:
+    manifest = open_pairs(path, create=True)
+    with path.open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        other.write(b'{"kind": "settings", "stage": "x", "values": {}, ')
+        other.flush()
+        writer = threading.Thread(target=manifest.append, args=([row(1)],))
+        writer.start()
+        writer.join(timeout=0.3)
+        assert writer.is_alive(), "it must not cut off what another is still writing"
+        other.write(b'"time": ""}\n')
+    writer.join()
+    assert list(open_pairs(path).pairs) == ["group_000001"]
+    assert "x" in open_pairs(path).settings
 
 
 def test_a_killed_writer_leaves_a_readable_file(path: Path) -> None:

@@ -34,7 +34,9 @@ def test_names_never_collide() -> None:
     ):
         group = group_id(dataset, id_)
         for kinds in (["blur"], ["blur", "noise"]):
-            names.add(copy_name(example_id=id_, group_id=group, kinds=kinds, extension=".png").lower())
+            name = copy_name(example_id=id_, group_id=group, kinds=kinds, extension=".png")
+            assert group.removeprefix("group_") in name.rpartition("/")[2], "sub-folders are few"
+            names.add(name.lower())
     assert len(names) == 10
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
+from qhk.data.prompts import build_messages, num_pictures
 from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
-from tests.conftest import build_policy
+from tests.conftest import build_policy, picture
 
 Encode = Callable[[int, int], EncodedPrompt]
 LENGTHS = ((5, 1, 9), (3, 7, 2))
@@ -253,3 +256,28 @@ def prompt_on(prompt: EncodedPrompt, device: str) -> EncodedPrompt:
     """The prompt with its tensors on a device, which the stock forward wants."""
     tensors = {name: value.to(device) for name, value in vars(prompt).items() if isinstance(value, Tensor)}
     return replace(prompt, **tensors)
+
+
+CONF_PROMPTS = sorted((Path(__file__).parents[2] / "conf" / "prompt").glob("*_short.yaml"))
+
+
+@pytest.mark.parametrize("path", CONF_PROMPTS, ids=lambda path: path.stem)
+def test_two_prompts_of_every_task_with_pictures_of_different_sizes(
+    path: Path, policy: Policy, full_precision: None
+) -> None:
+    """Each prompt shows as many pictures as its task, no two of one size, and meets no other's pixels."""
+    wording = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(wording, dict)
+    user = str(wording["user"])
+    messages, count = build_messages(user=user, system=None), num_pictures(user)
+    sizes = [(32 + 16 * place, 96 - 16 * place) for place in range(2 * count)]
+    sizes = [(max(32, width % 97), max(32, height % 97)) for width, height in sizes]
+    pictures = [picture(*size, seed=place) for place, size in enumerate(sizes)]
+    prompts = [policy.encoder.encode(messages, part) for part in (pictures[:count], pictures[count:])]
+    assert not torch.equal(prompts[0].image_grid_thw, prompts[1].image_grid_thw)
+    groups = completions_of(policy, LENGTHS)
+    packed, repeated = packed_logprobs(policy, prompts, groups), repeated_logprobs(policy, prompts, groups)
+    torch.testing.assert_close(packed, repeated, rtol=0, atol=1e-11)
+    ours, theirs = gradients(policy, packed), gradients(policy, repeated)
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)

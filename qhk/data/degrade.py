@@ -39,6 +39,20 @@ def check_strength(kind: str, strength: float) -> None:
         raise ValueError(f"twin.strengths.{kind} must be {whole}in [{low:g}, {high:g}], got {strength}")
 
 
+def eased_strength(kind: str, strength: float, factor: float) -> float:
+    """The strength of ``kind`` at ``factor`` in [0, 1] of the way from no visible harm to ``strength``.
+
+    ``neutral + factor (strength - neutral)``, with neutral 0 for the std of noise and the radius of blur, 95
+    for the quality of jpeg (the highest there is; rounded to a whole number), and 1 for the brightness of
+    darken, where smaller is stronger. Factor 1 gives ``strength`` itself.
+    """
+    assert 0.0 <= factor <= 1.0, factor
+    if factor == 1.0:
+        return strength
+    eased = _NEUTRAL[kind] + factor * (strength - _NEUTRAL[kind])
+    return float(round(eased)) if kind == "jpeg" else eased
+
+
 def _noise(image: Image.Image, std: float, rng: np.random.Generator) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
     noisy = pixels + rng.standard_normal(pixels.shape) * std
@@ -76,4 +90,5 @@ _OPERATIONS: dict[str, Callable[[Image.Image, float, np.random.Generator], Image
     "darken": _darken,
 }
 _RANGES = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
+_NEUTRAL = {"noise": 0.0, "blur": 0.0, "jpeg": 95.0, "darken": 1.0}
 KINDS = tuple(_OPERATIONS)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from qhk.data.degrade import degrade
+from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.seeds import stream_generator
 from qhk.types import Example
@@ -33,11 +33,14 @@ def make_twin(
     strengths: Mapping[str, float],
     seed: int,
     epoch: int | None,
+    factor: float = 1.0,
 ) -> Image.Image:
     """The degraded copy of ``image`` (the RGB picture of ``example``), of the same size.
 
-    Pure: the same example, seed and epoch give the same pixels. A prepared twin in ``example.twin`` is
-    read instead; it must have the size of the picture. Raises ``ValueError`` when it has not.
+    ``factor`` in [0, 1] is how far strengths have risen to ``strengths`` (``eased_strength``). Pure: the same
+    example, seed, epoch and factor give the same pixels, and the same noise whatever the factor. A prepared
+    twin in ``example.twin`` is read instead, as it is; it must have the size of the picture. Raises
+    ``ValueError`` when it has not.
     """
     if example.twin is not None:
         prepared = load_image(example.twin)
@@ -46,9 +49,8 @@ def make_twin(
         return prepared
     kind = twin_kind(example, kinds=kinds, seed=seed, epoch=epoch)
     indices = (example.dataset, example.id) if epoch is None else (example.dataset, example.id, epoch)
-    return degrade(
-        image, kind=kind, strength=strengths[kind], rng=stream_generator(seed, "twin pixels", *indices)
-    )
+    strength = eased_strength(kind, strengths[kind], factor)
+    return degrade(image, kind=kind, strength=strength, rng=stream_generator(seed, "twin pixels", *indices))
 
 
 def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -> list[Example]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qhk.settings.base import Count, Node, NumOrZero, Positive, Scalar, Text
+from qhk.settings.base import Count, Node, NumOrZero, Positive, Scalar, Schedule, Text
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
 
@@ -124,6 +124,7 @@ class TwinSettings(Node):
     form: Literal["generated", "manifest"]
     kinds: Annotated[list[DegradationKind], Field(min_length=1)]
     strengths: dict[str, float]
+    strength_schedule: Schedule
     resample: Literal["fixed", "each_epoch"]
     manifest: Text | None
     missing: Literal["refuse", "leave_out"]
@@ -133,6 +134,13 @@ class TwinSettings(Node):
         if self.form == "manifest" and self.manifest is None:
             raise ValueError(
                 "form manifest needs manifest: a file of prepared pairs; or choose twin=generated"
+            )
+        constant = self.strength_schedule.form == "constant" and self.strength_schedule.until is None
+        warmup = self.strength_schedule.warmup
+        if self.form == "manifest" and not (constant and not (warmup.steps or warmup.epochs)):
+            raise ValueError(
+                "strength_schedule has no effect on prepared pairs; leave it constant without warm-up, or "
+                "choose twin=generated"
             )
         if len(set(self.kinds)) != len(self.kinds):
             raise ValueError(f"kinds must differ from each other, got {self.kinds}")

@@ -76,6 +76,9 @@ TRAIN = (
     Metric("train/perception/logprob_sum_degraded", MEAN, "log-probability of a completion, degraded image"),
     Metric("train/perception/saturated_frac", MEAN, "share of tokens at a bound of the perception KL"),
     Metric("train/perception/gamma", LAST, "coefficient of the perception KL after its schedule"),
+    Metric(
+        "train/perception/twin_factor", LAST, "how far the strengths of twins have risen, after the schedule"
+    ),
     Metric("train/reference/kl", MEAN, "KL estimate to the reference policy per token, without coefficient"),
     Metric(
         "train/reference/sequence_kl",

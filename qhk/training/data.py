@@ -53,8 +53,10 @@ class RunData:
         """Every training example with its task's name, set by set."""
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
-    def plan(self, step: int, *, seed: int, prompts_per_step: int) -> list[PlannedPrompt]:
-        """The examples of a step, a pure function of (seed, step)."""
+    def plan(
+        self, step: int, *, seed: int, prompts_per_step: int, twin_factor: float = 1.0
+    ) -> list[PlannedPrompt]:
+        """The examples of a step, a pure function of (seed, step), with twins of that strength."""
         sizes = {key: len(examples) for key, examples in self.train.items()}
         draws = step_indices(seed, step, sizes=sizes, weights=self.weights, prompts_per_step=prompts_per_step)
         return [
@@ -63,6 +65,7 @@ class RunData:
                 task=self.tasks[draw.dataset],
                 example=self.train[draw.dataset][draw.index],
                 epoch=draw.epoch,
+                twin_factor=twin_factor,
             )
             for index, draw in enumerate(draws)
         ]

@@ -14,18 +14,22 @@ from qhk.data.image import load_image
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.types import Example
 
-MakeTwin = Callable[[Example, list[Image.Image], int], list[Image.Image]]
-"""(example, its pictures, epoch) -> their degraded copies, of the same sizes."""
+MakeTwin = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
+"""(example, its pictures, epoch, factor of strengths) -> their degraded copies, of the same sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedPrompt:
-    """Which example stands at a global index of a step, for which task, and in which pass over its set."""
+    """Which example stands at a global index of a step, for which task, and in which pass over its set.
+
+    ``twin_factor`` in [0, 1] is how far the degraded twins' strengths have risen at that step.
+    """
 
     index: int
     task: str
     example: Example
     epoch: int
+    twin_factor: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +82,7 @@ class ExampleReader:
         prompt = self.encoder.encode(self.messages, images)
         twin = None
         if self.make_twin is not None:
-            degraded = self.make_twin(example, images, planned.epoch)
+            degraded = self.make_twin(example, images, planned.epoch, planned.twin_factor)
             twin = prompt.with_pixels(self.encoder.encode(self.messages, degraded))
         return StepPrompt(index=planned.index, task=planned.task, example=example, prompt=prompt, twin=twin)
 

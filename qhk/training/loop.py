@@ -60,7 +60,12 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
     own = run.processes.own_part(settings.training.prompts_per_step)
 
     def plan(step: int) -> Sequence[PlannedPrompt]:
-        whole = run.data.plan(step, seed=settings.seed, prompts_per_step=settings.training.prompts_per_step)
+        whole = run.data.plan(
+            step,
+            seed=settings.seed,
+            prompts_per_step=settings.training.prompts_per_step,
+            twin_factor=_twin_factor(run, step),
+        )
         return whole[own]
 
     with run.timed("training"), run.display.task("training") as progress:
@@ -98,10 +103,15 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
             step * rounds + number - 1,
             seed=stream_seed(settings.seed, "resample"),
             prompts_per_step=settings.training.prompts_per_step,
+            twin_factor=_twin_factor(run, step),
         )
         return [readers[planned[place].task].step_prompt(planned[place]) for place in places]
 
     return prompts
+
+
+def _twin_factor(run: Run, step: int) -> float:
+    return coefficients(run.settings, step - run.stage.first, run.horizon).twin_factor
 
 
 def _take_step(

@@ -55,6 +55,7 @@ def long_warmups(settings: Settings, run: Horizon) -> list[str]:
         "lr_schedule": settings.lr_schedule,
         "uncertainty.schedule": settings.uncertainty.schedule,
         "perception.gamma_schedule": settings.perception.gamma_schedule,
+        "twin.strength_schedule": settings.twin.strength_schedule,
     }
     return [
         f"{key}.warmup of {run.steps(schedule.warmup)} steps is longer than the run of {run.total_steps}"
@@ -69,15 +70,17 @@ class Coefficients:
 
     learning_rate: float
     alpha: float
+    twin_factor: float
     terms: Terms
 
 
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
-    """Learning rate, uncertainty strength and loss terms at a step counted from 0."""
+    """Learning rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
     objective, perception = settings.objective, settings.perception
     return Coefficients(
         learning_rate=settings.optimizer.lr * factor(settings.lr_schedule, step, run),
         alpha=settings.uncertainty.alpha * factor(settings.uncertainty.schedule, step, run),
+        twin_factor=factor(settings.twin.strength_schedule, step, run),
         terms=Terms(
             ratio=objective.ratio,
             clip_low=objective.clip_low,

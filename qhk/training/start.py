@@ -122,7 +122,7 @@ def _twin_maker(settings: Settings) -> MakeTwin:
     twin = settings.twin
     strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
 
-    def degraded(example: Example, image: Image.Image, epoch: int) -> Image.Image:
+    def degraded(example: Example, image: Image.Image, epoch: int, factor: float) -> Image.Image:
         return make_twin(
             example,
             image,
@@ -130,14 +130,15 @@ def _twin_maker(settings: Settings) -> MakeTwin:
             strengths=strengths,
             seed=settings.seed,
             epoch=epoch if twin.resample == "each_epoch" else None,
+            factor=factor,
         )
 
-    def make(example: Example, images: list[Image.Image], epoch: int) -> list[Image.Image]:
+    def make(example: Example, images: list[Image.Image], epoch: int, factor: float) -> list[Image.Image]:
         # Each picture of a prompt is degraded on its own: its place is part of what the stream follows.
         places = [example] + [
             replace(example, id=f"{example.id} picture {place}") for place in range(1, len(images))
         ]
-        return [degraded(one, image, epoch) for one, image in zip(places, images, strict=True)]
+        return [degraded(one, image, epoch, factor) for one, image in zip(places, images, strict=True)]
 
     return make
 

@@ -123,4 +123,5 @@ def coefficient_metrics(now: Coefficients) -> MetricSet:
     metrics.add("train/optimizer/learning_rate", now.learning_rate)
     metrics.add("train/uncertainty/alpha", now.alpha)
     metrics.add("train/perception/gamma", now.terms.gamma)
+    metrics.add("train/perception/twin_factor", now.twin_factor)
     return metrics

@@ -5,10 +5,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from qhk.data.degrade import KINDS
+from qhk.data.degrade import KINDS, eased_strength
 from qhk.data.image import load_image
 from qhk.data.twin import attach_twins, make_twin, twin_kind
 from qhk.types import Example
@@ -145,3 +146,32 @@ def test_other_size_and_missing_manifest(tmp_path: Path) -> None:
         make_twin(prepared, Image.new("RGB", (40, 40)), kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None)
     with pytest.raises(ValueError, match="twin.manifest: no file"):
         attach_twins([], tmp_path / "none.jsonl", missing="refuse")
+
+
+def test_strengths_rise_from_no_harm_to_full() -> None:
+    """By hand, half way: noise 22.5, blur 1, jpeg 95 - 45, darken .8."""
+    half = {kind: eased_strength(kind, strength, 0.5) for kind, strength in STRENGTHS.items()}
+    assert half == pytest.approx({"noise": 22.5, "blur": 1.0, "jpeg": 50.0, "darken": 0.8})
+    none = {kind: eased_strength(kind, strength, 0.0) for kind, strength in STRENGTHS.items()}
+    assert none == {"noise": 0.0, "blur": 0.0, "jpeg": 95.0, "darken": 1.0}
+    assert all(eased_strength(kind, strength, 1.0) == strength for kind, strength in STRENGTHS.items())
+    assert eased_strength("jpeg", 5.0, 0.333) == 65.0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_harm_grows_with_the_factor_and_ends_at_the_full_twin(kind: str) -> None:
+    row = 128 + 60 * np.sin(np.arange(64) / 5)
+    image = Image.fromarray((row[:, None] + row[None, :] - 128).clip(0, 255).astype(np.uint8)).convert("RGB")
+    pixels = np.asarray(image, dtype=float)
+
+    def twin(**factor: float) -> Image.Image:
+        return make_twin(
+            example("a.png"), image, kinds=[kind], strengths=STRENGTHS, seed=0, epoch=None, **factor
+        )
+
+    harm = [
+        float(np.abs(np.asarray(twin(factor=factor), dtype=float) - pixels).mean())
+        for factor in (0.0, 0.25, 0.5, 1.0)
+    ]
+    assert harm == sorted(harm) and harm[0] < 12 and harm[-1] > harm[1] > harm[0]
+    assert twin().tobytes() == twin(factor=1.0).tobytes()

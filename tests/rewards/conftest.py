@@ -47,7 +47,8 @@ def load_terms() -> Callable[[str], list[RewardTerm]]:
     """The terms of an option of the reward group, built as a run builds them."""
 
     def load(name: str) -> list[RewardTerm]:
-        node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": _with_defaults(name)})
+        run = {"task": {"low": 1.0, "high": 5.0}, "rollout": {"max_new_tokens": 200}}
+        node = OmegaConf.merge(run, {"reward": _with_defaults(name)})
         reward: Any = OmegaConf.to_container(node, resolve=True)
         return build_terms(reward["reward"]["terms"])
 

@@ -19,6 +19,7 @@ Matrix = NDArray[np.float64]
 
 TASKS = {
     "q_hawkeye": ("score", "strict"),
+    "q_hawkeye_overlong": ("score", "strict"),
     "q_hawkeye_paper": ("score", "strict"),
     "q_hawkeye_release": ("score", "q_hawkeye_release"),
     "q_hawkeye_tiny": ("score", "strict"),

@@ -64,6 +64,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
         {"uncertainty.form": "none", "uncertainty.alpha": 0.0, "uncertainty.history_decay": 0.5},
         "uncertainty.alpha: 0.0 and history_decay 0.5 have no effect with form none",
     ),
+    (
+        {"twin.form": "manifest", "twin.manifest": "x", "twin.strength_schedule.warmup.steps": 5},
+        "twin.strength_schedule: has no effect on prepared pairs",
+    ),
     ({"objective.truncated": "drop"}, "objective.truncated: must be one of 'keep', 'mask', 'exclude'"),
     ({"objective.max_resamples": -1}, "objective.max_resamples: must be greater than or equal to 0"),
     ({"objective.kl_placement": "both"}, "objective.kl_placement: must be one of 'loss', 'reward'"),

@@ -85,3 +85,17 @@ def test_clipping_keeps_the_direction() -> None:
     before = model.weight.detach().clone()
     assert apply_gradients(model, optimizer, learning_rate=1.0, max_grad_norm=1.0) == pytest.approx(5.0)
     assert torch.allclose(before - model.weight.detach(), torch.tensor([[0.6, 0.8]]), atol=1e-5)
+
+
+def test_twins_grow_stronger_over_their_warm_up(small: Callable[..., Settings]) -> None:
+    settings = small("twin.strength_schedule.warmup={steps: 4, epochs: null}")
+    run = Horizon(total_steps=20, steps_per_epoch=4.0)
+    assert [coefficients(settings, step, run).twin_factor for step in (0, 1, 3, 4, 19)] == [
+        0.25,
+        0.5,
+        1,
+        1,
+        1,
+    ]
+    plain = Horizon(total_steps=2, steps_per_epoch=4.0)
+    assert coefficients(small(name="plain"), 0, plain).twin_factor == 1.0

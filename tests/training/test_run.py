@@ -123,6 +123,39 @@ def test_an_unreadable_checkpoint_is_set_aside_with_a_loud_line(
     assert same_weights(run.directory.path, finished)
 
 
+def test_memory_and_replaced_groups_resume_bit_for_bit(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dynamic sampling, the variances of earlier epochs, a KL in the reward and growing twins."""
+    options = (
+        "objective.max_resamples=2",
+        "objective.kl_placement=reward",
+        "objective.truncated=mask",
+        "uncertainty.history_decay=0.5",
+        "twin.strength_schedule.warmup={steps: 3, epochs: null}",
+        "data.limit=10",
+        "benchmark.miniature_spaq.limit=2",
+    )
+    whole = finish(open_run(small(*options, name="whole")))
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == 3:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "_take_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finish(open_run(small(*options, name="stopped")))
+    monkeypatch.setattr(loop, "_take_step", step)
+    stopped = finish(open_run(small(*options, name="stopped")))
+    trained = [[row for row in records(path) if row[1] is MetricStage.TRAIN] for path in (stopped, whole)]
+    assert trained[0] == trained[1] and len(trained[0]) == 4
+    assert same_weights(stopped, whole)
+    states = [torch.load(path / "checkpoints" / "last" / "training.pt") for path in (stopped, whole)]
+    assert states[0]["history"] == states[1]["history"] and states[0]["history"]
+
+
 def test_results_hold_before_and_after(finished: Path) -> None:
     rows = read_results(finished / "results.json").rows
     cells = {(row.benchmark, row.stage, row.readout, row.step) for row in rows}

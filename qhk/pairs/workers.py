@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
@@ -16,7 +16,9 @@ AHEAD = 4
 """Jobs in hand per worker: enough to keep them busy, few enough to stop soon."""
 
 
-def in_order(function: Callable[[Job], Done], jobs: Iterable[Job], *, workers: int) -> Iterator[Done]:
+def in_order(
+    function: Callable[[Job], Done], jobs: Iterable[Job], *, workers: int
+) -> Generator[Done, None, None]:
     """``function(job)`` for every job, in the order of ``jobs``, whatever ``workers`` is.
 
     0 workers run in this process. Others are processes that begin from a clean server (no threads of

@@ -14,7 +14,10 @@ from typing import Any
 
 @dataclass
 class Response:
-    """What the server does with one request; ``drop`` closes the connection after half the body."""
+    """What the server does with one request; ``drop`` closes the connection after half the body.
+
+    ``dribble_s`` waits so long before every byte of it.
+    """
 
     status: int = 200
     body: str | None = None
@@ -22,6 +25,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     drop: bool = False
+    dribble_s: float = 0.0
     message: dict[str, Any] | None = None
     finish_reason: str = "stop"
 
@@ -93,7 +97,12 @@ def serving(behave: Behave) -> Iterator[Server]:
                 self.wfile.write(payload[: len(payload) // 2])
                 self.close_connection = True
                 return
-            self.wfile.write(payload)
+            for byte in payload if response.dribble_s else ():
+                time.sleep(response.dribble_s)
+                self.wfile.write(bytes([byte]))
+                self.wfile.flush()
+            if not response.dribble_s:
+                self.wfile.write(payload)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

@@ -133,8 +133,9 @@ def test_faults_that_stay_are_failures_and_no_answers(degraded_six: PairManifest
     assert done.verdicts == {"same": 6} and done.before == 0
 
 
-def test_a_slow_reply_times_out(degraded_six: PairManifest) -> None:
-    with serving(lambda number, request: Response(delay_s=1.0 if number == 0 else 0.0)) as server:
+@pytest.mark.parametrize("slow", [Response(delay_s=1.0), Response(dribble_s=0.05)], ids=["late", "dribbling"])
+def test_a_slow_reply_times_out(degraded_six: PairManifest, slow: Response) -> None:
+    with serving(lambda number, request: slow if number == 0 else Response()) as server:
         done = ask(degraded_six, server, timeout_s=0.3, concurrency=1)
     assert done.verdicts == {"same": 6}
     assert records(degraded_six)[0]["failed_attempts"][0]["error"] == "no reply within 0.3 s"

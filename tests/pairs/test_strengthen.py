@@ -14,6 +14,9 @@ from qhk.pairs.records import Pair, Verdict, decision_row, judgement_row
 from qhk.pairs.strengthen import Strengthened, awaits_review, strengthen_pairs
 from tests.pairs.conftest import a_plan, contents, quiet
 
+SEED = 1
+"""Of the second degradations: one of the three pairs gets noise."""
+
 STAGE_4 = {"noise": 65.0, "blur": 4.0, "jpeg": 5.0, "darken": 0.5}
 
 
@@ -37,13 +40,16 @@ def run(manifest: PairManifest, **changes: Any) -> Strengthened:
 
 def test_a_second_different_degradation_in_a_new_file(degraded_six: PairManifest) -> None:
     judged(degraded_six, {0: "same", 1: "same", 2: "same", 3: "different", 4: None})
+    plan = {"kinds": ("noise", "darken"), "seed": SEED}
     before = contents(degraded_six.folder / "copies")
     originals = {pair.group_id: degraded_six.source_path(pair).read_bytes() for pair in degraded_six}
-    assert run(degraded_six) == Strengthened(made=3, failed=0, waiting=0, spent=0)
+    assert run(degraded_six, plan=plan) == Strengthened(made=3, failed=0, waiting=0, spent=0)
     after = contents(degraded_six.folder / "copies")
     assert before.items() <= after.items() and len(after) == len(before) + 3, "nothing was overwritten"
     opened = open_pairs(degraded_six.path)
     assert [pair.copy.version for pair in opened] == [2, 2, 2, 1, 1, 1]
+    seconds = [pair.copy.degradations[1].type for pair in list(opened)[:3]]
+    assert "noise" in seconds, "one of them shows which stream it was drawn from"
     for pair in list(opened)[:3]:
         assert opened.source_path(pair).read_bytes() == originals[pair.group_id]
         first, second = pair.copy.degradations
@@ -51,7 +57,7 @@ def test_a_second_different_degradation_in_a_new_file(degraded_six: PairManifest
         assert pair.copy.type == f"{first.type}+{second.type}"
         assert second.level == "stage_4" and second.strength == STAGE_4[second.type]
         start = load_image(opened.copy_path(pair, version=1))
-        rng = stream_generator(0, "pair pixels", pair.group_id, 2)
+        rng = stream_generator(SEED, "pair pixels", pair.group_id, 2)
         expected = apply_operation(start, kind=second.type, strength=second.strength, rng=rng)
         assert load_image(opened.copy_path(pair)).tobytes() == expected.tobytes()
 

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
 from rich.live import Live
 
 from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
 from qhk.settings.sweep import LauncherSettings, parse_launcher
 from qhk.sweep.manifest import event, find_sweep, read_manifest, record_events
 from qhk.sweep.state import RunView, look
-from qhk.sweep.table import exit_code, status_view
+from qhk.sweep.table import exit_code, status_view, table_console
 from qhk.tracking.lock import RunLock
 from qhk.tracking.status import RunState, writer_alive
 
@@ -29,7 +28,7 @@ CHUNK = 500
 
 def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
     """The sweep's exit code after its table: 0 all done, 1 something failed, 3 neither."""
-    manifest, console = read_manifest(find_sweep(outputs, name)), Console(highlight=False)
+    manifest, console = read_manifest(find_sweep(outputs, name)), table_console()
     views = look(manifest)
     if not request.watch:
         console.print(status_view(manifest, views))

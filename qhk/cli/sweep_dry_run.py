@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 
 from qhk.cli.sweep_launch import package_folder
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.plan import PlannedRun, existing_runs, share_runs
+from qhk.sweep.table import duration, table_console
 from qhk.tracking.provenance import code_digest
+from qhk.tracking.status import RunState
 
 
 def print_sweep(plan: SweepPlan) -> int:
@@ -16,11 +18,35 @@ def print_sweep(plan: SweepPlan) -> int:
     package = package_folder()
     code = code_digest({package.name: package})
     runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)
-    console = Console(highlight=False)
+    console = table_console()
     console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
+    for line in cost_lines(plan, runs):
+        print(line)
     print("dry run: the settings of every cell are valid; nothing was started")
     return 0
+
+
+def cost_lines(plan: SweepPlan, runs: list[PlannedRun]) -> list[str]:
+    """What the runs that are still to be computed will cost, by cell and in all."""
+    machine, by_cell, total = plan.launcher.machine, dict[str, str](), 0.0
+    for run in runs:
+        if run.state is RunState.DONE or run.same_as:
+            continue
+        estimate = estimate_run(run.settings, machine)
+        if estimate is None:
+            return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
+        total += estimate.total_h
+        parts = ", ".join(
+            f"{name} {duration(3600 * hours)}" for name, hours in estimate.hours.items() if hours
+        )
+        by_cell[run.cell] = f"  {run.cell}: {duration(3600 * estimate.total_h)} a run ({parts})"
+    share = f"{machine.efficiency:.0%} of the peaks of one {machine.name}"
+    return [
+        f"estimate, not measured: {duration(3600 * total)} of one {machine.name} in all; "
+        f"a roofline at {share}, answers of at most {ANSWER_TOKENS} tokens",
+        *by_cell.values(),
+    ]
 
 
 def cells_table(runs: list[PlannedRun]) -> Table:

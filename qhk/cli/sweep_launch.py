@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-
 import qhk
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.settings.sweep import LocalLauncherSettings
@@ -27,7 +25,7 @@ from qhk.sweep.manifest import (
 )
 from qhk.sweep.plan import existing_runs, share_runs
 from qhk.sweep.state import RunView, launcher_lock, look
-from qhk.sweep.table import exit_code, status_view
+from qhk.sweep.table import exit_code, status_view, table_console
 from qhk.tracking.lock import RunLock
 from qhk.tracking.run_directory import move_aside
 from qhk.tracking.status import Status
@@ -96,7 +94,7 @@ def start(manifest: Manifest, views: Sequence[RunView]) -> int:
             return 0
         wait(manifest)
     views = look(manifest)
-    Console(highlight=False).print(status_view(manifest, views))
+    table_console().print(status_view(manifest, views))
     return exit_code(views)
 
 

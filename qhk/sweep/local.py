@@ -125,7 +125,7 @@ class LocalLauncher:
             ranks = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus or self.settings.gpus == "none" else {}
             if count > 1:
                 ranks |= rank_variables(rank=rank, local_rank=rank, count=count, host="127.0.0.1", port=port)
-            log = run.log if rank == 0 else run.log.with_name(f"log.rank{rank}.txt")
+            log = run.log if rank == 0 else run.log.with_name(f"console.rank{rank}.log")
             processes.append(
                 start_process(
                     run_command(self.manifest, run),

@@ -43,7 +43,7 @@ class SweepRun:
     @property
     def log(self) -> Path:
         """What the run's first process printed, over all its starts."""
-        return self.directory / "log.txt"
+        return self.directory / "console.log"
 
 
 @dataclass(frozen=True, kw_only=True)

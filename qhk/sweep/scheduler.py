@@ -1,4 +1,4 @@
-"""What SLURM knows about jobs, read from squeue and sacct: where they stand, and why they ended."""
+"""What SLURM's commands say about jobs: where they stand, and why they ended."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ def ask_slurm(jobs: Iterable[str]) -> dict[str, Ending]:
     if not wanted or shutil.which("squeue") is None:
         return {}
     known = _from_accounts(wanted) | _from_queue()
+    lately = {job: _from_controller(job) for job in wanted if job not in known}
+    known |= {job: ending for job, ending in lately.items() if ending is not None}
     return {job: known[job] for job in wanted if job in known}
 
 
@@ -62,6 +64,12 @@ def _from_accounts(jobs: list[str]) -> dict[str, Ending]:
         if ending is not None:
             found[job] = ending
     return found
+
+
+def _from_controller(job: str) -> Ending | None:
+    """The controller's own word about a job that has just ended, which the accounts do not have yet."""
+    found = re.search(r"JobState=(\S+).*?ExitCode=(\S+)", _output(["scontrol", "-o", "show", "job", job]))
+    return None if found is None else explain_state(found[1], found[2])
 
 
 def explain_state(state: str, code: str) -> Ending | None:

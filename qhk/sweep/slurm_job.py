@@ -18,6 +18,8 @@ from qhk.sweep.process import explain_exit, oom_kills, record_end, start_process
 from qhk.sweep.ranks import rank_variables
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
+POLL_S = 0.2
+
 LINGER_S = 900.0
 """How long a task whose run has left at SIGTERM waits for SLURM to end or requeue it."""
 
@@ -46,7 +48,7 @@ class CellJob:
         """Returns once the run is done. Raises CellEndedError where it ended otherwise."""
         signal.signal(signal.SIGTERM, self._terminate)
         place, kills = TorchDistributedEnvironment(), oom_kills()
-        log = self.log if place.rank == 0 else self.log.with_name(f"log.rank{place.rank}.txt")
+        log = self.log if place.rank == 0 else self.log.with_name(f"console.rank{place.rank}.log")
         ranks: dict[str, str] = {}
         if place.world_size > 1:
             ranks = rank_variables(
@@ -72,13 +74,7 @@ class CellJob:
     def checkpoint(self) -> DelayedSubmission | None:
         """The job to requeue after SIGUSR2, once the run has written its checkpoint; None for a done one."""
         if self.process is not None:
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGUSR2)
-            try:
-                self.process.wait(timeout=self.patience_s)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            _stop(self.process.pid, patience_s=self.patience_s)
         status = read_status(self.directory / STATUS_FILE)
         if status is not None and status.state in (RunState.DONE, RunState.FAILED):
             return None
@@ -97,5 +93,28 @@ class CellJob:
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         """SLURM sends this to every process of the job before it kills them."""
         self.terminated = True
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        if self.process is not None and not _has_ended(self.process.pid):
+            os.kill(self.process.pid, signal.SIGTERM)
+
+
+def _stop(pid: int, *, patience_s: float) -> None:
+    """Asks a child of this process for its checkpoint, and ends it where it takes longer than it may."""
+    end = time.monotonic() + patience_s
+    if not _has_ended(pid):
+        os.kill(pid, signal.SIGUSR2)
+    while not _has_ended(pid):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            return
+        time.sleep(POLL_S)
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of this process has ended; it can still be waited for.
+
+    Signal handlers ask here: what they interrupt may hold the lock of the ``Popen`` object.
+    """
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True

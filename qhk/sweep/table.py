@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +17,7 @@ from qhk.sweep.state import RunView
 from qhk.tracking.status import RunState
 
 METRICS = ("srcc", "plcc")
+WIDTH = 160
 STYLES = {
     RunState.PENDING: "dim",
     RunState.RUNNING: "cyan",
@@ -50,6 +51,12 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
 
 
 QUIET = (RunState.DONE, RunState.RUNNING)
+
+
+def table_console() -> Console:
+    """Where tables go: as wide as the terminal, wide enough for names and paths where there is none."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
 def count_line(views: Sequence[RunView]) -> str:
@@ -87,7 +94,7 @@ def cell_text(view: RunView) -> Text:
 
 
 def stopped_line(view: RunView) -> Text:
-    """``without_perception/seed1 failed: step 12: loss is NaN   outputs/.../log.txt``."""
+    """``without_perception/seed1 failed: step 12: loss is NaN   outputs/.../console.log``."""
     place = f"   {view.run.log}" if view.run.log.exists() else ""
     job = f" (job {view.job})" if view.job else ""
     return Text(f"{view.run.label} {view.state.value}{job}: {view.cause}{place}", style=STYLES[view.state])
@@ -126,10 +133,13 @@ def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
 
 def run_values(manifest: Manifest, view: RunView) -> dict[str, float]:
     """A finished run's headline means over its benchmarks, NaN where no benchmark counts."""
+    results = view.run.directory / "results.json"
+    if not results.exists():
+        return dict.fromkeys(METRICS, math.nan)
     evaluation = manifest.settings(view.run).evaluation
     rows = [
         row
-        for row in read_results(view.run.directory / "results.json").rows
+        for row in read_results(results).rows
         if row.readout == evaluation.headline and row.stage in (Stage.AFTER, Stage.CONTROL)
     ]
     last = max((row.step for row in rows), default=0)
@@ -141,7 +151,7 @@ def run_values(manifest: Manifest, view: RunView) -> dict[str, float]:
 
 def means_table(means: Sequence[CellMeans]) -> Table:
     """The means as a table; ``n`` says how many of the seeds are in them."""
-    table = Table(title="mean over benchmarks, mean and standard deviation over seeds", title_justify="left")
+    table = Table(title="means over benchmarks, then mean ± standard deviation over seeds")
     for heading in ("cell", "n", *(name.upper() for name in METRICS)):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     for cell in means:

@@ -122,7 +122,7 @@ class Cluster:
             jobs = self.client("squeue", "-h", "-o", "%A").split()
             if jobs:
                 self.client("scancel", *jobs)
-                self._wait(lambda: not self.client("squeue", "-h", "-o", "%A").split(), seconds=20.0)
+                self._wait(lambda: not self.client("squeue", "-h", "-o", "%A").split(), seconds=40.0)
         for name in DAEMONS:
             pid = self._pid(name)
             if pid is None:
@@ -240,7 +240,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=3
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/run/slurmctld.pid

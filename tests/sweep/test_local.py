@@ -77,7 +77,7 @@ def test_the_processes_of_one_run_know_their_ranks_and_end_together(build: Build
     lines = (manifest.runs[0].directory / "starts").read_text().splitlines()
     assert sorted(line.split(" ")[2] for line in lines) == ["0", "1"]
     assert ended == {"a/seed0": "done: "}
-    assert (manifest.runs[0].directory / "log.rank1.txt").exists()
+    assert (manifest.runs[0].directory / "console.rank1.log").exists()
 
 
 def _later(action: Callable[[], None], manifest: Manifest) -> threading.Thread:

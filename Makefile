@@ -12,7 +12,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-browser test-slow test-gpu bench lint format
+.PHONY: help install train test test-browser test-slow test-gpu bench bench-data lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -55,3 +55,6 @@ format: install  ## let ruff rewrite what it can
 
 bench: install  ## the packed step beside the repeated one: time and peak memory, a few minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.packed_step $(ARGS)
+
+bench-data: install  ## opening a set of 10,000 images, cold and warm, and decoding it
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.open_set $(ARGS)

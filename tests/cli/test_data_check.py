@@ -64,3 +64,37 @@ def test_what_the_command_line_names_is_checked_and_else_what_an_experiment_read
 def test_null_root_is_one_line(qhk: Run) -> None:
     code, out, err = qhk("data", "check", "benchmark=folder")
     assert (code, out) == (2, "") and "dataset.folder.root is null" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", ["unreadable", "copied", "missing", "label"])
+def test_training_refuses_what_a_check_finds_before_anything_is_loaded(
+    qhk: Run, root: Path, tmp_path: Path, fault: str
+) -> None:
+    images = root / "images"
+    message = {
+        "unreadable": "b.png: not a readable image",
+        "copied": "d.png has the bytes of",
+        "missing": "labels.csv line 3: no image 'b.png' below",
+        "label": "labels.csv line 5: mos is 'good', not a number",
+    }[fault]
+    if fault == "unreadable":
+        (images / "b.png").write_bytes(b"no picture")
+    elif fault == "copied":
+        (images / "d.png").write_bytes((images / "a.png").read_bytes())
+    elif fault == "missing":
+        (images / "b.png").unlink()
+    else:
+        table = root / "labels.csv"
+        table.write_text(table.read_text().replace("0.9", "good"))
+    words = [
+        "data=folder",
+        "benchmark=folder",
+        f'dataset.folder.root="{root}"',
+        "data.validation_fraction=0.0",
+    ]
+    code, out, err = qhk("train", *words, *COLUMNS)
+    assert code == 2 and message in err and err.strip().count("\n") <= 1
+    assert not list((tmp_path / "outputs").glob("default/**/config.yaml"))
+    if fault == "label":
+        code, _, err = qhk("train", *words, *COLUMNS, "dry_run=true")
+        assert code == 0 and f"warning: dataset.folder: {root / 'labels.csv'} line 5" in err

@@ -130,3 +130,18 @@ def test_real_photographs() -> None:
         "train": 440, "validation": 60, "test": 100,
     }  # fmt: skip
     assert all(1.0 <= example.mos <= 5.0 for part in loaded.examples.values() for example in part)
+
+
+def test_blanks_brackets_and_empty_trailing_columns(tmp_path: Path) -> None:
+    """As BIQ2021 has them: ``.JPG`` on disk, ``.jpg`` in a table that ends in two empty columns."""
+    root = folder(
+        tmp_path / "a set (1)", "Image Name,MOS,,\nss02 (1014).jpg,0.5,,\nüß.png,0.25,,\n", names=""
+    )
+    for name in ("ss02 (1014).JPG", "üß.png"):
+        Image.new("RGB", (32, 32)).save(root / "images" / name)
+    options: dict[str, object] = {"image_column": "Image Name", "score_column": "MOS", "split_column": None}
+    loaded = load(root, protocol="all", options=options)
+    assert [(e.image.name, e.mos) for e in loaded.examples["test"]] == [
+        ("ss02 (1014).JPG", 3.0),
+        ("üß.png", 2.0),
+    ]

@@ -175,3 +175,13 @@ def test_csiq_workbook_and_flat_copy_agree(tmp_path: Path) -> None:
     flat = {row.name: row.score for row in ADAPTERS["csiq"].read_labels(tmp_path, {})}
     for row in read("csiq", "csiq", {}):
         assert flat[row.name] == pytest.approx(row.score, abs=1e-6)
+
+
+def test_a_validation_list_inside_the_test_part_is_refused() -> None:
+    names = {"train": "koniq10k_train7000_mriqa", "validation": "koniq10k_val200_mriqa_SUBSET_OF_TEST",
+             "test": "koniq10k_test_qalign"}  # fmt: skip
+    lists = {
+        f"{part}_names": str((LABELS / "splits" / f"{file}.txt").resolve()) for part, file in names.items()
+    }
+    with pytest.raises(ValueError, match=r"is in both options\.validation_names and options\.test_names"):
+        splits("koniq", "koniq10k", "names", {**KONIQ, **lists})

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from qhk.evaluation.results import Stage, read_results, summarise
+from qhk.evaluation.results import ResultRow, Stage, read_results, summarise
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.state import RunView
 from qhk.tracking.status import RunState
 
-METRICS = ("srcc", "plcc")
 WIDTH = 160
 STYLES = {
     RunState.PENDING: "dim",
@@ -28,14 +27,29 @@ STYLES = {
 }
 
 
+METRICS = {
+    "srcc": "SRCC",
+    "plcc": "PLCC",
+    "accuracy": "accuracy",
+    "distinct_samples": "distinct samples",
+    "score_entropy": "score entropy",
+}
+"""What the table of means shows, where a sweep has it, and its heading."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellMeans:
-    """Means and (unbiased) standard deviations by metric over a cell's seeds: ``n`` of ``num_seeds`` runs."""
+    """A cell's means over its seeds by metric, before and after training: of ``n`` of ``num_seeds`` runs.
+
+    ``before`` is empty where nothing was measured then; ``stds`` are the unbiased standard deviations of
+    ``after``. A metric that the cell's tasks do not have is absent.
+    """
 
     cell: str
     num_seeds: int
     n: int
-    means: dict[str, float]
+    before: dict[str, float]
+    after: dict[str, float]
     stds: dict[str, float]
 
 
@@ -109,61 +123,81 @@ def duration(seconds: float) -> str:
 
 
 def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
-    """Each cell's means over its seeds. Only runs that are done and have a value count: never a failed one.
+    """Each cell's means over its seeds. Only runs that are done and have values count: never a failed one.
 
-    A run's value is the mean over its benchmarks of the headline read-out after training; benchmarks that
-    were read too seldom, or without a correlation, are left out of it, and a run with none is left out here.
+    A run's value is the mean over its benchmarks of the headline read-out; benchmarks that were read too
+    seldom, or without a correlation, are left out of it, and a run with none is left out here.
     """
     found = []
     for cell in manifest.cells:
         runs = [view for view in views if view.run.cell == cell]
         values = [run_values(manifest, view) for view in runs if view.state is RunState.DONE]
-        kept = [value for value in values if all(map(math.isfinite, value.values()))]
+        kept = [(before, after) for before, after in values if after and _finite(after)]
+        names = [name for name in METRICS if all(name in after for _, after in kept)] if kept else []
+        started = [before for before, _ in kept if all(name in before for name in names) and _finite(before)]
         found.append(
             CellMeans(
                 cell=cell,
                 num_seeds=len(runs),
                 n=len(kept),
-                means={name: _mean([value[name] for value in kept]) for name in METRICS},
-                stds={name: _std([value[name] for value in kept]) for name in METRICS},
+                before={name: _mean([one[name] for one in started]) for name in names if started},
+                after={name: _mean([after[name] for _, after in kept]) for name in names},
+                stds={name: _std([after[name] for _, after in kept]) for name in names},
             )
         )
     return found
 
 
-def run_values(manifest: Manifest, view: RunView) -> dict[str, float]:
-    """A finished run's headline means over its benchmarks, NaN where no benchmark counts."""
-    results = view.run.directory / "results.json"
-    if not results.exists():
-        return dict.fromkeys(METRICS, math.nan)
+def run_values(manifest: Manifest, view: RunView) -> tuple[dict[str, float], dict[str, float]]:
+    """A finished run's headline means over its benchmarks, before and after, of the metrics that it has."""
     evaluation = manifest.settings(view.run).evaluation
     rows = [
         row
-        for row in read_results(results).rows
-        if row.readout == evaluation.headline and row.stage in (Stage.AFTER, Stage.CONTROL)
+        for row in read_results(view.run.directory / "results.json").rows
+        if row.readout == evaluation.headline
     ]
-    last = max((row.step for row in rows), default=0)
-    summary = summarise(
-        [row for row in rows if row.step == last], min_parsed_fraction=evaluation.min_parsed_fraction
+    before = _latest([row for row in rows if row.stage is Stage.BEFORE])
+    after = _latest([row for row in rows if row.stage in (Stage.AFTER, Stage.CONTROL)])
+    first, last = (
+        summarise(part, min_parsed_fraction=evaluation.min_parsed_fraction).means for part in (before, after)
     )
-    return {name: summary.means.get(name, math.nan) for name in METRICS}
+    return _of_interest(first), _of_interest(last)
+
+
+def _of_interest(means: Mapping[str, float]) -> dict[str, float]:
+    return {name: means[name] for name in METRICS if name in means}
+
+
+def _latest(rows: Sequence[ResultRow]) -> list[ResultRow]:
+    """Of each benchmark, the row of the last step: of a run in stages, each stage's own."""
+    return list({row.benchmark: row for row in sorted(rows, key=lambda row: row.step)}.values())
 
 
 def means_table(means: Sequence[CellMeans]) -> Table:
     """The means as a table; ``n`` says how many of the seeds are in them."""
-    table = Table(title="means over benchmarks, then mean ± standard deviation over seeds")
-    for heading in ("cell", "n", *(name.upper() for name in METRICS)):
+    title = (
+        "mean over benchmarks: before → after training, mean over seeds ± standard deviation of the latter"
+    )
+    table = Table(title=title, title_justify="left")
+    shown = {name: heading for name, heading in METRICS.items() if any(name in cell.after for cell in means)}
+    for heading in ("cell", "n", *shown.values()):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
     for cell in means:
-        values = [_with_spread(cell.means[name], cell.stds[name]) for name in METRICS]
-        table.add_row(cell.cell, f"{cell.n}/{cell.num_seeds}", *values)
+        table.add_row(cell.cell, f"{cell.n}/{cell.num_seeds}", *(_change(cell, name) for name in shown))
     return table
 
 
-def _with_spread(mean: float, std: float) -> str:
-    if not math.isfinite(mean):
+def _change(cell: CellMeans, name: str) -> str:
+    if name not in cell.after:
         return "-"
-    return f"{mean:.3f}" if not math.isfinite(std) else f"{mean:.3f} ± {std:.3f}"
+    decimals = 1 if name == "distinct_samples" else 3
+    before = f"{cell.before[name]:.{decimals}f} → " if name in cell.before else ""
+    spread = f" ± {cell.stds[name]:.{decimals}f}" if math.isfinite(cell.stds[name]) else ""
+    return f"{before}{cell.after[name]:.{decimals}f}{spread}"
+
+
+def _finite(values: dict[str, float]) -> bool:
+    return all(map(math.isfinite, values.values()))
 
 
 def _mean(values: Sequence[float]) -> float:

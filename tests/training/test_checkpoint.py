@@ -31,7 +31,7 @@ def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
 
 def save(checkpoints: Checkpoints, step: int) -> Path:
     state = TrainingState(
-        step=step, run_id="abc", optimizer=None, torch_rng=torch.zeros(2), best=None, wall_s={}
+        step=step, run_id="abc", optimizer=None, torch_rng=torch.zeros(2), best=None, history={}, wall_s={}
     )
     policy: Policy = None  # type: ignore[assignment]
     return checkpoints.save(policy, state, {"seed": 0})

@@ -12,7 +12,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-browser test-slow test-gpu bench bench-data lint format
+.PHONY: help install train test test-browser test-slurm test-slow test-gpu bench bench-data bench-submit lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -38,6 +38,9 @@ test: install  ## the test suite: offline, CPU, under five minutes
 test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
+test-slurm: install  ## sweeps on a real one-node SLURM, which apt installs where it is missing and may
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slurm tests/slurm $(ARGS)
+
 test-slow: install  ## tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)
 
@@ -52,6 +55,9 @@ lint: install  ## ruff and mypy
 format: install  ## let ruff rewrite what it can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-submit: install  ## seconds from the command to thirty cells submitted, on the same SLURM
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.submit_cells $(ARGS)
 
 bench: install  ## the packed step beside the repeated one: time and peak memory, a few minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.packed_step $(ARGS)

@@ -77,10 +77,10 @@ def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     if planned.dry_run:
         from qhk.cli.sweep_dry_run import print_sweep
 
-        return print_sweep(planned)
+        return print_sweep(planned, catalogue)
     from qhk.cli.sweep_launch import launch_plan
 
-    return launch_plan(planned)
+    return launch_plan(planned, catalogue)
 
 
 def _is_sweep(arguments: Arguments) -> bool:

@@ -16,7 +16,7 @@ from rich.live import Live
 
 from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
 from qhk.settings.sweep import LauncherSettings, parse_launcher
-from qhk.sweep.manifest import event, find_sweep, read_manifest, record_events
+from qhk.sweep.manifest import Manifest, event, find_sweep, read_manifest, record_events
 from qhk.sweep.state import RunView, look
 from qhk.sweep.table import exit_code, status_view, table_console
 from qhk.tracking.lock import RunLock
@@ -84,7 +84,23 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
         views = [view for view in _chosen(look(manifest), request) if view.resumable]
     finally:
         lock.release()
+    if manifest.search is not None and not views:
+        return _go_on_searching(manifest)
     return start(manifest, views)
+
+
+def _go_on_searching(manifest: Manifest) -> int:
+    """The exit code of a search's next round, or of the search where there is none."""
+    from qhk.cli.catalogue import config_root, read_catalogue
+    from qhk.cli.sweep_launch import launch_plan
+    from qhk.cli.sweep_plan import plan_sweep
+
+    catalogue = read_catalogue(config_root())
+    words = [word for word in manifest.overrides if not word.startswith(("study=", "paths.outputs="))]
+    where = [f"study={manifest.name}", f"paths.outputs={manifest.folder.parents[1]}"]
+    seeds = [f"seed={seed}" for seed in manifest.seeds]
+    plan = plan_sweep([*words, *where, *seeds], catalogue)
+    return launch_plan(replace(plan, launcher=manifest.launcher), catalogue)
 
 
 def _named_launcher(overrides: Sequence[str]) -> LauncherSettings | None:
@@ -104,10 +120,12 @@ def logs(outputs: Path, name: str, request: SweepLogsRequest) -> int:
     if request.cell is None and request.only_seed is None:
         views = [view for view in views if view.state not in (RunState.DONE, RunState.PENDING)]
     for view in views:
-        print(f"==> {view.run.label} {view.state.value}: {view.run.log}")
-        if view.run.log.exists():
-            lines = view.run.log.read_text(encoding="utf-8", errors="replace").splitlines()
-            print("\n".join(lines[-request.lines :]))
+        for log in (view.run.log, view.run.directory / "run.log"):
+            if log.exists():
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                print(
+                    "\n".join([f"==> {view.run.label} {view.state.value}: {log}", *lines[-request.lines :]])
+                )
     return 0
 
 

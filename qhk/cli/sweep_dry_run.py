@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_launch import package_folder
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
+from qhk.sweep.manifest import sweep_folder
 from qhk.sweep.plan import PlannedRun, existing_runs, share_runs
 from qhk.sweep.table import duration, table_console
 from qhk.tracking.provenance import code_digest
 from qhk.tracking.status import RunState
 
 
-def print_sweep(plan: SweepPlan) -> int:
+def print_sweep(plan: SweepPlan, catalogue: Catalogue) -> int:
     """0, after the table of cells and the estimate; nothing is written."""
+    if plan.search is not None:
+        from qhk.cli.sweep_search import next_round
+
+        told = f"{plan.search.method} search of {plan.search.trials} trials"
+        plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute(), catalogue)
+        print(f"{told}; the next round:")
     package = package_folder()
     code = code_digest({package.name: package})
     runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import qhk
+from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_plan import SweepPlan
-from qhk.settings.sweep import LocalLauncherSettings
+from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
     Manifest,
@@ -38,15 +39,34 @@ def package_folder() -> Path:
     return Path(qhk.__path__[0])
 
 
-def launch_plan(plan: SweepPlan) -> int:
-    """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first."""
+def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
+    """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first.
+
+    A search goes on round by round where the command stays; on a cluster, without ``wait``, it starts one.
+    """
+    if plan.search is None:
+        return _launch_runs(plan)
+    from qhk.cli.sweep_search import next_round
+
+    folder, code = sweep_folder(plan.outputs, plan.name).absolute(), None
+    while True:
+        drawn = next_round(plan, folder, catalogue)
+        if not drawn.runs:
+            return start(read_manifest(folder), []) if code is None else code
+        code = _launch_runs(drawn)
+        if isinstance(plan.launcher, SlurmLauncherSettings) and not plan.launcher.wait:
+            return code
+
+
+def _launch_runs(plan: SweepPlan) -> int:
     folder = sweep_folder(plan.outputs, plan.name).absolute()
-    with_lock = RunLock(folder / ".lock", directory=folder)
+    lock = RunLock(folder / ".lock", directory=folder)
     try:
         manifest = freeze(plan, folder)
     finally:
-        with_lock.release()
-    return start(manifest, [view for view in look(manifest) if view.resumable])
+        lock.release()
+    asked = {run.label for run in plan.runs}
+    return start(manifest, [view for view in look(manifest) if view.resumable and view.run.label in asked])
 
 
 def freeze(plan: SweepPlan, folder: Path) -> Manifest:
@@ -83,8 +103,7 @@ def start(manifest: Manifest, views: Sequence[RunView]) -> int:
     elif isinstance(launcher, LocalLauncherSettings):
         _start_here(manifest, launcher, runs)
     else:
-        from qhk.sweep.slurm import submit
-
+        submit = _slurm_submit()
         began = time.perf_counter()
         ids = submit(manifest, launcher, runs)
         seconds = time.perf_counter() - began
@@ -96,6 +115,15 @@ def start(manifest: Manifest, views: Sequence[RunView]) -> int:
     views = look(manifest)
     table_console().print(status_view(manifest, views))
     return exit_code(views)
+
+
+def _slurm_submit() -> Callable[[Manifest, SlurmLauncherSettings, Sequence[SweepRun]], list[str]]:
+    """The function that submits. Raises ValueError where submitit is not installed."""
+    try:
+        from qhk.sweep.slurm import submit
+    except ImportError:
+        raise ValueError("hydra/launcher=slurm: needs submitit; pip install 'qhk[slurm]'") from None
+    return submit
 
 
 def _is_followed(manifest: Manifest, run: SweepRun) -> bool:

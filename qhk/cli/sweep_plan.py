@@ -77,7 +77,9 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
 def search_cells(plan_words: Sequence[str], study: str, drawn: dict[str, dict[str, object]]) -> list[Cell]:
     """The cells of drawn values: name -> key -> value."""
     return [
-        _cell(name, plan_words, [f"{key}={_plain(value)}" for key, value in values.items()], study=study)
+        _cell(
+            name, plan_words, [f"{key}={override_text(value)}" for key, value in values.items()], study=study
+        )
         for name, values in drawn.items()
     ]
 
@@ -148,6 +150,6 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
-def _plain(value: object) -> str:
+def override_text(value: object) -> str:
     """A drawn value as an override's text."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -77,6 +77,11 @@ def install() -> None:
             POLICY.unlink()
 
 
+def some_port() -> int:
+    """The first of three ports that are most likely free."""
+    return random.randrange(20000, 32000, 10)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Configuration and daemons below ``folder``; ``port`` is the first of three on the loopback address.
@@ -86,7 +91,7 @@ class Cluster:
 
     folder: Path
     cpus: int = 4
-    port: int = 26817
+    port: int
 
     @property
     def environment(self) -> dict[str, str]:
@@ -217,16 +222,13 @@ class Cluster:
 
     def _pid(self, name: str) -> int | None:
         """The daemon's process, None where it does not run: a number may be another's by now, or a zombie."""
-        file = self.folder / f"run/{name}.pid"
-        if not file.exists() or not file.read_text().strip().isdigit():
+        try:
+            number = int((self.folder / f"run/{name}.pid").read_text())
+            stat = Path(f"/proc/{number}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
             return None
-        stat = Path(f"/proc/{file.read_text().strip()}/stat")
-        if not stat.exists():
-            return None
-        before, _, after = stat.read_text(errors="replace").rpartition(")")
-        if before.partition("(")[2] != name or after.split()[0] == "Z":
-            return None
-        return int(file.read_text())
+        before, _, after = stat.rpartition(")")
+        return number if before.partition("(")[2] == name and after.split()[0] != "Z" else None
 
 
 SLURM_CONF = """\
@@ -297,11 +299,11 @@ def main(words: Sequence[str]) -> int:
             install()
         elif words[:1] == ["start"] and len(words) == 2:
             install()
-            cluster = Cluster(folder=Path(words[1]).absolute())
+            cluster = Cluster(folder=Path(words[1]).absolute(), port=some_port())
             cluster.start()
             print(f"export SLURM_CONF={cluster.folder / 'slurm.conf'}")
         elif words[:1] == ["stop"] and len(words) == 2:
-            Cluster(folder=Path(words[1]).absolute()).stop()
+            Cluster(folder=Path(words[1]).absolute(), port=0).stop()
         else:
             print("usage: python -m tests.slurm.cluster install | start DIR | stop DIR", file=sys.stderr)
             return 2

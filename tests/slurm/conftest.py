@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, ClusterError, install
+from tests.slurm.cluster import Cluster, ClusterError, install, some_port
 from tests.sweep.conftest import build, settings
 
 __all__ = ["build", "settings"]
@@ -23,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 def cluster() -> Iterator[Cluster]:
     """A cluster of one node with four processors. Skips, and says so loudly, where none can run."""
     folder = Path(tempfile.mkdtemp(prefix="qs", dir="/tmp"))
-    made = Cluster(folder=folder, cpus=4, port=20000 + os.getpid() % 20000)
+    made = Cluster(folder=folder, cpus=4, port=some_port())
     try:
         install()
         made.start()

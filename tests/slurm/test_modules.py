@@ -1,0 +1,162 @@
+"""The ablation on a real SLURM, with everything that goes wrong there, ends as an undisturbed one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from qhk.sweep.manifest import Manifest, read_manifest
+from qhk.tracking.status import RunState
+from tests.slurm.cluster import Cluster
+from tests.slurm.test_jobs import until
+from tests.training.conftest import SMALL
+
+pytestmark = pytest.mark.slurm
+
+STEPS = 12
+LAUNCHER = (
+    "hydra/launcher=slurm",
+    "hydra.launcher.gpus_per_node=0",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.mem_gb=1",
+    "hydra.launcher.timeout_min=60",
+    "hydra.launcher.signal_delay_s=60",
+)
+SEED = "seed=0"
+
+Qhk = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def qhk(slurm: Cluster, tmp_path: Path) -> Qhk:
+    """Runs a command line in a process of its own."""
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "qhk.cli.main", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+
+    return run
+
+
+def sweep_words(flag: Path) -> list[str]:
+    """Two leave-one-out cells, the full form, the baseline, and a cell that fails while the flag is there."""
+    probe = "tests.slurm.probe"
+    broken = [
+        f"+reward.terms.broken._target_={probe}.fails_while",
+        "+reward.terms.broken.weight=1.0",
+        f"+reward.terms.broken.flag={flag}",
+    ]
+    slow = [f"+reward.terms.slow._target_={probe}.slow", "+reward.terms.slow.weight=1.0"]
+    return [
+        "sweep=modules",
+        "study=modules",
+        "~sweep.cells.without_original_entropy",
+        "~sweep.cells.without_degraded_entropy",
+        "+sweep.cells.broken=[" + ",".join(f'"{word}"' for word in broken) + "]",
+        *SMALL,
+        *slow,
+        "+reward.terms.slow.seconds=0.02",
+        f"training.duration.steps={STEPS}",
+        SEED,
+    ]
+
+
+def outcome(directory: Path) -> dict[str, Any]:
+    """All that a finished run measured, without times, and its last weights."""
+    results = json.loads((directory / "results.json").read_text())
+    weights = load_file(next((directory / "checkpoints/last").resolve().glob("*.safetensors")))
+    metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+    timed = ("time/", "memory/", "train/tokens_per_s")
+    rows = [{key: row[key] for key in row if not key.startswith(timed)} for row in metrics]
+    return {"rows": results["rows"], "id": results["run_id"], "metrics": rows, "weights": weights}
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    weights, others = one.pop("weights"), other.pop("weights")
+    assert one == other
+    assert weights.keys() == others.keys()
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def at_work(manifest: Manifest, cell: str) -> Any:
+    """The cell's view once its run has taken two steps."""
+    while True:
+        view = until(manifest, cell, RunState.RUNNING, RunState.PENDING)
+        if view.status is not None and view.status.step >= 2 and view.state is RunState.RUNNING:
+            return view
+
+
+def test_modules_survive_signal_kill_failure_and_cancelling(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:
+    flag = tmp_path / "broken"
+    flag.touch()
+    words = sweep_words(flag)
+    submitted = qhk("train", *words, *LAUNCHER)
+    assert submitted.returncode == 0 and "5 runs submitted" in submitted.stdout, submitted.stderr
+    manifest = read_manifest(tmp_path / "outputs/sweeps/modules")
+
+    view = at_work(manifest, "full")
+    slurm.client("scancel", "--signal=USR2", view.job)
+    os.kill(at_work(manifest, "without_uncertainty").status.pid, signal.SIGKILL)
+    assert "SIGUSR2" in until(manifest, "full", RunState.PREEMPTED).cause
+    assert "SIGKILL" in until(manifest, "without_uncertainty", RunState.FAILED).cause
+    at_work(manifest, "without_perception")
+    assert qhk("sweep", "cancel", "modules", "cell=without_perception").returncode == 0
+    until(manifest, "without_perception", RunState.CANCELLED, active=False)
+    assert "broken by design" in until(manifest, "broken", RunState.FAILED).cause
+    until(manifest, "full", RunState.DONE, seconds=180)
+    until(manifest, "grpo_baseline", RunState.DONE, seconds=180)
+
+    status = qhk("sweep", "status", "modules")
+    print(status.stdout)
+    assert status.returncode == 1
+    assert "2 failed" in status.stdout and "1 cancelled" in status.stdout and "2 done" in status.stdout
+    for row in ("full", "grpo_baseline"):
+        assert f"{row} " in status.stdout
+    logs = qhk("sweep", "logs", "modules").stdout
+    assert "Traceback" in logs and "RuntimeError: broken by design" in logs
+
+    flag.unlink()
+    untouched = (manifest.runs[0].directory / "console.log").read_bytes()
+    resumed = qhk("sweep", "resume", "modules")
+    assert "3 runs submitted" in resumed.stdout, resumed.stderr
+    for cell in ("without_uncertainty", "without_perception", "broken"):
+        until(manifest, cell, RunState.DONE, seconds=180)
+    status = qhk("sweep", "status", "modules")
+    print(status.stdout)
+    assert status.returncode == 0 and "5 done" in status.stdout
+    assert (manifest.runs[0].directory / "console.log").read_bytes() == untouched
+    assert "nothing to start" in qhk("sweep", "resume", "modules").stdout
+
+    calm = tmp_path / "calm"
+    shutil.copytree(tmp_path / "outputs/cache", calm / "cache")
+    local = qhk("train", *words, f"paths.outputs={calm}", "hydra.launcher.jobs=2")
+    assert local.returncode == 0, local.stderr
+    for run in manifest.runs:
+        assert_same(outcome(run.directory), outcome(calm / "modules" / run.cell / "seed0"))
+
+
+def test_two_tasks_train_one_policy(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:
+    words = ["study=two", "name=ddp", SEED, *SMALL, "distributed=ddp", "hydra.launcher.tasks_per_node=2"]
+    done = qhk("train", "-m", *words, *LAUNCHER, "hydra.launcher.wait=true")
+    directory = tmp_path / "outputs/two/ddp/seed0"
+    assert done.returncode == 0, done.stdout + (directory / "console.log").read_text()
+    assert (directory / "console.rank1.log").exists()
+    single = qhk(
+        "train", "-m", "study=two", "name=single", SEED, *SMALL, "hydra.launcher.jobs=1", "fresh=true"
+    )
+    assert single.returncode == 0, single.stderr
+    one, other = (outcome(tmp_path / "outputs/two" / name / "seed0") for name in ("ddp", "single"))
+    assert one["id"] == other["id"]
+    for name, weight in one["weights"].items():
+        torch.testing.assert_close(weight, other["weights"][name], atol=1e-4, rtol=1e-3)

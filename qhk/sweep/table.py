@@ -149,13 +149,15 @@ def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
 
 
 def run_values(manifest: Manifest, view: RunView) -> tuple[dict[str, float], dict[str, float]]:
-    """A finished run's headline means over its benchmarks, before and after, of the metrics that it has."""
+    """A finished run's headline means over its benchmarks, before and after, of the metrics that it has.
+
+    Both are empty for a run that measured nothing.
+    """
+    results = view.run.directory / "results.json"
+    if not results.exists():
+        return {}, {}
     evaluation = manifest.settings(view.run).evaluation
-    rows = [
-        row
-        for row in read_results(view.run.directory / "results.json").rows
-        if row.readout == evaluation.headline
-    ]
+    rows = [row for row in read_results(results).rows if row.readout == evaluation.headline]
     before = _latest([row for row in rows if row.stage is Stage.BEFORE])
     after = _latest([row for row in rows if row.stage in (Stage.AFTER, Stage.CONTROL)])
     first, last = (

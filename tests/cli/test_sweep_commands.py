@@ -1,0 +1,79 @@
+"""``qhk sweep`` on a sweep whose runs are a few lines of Python, and the process of a run on other code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qhk.cli import cell
+from qhk.sweep import local
+from qhk.sweep.manifest import event, record_events
+from qhk.tracking.status import STATUS_FILE, RunState, read_status
+from tests.sweep.conftest import Build, build, say, settings, stub_command
+
+__all__ = ["build", "settings"]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [
+        ((RunState.DONE, RunState.DONE), 0),
+        ((RunState.DONE, RunState.FAILED), 1),
+        ((RunState.DONE, RunState.PREEMPTED), 3),
+    ],
+)
+def test_status_tells_by_its_exit_code(
+    build: Build, qhk: Run, states: tuple[RunState, ...], code: int
+) -> None:
+    manifest = build("a", "b")
+    for run, state in zip(manifest.runs, states, strict=True):
+        say(run, state, step=4, cause="" if state is RunState.DONE else "something happened")
+    found, out, _ = qhk("sweep", "status", "s")
+    assert found == code
+    assert ("b/seed0" in out and "something happened" in out) == (code != 0)
+
+
+def test_cancel_then_resume_then_nothing_to_start(
+    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = build("a", "b", "c")
+    say(manifest.runs[0], RunState.DONE)
+    for run in manifest.runs[1:]:
+        say(run, RunState.PENDING)
+        record_events(manifest, [event("submitted", run.label, job="", pid=1, host="h")])
+    assert qhk("sweep", "cancel", "s", "cell=b")[1] == "sweep s: 1 runs called off\n"
+    assert qhk("sweep", "status", "s")[0] == 3
+    status = read_status(manifest.runs[1].directory / STATUS_FILE)
+    assert status is not None and status.state is RunState.CANCELLED
+    monkeypatch.setattr(local, "run_command", stub_command({}))
+    code, out, err = qhk("sweep", "resume", "s", "only_seed=0")
+    assert code == 0 and "3 done" in out
+    assert "b/seed0: done" in err and "c/seed0: done" in err and "a/seed0" not in err
+    assert "nothing to start" in qhk("sweep", "resume", "s")[1]
+
+
+def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None:
+    manifest = build("a", "b")
+    say(manifest.runs[0], RunState.DONE)
+    say(manifest.runs[1], RunState.FAILED)
+    for run in manifest.runs:
+        run.log.write_text(f"first\nlast of {run.cell}\n")
+    out = qhk("sweep", "logs", "s", "lines=1")[1]
+    assert "last of b" in out and "first" not in out and "last of a" not in out
+    assert "last of a" in qhk("sweep", "logs", "s", "cell=a")[1]
+    code, _, err = qhk("sweep", "logs", "s", "cell=z")
+    assert code == 2 and "cell=z: no such cell; known: a, b" in err
+
+
+def test_a_run_refuses_other_code_than_was_submitted(
+    build: Build, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = build("a")
+    assert cell.main([str(manifest.config(manifest.runs[0])), "0" * 64]) == 2
+    err = capsys.readouterr().err
+    assert "has changed since the sweep was submitted (000000000000" in err and "code=current" in err
+    assert not Path(manifest.runs[0].directory).exists()

@@ -17,7 +17,7 @@ from qhk.settings.identity import run_name
 from qhk.settings.parse import parse_settings
 from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
-from qhk.settings.views import task_views
+from qhk.settings.views import stage_views, task_views
 
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
@@ -83,8 +83,8 @@ def _check_narrow_weights(settings: Settings) -> None:
 
 
 def _check_reward(settings: Settings) -> None:
-    """Raises ValueError where a reward term or the answer rule is not one that can be built."""
-    for view in task_views(settings).values():
+    """Raises ValueError where a reward term or the answer rule of any stage is not one that can be built."""
+    for view in (view for stage in stage_views(settings) for view in task_views(stage.settings).values()):
         build_terms({name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()})
         find_rule(view.task.form, view.task.answer_rule)
 

@@ -45,10 +45,12 @@ def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     Also raises ValueError where a stage's share of the duration is not even one step.
     """
     stages: list[RunStage] = []
+    done = 0.0
     for view in stage_views(settings):
         data = next((s.data for s in stages if _reads_alike(s.settings, view.settings)), None)
         data = data or load_run_data(view.settings, display)
-        stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0))
+        done += view.share
+        stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0, done=done))
     return stages
 
 
@@ -58,15 +60,19 @@ def fingerprints(stages: list[RunStage]) -> dict[str, str]:
 
 
 def _reads_alike(one: Settings, other: Settings) -> bool:
-    same = ("task", "data", "benchmark", "mixture", "twin", "perception")
+    same = ("task", "prompt", "data", "benchmark", "mixture", "twin", "perception")
     return all(one.__dict__[node] == other.__dict__[node] for node in same)
 
 
-def _lay_out(view: StageView, data: RunData, *, first: int) -> RunStage:
+def _lay_out(view: StageView, data: RunData, *, first: int, done: float) -> RunStage:
+    """The stage from ``first`` on; ``done`` is the share of the duration with which it ends.
+
+    Of steps, ends are rounded, not lengths, so that the stages together have just as many as the run.
+    """
     training = view.settings.training
     steps, epochs = training.duration.steps, training.duration.epochs
     share = Duration(
-        steps=None if steps is None else round(steps * view.share),
+        steps=None if steps is None else round(steps * done) - first,
         epochs=None if epochs is None else epochs * view.share,
     )
     run = horizon(share, num_examples=data.num_examples, prompts_per_step=training.prompts_per_step)

@@ -74,9 +74,9 @@ def test_a_stage_sees_its_own_nodes_and_nothing_else_changes(small: Small) -> No
 
 def test_stages_are_laid_out_one_behind_the_other(small: Small, open_run: OpenRun) -> None:
     run = open_run(small(*TWO, "training.duration.steps=5"))
-    assert [(stage.first, stage.last) for stage in run.stages] == [(0, 2), (2, 4)]
+    assert [(stage.first, stage.last) for stage in run.stages] == [(0, 2), (2, 5)]
     assert run.stages[0].data is run.stages[1].data
-    assert run.total_steps == 4
+    assert run.total_steps == 5
     run.directory.close()
 
 
@@ -100,6 +100,14 @@ def test_stages_are_laid_out_one_behind_the_other(small: Small, open_run: OpenRu
             ["+stages.one={place: 1, share: 1.0, reference: run_start, optimiser: 1}"],
             "stages.one.optimiser: unknown key",
         ),
+        (
+            [
+                "+stages.one={place: 1, share: 1.0, reference: run_start}",
+                "+reward@stages.one.reward=q_hawkeye",
+                "stages.one.reward.terms.accuracy.tau=-1",
+            ],
+            "reward.terms.accuracy.tau: got -1",
+        ),
     ],
 )
 def test_wrong_stages_are_refused(small: Small, overrides: list[str], message: str) -> None:
@@ -114,6 +122,13 @@ def test_a_stage_of_no_steps_is_refused(small: Small) -> None:
     )
     with pytest.raises(ValueError, match=r"stages\.b\.share: 0\.1 of training\.duration is under one step"):
         load_stages(small(*shares), open_nothing())
+
+
+def test_a_stage_whose_prompt_shows_other_pictures_is_refused(small: Small) -> None:
+    """Before the first stage runs, though both stages read the same images."""
+    stages = (*TWO, "+prompt@stages.second.prompt=score_short", "stages.second.prompt.user='{image} {image}'")
+    with pytest.raises(ValueError, match=r"prompt\.user shows 2 pictures"):
+        load_stages(small(*stages), open_nothing())
 
 
 def open_nothing() -> Any:

@@ -1,6 +1,7 @@
 """Predictions on disk: one JSON line per image, appended as they come, so that an interruption loses nothing.
 
-``predictions/step_000120/<readout>/<benchmark>.jsonl`` holds one row per image: ``id``, ``mos``,
+``predictions/step_000120/<readout>/<benchmark>.jsonl`` (``step_000120_before`` where a later stage of the run
+begins) holds one row per image: ``id``, ``mos``,
 ``score`` (mean of the parsed samples as the model said them), ``clipped`` (mean of the same samples
 after each was clipped to the scale), ``samples`` (null = not parsed), ``out_of_range`` (how many
 samples lay outside the scale) and, where wanted, ``texts``. Of a task that is answered in words, a row
@@ -58,9 +59,14 @@ class Prediction:
         return dict(Counter(said).most_common(1)[0][0]) if said else None
 
 
-def predictions_path(run: Path, *, step: int, readout: str, benchmark: str) -> Path:
-    """Where the predictions of one benchmark, read-out and step live below the run's folder."""
-    return run / "predictions" / f"step_{step:06d}" / readout / f"{benchmark}.jsonl"
+def predictions_path(run: Path, *, step: int, before: bool, readout: str, benchmark: str) -> Path:
+    """Where the predictions of one benchmark, read-out and step live below the run's folder.
+
+    ``before``: asked as training from this step on asks. Behind step 0 that is told apart, since what was
+    trained up to it may have asked the same benchmark otherwise.
+    """
+    name = f"step_{step:06d}" + ("_before" if before and step else "")
+    return run / "predictions" / name / readout / f"{benchmark}.jsonl"
 
 
 def make_prediction(

@@ -113,9 +113,12 @@ class Checkpoints:
         sync_folder(self.folder)
         return aside
 
-    def mark_best(self, step: int) -> None:
-        """Points ``best`` to the checkpoint of ``step``."""
-        self._point("best", step)
+    def mark_best(self, step: int | None) -> None:
+        """Points ``best`` to the checkpoint of ``step``; None, where nothing is best yet, takes the link away."""
+        if step is None:
+            (self.folder / "best").unlink(missing_ok=True)
+        else:
+            self._point("best", step)
 
     def prune(self, *, best: int | None) -> None:
         """Removes checkpoints that are neither a start, last, best nor a ``keep_every``-th."""

@@ -100,7 +100,13 @@ def evaluate_benchmarks(
             predictions = evaluate_set(
                 benchmark.examples,
                 sample=samplers[readout, benchmark.task],
-                path=predictions_path(directory, step=step, readout=readout, benchmark=benchmark.name),
+                path=predictions_path(
+                    directory,
+                    step=step,
+                    before=stage is Stage.BEFORE,
+                    readout=readout,
+                    benchmark=benchmark.name,
+                ),
                 batch_images=settings.batch_images,
                 form=task.form,
                 low=task.low,

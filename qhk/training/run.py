@@ -122,6 +122,5 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
 def point_to_kept(run: Run) -> None:
     """Points ``best`` to the best checkpoint, and removes those that are no longer kept."""
     best = None if run.best is None else int(run.best["step"])
-    if best is not None:
-        run.checkpoints.mark_best(best)
+    run.checkpoints.mark_best(best)
     run.checkpoints.prune(best=best)

@@ -69,6 +69,8 @@ def rollout_metrics(groups: Sequence[Group], *, low: float, high: float) -> Metr
     metrics.add_sum(
         "train/parse/out_of_range_frac", sum(not low <= score <= high for score in scores), len(scores)
     )
+    unread = sum(not any(c.answer.parsed for c in group.completions) for group in groups)
+    metrics.add_sum("train/group/unparsed_frac", unread, len(groups))
     metrics.add_sum("train/completion/truncated_frac", sum(c.truncated for c in completions), count)
     metrics.add_sum("train/completion/tokens/mean", sum(c.num_tokens for c in completions), count)
     return metrics
@@ -82,7 +84,6 @@ def credit_metrics(credit: Credit) -> MetricSet:
         metrics.add(f"train/reward/{name}/mean", float(values.mean()))
     equal = (credit.rewards == credit.rewards[:, :1]).all(1)
     metrics.add("train/group/equal_reward_frac", float(equal.double().mean()))
-    metrics.add("train/group/unparsed_frac", float((~parsed.any(1)).double().mean()))
     for row, keep in zip(credit.scores, parsed, strict=True):
         if keep.sum() > 1:
             metrics.add("train/group/score_std/mean", float(row[keep].std(correction=1)))

@@ -45,8 +45,14 @@ def test_equal_samples_tie_whatever_their_number() -> None:
 
 
 def test_path_names_step_readout_and_benchmark() -> None:
-    path = predictions.predictions_path(Path("run"), step=120, readout="mean8", benchmark="miniature_koniq")
-    assert path == Path("run/predictions/step_000120/mean8/miniature_koniq.jsonl")
+    def path(step: int, *, before: bool) -> Path:
+        return predictions.predictions_path(
+            Path("run"), step=step, before=before, readout="mean8", benchmark="miniature_koniq"
+        )
+
+    assert path(120, before=False) == Path("run/predictions/step_000120/mean8/miniature_koniq.jsonl")
+    assert path(120, before=True) == Path("run/predictions/step_000120_before/mean8/miniature_koniq.jsonl")
+    assert path(0, before=True) == Path("run/predictions/step_000000/mean8/miniature_koniq.jsonl")
 
 
 def test_round_trip_with_and_without_texts(tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
 
 def save(checkpoints: Checkpoints, step: int) -> Path:
     state = TrainingState(
-        step=step, run_id="abc", optimizer=None, torch_rng=torch.zeros(2), best=None, history={}, wall_s={}
+        step=step,
+        run_id="abc",
+        optimizer=None,
+        torch_rng=torch.zeros(2),
+        best=None,
+        history={},
+        wall_s={},
     )
     policy: Policy = None  # type: ignore[assignment]
     return checkpoints.save(policy, state, {"seed": 0})
@@ -125,3 +131,12 @@ def test_what_is_kept(tmp_path: Path, checkpoints: Checkpoints) -> None:
         save(checkpoints, step)
         checkpoints.prune(best=min(step, 5))
     assert checkpoints.steps() == [0, 4, 5, 8, 10]
+
+
+def test_best_never_points_to_what_is_gone(checkpoints: Checkpoints) -> None:
+    """A later stage has no best at first, and the best of the one before it may be removed."""
+    for step in range(1, 4):
+        save(checkpoints, step)
+        checkpoints.mark_best(1 if step < 3 else None)
+        checkpoints.prune(best=1 if step < 3 else None)
+    assert checkpoints.steps() == [3] and names(checkpoints) == {"step_000003", "last"}

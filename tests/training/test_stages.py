@@ -137,6 +137,15 @@ def open_nothing() -> Any:
     return Quiet()
 
 
+def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Small, open_run: OpenRun) -> None:
+    """The policy was never taught JSON: what the first stage read at the border is not the second's."""
+    json = ("+task@stages.second.task=score_json", "+prompt@stages.second.prompt=score_json_short")
+    directory = finish(open_run(small(*TWO, *json, "training.duration.steps=2", name="otherwise")))
+    rows = [row for row in read_results(directory / "results.json").rows if row.readout == "greedy"]
+    read = {(row.stage, row.step): row.n_parsed for row in rows}
+    assert read[Stage.AFTER, 1] > 0 and read[Stage.BEFORE, 1] == 0
+
+
 @pytest.fixture
 def switched(small: Small, open_run: OpenRun) -> Path:
     return finish(open_run(small(*SWITCH, name="switched")))

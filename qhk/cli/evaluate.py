@@ -41,6 +41,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
         raise ValueError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
     loaded = load_sets(settings, list(settings.benchmark), display)
     torch.set_num_threads(settings.training.threads)
+    benchmarks = select_benchmarks(settings, loaded, task=settings.task.form)
     policy = evaluated_policy(settings, device=Processes("single").device)
     settings = settings.model_copy(update={"mixture": {}})
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
@@ -52,7 +53,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
     with display.task("evaluating") as progress:
         rows = evaluate_benchmarks(
             samplers,
-            select_benchmarks(settings, loaded, task=settings.task.form),
+            benchmarks,
             settings=settings.evaluation,
             tasks={settings.task.form: settings.task},
             seed=settings.seed,

@@ -12,12 +12,14 @@ from qhk.cli.catalogue import Catalogue
 from qhk.cli.command import Job
 from qhk.rewards.answer import find_rule
 from qhk.rewards.compose import build_terms
+from qhk.rewards.term import BatchTerm
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.parse import parse_settings
 from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views
+from qhk.types import ANSWER_LABELS
 
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
@@ -85,8 +87,14 @@ def _check_narrow_weights(settings: Settings) -> None:
 def _check_reward(settings: Settings) -> None:
     """Raises ValueError where a reward term or the answer rule of any stage is not one that can be built."""
     for view in (view for stage in stage_views(settings) for view in task_views(stage.settings).values()):
-        build_terms({name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()})
         find_rule(view.task.form, view.task.answer_rule)
+        specs = {name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()}
+        for term in build_terms(specs):
+            if isinstance(term, BatchTerm) and view.task.form in ANSWER_LABELS:
+                raise ValueError(
+                    f"reward.terms.{term.name}: compares scores, but task.form {view.task.form} is answered "
+                    "in words; choose a reward made for this task"
+                )
 
 
 def _take_request(plain: dict[str, Any], request: type[Node] | None) -> Node | None:

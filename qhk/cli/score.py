@@ -22,14 +22,14 @@ from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.cli.requests import ScoreRequest
 from qhk.data.image import check_header, load_image
-from qhk.data.prompts import build_messages
+from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
 from qhk.policy.load import Policy
 from qhk.rewards.answer import find_rule
 from qhk.rollout.group import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.training.distributed import Processes
-from qhk.types import Completion
+from qhk.types import ANSWER_LABELS, Completion
 
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
@@ -56,6 +56,7 @@ def run(settings: Settings, overrides: list[str], images: list[str], request: Sc
     quiet_libraries()
     if settings.checkpoint is not None:
         settings = adopt_checkpoint(settings, overrides)
+    _check_scores_one_picture(settings)
     paths = find_images(images)
     for path in paths:
         check_header(path)
@@ -75,6 +76,20 @@ def run(settings: Settings, overrides: list[str], images: list[str], request: Sc
         Console(highlight=False).print(as_table(scored))
     display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
     return 0
+
+
+def _check_scores_one_picture(settings: Settings) -> None:
+    """Raises ValueError where the task gives no score, or its prompt shows several pictures."""
+    form, shown = settings.task.form, num_pictures(settings.prompt.user)
+    if form in ANSWER_LABELS:
+        raise ValueError(
+            f"task.form: {form} is answered in words, not with a score; qhk evaluate measures such an answer"
+        )
+    if shown != 1:
+        raise ValueError(
+            f"prompt.user shows {shown} pictures, qhk score gives it one image at a time; "
+            "use qhk evaluate with a set made for this task"
+        )
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:

@@ -25,12 +25,12 @@ def exponential_error(
 
     ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of
     Q-Hawkeye, tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with
-    ``keep`` it is compared as it is. Falls as the error grows.
+    ``keep`` it is compared as it is. Falls as the error grows. ``ValueError`` for an example without opinion.
     """
-    score = _score(completion, low, high, out_of_range)
+    opinion, score = _opinion(example), _score(completion, low, high, out_of_range)
     if score is None:
         return 0.0
-    opinion = min(max(example.opinion, low), high) if out_of_range == "clip" else example.opinion
+    opinion = min(max(opinion, low), high) if out_of_range == "clip" else opinion
     return math.exp(-abs(score - opinion) / tau)
 
 
@@ -46,13 +46,23 @@ def threshold_error(
     """1 where ``|s - y| < threshold`` (strictly) for score s and opinion y, else 0; 0 if nothing was read.
 
     Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679),
-    threshold 0.35, whose release keeps scores as they are.
+    threshold 0.35, whose release keeps scores as they are. ``ValueError`` where the example has no opinion.
     """
-    score = _score(completion, low, high, out_of_range)
+    opinion, score = _opinion(example), _score(completion, low, high, out_of_range)
     if score is None:
         return 0.0
-    opinion = min(max(example.opinion, low), high) if out_of_range == "clip" else example.opinion
+    opinion = min(max(opinion, low), high) if out_of_range == "clip" else opinion
     return float(abs(score - opinion) < threshold)
+
+
+def _opinion(example: Example) -> float:
+    """The example's opinion; ``ValueError`` where it has none, whatever was answered."""
+    if example.mos is None:
+        raise ValueError(
+            f"data: example {example.id} of {example.dataset} has no score; "
+            "choose a data set that has scores, or a reward made for its labels"
+        )
+    return example.mos
 
 
 def _score(completion: Completion, low: float, high: float, out_of_range: OutOfRange) -> float | None:

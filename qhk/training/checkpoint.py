@@ -114,7 +114,7 @@ class Checkpoints:
         return aside
 
     def mark_best(self, step: int | None) -> None:
-        """Points ``best`` to the checkpoint of ``step``; None, where nothing is best yet, takes the link away."""
+        """Points ``best`` to the checkpoint of ``step``; takes it away where nothing is best yet (None)."""
         if step is None:
             (self.folder / "best").unlink(missing_ok=True)
         else:

@@ -106,7 +106,8 @@ def select_benchmarks(
 ) -> list[BenchmarkSet]:
     """The benchmarks of a task with the images that are reported on, each a readable picture.
 
-    Raises ValueError for an empty part, and at the first image that is broken.
+    Raises ValueError for an empty part, at the first image that is broken, and at the first example that
+    does not fit the task's prompt or lacks what it asks about.
     """
     benchmarks = [
         BenchmarkSet(
@@ -123,6 +124,8 @@ def select_benchmarks(
     ]
     for benchmark in benchmarks:
         check_images(benchmark.examples, files=loaded[benchmark.name].files)
+        check_pictures(settings.prompt.user, benchmark.examples)
+        check_answers(settings.task.form, benchmark.examples)
     return benchmarks
 
 
@@ -151,9 +154,6 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     for task, view in views.items():
         own = [example for examples in parts[task].train.values() for example in examples]
         own += [*parts[task].validation]
-        own += [
-            example for benchmark in benchmarks if benchmark.task == task for example in benchmark.examples
-        ]
         check_pictures(view.prompt.user, own)
         check_answers(view.task.form, own)
     shares, main = task_shares(settings), settings.task.form

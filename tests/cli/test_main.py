@@ -58,6 +58,15 @@ MISTAKES = [
     (["data", "chekc"], "did you mean data check?"),
     (["data", "check", "images=all"], "images: must be one of 'decode', 'header', 'skip', got 'all'"),
     (["score", "checkpoint=x"], "no image given"),
+    (
+        ["train", "task=degradation", "prompt=degradation_short", "reward=visualquality_r1"],
+        "reward.terms.fidelity: compares scores, but task.form degradation is answered in words",
+    ),
+    (
+        ["score", "a.png", "task=degradation", "prompt=degradation"],
+        "task.form: degradation is answered in words",
+    ),
+    (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
     (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),
 ]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,17 @@ def test_scores_outside_the_scale(make_example: MakeExample) -> None:
     assert got == pytest.approx({"clip": math.exp(-0.4), "refuse": 0.0, "keep": math.exp(-1.0)})
     edge = exponential_error(completion(5.0), make_example(5.0), **SCALE, tau=0.5, out_of_range="refuse")
     assert edge == 1.0
+
+
+@pytest.mark.parametrize("score", [3.0, None])
+def test_an_example_without_a_score_is_an_error_whatever_was_answered(
+    make_example: MakeExample, score: float | None
+) -> None:
+    example = replace(make_example(3.0), mos=None, mos_native=None)
+    with pytest.raises(ValueError, match="one of none has no score"):
+        exponential_error(completion(score), example, **SCALE, tau=0.5, out_of_range="refuse")
+    with pytest.raises(ValueError, match="one of none has no score"):
+        threshold_error(completion(score), example, **SCALE, threshold=0.35, out_of_range="refuse")
 
 
 def test_clip_brings_the_opinion_into_the_scale_too(make_example: MakeExample) -> None:

@@ -21,6 +21,7 @@ from qhk.training.credit import Credit, assign_credit
 from qhk.training.data import RunData
 from qhk.training.distributed import Processes
 from qhk.training.earnings import earn_rewards
+from qhk.training.step_metrics import rollout_metrics
 from qhk.types import Answer, Completion, Example
 
 TASKS = {
@@ -134,6 +135,14 @@ def test_answers_in_words_are_never_uncertain(small: Callable[..., Settings]) ->
     )
     assert credit.weights[0] < 1.0 and credit.weights[1] == 1.0
     assert credit.scores[1].isnan().all()
+
+
+def test_an_answer_in_words_counts_as_read() -> None:
+    silent = group(2, [Answer(score=None), Answer(score=None)], None, "degradation")
+    metrics = rollout_metrics(
+        [scored(0, 3.0, 1.0, 5.0), named(1, "blur", "noise"), silent], low=1.0, high=5.0
+    )
+    assert metrics.values()["train/group/unparsed_frac"] == pytest.approx(1 / 3)
 
 
 def run_data(sizes: dict[str, tuple[str, int]], weights: dict[str, float]) -> RunData:

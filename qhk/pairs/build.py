@@ -18,7 +18,7 @@ from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 from qhk.pairs.selection import Dropped, Selection, Unjudged, select_pairs
 from qhk.pairs.strengthen import HumanReview
-from qhk.pairs.training_set import write_set
+from qhk.pairs.training_set import verdict_of, write_set
 
 DATASET, TWINS, DROPPED, REPORT = "dataset", "twins.jsonl", "dropped.csv", "report.json"
 
@@ -92,7 +92,8 @@ def _table(dropped: Sequence[Dropped]) -> str:
 def _report(manifest: PairManifest, selection: Selection, **settings: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     for pair in selection.kept:
-        digest.update(f"{pair.group_id} {pair.source.sha256} {pair.copy.sha256}\n".encode())
+        words = (pair.group_id, pair.source.sha256, pair.copy.sha256, pair.verdict, verdict_of(pair))
+        digest.update(f"{words}\n".encode())
     for item in selection.dropped:
         digest.update(f"{item.group_id} {item.dataset} {item.example_id} {item.reason}\n".encode())
     return {

@@ -100,8 +100,9 @@ def make_copies(
                 made += 1
                 rows.append(row(done))
             if len(rows) >= FLUSH_ROWS or time.monotonic() - last > FLUSH_S:
-                manifest.append(rows)
-                rows, last = [], time.monotonic()
+                # taken out first: what a full disk refused, tried again below, would hide the cause
+                ready, rows, last = rows, [], time.monotonic()
+                manifest.append(ready)
             progress(made + failed, len(jobs))
     finally:
         if rows:

@@ -37,10 +37,19 @@ def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
 
 
 def _start(path: Path) -> None:
+    """Writes the header into a new or empty file, or over one that was torn; no other file is touched."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"kind": "header", "format": FORMAT, "version": VERSION}
+    known = json_line(header).encode()[:-2]
     with _locked(path) as file:
-        if file.tell() == 0:
-            _write(file, [{"kind": "header", "format": FORMAT, "version": VERSION, "time": _now()}])
+        file.seek(0)
+        first = file.readline()
+        if first.endswith(b"\n"):
+            return
+        if first[: len(known)] != known[: len(first)]:
+            raise ValueError(f"{path} is no manifest of pairs, and was left as it is; give another file")
+        file.truncate(0)
+        _write(file, [{**header, "time": _now()}])
 
 
 class PairManifest:
@@ -97,11 +106,10 @@ class PairManifest:
         """
         stamped = [{**row, "time": _now()} for row in rows]
         with _locked(self.path) as file:
-            file.seek(0)
+            _cut_torn_line(file)
             self._take_in(file)
             self._refuse_misfits(stamped)
             _write(file, stamped)
-            file.seek(0)
             self._take_in(file)
 
     def record_at(self, place: int) -> dict[str, Any]:
@@ -192,11 +200,9 @@ def _check_header(row: Any, path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, exclusively ours, its torn last line cut off, positioned at its end."""
+    """The file, exclusively ours."""
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        _cut_torn_line(file)
-        file.seek(0, os.SEEK_END)
         yield file
 
 

@@ -74,7 +74,7 @@ def set_row(manifest: PairManifest, pair: Pair) -> dict[str, Any]:
         "seeds": [step.seed for step in copy.degradations],
         "ssim": copy.ssim,
         "verdict": pair.verdict,
-        "verdict_of": _verdict_of(pair),
+        "verdict_of": verdict_of(pair),
         "sha256_orig": source.sha256,
         "sha256_deg": copy.sha256,
     }
@@ -185,7 +185,8 @@ def _image(path: Path) -> dict[str, Any]:
     return {"bytes": path.read_bytes(), "path": path.name}
 
 
-def _verdict_of(pair: Pair) -> str | None:
+def verdict_of(pair: Pair) -> str | None:
+    """Whose verdict counts: ``people``, a judge's name, or None without one."""
     if pair.verdict is None:
         return None
     return "people" if pair.human is not None else (pair.judgement.judge if pair.judgement else None)

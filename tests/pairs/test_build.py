@@ -178,6 +178,14 @@ def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
     assert contents(tmp_path / "mine") == {"thesis.txt": b"dear"}
 
 
+def test_a_word_of_people_makes_it_another_set(mixed: PairManifest, tmp_path: Path) -> None:
+    """The rows say whose verdict counts, so a set from before people looked is not the same."""
+    kept = build(mixed, tmp_path / "set").selection.kept
+    mixed.append([decision_row(kept[-1], reviewer="Ada", verdict="different")])
+    with pytest.raises(ValueError, match="holds another set already"):
+        build(mixed, tmp_path / "set")
+
+
 def test_a_build_that_fails_leaves_nothing(
     mixed: PairManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,23 @@ def test_an_unreachable_target_is_a_failure_that_says_why(manifest: PairManifest
     counts = run(manifest, [example(tmp_path / "flat.png")], target=0.8, kinds=("blur",))
     assert counts == Counts(made=0, failed=1, before=0)
     assert "no kind of blur reaches SSIM 0.8" in next(iter(manifest.failures.values()))
+
+
+def test_what_a_full_disk_refused_is_the_error(
+    manifest: PairManifest, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records that were written in part before the disk was full must not come back as doubles."""
+    append = manifest.append
+
+    def half(rows: Sequence[Mapping[str, Any]]) -> None:
+        append(rows[: len(rows) // 2 + 1])
+        if rows[0]["kind"] == "pair":
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(stage, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(manifest, "append", half)
+    with pytest.raises(OSError, match="No space left"):
+        degrade_examples(manifest, {"train": pictures(4)}, plan=a_plan(), workers=0, progress=quiet)
 
 
 def test_other_values_need_another_manifest(manifest: PairManifest, pictures: Pictures) -> None:

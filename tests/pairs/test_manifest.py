@@ -208,6 +208,26 @@ def test_broken_files_name_file_and_line(tmp_path: Path, content: str, message: 
         open_pairs(path)
 
 
+@pytest.mark.parametrize(
+    "content", [b'[{"id": "a.png"}]', b"one\ntwo", b"\x89PNG\r\n\x1a\n...", b'{"kind": "pair"']
+)
+def test_a_file_of_another_kind_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """Its last line without a newline is no torn record: it is somebody's data."""
+    path = tmp_path / "labels.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is no manifest|not a record"):
+        open_pairs(path, create=True)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 90])
+def test_a_header_that_was_torn_is_written_again(path: Path, kept: int) -> None:
+    open_pairs(path, create=True)
+    path.write_bytes(path.read_bytes()[:kept])
+    open_pairs(path, create=True).append([row(1)])
+    assert len(open_pairs(path)) == 1
+
+
 def test_a_missing_manifest_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no such manifest; make it with qhk data degrade"):
         open_pairs(tmp_path / "none.jsonl")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -42,17 +42,21 @@ def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
 
 
 def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
-    """0 once the runs are called off: jobs through scancel, processes of this machine by SIGTERM."""
+    """0 once the runs are called off: jobs through scancel, processes of this machine by SIGTERM.
+
+    Runs that belong to another sweep or cell go on. Raises ValueError, and calls nothing off, where SLURM
+    does not take its jobs back.
+    """
     manifest = read_manifest(find_sweep(outputs, name))
     waiting = (RunState.PENDING, RunState.PREEMPTED)
     chosen = _chosen(look(manifest), request)
-    open_views = [view for view in chosen if view.active or view.state in waiting]
+    open_views = [view for view in chosen if not view.run.same_as and (view.active or view.state in waiting)]
+    _scancel([view.job for view in open_views if view.job])
     here = (os.getpid(), platform.node())
     record_events(
         manifest,
         [event("cancelled", view.run.label, job=view.job, pid=here[0], host=here[1]) for view in open_views],
     )
-    _scancel([view.job for view in open_views if view.job])
     for view in open_views:
         running = view.status if view.state is RunState.RUNNING and not view.job else None
         if running is not None and writer_alive(running):
@@ -62,11 +66,13 @@ def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
 
 
 def _scancel(jobs: Sequence[str]) -> None:
+    if jobs and shutil.which("scancel") is None:
+        raise ValueError("scancel: not found; cancel the sweep's jobs where SLURM's commands are")
     for first in range(0, len(jobs), CHUNK):
         words = ["scancel", *jobs[first : first + CHUNK]]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            print(f"qhk: {' '.join(done.stderr.split())}", file=sys.stderr)
+            raise ValueError(f"scancel: {' '.join(done.stderr.split())}; ask qhk sweep status, then again")
 
 
 def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Sequence[str]) -> int:

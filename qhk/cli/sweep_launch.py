@@ -43,12 +43,15 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
     """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first.
 
     A search goes on round by round where the command stays; on a cluster, without ``wait``, it starts one.
+    With ``fresh=true`` an earlier search is set aside as a whole.
     """
     if plan.search is None:
         return _launch_runs(plan)
     from qhk.cli.sweep_search import next_round
 
     folder, code = sweep_folder(plan.outputs, plan.name).absolute(), None
+    if plan.fresh and folder.exists():
+        move_aside(folder)
     while True:
         drawn = next_round(plan, folder, catalogue)
         if not drawn.runs:
@@ -74,11 +77,13 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     code = freeze_code(folder, package_folder())
     runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)
     new = [planned_as_run(run) for run in runs]
-    old = read_manifest(folder).runs if (folder / "sweep.json").exists() and not plan.fresh else ()
+    # What is there of a fresh search are its own earlier rounds.
+    joins = (folder / "sweep.json").exists() and (not plan.fresh or plan.search is not None)
+    old = read_manifest(folder).runs if joins else ()
     manifest = Manifest(
         folder=folder,
         cwd=Path.cwd(),
-        overrides=plan.words,
+        overrides=tuple(word for word in plan.words if not word.startswith("fresh=")),
         code=code,
         launcher=plan.launcher,
         search=plan.search,

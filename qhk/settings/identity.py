@@ -40,8 +40,11 @@ def run_id(settings: Settings) -> str:
     settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk.
     """
     plain = plain_settings(settings)
-    for key in OUTSIDE_IDENTITY:
-        _drop(plain, key.split("."))
+    parts = [*plain["mixture"].values(), *plain["stages"].values()]
+    parts += [part for stage in plain["stages"].values() for part in (stage["mixture"] or {}).values()]
+    for node in (plain, *parts):
+        for key in OUTSIDE_IDENTITY:
+            _drop(node, key.split("."))
     for entry in plain["dataset"].values():
         if not entry["miniature"]:
             del entry["root"]
@@ -81,9 +84,11 @@ def _joined(found: re.Match[str]) -> str:
 
 
 def _drop(plain: dict[str, Any], parts: list[str]) -> None:
+    """Removes a key; a part of a run, such as a stage, has some of the nodes only."""
+    node: Any = plain
     for part in parts[:-1]:
-        plain = plain[part]
-    del plain[parts[-1]]
+        node = node.get(part) or {}
+    node.pop(parts[-1], None)
 
 
 def _is_silent(override: str) -> bool:

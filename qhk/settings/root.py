@@ -183,6 +183,20 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _prepared_twins_lie_as_their_images(self) -> Self:
+        for key, data in (("", self.data), *((f"mixture.{k}.", m.data) for k, m in self.mixture.items())):
+            if (
+                self.perception.form != "none"
+                and self.twin.form == "manifest"
+                and data.augmentation != "none"
+            ):
+                raise ValueError(
+                    f"{key}data.augmentation: {data.augmentation} would turn images but not their prepared "
+                    "twins; use none, or twin=generated"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _stages_make_a_whole(self) -> Self:
         total = math.fsum(stage.share for stage in self.stages.values())
         if self.stages and not math.isclose(total, 1.0, abs_tol=1e-9):

@@ -102,7 +102,8 @@ def _ended(status: Status | None, state: RunState, cause: str) -> Status:
 def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
     """Why a process ended, in one line: its last words, or the signal that ended it."""
     if code < 0:
-        name = signal.Signals(-code).name
+        known = {int(one): one.name for one in signal.Signals}
+        name = known.get(-code, f"signal {-code}")
         killed = " (out of memory: the kernel ended it)" if out_of_memory and name == "SIGKILL" else ""
         return f"killed by {name}{killed}"
     words = last_words(log)

@@ -161,8 +161,12 @@ def _start_model(run: Run) -> Any:
     """The model that this stage's KL is held against: a kept start, or the published weights."""
     first = run.stage.first if run.stage.reference == "stage_start" else 0
     kept, path = run.checkpoints.path(first), run.settings.model.path
-    source = str(kept) if kept.exists() else path
-    assert source is not None, "a run that cannot have its start again keeps it as step 0"
+    is_published = first == 0 and run.settings.cold_start.form == "none" and path is not None
+    if not kept.exists() and not is_published:
+        raise ValueError(
+            f"{kept}: is gone, and the KL is held against it; put it back, or start over with fresh=true"
+        )
+    source = str(kept) if kept.exists() else str(path)
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from qhk.evaluation.results import Stage, read_results
-from qhk.settings import Settings, last_view, stage_views
+from qhk.settings import Settings, last_view, run_id, stage_views
 from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
 from qhk.training.loop import train
@@ -186,3 +187,41 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
         for path in (stopped, switched)
     }
     assert sorted(steps[stopped]) == sorted(steps[switched])
+
+
+def test_workers_of_a_part_are_outside_the_identity(small: Small) -> None:
+    switch = (*SWITCH, "+data@stages.second.data=miniature", "mixture=degradation")
+    more = ("stages.second.data.workers=3", "mixture.degradation.data.workers=5")
+    assert run_id(small(*switch)) == run_id(small(*switch, *more))
+    assert run_id(small(*switch)) != run_id(small(*switch, "mixture.degradation.share=0.4"))
+
+
+def test_a_lost_reference_is_not_replaced(
+    switched: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == 3:
+            raise KeyboardInterrupt
+        return step(run, *args, **kwargs)
+
+    words = (*SWITCH, "objective.kl_coef=0.1", "training.checkpoint_every=1")
+    monkeypatch.setattr(loop, "_take_step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        finish(open_run(small(*words, name="lost")))
+    monkeypatch.setattr(loop, "_take_step", step)
+    run = open_run(small(*words, name="lost"))
+    shutil.rmtree(run.directory.checkpoints / "step_000002")
+    with (
+        run.directory,
+        pytest.raises(ValueError, match="step_000002: is gone, and the KL is held against it"),
+    ):
+        train(run)
+
+
+def test_prepared_twins_are_not_turned(small: Small) -> None:
+    words = ("perception=exact", "twin=manifest", "twin.manifest=pairs.jsonl", "data.augmentation=flip")
+    with pytest.raises(ValueError, match=r"data\.augmentation: flip would turn images but not"):
+        small(*words)
+    assert small(*words[:3]).data.augmentation == "none"

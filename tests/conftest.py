@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,17 @@ def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     """An image of uniform noise."""
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def pytest_configure() -> None:
+    """Signals act as they do in a terminal, also where the tests were started in the background.
+
+    A shell lets its background jobs ignore Ctrl-C, and ``nohup`` the closing of the terminal; processes that
+    tests start would inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture

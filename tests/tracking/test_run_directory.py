@@ -174,9 +174,8 @@ import os, sys, time
 from pathlib import Path
 from qhk.tracking.lock import RunLock
 lock = RunLock(Path(sys.argv[1]), directory=Path("run"))
-worker = os.fork()
-if worker:
-    print(worker, flush=True)
+if os.fork() == 0:  # it speaks once it is up: before that its copy of the lock may still be open
+    print(os.getpid(), flush=True)
 time.sleep(60)
 """
 

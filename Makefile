@@ -32,13 +32,13 @@ $(STAMP): pyproject.toml $(PINS)
 train: install  ## train the default: the tiny model on miniature sets; ARGS="seed=1" passes overrides
 	@$(BIN)/qhk train $(ARGS)
 
-test: install  ## the test suite: offline, CPU, under five minutes
+test: install  ## the test suite: offline, CPU, about seven minutes on two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
-test-slurm: install  ## sweeps on a real one-node SLURM, which apt installs where it is missing and may
+test-slurm: install  ## sweeps on a real one-node SLURM, which apt installs where it may; some minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slurm tests/slurm $(ARGS)
 
 test-slow: install  ## tests that take minutes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from qhk.pairs.make import CopyDone, CopyJob, run_job
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.plan import Plan
-from qhk.pairs.records import Copy, failure_row, group_id, pair_row, settings_row, source_of
+from qhk.pairs.records import Copy, asked_row, failure_row, group_id, pair_row, settings_row, source_of
 from qhk.pairs.workers import in_order
 from qhk.types import Example
 
@@ -58,6 +58,10 @@ def degrade_examples(
             by_group[group] = (split, example)
             if group not in manifest.pairs:
                 jobs.append(_job(example, group, manifest, plan))
+
+    asked = [job.item for job in jobs if job.item not in manifest.asked]
+    if asked:  # said first, so that an interrupted stage leaves no image unlisted
+        manifest.append([asked_row(asked)])
 
     def row(done: CopyDone) -> dict[str, Any]:
         split, example = by_group[done.job.group_id]
@@ -138,16 +142,6 @@ def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
 def item_of(example: Example) -> str:
     """How failures name an image."""
     return f"{example.dataset}/{example.id}"
-
-
-def missing_items(manifest: PairManifest, items: Iterable[str]) -> dict[str, str]:
-    """The given items that have no pair, with the reason of their latest failure."""
-    have = {f"{pair.source.dataset}/{pair.source.example_id}" for pair in manifest}
-    return {
-        item: manifest.failures.get(("degrade", item), "not degraded yet")
-        for item in items
-        if item not in have
-    }
 
 
 def _job(example: Example, group: str, manifest: PairManifest, plan: Plan) -> CopyJob:

@@ -57,6 +57,7 @@ class PairManifest:
 
     ``pairs`` maps group ids to pairs in the order of the file. ``failures`` maps (stage, item) to the
     reason of the latest failure; a later success of the same item does not remove it here.
+    ``asked`` holds every image that was ever to have a copy, whether it was reached or not.
     ``settings`` maps a stage to the values it last worked with.
     """
 
@@ -64,6 +65,7 @@ class PairManifest:
         self.path = path
         self.pairs: dict[str, Pair] = {}
         self.failures: dict[tuple[str, str], str] = {}
+        self.asked: dict[str, None] = {}
         self.settings: dict[str, Mapping[str, Any]] = {}
         self._end = 0
         self._lines = 0
@@ -124,7 +126,7 @@ class PairManifest:
         new: set[str] = set()
         for row in rows:
             kind, group_id = row["kind"], row.get("group_id")
-            if kind in ("failure", "settings"):
+            if kind in ("asked", "failure", "settings"):
                 continue
             pair = self.pairs.get(str(group_id))
             if kind == "pair":
@@ -182,6 +184,8 @@ class PairManifest:
             self.pairs[row["group_id"]].decisions[decision.reviewer, decision.version] = decision
         elif kind == "failure":
             self.failures[row["stage"], row["item"]] = row["reason"]
+        elif kind == "asked":
+            self.asked |= dict.fromkeys(row["items"])
         elif kind == "settings":
             self.settings[row["stage"]] = row["values"]
         else:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -204,6 +204,11 @@ def decision_row(pair: Pair, *, reviewer: str, verdict: Answer | None, **more: A
     """The record of a person's word on the newest copy; verdict None takes the last one back."""
     row = {"kind": "decision", "stage": "review", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"reviewer": reviewer, "verdict": verdict} | more
+
+
+def asked_row(items: Sequence[str]) -> dict[str, Any]:
+    """The record of the images that are to have a copy, by the names that failures give them."""
+    return {"kind": "asked", "stage": "degrade", "items": list(items)}
 
 
 def failure_row(*, stage: str, item: str, reason: str) -> dict[str, Any]:

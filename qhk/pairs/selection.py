@@ -52,18 +52,16 @@ def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged:
     have = {f"{pair.source.dataset}/{pair.source.example_id}" for pair in manifest}
     for (stage, item), reason in manifest.failures.items():
         if stage == "degrade" and item not in have:
-            dataset, _, example = item.partition("/")
-            dropped.append(
-                Dropped(
-                    group_id="",
-                    dataset=dataset,
-                    example_id=example,
-                    image="",
-                    stage=stage,
-                    reason=f"no copy could be made: {reason}",
-                )
-            )
+            dropped.append(_without_pair(item, f"no copy could be made: {reason}"))
+    for item in manifest.asked:
+        if item not in have and ("degrade", item) not in manifest.failures:
+            dropped.append(_without_pair(item, "not degraded yet: run qhk data degrade to its end"))
     return Selection(kept=kept, dropped=dropped)
+
+
+def _without_pair(item: str, reason: str) -> Dropped:
+    dataset, _, example = item.partition("/")
+    return Dropped(group_id="", dataset=dataset, example_id=example, image="", stage="degrade", reason=reason)
 
 
 def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) -> tuple[str, str]:

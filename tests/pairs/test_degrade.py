@@ -18,6 +18,7 @@ from qhk.pairs.degrade import Counts, degrade_examples
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import group_id
+from qhk.pairs.selection import select_pairs
 from qhk.pairs.similarity import structural
 from tests.pairs.conftest import Pictures, a_plan, contents, example, quiet, scene
 
@@ -82,7 +83,11 @@ def test_an_interrupted_stage_goes_on(
     with pytest.raises(KeyboardInterrupt):
         run(manifest, examples)
     monkeypatch.undo()
-    assert len(open_pairs(manifest.path)) == 3, "what was done before the interruption is recorded"
+    left = open_pairs(manifest.path)
+    assert len(left) == 3, "what was done before the interruption is recorded"
+    untried = select_pairs(left, human_review="skipped", unjudged="keep").dropped
+    assert [drop.example_id for drop in untried] == [one.id for one in examples[3:]]
+    assert {drop.reason for drop in untried} == {"not degraded yet: run qhk data degrade to its end"}
     kept = contents(manifest.folder / "copies")
     assert run(open_pairs(manifest.path), examples) == Counts(made=5, failed=0, before=3)
     assert kept.items() <= contents(manifest.folder / "copies").items()

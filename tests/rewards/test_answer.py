@@ -121,7 +121,8 @@ def test_a_number_is_read_whole(number: int, how: tuple[str, str]) -> None:
 def test_adversarial_texts_are_read_in_linear_time(piece: str, form: str, rule: str) -> None:
     # A quadratic reading of so many characters would not end within the life of the suite.
     for tail in ("", "</answer>"):
-        parse_answer("<answer>" + piece * (300_000 // len(piece)) + tail, form=form, rule=rule)
+        answer = parse_answer("<answer>" + piece * (300_000 // len(piece)) + tail, form=form, rule=rule)
+        assert answer.parsed == (not answer.reason), "either something is read, or a reason is given"
 
 
 def test_unknown_rule_is_refused() -> None:

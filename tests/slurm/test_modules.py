@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +82,25 @@ def outcome(directory: Path) -> dict[str, Any]:
     return {"rows": results["rows"], "id": results["run_id"], "metrics": rows, "weights": weights}
 
 
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    weights, others = one.pop("weights"), other.pop("weights")
-    assert one == other
-    assert weights.keys() == others.keys()
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:
+    """A line for each place where two records differ, in their order."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        for key in one:
+            yield from differences(one[key], other[key], f"{place}.{key}")
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, pair in enumerate(zip(one, other, strict=True)):
+            yield from differences(*pair, f"{place}[{index}]")
+    elif isinstance(one, torch.Tensor):
+        if not torch.equal(one, other):
+            yield f"{place}: by at most {float((one.double() - other.double()).abs().max())}"
+    elif one != other:
+        yield f"{place}: {one} and {other}"
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any], cell: str) -> None:
+    found = list(differences(one, other))
+    first = sorted(found, key=lambda line: not line.startswith(".metrics"))[:12]
+    assert not found, f"{cell} differs in {len(found)} places, first\n" + "\n".join(first)
 
 
 def at_work(manifest: Manifest, cell: str) -> Any:
@@ -143,7 +157,7 @@ def test_modules_survive_signal_kill_failure_and_cancelling(slurm: Cluster, qhk:
     local = qhk("train", *words, f"paths.outputs={calm}", "hydra.launcher.jobs=2")
     assert local.returncode == 0, local.stderr
     for run in manifest.runs:
-        assert_same(outcome(run.directory), outcome(calm / "modules" / run.cell / "seed0"))
+        assert_same(outcome(run.directory), outcome(calm / "modules" / run.cell / "seed0"), run.cell)
 
 
 def test_two_tasks_train_one_policy(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:

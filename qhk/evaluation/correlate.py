@@ -18,9 +18,6 @@ Array = npt.NDArray[np.float64]
 Scores = Sequence[float] | Array
 
 MIN_IMAGES = 3
-FIT_DECIMALS = 9
-"""Fitted values are rounded here: the last digits of a fit differ from one process to the next."""
-
 RELATIVE_SPREAD = 1e-12
 """A range below this fraction of the largest magnitude is rounding, so the side counts as constant."""
 
@@ -99,10 +96,19 @@ def logistic(x: Array, parameters: Array) -> Array:
     return curve
 
 
+def logistic_jacobian(x: Array, parameters: Array) -> Array:
+    """Derivatives ``(n, 4)`` of :func:`logistic` by its parameters."""
+    b1, b2, b3, b4 = parameters
+    place = (x - b3) / b4
+    rising = special.expit(place)
+    slope = (b1 - b2) * rising * special.expit(-place) / b4
+    return np.stack([rising, 1 - rising, -slope, -slope * place], axis=1)
+
+
 def fit_logistic(prediction: Array, mos: Array) -> Array | None:
     """Least-squares parameters ``(4,)`` of the logistic from prediction to mos, or None without convergence.
 
-    Levenberg-Marquardt from (max mos, min mos, mean prediction, std prediction / 4), the start of
+    Trust-region steps from (max mos, min mos, mean prediction, std prediction / 4), the start of
     DeQA-Score's evaluation script. Needs at least four images, else None.
     """
     if len(prediction) < 4:
@@ -112,8 +118,14 @@ def fit_logistic(prediction: Array, mos: Array) -> Array | None:
     def residual(parameters: Array) -> Array:
         return logistic(prediction, parameters) - mos
 
+    def jacobian(parameters: Array) -> Array:
+        return logistic_jacobian(prediction, parameters)
+
     with np.errstate(all="ignore"):
-        fit = optimize.least_squares(residual, start, method="lm", max_nfev=5000)
+        # Not "lm": where two parameters cannot be told apart, MINPACK's steps follow what memory held before.
+        fit = optimize.least_squares(
+            residual, start, jac=jacobian, method="trf", x_scale="jac", max_nfev=5000
+        )
     return fit.x if fit.success and np.isfinite(fit.x).all() else None
 
 
@@ -131,7 +143,7 @@ def logistic_plcc(prediction: Scores, mos: Scores) -> LogisticPlcc:
     parameters = fit_logistic(x, y)
     if parameters is None:
         return LogisticPlcc(value=raw, fitted=x, fallback="no convergence")
-    fitted = logistic(x, parameters).round(FIT_DECIMALS)
+    fitted = logistic(x, parameters)
     if (parameters[0] - parameters[1]) * parameters[3] <= 0 or is_constant(fitted):
         return LogisticPlcc(value=raw, fitted=x, fallback="curve does not rise")
     value = plcc(fitted, y)

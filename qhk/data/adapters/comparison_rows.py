@@ -9,62 +9,46 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
+from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.json_records import read_json_rows
-from qhk.data.adapters.splits import FILES_OPTIONS, FILES_PROTOCOLS, assign_file_splits, label_files
+from qhk.data.adapters.records import records_adapter
 from qhk.data.adapters.tables import label_word
 from qhk.types import CHOICES
 
 FIELDS = ("ref_image", "ImageA", "ImageB", "result")
 
 
-def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
-    files = [(path,) for path in label_files(root, options).values()]
-    return [*files, (root / text_option(options, "images"),)]
-
-
-def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
-    return [root / text_option(options, "images")]
-
-
-def read_labels(root: Path, options: Options) -> list[LabelRow]:
+def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
     """One row per pair, without a score; its id is file name and row, since pictures repeat."""
     with_reference = options.get("show_reference")
     if not isinstance(with_reference, bool):
         raise ValueError(f"options.show_reference must be true or false, got {with_reference!r}")
     rows = []
-    for split, path in label_files(root, options).items():
-        for place, cells in read_json_rows(path, FIELDS):
-            where = f"{path} row {place}"
-            choice = label_word(cells["result"], CHOICES, where, "result")
-            pair = (cells["ImageA"], cells["ImageB"])
-            unused = "result is Similar, which is no answer without a reference"
-            rows.append(
-                LabelRow(
-                    name=f"{path.name}#{place}",
-                    score=None,
-                    where=where,
-                    reference=cells["ref_image"],
-                    split=split,
-                    labels={"choice": choice},
-                    pictures=(cells["ref_image"], *pair) if with_reference else pair,
-                    left_out=unused if choice == "Similar" and not with_reference else None,
-                )
+    for place, cells in read_json_rows(path, FIELDS):
+        where = f"{path} row {place}"
+        choice = label_word(cells["result"], CHOICES, where, "result")
+        pair = (cells["ImageA"], cells["ImageB"])
+        unused = "result is Similar, which is no answer without a reference"
+        rows.append(
+            LabelRow(
+                name=f"{path.name}#{place}",
+                score=None,
+                where=where,
+                reference=cells["ref_image"],
+                split=split,
+                labels={"choice": choice},
+                pictures=(cells["ref_image"], *pair) if with_reference else pair,
+                left_out=unused if choice == "Similar" and not with_reference else None,
             )
+        )
     return rows
 
 
-ADAPTER = Adapter(
+ADAPTER = records_adapter(
+    read_file,
     layout="a folder of images (options.images) and JSON lists (options.train_labels, ...) of "
     "ref_image, ImageA, ImageB, result",
     higher_is_better=None,
-    protocols=FILES_PROTOCOLS,
-    options=frozenset({"images", "show_reference"}) | FILES_OPTIONS,
-    expected=expected,
-    images=images,
-    read_labels=read_labels,
-    assign_splits=assign_file_splits,
+    options=frozenset({"show_reference"}),
     scored=False,
 )

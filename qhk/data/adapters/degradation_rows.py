@@ -9,61 +9,45 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
+from qhk.data.adapters.base import LabelRow, Options, text_option
 from qhk.data.adapters.json_records import read_json_rows
-from qhk.data.adapters.splits import FILES_OPTIONS, FILES_PROTOCOLS, assign_file_splits, label_files
+from qhk.data.adapters.records import records_adapter
 from qhk.data.adapters.tables import label_word
 from qhk.types import DISTORTION_CLASSES, SEVERITIES
 
 
-def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
-    files = [(path,) for path in label_files(root, options).values()]
-    return [*files, (root / text_option(options, "images"),)]
-
-
-def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
-    return [root / text_option(options, "images")]
-
-
-def read_labels(root: Path, options: Options) -> list[LabelRow]:
+def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
     """One row per picture, without a score. ``options.reference_field`` names its content, or is null."""
     content = None if options.get("reference_field") is None else text_option(options, "reference_field")
     fields = ["image", "distortion_class", "severity", *([content] if content else [])]
     rows = []
-    for split, path in label_files(root, options).items():
-        for place, cells in read_json_rows(path, fields):
-            where = f"{path} row {place}"
-            kind = label_word(cells["distortion_class"], DISTORTION_CLASSES, where, "distortion_class")
-            severity = label_word(cells["severity"], SEVERITIES, where, "severity")
-            if (kind == "null") != (severity == "null"):
-                raise ValueError(
-                    f"{where}: distortion_class is {kind!r} and severity is {severity!r}: an undamaged image "
-                    "has null for both, a damaged one for neither"
-                )
-            rows.append(
-                LabelRow(
-                    name=cells["image"],
-                    score=None,
-                    where=where,
-                    reference=cells[content] if content else None,
-                    split=split,
-                    labels={"distortion_class": kind, "severity": severity},
-                )
+    for place, cells in read_json_rows(path, fields):
+        where = f"{path} row {place}"
+        kind = label_word(cells["distortion_class"], DISTORTION_CLASSES, where, "distortion_class")
+        severity = label_word(cells["severity"], SEVERITIES, where, "severity")
+        if (kind == "null") != (severity == "null"):
+            raise ValueError(
+                f"{where}: distortion_class is {kind!r} and severity is {severity!r}: an undamaged image "
+                "has null for both, a damaged one for neither"
             )
+        rows.append(
+            LabelRow(
+                name=cells["image"],
+                score=None,
+                where=where,
+                reference=cells[content] if content else None,
+                split=split,
+                labels={"distortion_class": kind, "severity": severity},
+            )
+        )
     return rows
 
 
-ADAPTER = Adapter(
+ADAPTER = records_adapter(
+    read_file,
     layout="a folder of images (options.images) and JSON lists (options.train_labels, ...) of "
     "image, distortion_class, severity",
     higher_is_better=None,
-    protocols=FILES_PROTOCOLS,
-    options=frozenset({"images", "reference_field"}) | FILES_OPTIONS,
-    expected=expected,
-    images=images,
-    read_labels=read_labels,
-    assign_splits=assign_file_splits,
+    options=frozenset({"reference_field"}),
     scored=False,
 )

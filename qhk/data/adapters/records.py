@@ -17,9 +17,14 @@ ReadFile = Callable[[Path, str, Options], list[LabelRow]]
 
 
 def records_adapter(
-    read_file: ReadFile, *, layout: str, higher_is_better: bool | None, options: frozenset[str]
+    read_file: ReadFile,
+    *,
+    layout: str,
+    higher_is_better: bool | None,
+    options: frozenset[str],
+    scored: bool = True,
 ) -> Adapter:
-    """The adapter of a format that is told by how one file is read."""
+    """The adapter of a format that is told by how one file is read; ``scored`` as in ``Adapter``."""
 
     def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
         files = [(path,) for path in label_files(root, options).values()]
@@ -41,4 +46,5 @@ def records_adapter(
         images=images,
         read_labels=read_labels,
         assign_splits=assign_file_splits,
+        scored=scored,
     )

@@ -1,6 +1,7 @@
 """The process of one run of a sweep: ``python -m qhk.cli.cell CONFIG CODE`` trains by frozen settings.
 
-CODE is the digest that the package had when the sweep was submitted, or ``any``.
+CODE is the digest that the run's code had when the sweep was submitted (the package and the user's own
+modules that it takes rewards from), or ``any``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from pathlib import Path
 import yaml
 
 from qhk.cli.errors import report
-from qhk.settings import parse_settings
+from qhk.settings import parse_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
-from qhk.tracking.provenance import code_digest
+from qhk.tracking.provenance import PACKAGE, run_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,14 +25,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(config: Path, code: str) -> int:
-    package = Path(__file__).parents[1]
-    found = code_digest({package.name: package})
+    settings = parse_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    found = run_code(settings)
     if code not in (found, ANY_CODE):
+        what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])
         raise ValueError(
-            f"{package} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
+            f"{what} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
             "qhk sweep resume NAME code=current takes the new code"
         )
-    settings = parse_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
     from qhk.cli.train import run
 
     return run(settings, [])

@@ -63,7 +63,12 @@ def _raised_on_purpose(error: ValueError) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or not str(trace.tb_frame.f_globals["__name__"]).startswith("qhk."):
+    if trace is None:
+        return False
+    scope = trace.tb_frame.f_globals
+    # A module that runs as a program is called __main__, its spec is not.
+    name = scope["__spec__"].name if scope.get("__spec__") is not None else scope["__name__"]
+    if not str(name).startswith("qhk."):
         return False
     operation = trace.tb_frame.f_code.co_code[trace.tb_lasti]
     return dis.opname[operation] == "RAISE_VARARGS"

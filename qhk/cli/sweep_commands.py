@@ -77,7 +77,7 @@ def _scancel(jobs: Sequence[str]) -> None:
 
 def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Sequence[str]) -> int:
     """The exit code of what was started: everything of the sweep that is not done and not at work."""
-    from qhk.cli.sweep_launch import start, with_code
+    from qhk.cli.sweep_launch import start, with_present_code
 
     folder = find_sweep(outputs, name)
     lock = RunLock(folder / ".lock", directory=folder)
@@ -86,8 +86,9 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
         launcher = _named_launcher(overrides)
         if launcher is not None:
             manifest = replace(manifest, launcher=launcher)
-        manifest = with_code(manifest, request.code)
         views = [view for view in _chosen(look(manifest), request) if view.resumable]
+        if request.code == "current":
+            manifest, views = with_present_code(manifest, views)
     finally:
         lock.release()
     if manifest.search is not None and not views:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from rich.table import Table
 
 from qhk.cli.catalogue import Catalogue
-from qhk.cli.sweep_launch import package_folder
+from qhk.cli.sweep_launch import share_plan
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.manifest import sweep_folder
-from qhk.sweep.plan import PlannedRun, existing_runs, share_runs
+from qhk.sweep.plan import PlannedRun
 from qhk.sweep.table import duration, table_console
-from qhk.tracking.provenance import code_digest
 from qhk.tracking.status import RunState
 
 
@@ -23,9 +22,7 @@ def print_sweep(plan: SweepPlan, catalogue: Catalogue) -> int:
         told = f"{plan.search.method} search of {plan.search.trials} trials"
         plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute(), catalogue)
         print(f"{told}; the next round:")
-    package = package_folder()
-    code = code_digest({package.name: package})
-    runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)
+    runs = share_plan(plan)
     console = table_console()
     console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import qhk
 from qhk.cli.catalogue import Catalogue
+from qhk.cli.display import ConsoleDisplay
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
@@ -24,7 +25,9 @@ from qhk.sweep.manifest import (
     sweep_folder,
     write_manifest,
 )
-from qhk.sweep.plan import existing_runs, share_runs
+from qhk.sweep.plan import PlannedRun
+from qhk.sweep.present import Present
+from qhk.sweep.share import Sharing, existing_runs
 from qhk.sweep.state import RunView, launcher_lock, look
 from qhk.sweep.table import exit_code, status_view, table_console
 from qhk.tracking.lock import RunLock
@@ -72,10 +75,23 @@ def _launch_runs(plan: SweepPlan) -> int:
     return start(manifest, [view for view in look(manifest) if view.resumable and view.run.label in asked])
 
 
+def share_plan(plan: SweepPlan) -> list[PlannedRun]:
+    """The plan's runs, compared with each other and with what is on disk; says what is not reused and why."""
+    present = Present(ConsoleDisplay())
+    sharing = Sharing(
+        existing=existing_runs(plan.outputs), code=present.code, data=present.data, fresh=plan.fresh
+    )
+    shared = sharing.share(plan.runs)
+    for note in shared.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return shared.runs
+
+
 def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there."""
-    code = freeze_code(folder, package_folder())
-    runs = share_runs(plan.runs, known=existing_runs(plan.outputs), code=code, fresh=plan.fresh)
+    runs = share_plan(plan)
+    for modules in {run.modules for run in runs}:
+        freeze_code(folder, package_folder(), modules)
     new = [planned_as_run(run) for run in runs]
     # What is there of a fresh search are its own earlier rounds.
     joins = (folder / "sweep.json").exists() and (not plan.fresh or plan.search is not None)
@@ -84,7 +100,6 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
         folder=folder,
         cwd=Path.cwd(),
         overrides=tuple(word for word in plan.words if not word.startswith("fresh=")),
-        code=code,
         launcher=plan.launcher,
         search=plan.search,
         runs=merge_runs(old, new),
@@ -162,10 +177,11 @@ def wait(manifest: Manifest) -> None:
         time.sleep(WAIT_S)
 
 
-def with_code(manifest: Manifest, code: str) -> Manifest:
-    """The sweep on the code it was frozen with, or, for ``current``, on a new copy of the present one."""
-    if code == "frozen":
-        return manifest
-    changed = replace(manifest, code=freeze_code(manifest.folder, package_folder()))
+def with_present_code(manifest: Manifest, views: Sequence[RunView]) -> tuple[Manifest, list[RunView]]:
+    """The sweep and the views with their runs on a new copy of the present code; other runs keep theirs."""
+    modules = {view.run.modules for view in views}
+    codes = {names: freeze_code(manifest.folder, package_folder(), names) for names in modules}
+    moved = {view.run.label: replace(view.run, code=codes[view.run.modules]) for view in views}
+    changed = replace(manifest, runs=tuple(moved.get(run.label, run) for run in manifest.runs))
     write_manifest(changed)
-    return changed
+    return changed, [replace(view, run=moved[view.run.label]) for view in views]

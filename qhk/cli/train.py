@@ -14,8 +14,8 @@ from qhk.cli.ending import run_to_end
 from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Results, Stage, read_results
 from qhk.evaluation.table import print_table, results_tables
-from qhk.settings import Settings, plain_settings, run_id, stage_views, task_views
-from qhk.tracking.provenance import Provenance, gather_provenance
+from qhk.settings import Settings, plain_settings, run_id
+from qhk.tracking.provenance import Provenance, gather_provenance, run_code
 from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import (
     Opened,
@@ -114,17 +114,9 @@ def open_directory(
     return directory if processes.is_main else join_run_directory(outputs, **where, opened=opened)
 
 
-def reward_modules(settings: Settings) -> set[str]:
-    """The modules outside this package that any task of any stage takes a reward from."""
-    views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
-    targets = [term.target for view in views for term in view.reward.terms.values()]
-    return {target.rpartition(".")[0] for target in targets if not target.startswith("qhk.")}
-
-
 def _provenance(settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes) -> Provenance:
     return gather_provenance(
-        trees={"qhk": Path(__file__).parents[1]},
-        modules=reward_modules(settings),
+        code=run_code(settings),
         data_fingerprints=data_fingerprints,
         accelerators=processes.accelerators,
         threads=settings.training.threads,

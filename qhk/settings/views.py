@@ -60,3 +60,10 @@ def task_shares(settings: Settings) -> dict[str, float]:
 def last_view(settings: Settings) -> Settings:
     """The settings of the run's last stage: what its final policy was trained to answer."""
     return stage_views(settings)[-1].settings
+
+
+def reward_modules(settings: Settings) -> set[str]:
+    """The modules outside this package that any task of any stage takes a reward from."""
+    views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
+    targets = [term.target for view in views for term in view.reward.terms.values()]
+    return {target.rpartition(".")[0] for target in targets if not target.startswith("qhk.")}

@@ -131,7 +131,7 @@ class LocalLauncher:
                     run_command(self.manifest, run),
                     log=log,
                     cwd=self.manifest.cwd,
-                    environment=run_environment(self.manifest, ranks),
+                    environment=run_environment(self.manifest, run, ranks),
                 )
             )
         self.active.append(ActiveRun(run=run, processes=processes, gpus=gpus, oom_before=oom_kills()))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +20,7 @@ from qhk.settings import Settings, parse_settings, plain_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.sweep.plan import PlannedRun
 from qhk.tracking.provenance import code_digest
+from qhk.tracking.sources import own_sources
 
 FOLDER = "sweeps"
 """Below outputs; beside the studies."""
@@ -26,12 +30,18 @@ ANY_CODE = "any"
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRun:
-    """One cell at one seed, as it was submitted."""
+    """One cell at one seed, as it was submitted.
+
+    ``code`` is the digest of all it runs: the package and the user's own ``modules`` that it takes rewards
+    from, with what they import.
+    """
 
     cell: str
     seed: int
     changes: tuple[str, ...]
     run_id: str
+    modules: tuple[str, ...]
+    code: str
     directory: Path
     same_as: str
 
@@ -48,15 +58,11 @@ class SweepRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A sweep on disk. ``folder`` is its directory, ``cwd`` where its runs start.
-
-    ``code`` is the digest of the package's files below ``folder/code/<digest>``, which its runs import.
-    """
+    """A sweep on disk. ``folder`` is its directory, ``cwd`` where its runs start."""
 
     folder: Path
     cwd: Path
     overrides: tuple[str, ...]
-    code: str
     launcher: LauncherSettings
     search: SearchSettings | None
     runs: tuple[SweepRun, ...]
@@ -73,10 +79,9 @@ class Manifest:
     def cells(self) -> list[str]:
         return list(dict.fromkeys(run.cell for run in self.runs))
 
-    @property
-    def code_folder(self) -> Path:
-        """What is put in front of the import path of the sweep's runs."""
-        return self.folder / "code" / self.code[:16]
+    def code_folder(self, run: SweepRun) -> Path:
+        """What is put in front of a run's import path: a copy of all the code that its digest is of."""
+        return code_folder(self.folder, run.code)
 
     def config(self, run: SweepRun) -> Path:
         """The frozen settings of a run."""
@@ -126,16 +131,51 @@ def freeze_run(manifest: Manifest, run: SweepRun, settings: Settings) -> None:
     )
 
 
-def freeze_code(folder: Path, package: Path) -> str:
-    """The digest of the package, after a copy of it was put below ``folder/code/<digest>``."""
-    digest = code_digest({package.name: package})
-    target = folder / "code" / digest[:16] / package.name
-    if not target.exists():
-        unfinished = target.with_name(f".{package.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(package, unfinished, ignore=shutil.ignore_patterns("__pycache__"))
-        unfinished.rename(target)
+def code_folder(folder: Path, digest: str) -> Path:
+    """Where the copy of the code with that digest lies in a sweep's folder."""
+    return folder / "code" / digest[:16]
+
+
+def freeze_code(folder: Path, package: Path, modules: Collection[str] = ()) -> str:
+    """The digest of the package and of the user's ``modules``, after a copy of them was put below ``folder``.
+
+    Raises ValueError, one line, where the modules cannot be imported from their copy.
+    """
+    digest = code_digest({package.name: package}, modules)
+    target = code_folder(folder, digest)
+    if (target / package.name).exists():
+        return digest
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    for leftover in (unfinished, target):
+        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.copytree(package, unfinished / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for source in own_sources(modules, apart=[package.name]):
+        copy = unfinished / source.place
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source.path, copy)
+    if modules:
+        _check_import(unfinished, modules)
+    unfinished.rename(target)
     return digest
+
+
+def _check_import(copy: Path, modules: Collection[str]) -> None:
+    """Imports the modules as a run will; what they need besides is found out here, not in the queue."""
+    words = ["import importlib, sys", "for name in sys.argv[1:]: importlib.import_module(name)"]
+    paths = [str(copy.absolute()), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-P", "-B", "-c", "\n".join(words), *sorted(modules)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise ValueError(
+            f"reward.terms: {', '.join(sorted(modules))} cannot be imported from the copy a sweep freezes "
+            f"({last}); it holds the Python files that they name in import statements, and nothing else"
+        )
 
 
 def planned_as_run(run: PlannedRun) -> SweepRun:
@@ -145,6 +185,8 @@ def planned_as_run(run: PlannedRun) -> SweepRun:
         seed=run.seed,
         changes=run.changes,
         run_id=run.run_id,
+        modules=run.modules,
+        code=run.code,
         directory=run.directory.absolute(),
         same_as=run.same_as,
     )
@@ -153,6 +195,7 @@ def planned_as_run(run: PlannedRun) -> SweepRun:
 def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepRun, ...]:
     """The runs of a sweep that is launched again, maybe with more cells or seeds.
 
+    What was planned anew counts: where a run lies, and which it is the same as, may have changed since.
     Raises ValueError where a run of one label would now compute something else.
     """
     runs = {run.label: run for run in old}
@@ -163,7 +206,7 @@ def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepR
                 f"{run.label} is run id {before.run_id} in the sweep on disk and {run.run_id} now; "
                 "choose another study=NAME"
             )
-        runs[run.label] = run if before is None else replace(run, same_as=before.same_as)
+        runs[run.label] = run
     return tuple(runs.values())
 
 
@@ -172,7 +215,6 @@ def write_manifest(manifest: Manifest) -> None:
     content: dict[str, Any] = {
         "cwd": str(manifest.cwd),
         "overrides": list(manifest.overrides),
-        "code": manifest.code,
         "launcher": manifest.launcher.model_dump(mode="json"),
         "search": None if manifest.search is None else manifest.search.model_dump(mode="json"),
         "runs": [{**asdict(run), "directory": str(run.directory)} for run in manifest.runs],
@@ -190,17 +232,19 @@ def read_manifest(folder: Path) -> Manifest:
             folder=folder,
             cwd=Path(content["cwd"]),
             overrides=tuple(content["overrides"]),
-            code=content["code"],
             launcher=parse_launcher(content["launcher"]),
             search=None if search is None else SearchSettings.model_validate(search),
-            runs=tuple(_read_run(run) for run in content["runs"]),
+            runs=tuple(_read_run(run, content) for run in content["runs"]),
         )
     except (KeyError, TypeError, ValueError) as fault:
         raise ValueError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
 
 
-def _read_run(run: Mapping[str, Any]) -> SweepRun:
-    return SweepRun(**{**run, "changes": tuple(run["changes"]), "directory": Path(run["directory"])})
+def _read_run(run: Mapping[str, Any], content: Mapping[str, Any]) -> SweepRun:
+    """The run of an entry; sweeps of earlier versions have one code for all runs, without modules."""
+    entry = run if "code" in run else {**run, "code": content["code"], "modules": []}
+    tuples = {name: tuple(entry[name]) for name in ("changes", "modules")}
+    return SweepRun(**{**entry, **tuples, "directory": Path(entry["directory"])})
 
 
 def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:

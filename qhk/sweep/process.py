@@ -24,12 +24,12 @@ def run_command(manifest: Manifest, run: SweepRun) -> list[str]:
 
     ``-P`` keeps the working directory, maybe a changed checkout, out of the import path.
     """
-    return [sys.executable, "-P", "-m", "qhk.cli.cell", str(manifest.config(run)), manifest.code]
+    return [sys.executable, "-P", "-m", "qhk.cli.cell", str(manifest.config(run)), run.code]
 
 
-def run_environment(manifest: Manifest, ranks: Mapping[str, str]) -> dict[str, str]:
+def run_environment(manifest: Manifest, run: SweepRun, ranks: Mapping[str, str]) -> dict[str, str]:
     """The environment of a run's process: this one's, the frozen code first, and ``ranks``."""
-    paths = [str(manifest.code_folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(manifest.code_folder(run)), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **ranks}
 
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -35,7 +36,7 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
         raise ValueError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
     for run in runs:
         announce(run)
-    executor = _executor(manifest, settings)
+    executor = _executor(manifest, settings, runs)
     try:
         with executor.batch():
             jobs = [executor.submit(_job(manifest, settings, run)) for run in runs]
@@ -61,11 +62,11 @@ def _name_job(run: SweepRun, job: str) -> None:
         announce(run, job=job)
 
 
-def _executor(manifest: Manifest, settings: SlurmLauncherSettings) -> SlurmExecutor:
+def _executor(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> SlurmExecutor:
     executor = SlurmExecutor(manifest.folder / "submitit", max_num_timeout=settings.max_num_timeout)
     given = {name: value for name, value in settings.model_dump().items() if name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    options["setup"] = [*_import_path(manifest), *settings.setup]
+    options["setup"] = [*_import_path(manifest.code_folder(runs[0])), *settings.setup]
     more = {"requeue": True, "chdir": str(manifest.cwd), **settings.additional_parameters}
     executor.update_parameters(
         job_name=manifest.name,
@@ -79,16 +80,16 @@ def _executor(manifest: Manifest, settings: SlurmLauncherSettings) -> SlurmExecu
     return executor
 
 
-def _import_path(manifest: Manifest) -> list[str]:
+def _import_path(code: Path) -> list[str]:
     """Shell lines that let submitit's own process find the frozen code, and never the working directory."""
     return [
-        f"export PYTHONPATH='{manifest.code_folder}'${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
     ]
 
 
 def _job(manifest: Manifest, settings: SlurmLauncherSettings, run: SweepRun) -> CellJob:
-    environment = run_environment(manifest, {})
+    environment = run_environment(manifest, run, {})
     return CellJob(
         command=run_command(manifest, run),
         environment={"PYTHONPATH": environment["PYTHONPATH"], "PYTHONUNBUFFERED": "1"},

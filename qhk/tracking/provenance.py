@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import platform
@@ -14,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from qhk.files import write_atomically
+from qhk.settings import Settings, reward_modules
+from qhk.tracking.sources import own_sources
 
+PACKAGE = Path(__file__).parents[1]
 CODE_SUFFIXES = (".py", ".yaml", ".yml")
 PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "safetensors", "accelerate", "deepspeed", "peft",
@@ -40,8 +42,9 @@ def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str
 
     Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
     install and a wheel of the same code agree. Names and contents count; times, order on disk and
-    byte-code do not. ``modules`` are dotted names, such as a user's rewards; what they import in turn is not
-    looked at. Raises ``ValueError`` where a tree holds no such file.
+    byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
+    import, is the user's own counts too, see ``own_sources``. Raises ``ValueError`` where a tree holds no
+    such file.
     """
     digest = hashlib.sha256()
     for name, root in sorted(trees.items()):
@@ -56,17 +59,20 @@ def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str
             content = path.read_bytes()
             digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
             digest.update(content)
-    for name, source in sorted(_sources(modules).items()):
-        digest.update(f"module {name}\0{len(source)}\0".encode())
-        digest.update(source)
+    for source in own_sources(modules, apart=trees):
+        content = source.path.read_bytes()
+        digest.update(f"module {source.name}\0{len(content)}\0".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
-def _sources(modules: Collection[str]) -> dict[str, bytes]:
-    """The source files of the modules by name; those without one (built in, compiled) have none to change."""
-    specs = {name: importlib.util.find_spec(name) for name in modules}
-    origins = {name: Path(spec.origin) for name, spec in specs.items() if spec is not None and spec.origin}
-    return {name: path.read_bytes() for name, path in origins.items() if path.is_file()}
+def run_code(settings: Settings) -> str:
+    """The digest of all code that a run of these settings depends on: this package, and rewards of its own.
+
+    It is what the run's ``provenance.json`` will say, so that a plan, a queued job and a finished run can be
+    held against each other.
+    """
+    return code_digest({PACKAGE.name: PACKAGE}, reward_modules(settings))
 
 
 def package_versions() -> dict[str, str]:
@@ -98,18 +104,17 @@ def describe_hardware() -> dict[str, str | int | float]:
 
 def gather_provenance(
     *,
-    trees: Mapping[str, Path],
-    modules: Collection[str] = (),
+    code: str,
     data_fingerprints: Mapping[str, str],
     accelerators: Sequence[str],
     threads: int,
 ) -> Provenance:
     """The provenance of a run started by this process.
 
-    For ``trees`` and ``modules`` see ``code_digest``; ``accelerators`` are device names, empty on CPU.
+    ``code`` is a digest as of ``code_digest``; ``accelerators`` are device names, empty on CPU.
     """
     return Provenance(
-        code_digest=code_digest(trees, modules),
+        code_digest=code,
         data_fingerprints=dict(data_fingerprints),
         packages=package_versions(),
         python=platform.python_version(),
@@ -128,8 +133,12 @@ def code_differences(old: Provenance, new: Provenance) -> list[str]:
 
 def data_differences(old: Provenance, new: Provenance) -> list[str]:
     """Which data sets differ, in a few words each; empty for equal fingerprints."""
-    names = sorted({*old.data_fingerprints, *new.data_fingerprints})
-    before, now = old.data_fingerprints, new.data_fingerprints
+    return changed_sets(old.data_fingerprints, new.data_fingerprints)
+
+
+def changed_sets(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The same, of fingerprints by the names of their sets."""
+    names = sorted({*before, *now})
     return [f"data {name}" for name in names if before.get(name) != now.get(name)]
 
 

@@ -1,13 +1,11 @@
-"""``qhk sweep`` on a sweep whose runs are a few lines of Python, and the process of a run on other code."""
+"""``qhk sweep`` on a sweep whose runs are a few lines of Python."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from qhk.cli import cell
 from qhk.sweep import local
 from qhk.sweep.manifest import event, record_events
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
@@ -67,13 +65,3 @@ def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None
     assert "last of a" in qhk("sweep", "logs", "s", "cell=a")[1]
     code, _, err = qhk("sweep", "logs", "s", "cell=z")
     assert code == 2 and "cell=z: no such cell; known: a, b" in err
-
-
-def test_a_run_refuses_other_code_than_was_submitted(
-    build: Build, capsys: pytest.CaptureFixture[str]
-) -> None:
-    manifest = build("a")
-    assert cell.main([str(manifest.config(manifest.runs[0])), "0" * 64]) == 2
-    err = capsys.readouterr().err
-    assert "has changed since the sweep was submitted (000000000000" in err and "code=current" in err
-    assert not Path(manifest.runs[0].directory).exists()

@@ -50,7 +50,6 @@ def build(settings: Settings, tmp_path: Path) -> Build:
             folder=outputs / "sweeps" / "s",
             cwd=tmp_path,
             overrides=(),
-            code="any",
             launcher=HERE,
             search=None,
             runs=(),
@@ -58,7 +57,7 @@ def build(settings: Settings, tmp_path: Path) -> Build:
         for number, cell in enumerate(cells):
             for seed in seeds:
                 plan = planned(settings, outputs, cell, seed=seed, lr=1e-4 * (number + 1))
-                runs.append(planned_as_run(plan))
+                runs.append(planned_as_run(replace(plan, code="any")))
                 freeze_run(manifest, runs[-1], plan.settings)
         manifest = replace(manifest, runs=tuple(runs))
         write_manifest(manifest)

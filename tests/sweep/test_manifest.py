@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from qhk.settings import run_id
 from qhk.sweep.manifest import (
+    code_folder,
     event,
     find_sweep,
     freeze_code,
@@ -56,6 +59,62 @@ def test_code_is_copied_once_and_keeps_its_digest(tmp_path: Path) -> None:
     assert not (copy / "__pycache__").exists()
     assert freeze_code(tmp_path / "sweep", package) != digest
     assert (copy / "module.py").read_text() == "x = 1\n"
+
+
+def test_own_modules_are_copied_with_what_they_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = tmp_path / "live"
+    live.mkdir()
+    (live / "frozen_rewards.py").write_text("from frozen_helper import VALUE\n")
+    (live / "frozen_helper.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(live)
+    monkeypatch.setenv("PYTHONPATH", f"{live}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    folder = tmp_path / "sweep"
+    alone, digest = freeze_code(folder, package), freeze_code(folder, package, ["frozen_rewards"])
+    copy = code_folder(folder, digest)
+    assert alone != digest
+    assert not (code_folder(folder, alone) / "frozen_rewards.py").exists()
+    (live / "frozen_helper.py").write_text("VALUE = 2\n")
+    assert (copy / "frozen_helper.py").read_text() == "VALUE = 1\n"
+    assert freeze_code(folder, package, ["frozen_rewards"]) != digest
+
+
+def test_a_copy_that_lacks_what_a_module_needs_is_refused_before_anything_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wordy_rewards.py").write_text(
+        "from pathlib import Path\nWORDS = Path(__file__).with_name('words.txt').read_text()\n"
+    )
+    (tmp_path / "words.txt").write_text("good")
+    monkeypatch.syspath_prepend(tmp_path)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    with pytest.raises(ValueError, match=r"wordy_rewards cannot be imported .*words\.txt"):
+        freeze_code(tmp_path / "sweep", package, ["wordy_rewards"])
+    assert not list((tmp_path / "sweep/code").glob("[!.]*"))
+
+
+def test_a_sweep_of_an_earlier_version_is_read(build: Build) -> None:
+    """It had one code for all of its runs."""
+    manifest = build("a")
+    file = manifest.folder / "sweep.json"
+    content = json.loads(file.read_text())
+    for run in content["runs"]:
+        del run["code"], run["modules"]
+    file.write_text(json.dumps({**content, "code": "any"}))
+    assert read_manifest(manifest.folder) == manifest
+
+
+def test_what_a_new_plan_says_of_a_run_replaces_what_an_old_one_said(build: Build, tmp_path: Path) -> None:
+    """The run of another study that it shared has failed since: it has a directory of its own now."""
+    now = build("a", "b").runs
+    before = replace(now[0], same_as="other/a/seed0", directory=tmp_path / "other")
+    assert merge_runs([before, now[1]], [now[0]]) == now
 
 
 def test_the_last_event_of_a_run_counts(build: Build) -> None:

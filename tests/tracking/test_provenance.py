@@ -78,9 +78,8 @@ def test_empty_tree_is_refused(tmp_path: Path) -> None:
 
 
 def test_gathered_provenance_survives_the_disk(tmp_path: Path) -> None:
-    root = tree(tmp_path / "code", {"a.py": ""})
     gathered = provenance.gather_provenance(
-        trees={"qhk": root}, data_fingerprints={"koniq": "f"}, accelerators=["H200"], threads=2
+        code="c" * 64, data_fingerprints={"koniq": "f"}, accelerators=["H200"], threads=2
     )
     path = tmp_path / "provenance.json"
     provenance.write_provenance(path, gathered)

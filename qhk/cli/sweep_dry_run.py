@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.table import Table
 
 from qhk.cli.catalogue import Catalogue
-from qhk.cli.sweep_launch import share_plan
+from qhk.cli.sweep_check import missing_in, share_plan
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.manifest import sweep_folder
@@ -23,6 +25,8 @@ def print_sweep(plan: SweepPlan, catalogue: Catalogue) -> int:
         plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute(), catalogue)
         print(f"{told}; the next round:")
     runs = share_plan(plan)
+    for line in missing_in(runs):
+        print(f"warning: {line}", file=sys.stderr)
     console = table_console()
     console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))

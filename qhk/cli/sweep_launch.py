@@ -10,7 +10,7 @@ from pathlib import Path
 
 import qhk
 from qhk.cli.catalogue import Catalogue
-from qhk.cli.display import ConsoleDisplay
+from qhk.cli.sweep_check import check_files, share_plan
 from qhk.cli.sweep_plan import SweepPlan
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
@@ -25,9 +25,6 @@ from qhk.sweep.manifest import (
     sweep_folder,
     write_manifest,
 )
-from qhk.sweep.plan import PlannedRun
-from qhk.sweep.present import Present
-from qhk.sweep.share import Sharing, existing_runs
 from qhk.sweep.state import RunView, launcher_lock, look
 from qhk.sweep.table import exit_code, status_view, table_console
 from qhk.tracking.lock import RunLock
@@ -75,21 +72,13 @@ def _launch_runs(plan: SweepPlan) -> int:
     return start(manifest, [view for view in look(manifest) if view.resumable and view.run.label in asked])
 
 
-def share_plan(plan: SweepPlan) -> list[PlannedRun]:
-    """The plan's runs, compared with each other and with what is on disk; says what is not reused and why."""
-    present = Present(ConsoleDisplay())
-    sharing = Sharing(
-        existing=existing_runs(plan.outputs), code=present.code, data=present.data, fresh=plan.fresh
-    )
-    shared = sharing.share(plan.runs)
-    for note in shared.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return shared.runs
-
-
 def freeze(plan: SweepPlan, folder: Path) -> Manifest:
-    """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there."""
+    """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there.
+
+    Raises ValueError, one line, where runs of this machine would not find their data.
+    """
     runs = share_plan(plan)
+    check_files(runs, plan.launcher)
     for modules in {run.modules for run in runs}:
         freeze_code(folder, package_folder(), modules)
     new = [planned_as_run(run) for run in runs]

@@ -11,7 +11,8 @@ import pytest
 
 from qhk.cli import cell
 from qhk.cli.catalogue import Catalogue
-from qhk.cli.sweep_launch import freeze, share_plan
+from qhk.cli.sweep_check import share_plan
+from qhk.cli.sweep_launch import freeze
 from qhk.cli.sweep_plan import SweepPlan, plan_multirun
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.process import run_command, run_environment
@@ -78,6 +79,14 @@ def test_own_rewards_are_frozen_and_compared(plan: Callable[[], SweepPlan], tmp_
     with pytest.raises(ValueError, match="was finished by other code"):
         share_plan(plan())
     helper.write_text("VALUE = 3.0\n")
+    assert share_plan(plan())[0].state == "done"
+
+    picture = next(path for path in Path("outputs/cache").rglob("*spaq*/**/*.jpg"))
+    whole = picture.read_bytes()
+    picture.write_bytes(whole + b"\0")
+    with pytest.raises(ValueError, match="is finished, but data miniature_spaq changed since"):
+        share_plan(plan())
+    picture.write_bytes(whole)
     assert share_plan(plan())[0].state == "done"
 
     (manifest.code_folder(run) / "cell_helper.py").write_text("VALUE = 7.0\n")

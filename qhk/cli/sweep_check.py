@@ -43,7 +43,7 @@ def missing_in(runs: Sequence[PlannedRun]) -> list[str]:
 
 
 def check_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
-    """Raises ValueError, one line, where runs here would lack a file; a cluster's jobs may see other disks."""
+    """Raises ValueError, one line, where runs here would lack a file; a cluster's may see other disks."""
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):
         more = f"; and {len(lines) - 1} more, which dry_run=true lists" if len(lines) > 1 else ""

@@ -15,6 +15,7 @@ from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Results, Stage, read_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.settings import Settings, plain_settings, run_id
+from qhk.tracking.code_parts import code_text, read_code_parts
 from qhk.tracking.provenance import Provenance, gather_provenance, run_code
 from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import (
@@ -208,4 +209,7 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
             min_parsed_fraction=settings.evaluation.min_parsed_fraction,
         ):
             print_table(table, file=sys.stdout)
+    parts = read_code_parts(directory)
+    if len(parts) > 1:
+        print(f"WARNING: this run is of more than one code: {code_text(parts)}")
     print(f"run directory: {directory}")

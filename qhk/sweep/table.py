@@ -14,6 +14,7 @@ from rich.text import Text
 from qhk.evaluation.results import ResultRow, Stage, read_results, summarise
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.state import RunView
+from qhk.tracking.code_parts import SHOWN, code_text, read_code_parts
 from qhk.tracking.status import RunState
 
 WIDTH = 160
@@ -54,10 +55,11 @@ class CellMeans:
 
 
 def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
-    """The whole status: table, one line for each run that stopped, and the means as far as they go."""
+    """The whole status: table, one line for each run that stopped or is of several codes, and the means."""
     title = Text(f"sweep {manifest.name}   {count_line(views)}")
     parts: list[Table | Text] = [title, status_table(manifest, views)]
     parts += [stopped_line(view) for view in views if view.cause and view.state not in QUIET]
+    parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = cell_means(manifest, views)
     if any(cell.n for cell in means):
         parts.append(means_table(means))
@@ -112,6 +114,26 @@ def stopped_line(view: RunView) -> Text:
     place = f"   {view.run.log}" if view.run.log.exists() else ""
     job = f" (job {view.job})" if view.job else ""
     return Text(f"{view.run.label} {view.state.value}{job}: {view.cause}{place}", style=STYLES[view.state])
+
+
+def code_lines(views: Sequence[RunView]) -> list[str]:
+    """One line for each run that was not computed by one code alone, and one where runs differ in theirs.
+
+    Runs that take rewards from different modules of the user's own are not held against each other.
+    """
+    lines, found = [], dict[tuple[str, ...], dict[str, list[str]]]()
+    for view in views:
+        codes = read_code_parts(view.run.directory)
+        if not codes or view.run.same_as:
+            continue
+        if len(codes) > 1:
+            lines.append(f"{view.run.label} is of more than one code: {code_text(codes)}")
+        found.setdefault(view.run.modules, {}).setdefault(codes[-1].code[:SHOWN], []).append(view.run.label)
+    for by_code in found.values():
+        if len(by_code) > 1:
+            groups = "; ".join(f"{code}: {', '.join(labels)}" for code, labels in by_code.items())
+            lines.append(f"cells that are compared ended with different code: {groups}")
+    return lines
 
 
 def duration(seconds: float) -> str:

@@ -153,6 +153,12 @@ def read_provenance(path: Path) -> Provenance | None:
         raise ValueError(f"{path} is not a provenance file ({fault}): move it away") from None
 
 
+def earlier_codes(path: Path) -> list[str]:
+    """The digests of the code that the run was started with before its latest start, in order."""
+    content = _content(path)
+    return [] if content is None else [item["code_digest"] for item in content.get("earlier", [])]
+
+
 def write_provenance(path: Path, provenance: Provenance) -> None:
     """Write ``provenance`` atomically; what it replaces stays under ``earlier``, unless it says the same."""
     content = _content(path)

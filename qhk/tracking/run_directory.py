@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from qhk.files import is_temporary, write_atomically
+from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
 from qhk.tracking.heartbeat import Heartbeat
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.provenance import (
@@ -48,15 +49,13 @@ class Opened(StrEnum):
 class RunDirectory:
     """An open run directory. It is locked until ``close`` or the end of the process that opened it.
 
-    ``previous`` is the status an earlier process left. ``code_changed`` says in a few words how the
-    code of a resumed run differs from what began it, and is empty otherwise.
+    ``previous`` is the status an earlier process left.
     """
 
     path: Path
     run_id: str
     opened: Opened
     previous: Status | None
-    code_changed: str
     lock: RunLock | None
     heartbeat: Heartbeat | None
 
@@ -78,6 +77,11 @@ class RunDirectory:
         return (self.path / "wandb_id").read_text(encoding="utf-8").strip()
 
     @property
+    def code_parts(self) -> list[CodePart]:
+        """Which code computed what of the run so far."""
+        return read_code_parts(self.path)
+
+    @property
     def results(self) -> Path:
         return self.path / "results.json"
 
@@ -91,6 +95,10 @@ class RunDirectory:
         """Say where the run stands (None: as before), where this process keeps the status."""
         if self.heartbeat is not None:
             self.heartbeat.report(step=step, total_steps=total_steps, srcc=srcc)
+
+    def note_code(self, *, step: int) -> list[CodePart]:
+        """Which code computed what, once the present one has gone on behind ``step`` (-1: it begins)."""
+        return note_code(self.path, step=step)
 
     def end(self, state: RunState, *, cause: str) -> None:
         """Say how the run ended, where this process keeps the status."""
@@ -186,7 +194,6 @@ def open_run_directory(
             move_aside(path)
         opened = find_state(path, run_id=run_id, provenance=provenance)
         previous = read_status(path / STATUS_FILE)
-        before = read_provenance(path / "provenance.json")
         if opened is not Opened.FINISHED:
             _remove_leftovers(path)
             _write_identity(path, run_id=run_id, config=config, provenance=provenance)
@@ -200,7 +207,6 @@ def open_run_directory(
         run_id=run_id,
         opened=opened,
         previous=previous,
-        code_changed=", ".join(code_differences(before, provenance)) if before is not None else "",
         lock=lock,
         heartbeat=heartbeat,
     )
@@ -211,9 +217,7 @@ def join_run_directory(
 ) -> RunDirectory:
     """The directory that the run's first process has ``opened``, for its other processes: without a lock."""
     path = run_path(outputs, study=study, name=name, seed=seed)
-    return RunDirectory(
-        path=path, run_id=run_id, opened=opened, previous=None, code_changed="", lock=None, heartbeat=None
-    )
+    return RunDirectory(path=path, run_id=run_id, opened=opened, previous=None, lock=None, heartbeat=None)
 
 
 def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], provenance: Provenance) -> None:

@@ -14,6 +14,7 @@ from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
 from qhk.settings import task_views
+from qhk.tracking.code_parts import code_text
 from qhk.tracking.recorder import MetricsRecorder, MetricStage
 from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader
@@ -87,10 +88,10 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     if run.processes.is_main:
         point_to_kept(run)
     _forget_after(run, step=step)
-    changed = run.directory.code_changed
-    run.display.line(
-        f"resuming behind step {step}" + (f"; changed since it began: {changed}" if changed else "")
-    )
+    run.display.line(f"resuming behind step {step}")
+    parts = run.directory.code_parts
+    if len(parts) > 1:
+        run.display.line(f"WARNING: this run is of more than one code: {code_text(parts)}")
     if step == 0:
         with run.timed("evaluation_before"):
             report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
@@ -98,9 +99,10 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
 
 
 def _forget_after(run: Run, *, step: int) -> None:
-    """Drops records beyond the step that training goes on from; they will be written again."""
+    """Drops records beyond the step that training goes on from; they will be written again, by this code."""
     if not run.processes.is_main:
         return
+    run.directory.note_code(step=step)
     stages = [MetricStage.TRAIN, MetricStage.VALIDATION]
     stages += [MetricStage.COLD_START] if step < 0 else []
     recorder = MetricsRecorder(run.directory.metrics)

@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from qhk.files import json_line
 from qhk.sweep import local
-from qhk.sweep.manifest import event, record_events
+from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
+from qhk.tracking.code_parts import CODE_FILE
+from qhk.tracking.provenance import run_code
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 from tests.sweep.conftest import Build, build, say, settings, stub_command
 
@@ -65,3 +68,42 @@ def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None
     assert "last of a" in qhk("sweep", "logs", "s", "cell=a")[1]
     code, _, err = qhk("sweep", "logs", "s", "cell=z")
     assert code == 2 and "cell=z: no such cell; known: a, b" in err
+
+
+def test_resume_on_the_present_code_takes_it_for_what_it_starts_alone(
+    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = build("a", "b")
+    say(manifest.runs[0], RunState.DONE)
+    say(manifest.runs[1], RunState.FAILED)
+    started: list[SweepRun] = []
+
+    def command(manifest: Manifest, run: SweepRun) -> list[str]:
+        started.append(run)
+        return stub_command({})(manifest, run)
+
+    monkeypatch.setattr(local, "run_command", command)
+    assert qhk("sweep", "resume", "s", "code=current")[0] == 0
+    present = run_code(manifest.settings(manifest.runs[1]))
+    assert [(run.label, run.code) for run in started] == [("b/seed0", present)]
+    after = read_manifest(manifest.folder)
+    assert [run.code for run in after.runs] == ["any", present]
+    assert (after.code_folder(after.runs[1]) / "qhk/cli/cell.py").is_file()
+
+
+def test_status_tells_which_runs_and_cells_are_of_different_code(build: Build, qhk: Run) -> None:
+    manifest = build("a", "b", "c")
+    for run in manifest.runs:
+        say(run, RunState.DONE)
+
+    def computed(number: int, *parts: tuple[int, str]) -> None:
+        rows = [json_line({"after_step": step, "code": code * 64}) for step, code in parts]
+        (manifest.runs[number].directory / CODE_FILE).write_text("".join(rows))
+
+    for number in range(3):
+        computed(number, (-1, "1"))
+    assert "code" not in qhk("sweep", "status", "s")[1]
+    computed(1, (-1, "1"), (4, "2"))
+    out = qhk("sweep", "status", "s")[1]
+    assert f"b/seed0 is of more than one code: {'1' * 12}, behind step 4 {'2' * 12}" in out
+    assert f"ended with different code: {'1' * 12}: a/seed0, c/seed0; {'2' * 12}: b/seed0" in out

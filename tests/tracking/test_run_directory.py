@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from qhk.tracking.code_parts import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
 from qhk.tracking.run_directory import (
     Opened,
@@ -49,7 +50,7 @@ def left(outputs: Path, state: RunState, **changes: Any) -> Path:
 
 def test_fresh_directory_says_whose_it_is(tmp_path: Path) -> None:
     with opened(tmp_path) as run:
-        assert run.opened is Opened.FRESH and run.previous is None and run.code_changed == ""
+        assert run.opened is Opened.FRESH and run.previous is None and run.code_parts == []
         assert run.path == tmp_path / "first" / "q_hawkeye" / "seed1"
         assert (run.path / "run_id").read_text() == "abc\n"
         assert yaml.safe_load((run.path / "config.yaml").read_text()) == {
@@ -95,7 +96,8 @@ def test_finished_run_of_other_code_or_data_is_refused(
 def test_resume_takes_changed_code_and_says_so_but_not_changed_data(tmp_path: Path) -> None:
     left(tmp_path, RunState.PREEMPTED)
     with opened(tmp_path, provenance=CHANGED_CODE) as run:
-        assert run.code_changed == "code (aaaaaaaaaaaa, now bbbbbbbbbbbb)"
+        assert run.note_code(step=3) == run.code_parts
+        assert code_text(run.code_parts) == "aaaaaaaaaaaa, behind step 3 bbbbbbbbbbbb"
     with pytest.raises(ValueError, match="is unfinished, but data koniq changed"):
         opened(tmp_path, provenance=made(code_digest="b" * 64, data_fingerprints={"koniq": "9", "spaq": "2"}))
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from qhk.cli import train as train_command
 from qhk.evaluation.results import Stage, read_results
 from qhk.policy.load import load_policy
-from qhk.settings import Settings
+from qhk.settings import Settings, run_directory, run_id
+from qhk.tracking.code_parts import read_code_parts
 from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import loop
 from qhk.training.checkpoint import Checkpoints
 from qhk.training.loop import train
@@ -86,6 +91,25 @@ def test_a_stopped_run_resumes_bit_for_bit(
     assert same_weights(stopped, whole)
     completions = [(path / "completions.jsonl").read_text() for path in (stopped, whole)]
     assert completions[0] == completions[1]
+
+
+def test_a_run_that_goes_on_by_other_code_says_so(
+    finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = small(name="mixed")
+    directory = run_directory(settings)
+    shutil.copytree(finished, directory, symlinks=True)
+    status = read_status(directory / STATUS_FILE)
+    assert status is not None and len(read_code_parts(directory)) == 1
+    write_status(directory / STATUS_FILE, replace(status, state=RunState.PREEMPTED))
+    (directory / "run_id").write_text(run_id(settings))
+    monkeypatch.setattr(train_command, "run_code", lambda settings: "b" * 64)
+    run = open_run(settings)
+    finish(run)
+    first, last = read_code_parts(directory)
+    assert (first.after_step, last.after_step, last.code) == (-1, 4, "b" * 64)
+    lines: list[str] = run.display.lines  # type: ignore[attr-defined]
+    assert f"WARNING: this run is of more than one code: {first.code[:12]}, behind step 4 {'b' * 12}" in lines
 
 
 @pytest.mark.parametrize("harmed", [(3,), (3, 2)])

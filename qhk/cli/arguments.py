@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from qhk.cli.command import Command, Job
 from qhk.cli.data import DATA_COMMANDS
 from qhk.cli.requests import ScoreRequest
 from qhk.cli.sweep import SWEEP_COMMANDS
+from qhk.settings.base import expand_home
 from qhk.settings.problems import suggestion
 
 Cfg = Literal["job"]
@@ -118,7 +120,7 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     takes_files = bool(COMMANDS[command].positionals)
     words_left = [word for word in rest if not _is_flag(word)]
     files = {word for word in words_left if takes_files and Path(word).exists()}
-    overrides = tuple(word for word in words_left if _is_override(word) and word not in files)
+    overrides = tuple(_at_home(word) for word in words_left if _is_override(word) and word not in files)
     positionals = tuple(word for word in words_left if not _is_override(word) or word in files)
     if positionals and not COMMANDS[command].positionals:
         raise ValueError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
@@ -149,6 +151,15 @@ def _is_flag(word: str) -> bool:
 
 def _is_override(word: str) -> bool:
     return "=" in word or word.startswith("~")
+
+
+def _at_home(word: str) -> str:
+    """``key=~/place`` with the home directory written out: shells leave it, and Hydra cannot read it."""
+    key, separator, value = word.partition("=")
+    if not separator or not value.startswith("~"):
+        return word
+    path = expand_home(value)
+    return f"{key}={path}" if re.fullmatch(r"[\w./+-]+", path) else f'{key}="{path}"'
 
 
 def _take_cfg(words: list[str]) -> tuple[list[str], Cfg | None]:

@@ -32,13 +32,13 @@ def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
     views = look(manifest)
     if not request.watch:
         console.print(status_view(manifest, views))
-        return exit_code(views)
+        return exit_code(manifest, views)
     with Live(status_view(manifest, views), console=console, auto_refresh=False) as live:
         while any(view.active for view in views):
             time.sleep(request.interval_s)
             views = look(manifest)
             live.update(status_view(manifest, views), refresh=True)
-    return exit_code(views)
+    return exit_code(manifest, views)
 
 
 def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
@@ -87,6 +87,8 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
         if launcher is not None:
             manifest = replace(manifest, launcher=launcher)
         views = [view for view in _chosen(look(manifest), request) if view.resumable]
+        if manifest.trials_left and request.cell is None and request.only_seed is None:
+            views = _without_failed_trials(views)
         if request.code == "current":
             manifest, views = with_present_code(manifest, views)
     finally:
@@ -94,6 +96,14 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
     if manifest.search is not None and not views:
         return _go_on_searching(manifest)
     return start(manifest, views)
+
+
+def _without_failed_trials(views: Sequence[RunView]) -> list[RunView]:
+    """The runs without those of failed trials, which tell a search enough by having failed."""
+    failed = sorted({view.run.cell for view in views if view.state is RunState.FAILED})
+    if failed:
+        print(f"failed trials count as such in the search: {', '.join(failed)}; cell=NAME starts one again")
+    return [view for view in views if view.run.cell not in failed]
 
 
 def _go_on_searching(manifest: Manifest) -> int:

@@ -26,7 +26,7 @@ from qhk.sweep.manifest import (
     write_manifest,
 )
 from qhk.sweep.state import RunView, launcher_lock, look
-from qhk.sweep.table import exit_code, status_view, table_console
+from qhk.sweep.table import exit_code, search_lines, status_view, table_console
 from qhk.tracking.lock import RunLock
 from qhk.tracking.run_directory import move_aside
 from qhk.tracking.status import Status
@@ -117,13 +117,13 @@ def start(manifest: Manifest, views: Sequence[RunView]) -> int:
         ids = submit(manifest, launcher, runs)
         seconds = time.perf_counter() - began
         print(f"sweep {manifest.name}: {len(ids)} runs submitted in {seconds:.1f} s ({ids[0]} to {ids[-1]})")
-        print(f"qhk sweep status {manifest.name}")
+        print("\n".join([f"qhk sweep status {manifest.name}", *search_lines(manifest, active=True)]))
         if not launcher.wait:
             return 0
         wait(manifest)
     views = look(manifest)
     table_console().print(status_view(manifest, views))
-    return exit_code(views)
+    return exit_code(manifest, views)
 
 
 def _slurm_submit() -> Callable[[Manifest, SlurmLauncherSettings, Sequence[SweepRun]], list[str]]:

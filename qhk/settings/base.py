@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -12,6 +13,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 NumOrZero = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
+
+
+def expand_home(text: str) -> str:
+    """The path with a leading ``~`` or ``~user`` as that home directory. Raises ValueError for no user's."""
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise ValueError(f"{text}: no home directory of that name; write the path out")
+    return path
+
+
+FileText = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
+"""A file or folder. Like a shell, Python does nothing about ``~`` by itself: it would be a folder's name."""
+
 Scalar = str | int | float | bool | None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qhk.settings.base import Count, Node, NumOrZero, Positive, Scalar, Schedule, Text
+from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
 
@@ -14,9 +14,9 @@ DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
 class PathsSettings(Node):
     """Where runs, caches and real downloads live; relative paths start at the current directory."""
 
-    outputs: Text
-    cache: Text
-    datasets: Text
+    outputs: FileText
+    cache: FileText
+    datasets: FileText
 
 
 class TinySettings(Node):
@@ -54,7 +54,7 @@ class ModelSettings(Node):
     """The policy's start: the embedded tiny model, or pretrained weights from a hub id or a folder."""
 
     form: Literal["tiny", "pretrained"]
-    path: Text | None
+    path: FileText | None
     dtype: Literal["float32", "bfloat16", "float64"]
     min_pixels: Count
     max_pixels: Count
@@ -84,7 +84,7 @@ class DatasetSettings(Node):
     """
 
     adapter: Text
-    root: Text | None
+    root: FileText | None
     protocol: Text
     normalisation: Literal["whole_set", "train_part", "given", "published"] | None
     bounds: Annotated[tuple[float, float], Field(strict=False)] | None
@@ -126,7 +126,7 @@ class TwinSettings(Node):
     strengths: dict[str, float]
     strength_schedule: Schedule
     resample: Literal["fixed", "each_epoch"]
-    manifest: Text | None
+    manifest: FileText | None
     missing: Literal["refuse", "leave_out"]
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qhk.settings.base import Count, Node, NonNegative, NumOrZero, Positive, Text
+from qhk.settings.base import Count, FileText, Node, NonNegative, NumOrZero, Positive, Text
 
 Similarity = Annotated[float, Field(gt=0, lt=1)]
 
@@ -87,7 +87,7 @@ class BuildSettings(Node):
 class PairsSettings(Node):
     """The manifest that all stages share, and each stage. ``levels`` are strengths by name and kind."""
 
-    manifest: Text
+    manifest: FileText
     human_review: Literal["required", "skipped"]
     chain: bool
     rejudge: bool

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from qhk.settings.base import Count, Fraction, Node, NumOrZero, Readout, Schedule, Text
+from qhk.settings.base import Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
     BenchmarkSettings,
     DatasetSettings,
@@ -125,7 +125,7 @@ class Settings(Node):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None
     dry_run: bool
     fresh: bool
-    checkpoint: Text | None
+    checkpoint: FileText | None
     paths: PathsSettings
     model: ModelSettings
     dataset: dict[str, DatasetSettings]

@@ -79,6 +79,11 @@ class Manifest:
     def cells(self) -> list[str]:
         return list(dict.fromkeys(run.cell for run in self.runs))
 
+    @property
+    def trials_left(self) -> int:
+        """How many trials of a search have not been drawn yet; 0 where nothing is searched."""
+        return 0 if self.search is None else max(0, self.search.trials - len(self.cells))
+
     def code_folder(self, run: SweepRun) -> Path:
         """What is put in front of a run's import path: a copy of all the code that its digest is of."""
         return code_folder(self.folder, run.code)

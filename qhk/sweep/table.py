@@ -58,6 +58,7 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     """The whole status: table, one line for each run that stopped or is of several codes, and the means."""
     title = Text(f"sweep {manifest.name}   {count_line(views)}")
     parts: list[Table | Text] = [title, status_table(manifest, views)]
+    parts += [Text(line) for line in search_lines(manifest, active=any(view.active for view in views))]
     parts += [stopped_line(view) for view in views if view.cause and view.state not in QUIET]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = cell_means(manifest, views)
@@ -114,6 +115,16 @@ def stopped_line(view: RunView) -> Text:
     place = f"   {view.run.log}" if view.run.log.exists() else ""
     job = f" (job {view.job})" if view.job else ""
     return Text(f"{view.run.label} {view.state.value}{job}: {view.cause}{place}", style=STYLES[view.state])
+
+
+def search_lines(manifest: Manifest, *, active: bool) -> list[str]:
+    """A line on how far a search is that has trials left to draw, and on what starts its next round."""
+    if manifest.search is None or not manifest.trials_left:
+        return []
+    drawn = f"search: {len(manifest.cells)} of {manifest.search.trials} trials drawn"
+    when = "once these have ended, " if active else ""
+    wait = "" if manifest.launcher.form == "local" else " (hydra.launcher.wait=true goes on by itself)"
+    return [f"{drawn}; {when}qhk sweep resume {manifest.name} starts the next round{wait}"]
 
 
 def code_lines(views: Sequence[RunView]) -> list[str]:
@@ -232,8 +243,8 @@ def _std(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
-def exit_code(views: Sequence[RunView]) -> int:
-    """0: all done; 1: something failed; 3: nothing failed, but not all is done."""
+def exit_code(manifest: Manifest, views: Sequence[RunView]) -> int:
+    """0: all done; 1: something failed; 3: nothing failed, but not all is done, or not every trial drawn."""
     if any(view.state is RunState.FAILED for view in views):
         return 1
-    return 0 if all(view.state is RunState.DONE for view in views) else 3
+    return 0 if all(view.state is RunState.DONE for view in views) and not manifest.trials_left else 3

@@ -122,7 +122,7 @@ def test_signalled_killed_and_cancelled_jobs(slurm: Cluster, submit: Submit) -> 
     until(manifest, "signalled", RunState.DONE)
     assert [line.split()[1] for line in starts(manifest, "signalled")] == ["0", "1"]
     assert all("yes" in line for line in starts(manifest, "plain"))
-    assert exit_code(look(manifest)) == 1
+    assert exit_code(manifest, look(manifest)) == 1
 
 
 def test_a_job_of_more_right_takes_the_place_and_the_run_goes_on(slurm: Cluster, submit: Submit) -> None:

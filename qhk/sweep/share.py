@@ -30,16 +30,24 @@ class Existing:
 
 
 def existing_runs(outputs: Path) -> Existing:
-    """The runs below ``outputs``, in order of their paths."""
+    """The runs below ``outputs``, in order of their paths. Raises ValueError at a file that is none."""
     found: dict[str, list[Path]] = {}
     for file in sorted(outputs.glob("*/*/seed*/run_id")):
         if ".replaced-" not in file.parent.name:
             found.setdefault(file.read_text(encoding="utf-8").strip(), []).append(file.parent)
     submitted: dict[Path, str] = {}
     for file in sorted(outputs.glob("sweeps/*/sweep.json")):
-        content = json.loads(file.read_text(encoding="utf-8"))
-        submitted |= {Path(run["directory"]): run.get("code", content.get("code")) for run in content["runs"]}
+        submitted |= _submitted(file)
     return Existing(directories=found, submitted=submitted)
+
+
+def _submitted(file: Path) -> dict[Path, str]:
+    """The code of each run's directory, of a sweep of this version or an earlier one."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {Path(run["directory"]): run.get("code") or content["code"] for run in content["runs"]}
+    except (KeyError, TypeError, ValueError) as fault:
+        raise ValueError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -208,3 +208,12 @@ def test_runs_moved_aside_are_not_known(settings: Settings, tmp_path: Path) -> N
     directory = _leave(settings, tmp_path, "a", RunState.DONE)
     directory.rename(directory.with_name("seed0.replaced-1"))
     assert existing_runs(tmp_path).directories == {}
+
+
+def test_a_sweeps_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "sweeps/x/sweep.json"
+    file.parent.mkdir(parents=True)
+    for text in ("{", "[]", "{}"):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"x/sweep\.json is not a sweep's file .*: move its folder away"):
+            existing_runs(tmp_path)

@@ -38,8 +38,8 @@ test: install  ## the test suite: offline, CPU, about seven minutes on two cores
 test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
-test-slurm: install  ## sweeps on a real one-node SLURM, which apt installs where it may; some minutes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m slurm tests/slurm $(ARGS)
+test-slurm: install  ## sweeps on a real SLURM of two nodes, which apt installs where it may; some minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m "slurm and not slow" tests/slurm $(ARGS)
 
 test-slow: install  ## tests that take minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -19,7 +19,7 @@ from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
 from qhk.settings import Settings, plain_settings
-from qhk.tracking.run_directory import move_aside
+from qhk.tracking.aside import move_aside
 from qhk.training.data import load_sets, select_benchmarks
 from qhk.training.distributed import Processes
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,14 +16,24 @@ from rich.live import Live
 
 from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
 from qhk.settings.sweep import LauncherSettings, parse_launcher
-from qhk.sweep.manifest import Manifest, event, find_sweep, read_manifest, record_events
-from qhk.sweep.state import RunView, look
+from qhk.sweep.manifest import (
+    JobEvent,
+    Manifest,
+    event,
+    find_sweep,
+    last_events,
+    read_manifest,
+    record_events,
+)
+from qhk.sweep.state import RunView, launcher_at_work, look, sweep_lock
 from qhk.sweep.table import exit_code, status_view, table_console
-from qhk.tracking.lock import RunLock
+from qhk.tracking.lock import holder_name
 from qhk.tracking.status import RunState, writer_alive
 
 CHUNK = 500
 """Jobs in one call of scancel, whose command line has a limit."""
+
+SCANCEL_S = 60.0
 
 
 def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
@@ -34,7 +44,7 @@ def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
         console.print(status_view(manifest, views))
         return exit_code(manifest, views)
     with Live(status_view(manifest, views), console=console, auto_refresh=False) as live:
-        while any(view.active for view in views):
+        while any(view.active or view.unheard for view in views):
             time.sleep(request.interval_s)
             views = look(manifest)
             live.update(status_view(manifest, views), refresh=True)
@@ -42,27 +52,55 @@ def status(outputs: Path, name: str, request: SweepStatusRequest) -> int:
 
 
 def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
-    """0 once the runs are called off: jobs through scancel, processes of this machine by SIGTERM.
+    """0 once the runs are called off: jobs through scancel, processes of this machine by SIGTERM, those of
+    another by their launcher there, which reads the sweep's record. 1 where some can be reached by none of
+    these: each is named, with the command that ends it.
 
     Runs that belong to another sweep or cell go on. Raises ValueError, and calls nothing off, where SLURM
     does not take its jobs back.
     """
-    manifest = read_manifest(find_sweep(outputs, name))
-    waiting = (RunState.PENDING, RunState.PREEMPTED)
-    chosen = _chosen(look(manifest), request)
-    open_views = [view for view in chosen if not view.run.same_as and (view.active or view.state in waiting)]
-    _scancel([view.job for view in open_views if view.job])
-    here = (os.getpid(), platform.node())
-    record_events(
-        manifest,
-        [event("cancelled", view.run.label, job=view.job, pid=here[0], host=here[1]) for view in open_views],
+    folder = find_sweep(outputs, name)
+    lock = sweep_lock(folder)
+    try:
+        manifest = read_manifest(folder)
+        views = [view for view in _chosen(look(manifest), request) if not view.run.same_as and _is_open(view)]
+        _scancel([view.job for view in views if view.job])
+        launcher = launcher_at_work(folder)
+        events = last_events(manifest)
+        reached = [view for view in views if _reach(view, events.get(view.run.label), launcher)]
+        record_events(manifest, [event("cancelled", view.run.label, job=view.job) for view in reached])
+    finally:
+        lock.release()
+    print(f"sweep {manifest.name}: {len(reached)} runs called off")
+    return 0 if len(reached) == len(views) else 1
+
+
+def _is_open(view: RunView) -> bool:
+    return view.active or bool(view.unheard) or view.state in (RunState.PENDING, RunState.PREEMPTED)
+
+
+def _reach(view: RunView, last: JobEvent | None, launcher: str) -> bool:
+    """Whether the run will not go on once its cancelling is recorded; says so where that is another's work.
+
+    ``launcher``: the local launcher at work on the sweep, as its lock names it; "" for none.
+    """
+    status = view.status
+    if view.job or status is None or view.state is not RunState.RUNNING:
+        return True
+    owned = last is not None and launcher == holder_name(last.pid, last.host)
+    if writer_alive(status):
+        # Its launcher sends the one signal: a second may come when the run has given its handlers back.
+        if not owned:
+            os.kill(status.pid, signal.SIGTERM)
+        return True
+    where = (
+        f"{view.run.label} runs on {status.host} (process {status.pid}), which this machine does not reach"
     )
-    for view in open_views:
-        running = view.status if view.state is RunState.RUNNING and not view.job else None
-        if running is not None and writer_alive(running):
-            os.kill(running.pid, signal.SIGTERM)
-    print(f"sweep {manifest.name}: {len(open_views)} runs called off")
-    return 0
+    if owned:
+        print(f"{where}: its launcher there stops it")
+        return True
+    print(f"qhk: {where}, and no launcher is left: there, kill {status.pid}", file=sys.stderr)
+    return False
 
 
 def _scancel(jobs: Sequence[str]) -> None:
@@ -70,7 +108,12 @@ def _scancel(jobs: Sequence[str]) -> None:
         raise ValueError("scancel: not found; cancel the sweep's jobs where SLURM's commands are")
     for first in range(0, len(jobs), CHUNK):
         words = ["scancel", *jobs[first : first + CHUNK]]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SCANCEL_S)
+        except subprocess.TimeoutExpired:
+            raise ValueError(
+                f"scancel: no answer in {SCANCEL_S:.0f} s; nothing recorded, try again"
+            ) from None
         if done.returncode != 0:
             raise ValueError(f"scancel: {' '.join(done.stderr.split())}; ask qhk sweep status, then again")
 
@@ -80,27 +123,27 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
     from qhk.cli.sweep_launch import start, with_present_code
 
     folder = find_sweep(outputs, name)
-    lock = RunLock(folder / ".lock", directory=folder)
+    lock = sweep_lock(folder)
     try:
         manifest = read_manifest(folder)
         launcher = _named_launcher(overrides)
         if launcher is not None:
             manifest = replace(manifest, launcher=launcher)
-        views = [view for view in _chosen(look(manifest), request) if view.resumable]
+        views = _chosen(look(manifest), request)
         if manifest.trials_left and request.cell is None and request.only_seed is None:
             views = _without_failed_trials(views)
         if request.code == "current":
             manifest, views = with_present_code(manifest, views)
+        if manifest.search is None or any(view.resumable or view.unheard for view in views):
+            return start(manifest, views, lock=lock)
     finally:
         lock.release()
-    if manifest.search is not None and not views:
-        return _go_on_searching(manifest)
-    return start(manifest, views)
+    return _go_on_searching(manifest)
 
 
 def _without_failed_trials(views: Sequence[RunView]) -> list[RunView]:
     """The runs without those of failed trials, which tell a search enough by having failed."""
-    failed = sorted({view.run.cell for view in views if view.state is RunState.FAILED})
+    failed = sorted({view.run.cell for view in views if view.state is RunState.FAILED and view.resumable})
     if failed:
         print(f"failed trials count as such in the search: {', '.join(failed)}; cell=NAME starts one again")
     return [view for view in views if view.run.cell not in failed]

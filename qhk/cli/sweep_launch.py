@@ -15,6 +15,7 @@ from qhk.cli.sweep_plan import SweepPlan
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
+    JOBS_FILE,
     Manifest,
     SweepRun,
     freeze_code,
@@ -25,10 +26,10 @@ from qhk.sweep.manifest import (
     sweep_folder,
     write_manifest,
 )
-from qhk.sweep.state import RunView, launcher_lock, look
+from qhk.sweep.state import RunView, launcher_lock, look, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
+from qhk.tracking.aside import move_aside, move_runs_aside
 from qhk.tracking.lock import RunLock
-from qhk.tracking.run_directory import move_aside
 from qhk.tracking.status import Status
 
 WAIT_S = 5.0
@@ -43,7 +44,8 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
     """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first.
 
     A search goes on round by round where the command stays; on a cluster, without ``wait``, it starts one.
-    With ``fresh=true`` an earlier search is set aside as a whole.
+    With ``fresh=true`` an earlier search is set aside as a whole. Raises ValueError where another command is
+    at work on the sweep, and where ``fresh`` would move what still runs or waits.
     """
     if plan.search is None:
         return _launch_runs(plan)
@@ -51,11 +53,11 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
 
     folder, code = sweep_folder(plan.outputs, plan.name).absolute(), None
     if plan.fresh and folder.exists():
-        move_aside(folder)
+        _set_search_aside(folder)
     while True:
         drawn = next_round(plan, folder, catalogue)
         if not drawn.runs:
-            return start(read_manifest(folder), []) if code is None else code
+            return start(read_manifest(folder), [], lock=None) if code is None else code
         code = _launch_runs(drawn)
         if isinstance(plan.launcher, SlurmLauncherSettings) and not plan.launcher.wait:
             return code
@@ -63,20 +65,33 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
 
 def _launch_runs(plan: SweepPlan) -> int:
     folder = sweep_folder(plan.outputs, plan.name).absolute()
-    lock = RunLock(folder / ".lock", directory=folder)
+    lock = sweep_lock(folder)
     try:
         manifest = freeze(plan, folder)
+        asked = {run.label for run in plan.runs}
+        return start(manifest, [view for view in look(manifest) if view.run.label in asked], lock=lock)
     finally:
         lock.release()
-    asked = {run.label for run in plan.runs}
-    return start(manifest, [view for view in look(manifest) if view.resumable and view.run.label in asked])
+
+
+def _set_search_aside(folder: Path) -> None:
+    lock = sweep_lock(folder)
+    try:
+        if (folder / "sweep.json").exists():
+            refuse_active(look(read_manifest(folder)))
+        move_aside(folder)
+    finally:
+        lock.release()
 
 
 def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there.
 
-    Raises ValueError, one line, where runs of this machine would not find their data.
+    With ``fresh`` what was there is moved aside. Raises ValueError, one line, where any of it still runs or
+    waits, and where runs of this machine would not find their data.
     """
+    if plan.fresh and plan.search is None and (folder / "sweep.json").exists():
+        refuse_active(look(read_manifest(folder)))
     runs = share_plan(plan)
     check_files(runs, plan.launcher)
     for modules in {run.modules for run in runs}:
@@ -93,37 +108,78 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
         search=plan.search,
         runs=merge_runs(old, new),
     )
+    if plan.fresh:
+        move_runs_aside([run.directory for run in new if not run.same_as])
+        if plan.search is None:
+            move_aside(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
-        if plan.fresh and not run.same_as:
-            move_aside(run.directory)
         freeze_run(manifest, run, planned.settings)
     write_manifest(manifest)
     return manifest
 
 
-def start(manifest: Manifest, views: Sequence[RunView]) -> int:
-    """Starts the runs of ``views`` that are not another's. 0 once submitted to a cluster; once all have ended
-    (on this machine, or with ``wait``): 0 where the sweep is done, 1 where something failed, 3 otherwise.
+def refuse_active(views: Sequence[RunView]) -> None:
+    """Raises ValueError, one line, where a run that is to be moved aside runs, waits, or may do so."""
+    busy = [view for view in views if view.active or view.unheard]
+    if busy:
+        first, more = busy[0], f" and {len(busy) - 1} more" if len(busy) > 1 else ""
+        job = f", job {first.job}" if first.job else ""
+        raise ValueError(
+            f"fresh=true: {first.run.label} is {first.state.value}{job}{more}; "
+            "wait for them, or qhk sweep cancel NAME first"
+        )
+
+
+def start(manifest: Manifest, views: Sequence[RunView], *, lock: RunLock | None) -> int:
+    """Starts those of ``views`` that lack something and are not another's. 0 once submitted to a cluster;
+    once all have ended (on this machine, or with ``wait``): 0 where the sweep is done, 1 where something
+    failed, 3 otherwise.
+
+    ``lock`` is the sweep's: it was taken before ``views`` were looked at, and is given up once the runs are
+    in the sweep's record, so that nobody else starts them. Raises ValueError where nothing can be started
+    since it is not known whether it waits already.
     """
-    runs = [view.run for view in views if not _is_followed(manifest, view.run)]
+    runs = [view.run for view in views if view.resumable and not _is_followed(manifest, view.run)]
+    _tell_unheard(manifest, views, nothing=not runs)
     launcher = manifest.launcher
     if not runs:
         print(f"sweep {manifest.name}: nothing to start")
     elif isinstance(launcher, LocalLauncherSettings):
-        _start_here(manifest, launcher, runs)
+        _start_here(manifest, launcher, runs, lock)
     else:
-        submit = _slurm_submit()
-        began = time.perf_counter()
-        ids = submit(manifest, launcher, runs)
-        seconds = time.perf_counter() - began
-        print(f"sweep {manifest.name}: {len(ids)} runs submitted in {seconds:.1f} s ({ids[0]} to {ids[-1]})")
-        print("\n".join([f"qhk sweep status {manifest.name}", *search_lines(manifest, active=True)]))
+        _submit(manifest, launcher, runs, lock)
         if not launcher.wait:
             return 0
         wait(manifest)
     views = look(manifest)
     table_console().print(status_view(manifest, views))
     return exit_code(manifest, views)
+
+
+def _tell_unheard(manifest: Manifest, views: Sequence[RunView], *, nothing: bool) -> None:
+    unheard = [view for view in views if view.unheard and not view.active]
+    if not unheard:
+        return
+    line = (
+        f"{unheard[0].unheard}, so whether the jobs of {len(unheard)} runs of sweep {manifest.name} "
+        "still wait is not known: they are not started; try again later"
+    )
+    if nothing:
+        raise ValueError(line)
+    print(f"qhk: {line}", file=sys.stderr)
+
+
+def _submit(
+    manifest: Manifest, launcher: SlurmLauncherSettings, runs: Sequence[SweepRun], lock: RunLock | None
+) -> None:
+    submit = _slurm_submit()
+    began = time.perf_counter()
+    ids = submit(manifest, launcher, runs)
+    seconds = time.perf_counter() - began
+    if lock is not None:
+        lock.release()
+    print(f"sweep {manifest.name}: {len(ids)} runs submitted in {seconds:.1f} s ({ids[0]} to {ids[-1]})")
+    print("\n".join([f"qhk sweep status {manifest.name}", *search_lines(manifest, active=True)]))
 
 
 def _slurm_submit() -> Callable[[Manifest, SlurmLauncherSettings, Sequence[SweepRun]], list[str]]:
@@ -140,7 +196,9 @@ def _is_followed(manifest: Manifest, run: SweepRun) -> bool:
     return any(run.same_as == other.label for other in manifest.runs)
 
 
-def _start_here(manifest: Manifest, launcher: LocalLauncherSettings, runs: Sequence[SweepRun]) -> None:
+def _start_here(
+    manifest: Manifest, launcher: LocalLauncherSettings, runs: Sequence[SweepRun], lock: RunLock | None
+) -> None:
     total, ended = len(runs), 0
 
     def say_started(run: SweepRun) -> None:
@@ -152,25 +210,31 @@ def _start_here(manifest: Manifest, launcher: LocalLauncherSettings, runs: Seque
         words = "no status" if status is None else " ".join(filter(None, [status.state.value, status.cause]))
         print(f"[{ended}/{total}] {run.label}: {words}", file=sys.stderr, flush=True)
 
-    lock = launcher_lock(manifest.folder)
+    launching = launcher_lock(manifest.folder)
     try:
         local = LocalLauncher(manifest=manifest, settings=launcher, started=say_started, ended=say_ended)
-        local.launch(runs)
+        local.take(runs)
+        if lock is not None:
+            lock.release()
+        local.work()
     finally:
-        lock.release()
+        launching.release()
 
 
 def wait(manifest: Manifest) -> None:
-    """Returns when nothing of the sweep is active any more."""
-    while any(view.active for view in look(manifest)):
+    """Returns when nothing of the sweep is active any more, for certain."""
+    while any(view.active or view.unheard for view in look(manifest)):
         time.sleep(WAIT_S)
 
 
 def with_present_code(manifest: Manifest, views: Sequence[RunView]) -> tuple[Manifest, list[RunView]]:
-    """The sweep and the views with their runs on a new copy of the present code; other runs keep theirs."""
-    modules = {view.run.modules for view in views}
-    codes = {names: freeze_code(manifest.folder, package_folder(), names) for names in modules}
-    moved = {view.run.label: replace(view.run, code=codes[view.run.modules]) for view in views}
+    """The sweep and the views, those to be started on a new copy of the present code; others keep theirs."""
+    runs = [view.run for view in views if view.resumable]
+    codes = {
+        names: freeze_code(manifest.folder, package_folder(), names)
+        for names in {run.modules for run in runs}
+    }
+    moved = {run.label: replace(run, code=codes[run.modules]) for run in runs}
     changed = replace(manifest, runs=tuple(moved.get(run.label, run) for run in manifest.runs))
     write_manifest(changed)
-    return changed, [replace(view, run=moved[view.run.label]) for view in views]
+    return changed, [replace(view, run=moved.get(view.run.label, view.run)) for view in views]

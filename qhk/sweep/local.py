@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import signal
 import socket
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Literal
 
 from qhk.settings.sweep import LocalLauncherSettings
-from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, event, last_events, record_events
+from qhk.sweep.manifest import Manifest, SweepRun, event, last_events, record_events
 from qhk.sweep.process import (
+    CANCELLED,
     announce,
     explain_exit,
     oom_kills,
@@ -42,8 +41,8 @@ class ActiveRun:
     run: SweepRun
     processes: list[subprocess.Popen[bytes]]
     gpus: tuple[str, ...]
-    oom_before: int
     broken_since: float | None = None
+    called_off_since: float | None = None
 
     def poll(self) -> int | None:
         """The exit code once all processes have ended: the first rank's failure, else 0; None before."""
@@ -60,6 +59,14 @@ class ActiveRun:
             if process.poll() is None:
                 process.send_signal(number)
 
+    def call_off(self, grace_s: float) -> None:
+        """Asks for a checkpoint, once, and ends the run where it takes longer than it may."""
+        if self.called_off_since is None:
+            self.called_off_since = time.monotonic()
+            self.send(signal.SIGTERM)
+        elif time.monotonic() - self.called_off_since > grace_s:
+            self.send(signal.SIGKILL)
+
     def _end_siblings(self) -> None:
         """The others would wait for the failed one for ever."""
         if self.broken_since is None:
@@ -74,7 +81,8 @@ class LocalLauncher:
     """Starts the runs that wait as places and GPUs come free, and sees to their statuses.
 
     ``ended`` is told every run's last status. Ctrl-C, or SIGTERM, asks the runs in work for a checkpoint,
-    waits ``grace_s``, and marks all that did not finish as cancelled; then KeyboardInterrupt goes on.
+    waits ``grace_s``, and marks all that did not finish as cancelled; then KeyboardInterrupt goes on. A run
+    that the sweep's record calls off, whoever wrote that and wherever, is stopped in the same way.
     """
 
     manifest: Manifest
@@ -83,20 +91,26 @@ class LocalLauncher:
     ended: Callable[[SweepRun, Status | None], None]
     waiting: deque[SweepRun] = field(default_factory=deque)
     active: list[ActiveRun] = field(default_factory=list)
+    free: deque[tuple[str, ...]] = field(default_factory=deque)
+    ooms: int = field(default_factory=oom_kills)
 
-    def launch(self, runs: Sequence[SweepRun]) -> None:
-        """Returns when all runs have ended."""
-        self.waiting.extend(runs)
-        free = deque(self._gpu_sets(len(runs)))
+    def take(self, runs: Sequence[SweepRun]) -> None:
+        """Claims the runs, in the sweep's record too. Raises ValueError where GPUs do not go round."""
+        self.free.extend(self._gpu_sets(len(runs)))
         for run in runs:
             announce(run)
-        record_events(self.manifest, [self._event("submitted", run) for run in runs])
+        record_events(self.manifest, [event("submitted", run.label) for run in runs])
+        self.waiting.extend(runs)
+
+    def work(self) -> None:
+        """Returns when all runs that it has taken have ended."""
+        waiting, free = self.waiting, self.free
         with _terminate_as_interrupt():
             try:
-                while self.waiting or self.active:
-                    self._drop_cancelled()
-                    while self.waiting and free:
-                        self._start(self.waiting.popleft(), free.popleft())
+                while waiting or self.active:
+                    self._heed_cancelled()
+                    while waiting and free:
+                        self._start(waiting.popleft(), free.popleft())
                     time.sleep(POLL_S)
                     free.extend(self._collect())
             except KeyboardInterrupt:
@@ -134,7 +148,7 @@ class LocalLauncher:
                     environment=run_environment(self.manifest, run, ranks),
                 )
             )
-        self.active.append(ActiveRun(run=run, processes=processes, gpus=gpus, oom_before=oom_kills()))
+        self.active.append(ActiveRun(run=run, processes=processes, gpus=gpus))
         self.started(run)
 
     def _collect(self) -> Iterator[tuple[str, ...]]:
@@ -144,22 +158,33 @@ class LocalLauncher:
             if code is None:
                 continue
             self.active.remove(active)
-            cause = explain_exit(code, active.run.log, out_of_memory=oom_kills() > active.oom_before)
-            cancelled = self._is_cancelled(active.run)
+            cause = explain_exit(code, active.run.log, out_of_memory=self._lacked_memory(code))
+            cancelled = active.called_off_since is not None or self._is_cancelled(active.run)
             record_end(
                 active.run.directory,
                 state=RunState.CANCELLED if cancelled else RunState.FAILED,
-                cause="cancelled by qhk sweep cancel" if cancelled else cause,
+                cause=CANCELLED if cancelled else cause,
             )
             self.ended(active.run, read_status(active.run.directory / STATUS_FILE))
             yield active.gpus
 
-    def _drop_cancelled(self) -> None:
+    def _lacked_memory(self, code: int) -> bool:
+        """Whether the kernel has ended a process for want of memory that explains no earlier end yet."""
+        if code != -signal.SIGKILL or oom_kills() <= self.ooms:
+            return False
+        self.ooms += 1
+        return True
+
+    def _heed_cancelled(self) -> None:
         events = last_events(self.manifest)
         called_off = {label for label, last in events.items() if last.kind == "cancelled"}
         for run in [run for run in self.waiting if run.label in called_off]:
             self.waiting.remove(run)
+            record_end(run.directory, state=RunState.CANCELLED, cause=CANCELLED)
             self.ended(run, read_status(run.directory / STATUS_FILE))
+        for active in self.active:
+            if active.run.label in called_off:
+                active.call_off(self.settings.grace_s)
 
     def _is_cancelled(self, run: SweepRun) -> bool:
         last = last_events(self.manifest).get(run.label)
@@ -168,7 +193,7 @@ class LocalLauncher:
     def _interrupt(self) -> None:
         """Asks for checkpoints, waits, and leaves every status right; a second Ctrl-C does not wait."""
         everyone = [*self.waiting, *(active.run for active in self.active)]
-        record_events(self.manifest, [self._event("cancelled", run) for run in everyone])
+        record_events(self.manifest, [event("cancelled", run.label) for run in everyone])
         end = time.monotonic() + self.settings.grace_s
         try:
             for active in self.active:
@@ -183,9 +208,6 @@ class LocalLauncher:
                     process.wait()
             for run in everyone:
                 record_end(run.directory, state=RunState.CANCELLED, cause="Ctrl-C in the launcher")
-
-    def _event(self, kind: Literal["submitted", "cancelled"], run: SweepRun) -> JobEvent:
-        return event(kind, run.label, job="", pid=os.getpid(), host=platform.node())
 
 
 def _listed_gpus() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,9 @@ FOLDER = "sweeps"
 """Below outputs; beside the studies."""
 
 ANY_CODE = "any"
+
+JOBS_FILE = "jobs.jsonl"
+"""The record of what was submitted and called off, in a sweep's folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +103,16 @@ class Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class JobEvent:
-    """A run was handed to a launcher, or called off. ``job``: SLURM's id ("12_3"), "" on a machine."""
+    """A run was handed to a launcher, or called off, by process ``pid`` on ``host``.
+
+    ``job``: SLURM's id ("12_3") and ``cluster`` its cluster's name; both are "" for runs on a machine.
+    """
 
     time: float
     kind: Literal["submitted", "cancelled"]
     label: str
     job: str
+    cluster: str
     pid: int
     host: str
 
@@ -254,15 +262,25 @@ def _read_run(run: Mapping[str, Any], content: Mapping[str, Any]) -> SweepRun:
 
 def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
     """Appends to the sweep's record of jobs."""
-    append_json_lines(manifest.folder / "jobs.jsonl", [asdict(event) for event in events])
+    append_json_lines(manifest.folder / JOBS_FILE, [asdict(event) for event in events])
 
 
 def last_events(manifest: Manifest) -> dict[str, JobEvent]:
     """Label -> the last thing that was done about the run, for those that anything was done about."""
-    rows = read_json_lines(manifest.folder / "jobs.jsonl")
-    return {row["label"]: JobEvent(**row) for row in rows}
+    rows = read_json_lines(manifest.folder / JOBS_FILE)
+    return {row["label"]: JobEvent(**{"cluster": "", **row}) for row in rows}
 
 
-def event(kind: Literal["submitted", "cancelled"], label: str, *, job: str, pid: int, host: str) -> JobEvent:
-    """What is done now about a run."""
-    return JobEvent(time=time.time(), kind=kind, label=label, job=job, pid=pid, host=host)
+def event(
+    kind: Literal["submitted", "cancelled"], label: str, *, job: str = "", cluster: str = ""
+) -> JobEvent:
+    """What this process does now about a run."""
+    return JobEvent(
+        time=time.time(),
+        kind=kind,
+        label=label,
+        job=job,
+        cluster=cluster,
+        pid=os.getpid(),
+        host=platform.node(),
+    )

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,11 @@ from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, r
 
 LOG_TAIL = 65536
 FINAL = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
+
+CANCELLED = "cancelled by qhk sweep cancel"
+
+UNPROVEN = "from outside, or out of memory"
+"""All that a SIGKILL says of itself."""
 
 
 def run_command(manifest: Manifest, run: SweepRun) -> list[str]:
@@ -50,25 +56,30 @@ def start_process(
         )
 
 
-def announce(run: SweepRun, *, job: str | None = None) -> None:
-    """Says ``pending`` in the run's directory, which it makes and claims for its id, and names its SLURM job.
+def announce(run: SweepRun) -> None:
+    """Says ``pending`` in the run's directory, which it makes and claims for its id.
 
     A run in work is left alone, and so is one that is done.
     """
-    try:
-        lock = RunLock(lock_path(run.directory), directory=run.directory)
-    except DirectoryInUseError:
-        return
-    try:
-        status = read_status(run.directory / STATUS_FILE)
+    with suppress(DirectoryInUseError), _held(run.directory) as path:
+        status = read_status(path)
         if status is not None and status.state is RunState.DONE:
             return
         write_atomically(run.directory / "run_id", run.run_id + "\n")
         step, total, srcc = (status.step, status.total_steps, status.srcc) if status else (0, None, None)
         pending = present_status(state=RunState.PENDING, step=step, cause="", total_steps=total, srcc=srcc)
-        write_status(run.directory / STATUS_FILE, replace(pending, slurm_job=job))
-    finally:
-        lock.release()
+        write_status(path, replace(pending, slurm_job=None))
+
+
+def name_job(run: SweepRun, job: str) -> None:
+    """Writes the job's id into the status of a run that still waits, for whoever reads that alone.
+
+    A job that has begun, and maybe ended, since it was submitted has said so: its word stays.
+    """
+    with suppress(DirectoryInUseError), _held(run.directory) as path:
+        status = read_status(path)
+        if status is not None and status.state is RunState.PENDING:
+            write_status(path, replace(status, slurm_job=job))
 
 
 def record_end(directory: Path, *, state: RunState, cause: str) -> None:
@@ -76,18 +87,39 @@ def record_end(directory: Path, *, state: RunState, cause: str) -> None:
 
     A cancelled run that had time for its checkpoint says ``preempted``: that too becomes ``cancelled``.
     """
-    try:
-        lock = RunLock(lock_path(directory), directory=directory)
-    except DirectoryInUseError:
-        return
-    try:
-        path = directory / STATUS_FILE
+    with suppress(DirectoryInUseError), _held(directory) as path:
         status = read_status(path)
         if status is not None and status.state in FINAL:
             return
         if status is not None and status.state is RunState.PREEMPTED and state is not RunState.CANCELLED:
             return
         write_status(path, _ended(status, state, cause))
+
+
+def record_timeout(directory: Path, cause: str) -> None:
+    """Writes that a run has run out of time, beside what it said itself when it was asked to stop."""
+    with suppress(DirectoryInUseError), _held(directory) as path:
+        status = read_status(path)
+        if status is None or status.state not in FINAL:
+            stopped = status.cause if status is not None and status.state is RunState.PREEMPTED else ""
+            line = "; ".join(filter(None, [cause, stopped]))
+            write_status(path, _ended(status, RunState.FAILED, line))
+
+
+def record_cause(directory: Path, cause: str) -> None:
+    """Writes a better founded cause for the failure that a run's status already tells."""
+    with suppress(DirectoryInUseError), _held(directory) as path:
+        status = read_status(path)
+        if status is not None and status.state is RunState.FAILED:
+            write_status(path, _ended(status, RunState.FAILED, cause))
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[Path]:
+    """The status file of a run directory, whose lock is held meanwhile. Raises DirectoryInUseError."""
+    lock = RunLock(lock_path(directory), directory=directory)
+    try:
+        yield directory / STATUS_FILE
     finally:
         lock.release()
 
@@ -100,12 +132,16 @@ def _ended(status: Status | None, state: RunState, cause: str) -> Status:
 
 
 def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
-    """Why a process ended, in one line: its last words, or the signal that ended it."""
+    """Why a process ended, in one line: its last words, or the signal that ended it.
+
+    ``out_of_memory``: whether the kernel says that it ended a process for want of memory meanwhile.
+    """
     if code < 0:
         known = {int(one): one.name for one in signal.Signals}
         name = known.get(-code, f"signal {-code}")
-        killed = " (out of memory: the kernel ended it)" if out_of_memory and name == "SIGKILL" else ""
-        return f"killed by {name}{killed}"
+        if name != "SIGKILL":
+            return f"killed by {name}"
+        return f"killed by SIGKILL ({'out of memory: the kernel ended it' if out_of_memory else UNPROVEN})"
     words = last_words(log)
     return f"{words} (exit code {code})" if words else f"exit code {code}"
 
@@ -121,10 +157,22 @@ def last_words(log: Path) -> str:
     return (ours or lines or [""])[-1]
 
 
-def oom_kills() -> int:
-    """How many processes this machine's kernel has ended for want of memory; 0 where it does not say."""
-    path = Path("/proc/vmstat")
-    if not path.exists():
-        return 0
-    counts = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
-    return int(counts.get("oom_kill", 0))
+def oom_kills(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many processes of this process's cgroup the kernel has ended for want of memory.
+
+    0 where the kernel does not say: outside a memory cgroup a SIGKILL leaves no trace of its sender that
+    everybody may read. Source: Linux, cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
+    """
+    lines = proc.read_text(encoding="utf-8").splitlines() if proc.exists() else []
+    for hierarchy, controllers, place in (line.split(":", 2) for line in lines):
+        below = place.lstrip("/")
+        if "memory" in controllers.split(","):
+            path = root / "memory" / below / "memory.oom_control"
+        elif hierarchy == "0":
+            path = root / below / "memory.events"
+        else:
+            continue
+        if path.exists():
+            counts = dict(line.split() for line in path.read_text(encoding="utf-8").splitlines())
+            return int(counts.get("oom_kill", 0))
+    return 0

@@ -5,20 +5,26 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from qhk.tracking.status import Ending, RunState
 
-TIMEOUT_S = 60
+TIMEOUT_S = 30.0
+"""How long a command may take; without a controller they give up after 18 s themselves."""
 
-QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "SUSPENDED")
 RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING")
+
+OUT_OF_TIME = "out of time"
+"""How the causes of time-outs begin."""
+
+OUT_OF_MEMORY = Ending(state=RunState.FAILED, cause="out of memory: SLURM ended the job")
 
 ENDINGS = {
     "CANCELLED": Ending(state=RunState.CANCELLED, cause="cancelled (scancel)"),
-    "TIMEOUT": Ending(state=RunState.FAILED, cause="out of time: the job reached its limit"),
-    "DEADLINE": Ending(state=RunState.FAILED, cause="out of time: the job reached its deadline"),
-    "OUT_OF_MEMORY": Ending(state=RunState.FAILED, cause="out of memory: SLURM ended the job"),
+    "TIMEOUT": Ending(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its limit"),
+    "DEADLINE": Ending(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its deadline"),
+    "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "NODE_FAIL": Ending(state=RunState.FAILED, cause="node lost"),
     "BOOT_FAIL": Ending(state=RunState.FAILED, cause="node lost: it did not boot"),
     "PREEMPTED": Ending(state=RunState.PREEMPTED, cause="preempted by another job"),
@@ -27,49 +33,94 @@ ENDINGS = {
 """SLURM's last word about a job, for a run that did not say itself how it ended."""
 
 
-def ask_slurm(jobs: Iterable[str]) -> dict[str, Ending]:
-    """Job id ("12" or "12_3") -> how it stands; without those SLURM does not know, and empty without SLURM.
+@dataclass(frozen=True, kw_only=True)
+class SlurmAnswer:
+    """What SLURM says about jobs: how those stand that it knows, by their ids ("12" or "12_3").
 
-    The queue comes first: a requeued job has ended once in the accounts and waits in the queue. There it is
-    ``preempted`` if it waits and ``running`` if it runs.
+    ``silence`` says in a few words why it could not be asked, and is empty where it has answered: only then
+    does a job's absence mean that SLURM knows it no more.
     """
-    wanted = sorted(set(filter(None, jobs)))
-    if not wanted or shutil.which("squeue") is None:
-        return {}
-    known = _from_accounts(wanted) | _from_queue()
-    lately = {job: _from_controller(job) for job in wanted if job not in known}
-    known |= {job: ending for job, ending in lately.items() if ending is not None}
-    return {job: known[job] for job in wanted if job in known}
+
+    endings: Mapping[str, Ending]
+    silence: str
 
 
-def _from_queue() -> dict[str, Ending]:
+def ask_slurm(jobs: Mapping[str, str]) -> SlurmAnswer:
+    """How the jobs stand; ``jobs`` maps an id to the job's name, "" where any name will do.
+
+    A job of the id but another name is another's: the numbers begin again where a controller has lost its
+    state. One bounded question goes to the controller for all jobs; what it does not know, the accounts are
+    asked about, also at once. The controller comes first: a requeued job has ended once in the accounts and
+    waits in the queue. There it is ``pending`` if it waits and ``running`` if it runs.
+    """
+    wanted = {job: name for job, name in jobs.items() if job}
+    if not wanted:
+        return SlurmAnswer(endings={}, silence="")
+    if shutil.which("squeue") is None:
+        return SlurmAnswer(endings={}, silence="SLURM's commands are not on this machine")
+    known = _from_controller(wanted)
+    if known is None:
+        return SlurmAnswer(endings={}, silence="SLURM's controller does not answer")
+    return SlurmAnswer(endings=_from_accounts(_without(wanted, known)) | known, silence="")
+
+
+def cluster_name() -> str:
+    """What the cluster of this machine's SLURM commands is called; "" where it does not say."""
+    found = re.search(
+        r"^ClusterName\s*=\s*(\S+)", _output(["scontrol", "show", "config"]) or "", re.MULTILINE
+    )
+    return "" if found is None else found[1]
+
+
+def _without(wanted: Mapping[str, str], known: Mapping[str, Ending]) -> dict[str, str]:
+    return {job: name for job, name in wanted.items() if job not in known}
+
+
+def _from_controller(wanted: Mapping[str, str]) -> dict[str, Ending] | None:
+    """What waits, runs, or has ended lately; None where the controller does not answer."""
+    fields = ",".join(f"{field}:|" for field in ("JobArrayID", "State", "exit_code", "Reason", "Name"))
+    words = ["squeue", "-h", "-a", "-r", "-t", "all", "-j", _arrays(wanted), "-O", fields]
+    output = _output(words, unless="Invalid job id")
+    if output is None:
+        return None
     found = {}
-    for line in _output(["squeue", "--me", "-h", "-r", "-o", "%i|%T|%r"]).splitlines():
-        job, state, reason = line.split("|", 2)
-        if state in QUEUED:
-            found[job] = Ending(state=RunState.PENDING, cause=f"in the queue ({reason})")
-        elif state in RUNNING:
-            found[job] = Ending(state=RunState.RUNNING, cause="")
+    for line in output.splitlines():
+        job, state, status, reason, name = line.strip().split("|", 4)
+        if job in wanted and _same_name(wanted[job], name):
+            found[job] = _explain_record(state, status, reason)
     return found
 
 
-def _from_accounts(jobs: list[str]) -> dict[str, Ending]:
-    if shutil.which("sacct") is None:
+def _explain_record(state: str, status: str, reason: str) -> Ending:
+    """How a job stands by squeue's words; ``status`` is what wait(2) gave."""
+    if state in RUNNING:
+        return Ending(state=RunState.RUNNING, cause="")
+    number = int(status) if status.isdigit() else 0
+    ending = explain_state(state, f"{number >> 8}:{number & 127}")
+    return ending or Ending(state=RunState.PENDING, cause=f"in the queue ({reason})")
+
+
+def _from_accounts(wanted: Mapping[str, str]) -> dict[str, Ending]:
+    if not wanted or shutil.which("sacct") is None:
         return {}
-    words = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,ExitCode", "-j", ",".join(jobs)]
+    words = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,ExitCode,JobName", "-j", ",".join(sorted(wanted))]
     found = {}
-    for line in _output(words).splitlines():
-        job, state, code = line.split("|", 2)
+    for line in (_output(words) or "").splitlines():
+        job, state, code, name = line.split("|", 3)
         ending = explain_state(state, code)
-        if ending is not None:
+        if ending is not None and job in wanted and _same_name(wanted[job], name):
             found[job] = ending
     return found
 
 
-def _from_controller(job: str) -> Ending | None:
-    """The controller's own word about a job that has just ended, which the accounts do not have yet."""
-    found = re.search(r"JobState=(\S+).*?ExitCode=(\S+)", _output(["scontrol", "-o", "show", "job", job]))
-    return None if found is None else explain_state(found[1], found[2])
+def _arrays(jobs: Iterable[str]) -> str:
+    """The jobs without the number in their array, for which commands cannot always be asked."""
+    return ",".join(sorted({job.partition("_")[0] for job in jobs}))
+
+
+def _same_name(one: str, other: str) -> bool:
+    """Whether the names agree in letters and digits; some programs replace what else is in them."""
+    return not one or re.sub(r"[\W_]", "", one) == re.sub(r"[\W_]", "", other)
 
 
 def explain_state(state: str, code: str) -> Ending | None:
@@ -90,10 +141,14 @@ def _explain_code(code: str) -> str:
     return f"exit code {exit_code}"
 
 
-def _output(words: list[str]) -> str:
-    """A command's output; empty where it fails, as for a cluster that does not answer."""
+def _output(words: list[str], *, unless: str = "") -> str | None:
+    """A command's output; None where it fails, and where it says nothing in time.
+
+    A failure whose message holds ``unless`` is an answer like any other.
+    """
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return None
+    answered = done.returncode == 0 or bool(unless) and unless in done.stderr
+    return done.stdout if answered else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -14,9 +12,9 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, record_events
-from qhk.sweep.process import announce, run_command, run_environment
+from qhk.sweep.process import announce, name_job, run_command, run_environment
+from qhk.sweep.scheduler import cluster_name
 from qhk.sweep.slurm_job import CellJob
-from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 REQUEUE_S = 15.0
 """Of the time between SLURM's signal and its limit, what is kept for requeueing."""
@@ -36,30 +34,18 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
         raise ValueError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
     for run in runs:
         announce(run)
-    executor = _executor(manifest, settings, runs)
+    executor, cluster = _executor(manifest, settings, runs), cluster_name()
     try:
         with executor.batch():
             jobs = [executor.submit(_job(manifest, settings, run)) for run in runs]
     except (FailedSubmissionError, FailedJobError, subprocess.CalledProcessError) as error:
         raise ValueError(f"hydra/launcher=slurm: sbatch refused: {' '.join(str(error).split())}") from None
     ids = [job.job_id for job in jobs]
-    record_events(
-        manifest,
-        [
-            event("submitted", run.label, job=job, pid=os.getpid(), host=platform.node())
-            for run, job in zip(runs, ids, strict=True)
-        ],
-    )
-    for run, job in zip(runs, ids, strict=True):
-        _name_job(run, job)
+    pairs = list(zip(runs, ids, strict=True))
+    record_events(manifest, [event("submitted", run.label, job=job, cluster=cluster) for run, job in pairs])
+    for run, job in pairs:
+        name_job(run, job)
     return ids
-
-
-def _name_job(run: SweepRun, job: str) -> None:
-    """Writes the job's id into the status of a run that still waits, for whoever reads that alone."""
-    status = read_status(run.directory / STATUS_FILE)
-    if status is not None and status.state is RunState.PENDING:
-        announce(run, job=job)
 
 
 def _executor(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> SlurmExecutor:

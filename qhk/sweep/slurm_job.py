@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from submitit.core.utils import DelayedSubmission
+from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
 
-from qhk.sweep.process import explain_exit, oom_kills, record_end, start_process
+from qhk.sweep.process import explain_exit, oom_kills, record_end, record_timeout, start_process
 from qhk.sweep.ranks import rank_variables
+from qhk.sweep.scheduler import OUT_OF_TIME
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 POLL_S = 0.2
@@ -60,7 +61,13 @@ class CellJob:
             )
         environment = {**os.environ, **self.environment, **ranks}
         self.process = start_process(self.command, log=log, cwd=self.cwd, environment=environment)
-        code = self.process.wait()
+        try:
+            code = self.process.wait()
+        except UncompletedJobError:
+            # submitit's answer, by way of its signal handler, to one time-out more than it may requeue
+            if place.rank == 0:
+                record_timeout(self.directory, f"{OUT_OF_TIME}: the job reached its limit once too often")
+            raise
         if code == 0:
             return
         if self.terminated:

@@ -59,6 +59,8 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     title = Text(f"sweep {manifest.name}   {count_line(views)}")
     parts: list[Table | Text] = [title, status_table(manifest, views)]
     parts += [Text(line) for line in search_lines(manifest, active=any(view.active for view in views))]
+    silent = dict.fromkeys(view.unheard for view in views if view.unheard)
+    parts += [Text(f"{line}; states from heartbeats alone", style="bold yellow") for line in silent]
     parts += [stopped_line(view) for view in views if view.cause and view.state not in QUIET]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = cell_means(manifest, views)

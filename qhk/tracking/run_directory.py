@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from qhk.files import is_temporary, write_atomically
+from qhk.tracking.aside import move_aside
 from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
 from qhk.tracking.heartbeat import Heartbeat
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -28,13 +29,23 @@ from qhk.tracking.provenance import (
     write_provenance,
 )
 from qhk.tracking.run_log import log_traceback
-from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, read_status, write_status
+from qhk.tracking.status import (
+    STATUS_FILE,
+    RunState,
+    Status,
+    present_status,
+    read_status,
+    write_status,
+)
 
 LOG_FILE = "run.log"
 FAILURE_FILE = "failure.txt"
 """What a process of the run other than the first died of, until the next start."""
 
 FIX = "choose another name= or fresh=true"
+
+PATIENCE_S = 2.0
+"""How long a run waits for its directory, which a reader who records something may hold for a moment."""
 
 
 class Opened(StrEnum):
@@ -188,7 +199,7 @@ def open_run_directory(
     holds the directory.
     """
     path = run_path(outputs, study=study, name=name, seed=seed)
-    lock, heartbeat = RunLock(lock_path(path), directory=path), None
+    lock, heartbeat = RunLock(lock_path(path), directory=path, patience_s=PATIENCE_S), None
     try:
         if fresh:
             move_aside(path)
@@ -264,13 +275,3 @@ def leave_failure(
         log_traceback(path / LOG_FILE, error)
     finally:
         lock.release()
-
-
-def move_aside(path: Path) -> None:
-    """Renames the folder to ``<name>.replaced-<n>``, where there is one; nothing is deleted."""
-    if not path.exists():
-        return
-    number = 1
-    while (aside := path.with_name(f"{path.name}.replaced-{number}")).exists():
-        number += 1
-    path.rename(aside)

@@ -45,7 +45,7 @@ def test_cancel_then_resume_then_nothing_to_start(
     say(manifest.runs[0], RunState.DONE)
     for run in manifest.runs[1:]:
         say(run, RunState.PENDING)
-        record_events(manifest, [event("submitted", run.label, job="", pid=1, host="h")])
+        record_events(manifest, [event("submitted", run.label, job="")])
     assert qhk("sweep", "cancel", "s", "cell=b")[1] == "sweep s: 1 runs called off\n"
     assert qhk("sweep", "status", "s")[0] == 3
     status = read_status(manifest.runs[1].directory / STATUS_FILE)

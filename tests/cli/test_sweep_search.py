@@ -96,7 +96,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[SweepRun]:
         runs.extend(asked)
         for run in asked:
             say(run, RunState.PENDING)
-        record_events(manifest, [event("submitted", run.label, job="", pid=1, host="h") for run in asked])
+        record_events(manifest, [event("submitted", run.label, job="") for run in asked])
         return [f"7_{number}" for number, _ in enumerate(asked)]
 
     monkeypatch.setattr(sweep_launch, "_slurm_submit", lambda: submit)

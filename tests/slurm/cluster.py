@@ -1,4 +1,6 @@
-"""A real SLURM of one node on this machine, for tests: no systemd, no cgroups, all on loopback.
+"""A real SLURM of two nodes on this machine, for tests: no systemd, no cgroups, all on loopback.
+
+The nodes are two slurmd of one host. The second one, which is smaller, is in a partition ``pair`` alone.
 
 ``python -m tests.slurm.cluster start DIR | stop DIR | install`` does by hand what the fixture does. Whoever
 starts it owns every process and file of it; only installing the packages needs root. DIR must have a short
@@ -21,6 +23,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.slurm.configuration import SLURM_CONF, SLURMDBD_CONF
+
 PROGRAMS = {
     "munged": "munge",
     "slurmctld": "slurmctld",
@@ -31,9 +35,6 @@ PROGRAMS = {
     "mariadb": "mariadb-client-core",
 }
 """Program -> the Debian package that brings it."""
-
-DAEMONS = ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged")
-"""In the order of stopping."""
 
 SBIN = "/usr/sbin:/sbin"
 MAX_SOCKET = 107
@@ -78,15 +79,16 @@ def install() -> None:
 
 
 def some_port() -> int:
-    """The first of three ports that are most likely free."""
+    """The first of four ports that are most likely free."""
     return random.randrange(20000, 32000, 10)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Configuration and daemons below ``folder``; ``port`` is the first of three on the loopback address.
+    """Configuration and daemons below ``folder``; ``port`` is the first of four on the loopback address.
 
-    The node claims ``cpus`` processors and 2 GiB for each, whatever the machine has; nothing is enforced.
+    The first node claims ``cpus`` processors, the second two, and 2 GiB for each, whatever the machine has;
+    nothing is enforced.
     """
 
     folder: Path
@@ -116,10 +118,35 @@ class Cluster:
         self._start_database()
         self._daemon("slurmdbd", ["slurmdbd"])
         self._until("slurmdbd", lambda: self._succeeds(["sacctmgr", "-n", "list", "cluster"]))
-        self._daemon("slurmctld", ["slurmctld", "-f", str(self.folder / "slurm.conf")])
+        self.start_controller()
+        for node in self.nodes:
+            self._daemon(f"slurmd.{node}", ["slurmd", "-N", node, "-f", str(self.folder / "slurm.conf")])
+        self._until(
+            f"slurmd.{self.nodes[1]}", lambda: self.client("sinfo", "-h", "-N", "-o", "%T").count("idle") >= 3
+        )
+
+    @property
+    def nodes(self) -> tuple[str, str]:
+        """The names of the nodes; the first is the host's own, which resolves."""
+        host = platform.node().partition(".")[0]
+        return host, f"{host}-second"
+
+    def start_controller(self, *, forgetful: bool = False) -> None:
+        """Returns when the controller answers; a ``forgetful`` one has lost its state, with all jobs."""
+        words = ["slurmctld", "-f", str(self.folder / "slurm.conf"), *(["-c"] if forgetful else [])]
+        self._daemon("slurmctld", words)
         self._until("slurmctld", lambda: "is UP" in self.client("scontrol", "ping"))
-        self._daemon("slurmd", ["slurmd", "-f", str(self.folder / "slurm.conf")])
-        self._until("slurmd", lambda: "idle" in self.client("sinfo", "-h", "-o", "%T"))
+
+    def send(self, name: str, number: signal.Signals) -> None:
+        """Sends a signal to a daemon: ``slurmctld``, ``slurmd.NODE``."""
+        pid = self._pid(name)
+        assert pid is not None
+        os.kill(pid, number)
+
+    def stop_controller(self) -> None:
+        """Returns when the controller has ended; jobs that run go on."""
+        self.send("slurmctld", signal.SIGTERM)
+        self._until("slurmctld", lambda: self._pid("slurmctld") is None)
 
     def stop(self) -> None:
         """Cancels the cluster's jobs and ends its daemons, each by its own process id."""
@@ -128,7 +155,8 @@ class Cluster:
             if jobs:
                 self.client("scancel", *jobs)
                 self._wait(lambda: not self.client("squeue", "-h", "-o", "%A").split(), seconds=40.0)
-        for name in DAEMONS:
+        nodes = [f"slurmd.{node}" for node in self.nodes]
+        for name in (*nodes, "slurmctld", "slurmdbd", "mariadbd", "munged"):
             pid = self._pid(name)
             if pid is None:
                 continue
@@ -171,10 +199,11 @@ class Cluster:
         self._until("mariadbd", lambda: self._succeeds(words))
 
     def _configure(self) -> None:
-        user, host, folder = getpass.getuser(), platform.node().partition(".")[0], self.folder
+        user, folder, (host, second) = getpass.getuser(), self.folder, self.nodes
         values = {
-            "user": user, "host": host, "folder": folder, "port": self.port, "slurmd_port": self.port + 1,
-            "dbd_port": self.port + 2, "cpus": self.cpus,
+            "user": user, "host": host, "second": second, "folder": folder,
+            "port": self.port, "slurmd_port": self.port + 1,
+            "dbd_port": self.port + 2, "second_port": self.port + 3, "cpus": self.cpus,
             "memory": 2048 * self.cpus,
             # job numbers differ from cluster to cluster: submitit takes an old job's result for a new one's
             "first": random.randrange(1000, 60_000_000, 1000),
@@ -221,75 +250,19 @@ class Cluster:
         return " ".join(log.read_text(errors="replace").split())[-400:] if log.exists() else "it left no log"
 
     def _pid(self, name: str) -> int | None:
-        """The daemon's process, None where it does not run: a number may be another's by now, or a zombie."""
+        """The daemon's process, None where it does not run: a number may be another's by now, or a zombie.
+
+        What follows a point in its name tells those of one program apart.
+        """
         try:
             number = int((self.folder / f"run/{name}.pid").read_text())
             stat = Path(f"/proc/{number}/stat").read_text(errors="replace")
         except (FileNotFoundError, ProcessLookupError, ValueError):
             return None
         before, _, after = stat.rpartition(")")
-        return number if before.partition("(")[2] == name and after.split()[0] != "Z" else None
-
-
-SLURM_CONF = """\
-ClusterName=qhk
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmdPort={slurmd_port}
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-FirstJobId={first}
-SlurmUser={user}
-SlurmdUser={user}
-AuthType=auth/munge
-CredType=cred/munge
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd.log
-MailProg=/bin/true
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={dbd_port}
-AccountingStoragePass={folder}/run/munge.socket
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-DefMemPerCPU=2048
-SlurmdParameters=config_overrides
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,bf_interval=2,batch_sched_delay=1
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-SlurmctldParameters=preempt_send_user_signal
-JobRequeue=1
-KillWait=5
-ReturnToService=2
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=lab Nodes={host} Default=YES PriorityTier=1 GraceTime=20 MaxTime=INFINITE State=UP
-PartitionName=urgent Nodes={host} PriorityTier=10 PreemptMode=OFF MaxTime=INFINITE State=UP
-"""
-
-SLURMDBD_CONF = """\
-DbdHost={host}
-DbdAddr=127.0.0.1
-DbdPort={dbd_port}
-CommunicationParameters=NoInAddrAny
-SlurmUser={user}
-AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.socket
-PidFile={folder}/run/slurmdbd.pid
-LogFile={folder}/log/slurmdbd.log
-StorageType=accounting_storage/mysql
-StorageHost=localhost
-StorageUser={user}
-StorageLoc=qhk_jobs
-"""
+        return (
+            number if before.partition("(")[2] == name.partition(".")[0] and after.split()[0] != "Z" else None
+        )
 
 
 def main(words: Sequence[str]) -> int:

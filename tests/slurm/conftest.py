@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A cluster of one node with four processors. Skips, and says so loudly, where none can run."""
+    """A cluster of nodes with four and two processors. Skips, and says so loudly, where none can run."""
     folder = Path(tempfile.mkdtemp(prefix="qs", dir="/tmp"))
     made = Cluster(folder=folder, cpus=4, port=some_port())
     try:

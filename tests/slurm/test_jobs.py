@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep import slurm as launcher
+from qhk.sweep import state
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.sweep.state import RunView, look
 from qhk.sweep.table import exit_code
 from qhk.tracking.status import RunState
 from tests.slurm.cluster import Cluster
-from tests.sweep.conftest import MACHINE, Build
+from tests.sweep.conftest import ON_SLURM, Build
 
 pytestmark = pytest.mark.slurm
 
@@ -40,32 +40,18 @@ with (directory / "starts").open("a") as file:
     file.write(f"{before.state} {os.environ.get('SLURM_RESTART_COUNT', 0)} {os.environ.get('FROM_SETUP')} "
                f"{os.environ.get('RANK')}/{os.environ.get('WORLD_SIZE')}\\n")
 say(RunState.RUNNING)
-if mode == "once" and before.state is RunState.PENDING or mode == "sleep":
+if mode == "once" and not int(os.environ.get("SLURM_RESTART_COUNT", 0)) or mode == "sleep":
     time.sleep(120)
 time.sleep(0.2)
 say(RunState.DONE)
 """
 
 
-@pytest.fixture
-def one_task() -> SlurmLauncherSettings:
-    """One processor per run, and time limits at which every signal is not yet a time-out."""
-    return SlurmLauncherSettings(
-        form="slurm", wait=False, partition="lab", account=None, qos=None, constraint=None, exclude=None,
-        nodelist=None, nodes=1, tasks_per_node=1, gpus_per_node=0, cpus_per_task=1, mem_gb=1.0,
-        timeout_min=60, signal_delay_s=30, max_num_timeout=2, array_parallelism=4,
-        setup=["export FROM_SETUP=yes"], srun_args=["--kill-on-bad-exit=1"], additional_parameters={},
-        machine=MACHINE,
-    )  # fmt: skip
-
-
 Submit = Callable[..., Manifest]
 
 
 @pytest.fixture
-def submit(
-    slurm: Cluster, build: Build, one_task: SlurmLauncherSettings, monkeypatch: pytest.MonkeyPatch
-) -> Submit:
+def submit(slurm: Cluster, build: Build, monkeypatch: pytest.MonkeyPatch) -> Submit:
     """Submits a sweep whose cells do as their modes say."""
 
     def run(modes: dict[str, str], **changes: object) -> Manifest:
@@ -74,7 +60,7 @@ def submit(
 
         monkeypatch.setattr(launcher, "run_command", command)
         manifest = build(*modes)
-        launcher.submit(manifest, one_task.model_copy(update=changes), manifest.runs)
+        launcher.submit(manifest, ON_SLURM.model_copy(update=changes), manifest.runs)
         return manifest
 
     return run
@@ -164,3 +150,56 @@ def test_the_folder_of_the_sweep_is_all_one_needs(slurm: Cluster, submit: Submit
     words = [sys.executable, "-m", "qhk.cli.main", "sweep", "status", str(manifest.folder)]
     done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=False)
     assert "1 done" in done.stdout, done.stderr
+
+
+def test_a_lost_node_is_named_and_what_may_be_queued_again_goes_on(slurm: Cluster, submit: Submit) -> None:
+    node = slurm.nodes[1]
+    manifest = submit({"again": "once", "lost": "sleep"}, partition="pair", nodelist=node)
+    views = [until(manifest, cell, RunState.RUNNING) for cell in ("again", "lost")]
+    slurm.client("scontrol", "update", f"job={views[1].job}", "requeue=0")
+    slurm.send(f"slurmd.{node}", signal.SIGSTOP)
+    try:
+        slurm.client("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        for view in views:
+            kill_without_a_word(view)
+        view = until(manifest, "lost", RunState.FAILED)
+        assert view.cause == "node lost" and view.resumable
+        view = until(manifest, "again", RunState.PENDING, active=True)
+        assert view.cause.startswith("in the queue (")
+    finally:
+        slurm.send(f"slurmd.{node}", signal.SIGCONT)
+        slurm.client("scontrol", "update", f"nodename={node}", "state=resume")
+    until(manifest, "again", RunState.DONE)
+    assert [line.split()[1] for line in starts(manifest, "again")] == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_a_job_at_its_limit_goes_on_until_it_is_there_once_too_often(slurm: Cluster, submit: Submit) -> None:
+    manifest = submit({"again": "once", "endless": "sleep"}, timeout_min=1, max_num_timeout=1)
+    assert until(manifest, "again", RunState.PREEMPTED, seconds=120).cause.startswith("stopped by SIGUSR2")
+    until(manifest, "again", RunState.DONE)
+    view = until(manifest, "endless", RunState.FAILED, seconds=180)
+    assert view.cause == "out of time: the job reached its limit once too often; stopped by SIGUSR2"
+    assert view.resumable and len(starts(manifest, "endless")) == 2
+
+
+def test_a_silent_controller_and_one_that_has_lost_its_jobs(
+    slurm: Cluster, submit: Submit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = submit({"runs": "sleep", "waits": "sleep"}, array_parallelism=1)
+    until(manifest, "runs", RunState.RUNNING)
+    until(manifest, "waits", RunState.PENDING, active=True)
+    slurm.stop_controller()
+    try:
+        runs, waits = look(manifest)
+        assert (runs.state, runs.active) == (RunState.RUNNING, True)
+        assert (waits.state, waits.active, waits.resumable) == (RunState.PENDING, False, False)
+        assert runs.unheard == waits.unheard == "SLURM's controller does not answer"
+    finally:
+        slurm.start_controller(forgetful=True)
+    view = until(manifest, "waits", RunState.PENDING, active=True)
+    assert view.cause == f"SLURM does not show job {view.job} yet"
+    monkeypatch.setattr(state, "LOST_S", 0.0)
+    view = until(manifest, "waits", RunState.FAILED)
+    assert view.cause == state.LOST and view.resumable
+    os.kill(until(manifest, "runs", RunState.RUNNING, RunState.PREEMPTED, RunState.FAILED).status.pid, 9)

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,17 @@ import torch
 from safetensors.torch import load_file
 
 from qhk.sweep.manifest import Manifest, read_manifest
-from qhk.tracking.status import RunState
+from qhk.sweep.state import RunView
+from qhk.tracking.status import RunState, read_status
+from tests.cli.ending_reward import PER_STEP
 from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import ROOT
 from tests.slurm.test_jobs import until
 from tests.training.conftest import SMALL
 
 pytestmark = pytest.mark.slurm
 
-STEPS = 12
+STEPS = 8
 LAUNCHER = (
     "hydra/launcher=slurm",
     "hydra.launcher.gpus_per_node=0",
@@ -49,15 +53,23 @@ def qhk(slurm: Cluster, tmp_path: Path) -> Qhk:
     return run
 
 
-def sweep_words(flag: Path) -> list[str]:
-    """Two leave-one-out cells, the full form, the baseline, and a cell that fails while the flag is there."""
+def sweep_words(flag: Path, gate: Path) -> list[str]:
+    """Two leave-one-out cells, the full form, the baseline, and a cell that fails while the flag is there.
+
+    Each stops before its third step until the gate is open.
+    """
     probe = "tests.slurm.probe"
     broken = [
         f"+reward.terms.broken._target_={probe}.fails_while",
         "+reward.terms.broken.weight=1.0",
         f"+reward.terms.broken.flag={flag}",
     ]
-    slow = [f"+reward.terms.slow._target_={probe}.slow", "+reward.terms.slow.weight=1.0"]
+    held = [
+        f"+reward.terms.held._target_={probe}.held",
+        "+reward.terms.held.weight=1.0",
+        f"+reward.terms.held.gate={gate}",
+        f"+reward.terms.held.free={2 * PER_STEP}",
+    ]
     return [
         "sweep=modules",
         "study=modules",
@@ -65,8 +77,7 @@ def sweep_words(flag: Path) -> list[str]:
         "~sweep.cells.without_degraded_entropy",
         "+sweep.cells.broken=[" + ",".join(f'"{word}"' for word in broken) + "]",
         *SMALL,
-        *slow,
-        "+reward.terms.slow.seconds=0.02",
+        *held,
         f"training.duration.steps={STEPS}",
         SEED,
     ]
@@ -103,31 +114,52 @@ def assert_same(one: dict[str, Any], other: dict[str, Any], cell: str) -> None:
     assert not found, f"{cell} differs in {len(found)} places, first\n" + "\n".join(first)
 
 
-def at_work(manifest: Manifest, cell: str) -> Any:
-    """The cell's view once its run has taken two steps."""
-    while True:
+def stop(view: RunView, gate: Path, signal_name: str) -> None:
+    """Lets a run go on that has been signalled, once it knows."""
+    end = time.monotonic() + 60
+    while f"{signal_name}: stopping" not in view.run.log.read_text():
+        assert time.monotonic() < end, f"{view.run.label} never heard of {signal_name}"
+        time.sleep(0.1)
+    assert view.status is not None
+    (gate / str(view.status.pid)).touch()
+
+
+def at_work(manifest: Manifest, cell: str, gate: Path) -> RunView:
+    """The cell's view once its run waits in its third step."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         view = until(manifest, cell, RunState.RUNNING, RunState.PENDING)
-        if view.status is not None and view.status.step >= 2 and view.state is RunState.RUNNING:
+        if view.status is not None and (gate / f"{view.status.pid}.waits").exists():
             return view
+        time.sleep(0.2)
+    raise AssertionError(f"{cell} did not come to its third step")
 
 
 def test_modules_survive_signal_kill_failure_and_cancelling(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:
-    flag = tmp_path / "broken"
+    flag, gate = tmp_path / "broken", tmp_path / "gate"
     flag.touch()
-    words = sweep_words(flag)
+    gate.mkdir()
+    words = sweep_words(flag, gate)
     submitted = qhk("train", *words, *LAUNCHER)
     assert submitted.returncode == 0 and "5 runs submitted" in submitted.stdout, submitted.stderr
     manifest = read_manifest(tmp_path / "outputs/sweeps/modules")
 
-    view = at_work(manifest, "full")
+    view = at_work(manifest, "full", gate)
     slurm.client("scancel", "--signal=USR2", view.job)
-    os.kill(at_work(manifest, "without_uncertainty").status.pid, signal.SIGKILL)
-    assert "SIGUSR2" in until(manifest, "full", RunState.PREEMPTED).cause
+    stop(view, gate, "SIGUSR2")
+    assert until(manifest, "full", RunState.PREEMPTED).cause.startswith(
+        "stopped by SIGUSR2; checkpointed at step 3"
+    )
+    killed = at_work(manifest, "without_uncertainty", gate)
+    assert killed.status is not None
+    os.kill(killed.status.pid, signal.SIGKILL)
     assert "SIGKILL" in until(manifest, "without_uncertainty", RunState.FAILED).cause
-    at_work(manifest, "without_perception")
+    view = at_work(manifest, "without_perception", gate)
     assert qhk("sweep", "cancel", "modules", "cell=without_perception").returncode == 0
+    stop(view, gate, "SIGTERM")
     until(manifest, "without_perception", RunState.CANCELLED, active=False)
     assert "broken by design" in until(manifest, "broken", RunState.FAILED).cause
+    (gate / "all").touch()
     until(manifest, "full", RunState.DONE, seconds=180)
     until(manifest, "grpo_baseline", RunState.DONE, seconds=180)
 
@@ -160,17 +192,37 @@ def test_modules_survive_signal_kill_failure_and_cancelling(slurm: Cluster, qhk:
         assert_same(outcome(run.directory), outcome(calm / "modules" / run.cell / "seed0"), run.cell)
 
 
-def test_two_tasks_train_one_policy(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:
-    words = ["study=two", "name=ddp", SEED, *SMALL, "distributed=ddp", "hydra.launcher.tasks_per_node=2"]
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process computes."""
+    folder = tmp_path_factory.mktemp("single")
+    words = ["train", "-m", "study=two", "name=single", SEED, *SMALL, "hydra.launcher.jobs=1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "qhk.cli.main", *words]
+    subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True, timeout=300)
+    return outcome(folder / "outputs/two/single/seed0")
+
+
+@pytest.mark.parametrize(
+    ("where", "nodes"),
+    [
+        (["hydra.launcher.tasks_per_node=2"], 1),
+        (["hydra.launcher.nodes=2", "hydra.launcher.partition=pair"], 2),
+    ],
+    ids=["one node", "two nodes"],
+)
+def test_two_tasks_train_one_policy(
+    slurm: Cluster, qhk: Qhk, tmp_path: Path, single: dict[str, Any], where: list[str], nodes: int
+) -> None:
+    words = ["study=two", "name=ddp", SEED, *SMALL, "distributed=ddp", *where]
     done = qhk("train", "-m", *words, *LAUNCHER, "hydra.launcher.wait=true")
     directory = tmp_path / "outputs/two/ddp/seed0"
     assert done.returncode == 0, done.stdout + (directory / "console.log").read_text()
     assert (directory / "console.rank1.log").exists()
-    single = qhk(
-        "train", "-m", "study=two", "name=single", SEED, *SMALL, "hydra.launcher.jobs=1", "fresh=true"
-    )
-    assert single.returncode == 0, single.stderr
-    one, other = (outcome(tmp_path / "outputs/two" / name / "seed0") for name in ("ddp", "single"))
-    assert one["id"] == other["id"]
-    for name, weight in one["weights"].items():
-        torch.testing.assert_close(weight, other["weights"][name], atol=1e-4, rtol=1e-3)
+    status = read_status(directory / "status.json")
+    assert status is not None and status.slurm_job is not None
+    assert f"NumNodes={nodes} " in slurm.client("scontrol", "-o", "show", "job", status.slurm_job)
+    found = outcome(directory)
+    assert found["id"] == single["id"]
+    for name, weight in found["weights"].items():
+        torch.testing.assert_close(weight, single["weights"][name], atol=1e-4, rtol=1e-3)

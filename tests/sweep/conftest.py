@@ -6,19 +6,28 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare_seeds
 from qhk.settings import Settings
-from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
+from qhk.settings.sweep import LocalLauncherSettings, MachineSettings, SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, freeze_run, planned_as_run, write_manifest
 from qhk.sweep.plan import PlannedRun, plan_run
 from qhk.tracking.status import STATUS_FILE, RunState, present_status, write_status
 
 MACHINE = MachineSettings(name="test", compute_tflop_s=1.0, memory_tb_s=1.0, efficiency=0.5)
 HERE = LocalLauncherSettings(form="local", jobs=2, processes=1, gpus="none", grace_s=10.0, machine=MACHINE)
+ON_SLURM = SlurmLauncherSettings(
+    form="slurm", wait=False, partition="lab", account=None, qos=None, constraint=None, exclude=None,
+    nodelist=None, nodes=1, tasks_per_node=1, gpus_per_node=0, cpus_per_task=1, mem_gb=1.0,
+    timeout_min=60, signal_delay_s=30, max_num_timeout=2, array_parallelism=4,
+    setup=["export FROM_SETUP=yes"], srun_args=["--kill-on-bad-exit=1"], additional_parameters={},
+    machine=MACHINE,
+)  # fmt: skip
+"""One processor per run, and time limits at which every signal is not yet a time-out."""
 
 Build = Callable[..., Manifest]
 
@@ -66,11 +75,14 @@ def build(settings: Settings, tmp_path: Path) -> Build:
     return make
 
 
-def say(run: SweepRun, state: RunState, *, step: int = 0, cause: str = "", total: int | None = 10) -> None:
-    """Writes a run's status as its own process would."""
+def say(
+    run: SweepRun, state: RunState, *, step: int = 0, cause: str = "", total: int | None = 10, **changes: Any
+) -> None:
+    """Writes a run's status as its own process would, but for ``changes`` of its fields."""
     run.directory.mkdir(parents=True, exist_ok=True)
     (run.directory / "run_id").write_text(run.run_id)
     status = present_status(state=state, step=step, cause=cause, total_steps=total)
+    status = replace(status, **changes)
     write_status(run.directory / STATUS_FILE, status)
 
 

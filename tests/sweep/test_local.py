@@ -36,7 +36,8 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
             ended[run.label] = f"{status.state.value}: {status.cause}"
 
         launcher = LocalLauncher(manifest=manifest, settings=settings, started=lambda run: None, ended=note)
-        launcher.launch(manifest.runs)
+        launcher.take(manifest.runs)
+        launcher.work()
         return ended
 
     return run
@@ -45,7 +46,7 @@ def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
 def test_a_run_that_ends_badly_stops_no_other_and_says_why(build: Build, launch: Launch) -> None:
     ended = launch(build("a", "b", "c", "d"), a="kill", b="refuse", c="fail")
     assert ended == {
-        "a/seed0": "failed: killed by SIGKILL",
+        "a/seed0": "failed: killed by SIGKILL (from outside, or out of memory)",
         "b/seed0": "failed: data.sets: nothing there (exit code 2)",
         "c/seed0": "failed: loss is NaN",
         "d/seed0": "done: ",
@@ -84,7 +85,8 @@ def _later(action: Callable[[], None], manifest: Manifest) -> threading.Thread:
     """Acts once the first run is at work."""
 
     def wait() -> None:
-        while not (manifest.runs[0].directory / "starts").exists():
+        end = time.monotonic() + 60
+        while not (manifest.runs[0].directory / "starts").exists() and time.monotonic() < end:
             time.sleep(0.05)
         action()
 
@@ -108,7 +110,7 @@ def test_an_interrupted_launcher_leaves_every_status_right(
 
 def test_a_run_called_off_while_it_waits_is_not_started(build: Build, launch: Launch) -> None:
     manifest = build("a", "b")
-    record = event("cancelled", "b/seed0", job="", pid=1, host="h")
+    record = event("cancelled", "b/seed0", job="")
     thread = _later(lambda: record_events(manifest, [record]), manifest)
     launch(manifest, HERE.model_copy(update={"jobs": 1}))
     thread.join()
@@ -129,7 +131,7 @@ def test_the_launcher_of_a_waiting_run_may_be_gone(build: Build, tmp_path: Path)
     manifest = build("a")
     for run in manifest.runs:
         local.announce(run)
-    record_events(manifest, [event("submitted", "a/seed0", job="", pid=1, host="h")])
+    record_events(manifest, [event("submitted", "a/seed0", job="")])
     lock = launcher_lock(manifest.folder)
     view = look(manifest)[0]
     assert (view.state, view.active) == (RunState.PENDING, True)

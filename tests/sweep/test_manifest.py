@@ -120,7 +120,7 @@ def test_what_a_new_plan_says_of_a_run_replaces_what_an_old_one_said(build: Buil
 def test_the_last_event_of_a_run_counts(build: Build) -> None:
     manifest = build("a")
     for kind, job in (("submitted", "1_0"), ("cancelled", "1_0"), ("submitted", "2_0")):
-        record_events(manifest, [event(kind, "a/seed0", job=job, pid=1, host="h")])  # type: ignore[arg-type]
+        record_events(manifest, [event(kind, "a/seed0", job=job)])  # type: ignore[arg-type]
     assert {label: (last.kind, last.job) for label, last in last_events(manifest).items()} == {
         "a/seed0": ("submitted", "2_0")
     }

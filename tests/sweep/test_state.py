@@ -2,28 +2,58 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from qhk.sweep import state
 from qhk.sweep.manifest import Manifest, event, record_events
-from qhk.sweep.state import look, step_times
-from qhk.tracking.status import STATUS_FILE, Ending, RunState, read_status
+from qhk.sweep.scheduler import OUT_OF_MEMORY, SlurmAnswer
+from qhk.sweep.state import LOST, LOST_S, look, step_times
+from qhk.sweep.table import status_view
+from qhk.tracking.status import STALE_S, STATUS_FILE, Ending, RunState, read_status
 from tests.sweep.conftest import Build, say
 
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
-    """What the scheduler says about jobs; to be filled."""
+    """What the scheduler of cluster "near" says about jobs, to be filled; "" in it makes it silent."""
     known: dict[str, Ending] = {}
-    monkeypatch.setattr(state, "ask_slurm", lambda jobs: {job: known[job] for job in jobs if job in known})
+
+    def ask(jobs: Iterable[str]) -> SlurmAnswer:
+        if "" in known:
+            return SlurmAnswer(endings={}, silence=known[""].cause)
+        return SlurmAnswer(endings={job: known[job] for job in jobs if job in known}, silence="")
+
+    monkeypatch.setattr(state, "ask_slurm", ask)
+    monkeypatch.setattr(state, "cluster_name", lambda: "near")
     return known
 
 
-def _submitted(manifest: Manifest, job: str = "5_0") -> None:
-    record_events(manifest, [event("submitted", "a/seed0", job=job, pid=1, host="h")])
+DOWN = Ending(state=RunState.RUNNING, cause="SLURM's controller does not answer")
+
+
+def _submitted(manifest: Manifest, job: str = "5_0", *, cluster: str = "", ago_s: float = 0.0) -> None:
+    submitted = event("submitted", "a/seed0", job=job, cluster=cluster)
+    record_events(manifest, [replace(submitted, time=submitted.time - ago_s)])
+
+
+def _recorded(manifest: Manifest) -> tuple[RunState, str]:
+    status = read_status(manifest.runs[0].directory / STATUS_FILE)
+    assert status is not None
+    return status.state, status.cause
+
+
+def _elsewhere(manifest: Manifest, *, age_s: float) -> None:
+    """The run says that it is at work on another machine, as SLURM job 5_0, and said so some time ago."""
+    beat = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat(timespec="seconds")
+    say(manifest.runs[0], RunState.RUNNING, machine="other", host="node7", heartbeat=beat, slurm_job="5_0")
 
 
 def _state(manifest: Manifest) -> tuple[RunState, str, bool]:
@@ -50,8 +80,96 @@ def test_a_job_that_died_before_its_run_began_is_recorded(build: Build, slurm: d
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.FAILED, cause="node lost")
     assert _state(manifest) == (RunState.FAILED, "node lost", False)
-    status = read_status(manifest.runs[0].directory / STATUS_FILE)
-    assert status is not None and (status.state, status.cause) == (RunState.FAILED, "node lost")
+    assert _recorded(manifest) == (RunState.FAILED, "node lost")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_job_that_slurm_has_lost_is_for_resume_to_start(
+    build: Build, slurm: dict[str, Ending], begun: bool
+) -> None:
+    """As with accounting off or purged, or a controller whose state is gone."""
+    manifest = build("a")
+    say(
+        manifest.runs[0],
+        RunState.PREEMPTED if begun else RunState.PENDING,
+        cause="by signal" if begun else "",
+    )
+    _submitted(manifest, ago_s=LOST_S + 5)
+    found = (RunState.PREEMPTED, "by signal") if begun else (RunState.FAILED, LOST)
+    assert _state(manifest) == (*found, False) and look(manifest)[0].resumable
+    assert _recorded(manifest) == found
+    assert "neither its queue nor its accounts know it" in LOST
+
+
+def test_a_job_just_submitted_is_not_lost(build: Build, slurm: dict[str, Ending]) -> None:
+    manifest = build("a")
+    say(manifest.runs[0], RunState.PENDING)
+    _submitted(manifest, ago_s=LOST_S - 60)
+    assert _state(manifest) == (RunState.PENDING, "SLURM does not show job 5_0 yet", True)
+    assert _recorded(manifest) == (RunState.PENDING, "")
+
+
+def test_a_job_of_another_cluster_is_not_lost(build: Build, slurm: dict[str, Ending]) -> None:
+    manifest = build("a")
+    say(manifest.runs[0], RunState.PENDING)
+    _submitted(manifest, cluster="far", ago_s=LOST_S + 5)
+    assert _state(manifest) == (RunState.PENDING, "", False)
+    view = look(manifest)[0]
+    assert view.unheard == "SLURM cluster near cannot be asked about the jobs of far" and not view.resumable
+    _submitted(manifest, cluster="near", ago_s=LOST_S + 5)
+    assert _state(manifest) == (RunState.FAILED, LOST, False)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "state", "active"), [(10.0, RunState.RUNNING, True), (STALE_S + 10, RunState.FAILED, False)]
+)
+def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
+    build: Build, slurm: dict[str, Ending], age_s: float, state: RunState, active: bool
+) -> None:
+    manifest = build("a")
+    slurm[""] = DOWN
+    _elsewhere(manifest, age_s=age_s)
+    _submitted(manifest, ago_s=1000)
+    view = look(manifest)[0]
+    assert (view.state, view.active, view.resumable) == (state, active, False)
+    assert view.unheard == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
+    del slurm[""]
+    slurm["5_0"] = Ending(state=RunState.PREEMPTED, cause="preempted by another job")
+    assert look(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
+
+
+@pytest.mark.parametrize("first", [RunState.PENDING, RunState.PREEMPTED])
+@pytest.mark.parametrize("called_off", [False, True])
+def test_without_an_answer_what_waits_stays_as_it_is(
+    build: Build, slurm: dict[str, Ending], first: RunState, called_off: bool
+) -> None:
+    manifest = build("a", "b")
+    say(manifest.runs[0], first)
+    say(manifest.runs[1], RunState.DONE)
+    _submitted(manifest, ago_s=1000)
+    if called_off:
+        record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
+    slurm[""] = DOWN
+    assert _state(manifest) == (first, "", False)
+    views = look(manifest)
+    assert [view.resumable for view in views] == [False, False] and views[1].unheard == ""
+    console = Console(width=160, file=io.StringIO(), record=True)
+    console.print(status_view(manifest, views))
+    text = console.export_text()
+    assert text.count("SLURM's controller does not answer; states from heartbeats alone") == 1
+
+
+def test_slurm_tells_a_kill_from_a_lack_of_memory(build: Build, slurm: dict[str, Ending]) -> None:
+    manifest = build("a")
+    killed = "killed by SIGKILL (from outside, or out of memory)"
+    say(manifest.runs[0], RunState.FAILED, cause=killed)
+    _submitted(manifest)
+    slurm["5_0"] = Ending(state=RunState.FAILED, cause="the job failed (ended by signal 9)")
+    assert _state(manifest) == (RunState.FAILED, killed, False)
+    slurm["5_0"] = OUT_OF_MEMORY
+    assert _state(manifest) == (RunState.FAILED, "out of memory: SLURM ended the job", False)
+    say(manifest.runs[0], RunState.FAILED, cause="loss is NaN")
+    assert _state(manifest) == (RunState.FAILED, "loss is NaN", False)
 
 
 def test_a_preempted_run_whose_job_has_gone_waits_for_resume(build: Build, slurm: dict[str, Ending]) -> None:
@@ -64,10 +182,28 @@ def test_a_preempted_run_whose_job_has_gone_waits_for_resume(build: Build, slurm
     assert _state(manifest) == (RunState.CANCELLED, "cancelled (scancel)", False)
 
 
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (RunState.PENDING, "out of time: the job reached its limit"),
+        (RunState.PREEMPTED, "out of time: the job reached its limit; stopped by SIGTERM"),
+    ],
+)
+def test_a_job_that_ran_out_of_time_says_so(
+    build: Build, slurm: dict[str, Ending], said: RunState, cause: str
+) -> None:
+    manifest = build("a")
+    say(manifest.runs[0], said, cause="stopped by SIGTERM" if said is RunState.PREEMPTED else "")
+    _submitted(manifest)
+    slurm["5_0"] = Ending(state=RunState.FAILED, cause="out of time: the job reached its limit")
+    assert _state(manifest) == (RunState.FAILED, cause, False)
+    assert _recorded(manifest) == (RunState.FAILED, cause)
+
+
 def test_a_called_off_run_is_cancelled_once_it_has_stopped(build: Build, slurm: dict[str, Ending]) -> None:
     manifest = build("a")
     say(manifest.runs[0], RunState.PREEMPTED, step=4)
-    record_events(manifest, [event("cancelled", "a/seed0", job="5_0", pid=1, host="h")])
+    record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
     slurm["5_0"] = Ending(state=RunState.RUNNING, cause="")
     assert _state(manifest) == (RunState.PREEMPTED, "", True)
     del slurm["5_0"]

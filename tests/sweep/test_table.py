@@ -25,7 +25,7 @@ def view(manifest: Manifest, number: int, rows: Sequence[ResultRow], state: RunS
     path = run.directory / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     update_results(path, seed=run.seed, run_id="any", wall_times={}, rows=rows)
-    return RunView(run=run, state=state, cause="", status=None, job="", active=False, eta_s=None)
+    return RunView(run=run, state=state, cause="", status=None, job="", active=False, unheard="", eta_s=None)
 
 
 def scores(before: Sequence[float], after: Sequence[float]) -> list[ResultRow]:
@@ -93,6 +93,7 @@ def test_nothing_done_is_nothing_shown(build: Callable[..., Manifest]) -> None:
         status=None,
         job="",
         active=True,
+        unheard="",
         eta_s=None,
     )
     assert cell_means(manifest, [run]) == [

@@ -1,0 +1,242 @@
+"""Who may start runs: one command at a time, nothing that runs or waits, and nothing nobody knows about."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qhk.cli import sweep_launch
+from qhk.cli.main import main
+from qhk.settings.sweep import LauncherSettings
+from qhk.sweep import local, state
+from qhk.sweep.manifest import (
+    Manifest,
+    SweepRun,
+    event,
+    last_events,
+    read_manifest,
+    record_events,
+    write_manifest,
+)
+from qhk.sweep.process import announce
+from qhk.sweep.scheduler import SlurmAnswer
+from qhk.sweep.state import launcher_lock, look
+from qhk.tracking.lock import RunLock, lock_path
+from qhk.tracking.status import Ending, RunState
+from tests.sweep.conftest import ON_SLURM, Build, build, say, settings, stub_command
+
+__all__ = ["build", "settings"]
+
+Run = Callable[..., tuple[int, str, str]]
+QUEUED = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
+SILENT = "SLURM's controller does not answer"
+
+
+def on_slurm(manifest: Manifest) -> Manifest:
+    changed = replace(manifest, launcher=ON_SLURM)
+    write_manifest(changed)
+    return changed
+
+
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
+    """The queue of a SLURM; "" in it makes its controller silent."""
+    jobs: dict[str, Ending] = {}
+
+    def ask(wanted: Sequence[str]) -> SlurmAnswer:
+        if "" in jobs:
+            return SlurmAnswer(endings={}, silence=SILENT)
+        return SlurmAnswer(endings={job: jobs[job] for job in wanted if job in jobs}, silence="")
+
+    monkeypatch.setattr(state, "ask_slurm", ask)
+    return jobs
+
+
+Submit = Callable[[Manifest, LauncherSettings, Sequence[SweepRun]], list[str]]
+
+
+@pytest.fixture
+def submitted(
+    monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
+) -> Callable[[Callable[[], None]], list[str]]:
+    """The labels that were submitted, in their order; what is given is done in the middle of it."""
+
+    def prepare(meanwhile: Callable[[], None]) -> list[str]:
+        labels: list[str] = []
+
+        def submit(manifest: Manifest, launcher: LauncherSettings, runs: Sequence[SweepRun]) -> list[str]:
+            meanwhile()
+            ids = []
+            for run in runs:
+                announce(run)
+                labels.append(run.label)
+                ids.append(f"{len(labels)}")
+                queue[ids[-1]] = QUEUED
+            pairs = zip(runs, ids, strict=True)
+            record_events(manifest, [event("submitted", run.label, job=job) for run, job in pairs])
+            return ids
+
+        monkeypatch.setattr(sweep_launch, "_slurm_submit", lambda: submit)
+        return labels
+
+    return prepare
+
+
+def test_two_commands_at_once_submit_a_run_once(
+    build: Build, qhk: Run, submitted: Callable[[Callable[[], None]], list[str]]
+) -> None:
+    manifest = on_slurm(build("a", "b"))
+    others: list[tuple[int, str, str]] = []
+
+    def meanwhile() -> None:
+        if len(others) < 2:
+            others.append((0, "", ""))
+            others[:] = [qhk("sweep", "resume", "s"), qhk("sweep", "cancel", "s")]
+
+    labels = submitted(meanwhile)
+    assert qhk("sweep", "resume", "s")[0] == 0
+    assert labels == ["a/seed0", "b/seed0"]
+    for code, _, err in others:
+        assert code == 2 and f"s is in use by process {os.getpid()} on " in err and "try again" in err
+    assert "nothing to start" in qhk("sweep", "resume", "s")[1]
+    assert labels == ["a/seed0", "b/seed0"]
+    assert {last.job for last in last_events(manifest).values()} == {"1", "2"}
+
+
+def test_what_nobody_knows_about_is_not_started(
+    build: Build,
+    qhk: Run,
+    queue: dict[str, Ending],
+    submitted: Callable[[Callable[[], None]], list[str]],
+) -> None:
+    manifest = on_slurm(build("a", "b"))
+    for run in manifest.runs:
+        say(run, RunState.PENDING)
+    record_events(manifest, [event("submitted", run.label, job="7") for run in manifest.runs])
+    labels = submitted(lambda: None)
+    queue[""] = QUEUED
+    code, _, err = qhk("sweep", "resume", "s")
+    line = f"{SILENT}, so whether the jobs of 2 runs of sweep s still wait is not known"
+    assert (code, labels) == (2, []) and line in err
+    say(manifest.runs[1], RunState.FAILED)
+    code, _, err = qhk("sweep", "resume", "s")
+    assert (code, labels) == (0, ["b/seed0"]) and line.replace("2 runs", "1 runs") in err
+
+
+def test_a_second_launcher_here_is_refused(build: Build, qhk: Run) -> None:
+    manifest = build("a")
+    say(manifest.runs[0], RunState.FAILED)
+    lock = launcher_lock(manifest.folder)
+    code, _, err = qhk("sweep", "resume", "s")
+    lock.release()
+    assert code == 2 and "its launcher is at work" in err
+
+
+WORDS = (
+    "train", "sweep=modules", "study=fresh", "scale=miniature", "seed=0",
+    "~sweep.cells.full", "~sweep.cells.without_perception", "~sweep.cells.without_original_entropy",
+    "~sweep.cells.without_degraded_entropy",
+)  # fmt: skip
+CELLS = ("without_uncertainty", "grpo_baseline")
+
+
+def test_fresh_moves_aside_what_has_ended_and_refuses_what_runs_or_waits(
+    qhk: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
+) -> None:
+    monkeypatch.setattr(local, "run_command", stub_command({}))
+    assert qhk(*WORDS)[0] == 0
+    folders = [tmp_path / "outputs" / "fresh" / cell / "seed0" for cell in CELLS]
+    busy = RunLock(lock_path(folders[1]), directory=folders[1])
+    code, _, err = qhk(*WORDS, "fresh=true")
+    busy.release()
+    assert code == 2 and f"grpo_baseline/seed0 is in use by process {os.getpid()}" in err
+    assert "fresh=true would move it" in err
+    manifest = state_of(tmp_path)
+    queue["7_1"] = QUEUED
+    announce(manifest.runs[1])
+    say(manifest.runs[1], RunState.PENDING)
+    record_events(manifest, [event("submitted", manifest.runs[1].label, job="7_1")])
+    code, _, err = qhk(*WORDS, "fresh=true")
+    assert code == 2
+    assert "fresh=true: grpo_baseline/seed0 is pending, job 7_1; wait for them, or qhk sweep cancel" in err
+    assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [1, 1]
+    del queue["7_1"]
+    say(manifest.runs[1], RunState.DONE)
+    code, out, _ = qhk(*WORDS, "fresh=true")
+    assert code == 0 and "2 done" in out
+    assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [2, 2]
+    assert {last.job for last in last_events(manifest).values()} == {""}
+
+
+def state_of(root: Path) -> Manifest:
+    return read_manifest(root / "outputs" / "sweeps" / "fresh")
+
+
+SLEEPER = """
+import sys, time
+sys.path[:0] = sys.argv[2].split(":")
+from pathlib import Path
+from qhk.tracking.status import RunState, present_status, write_status
+write_status(Path(sys.argv[1]), present_status(state=RunState.RUNNING, step=3, cause=""))
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_run_without_a_launcher_is_ended_here_and_named_elsewhere(build: Build, qhk: Run) -> None:
+    manifest = build("here", "there")
+    announce(manifest.runs[0])
+    record_events(manifest, [event("submitted", run.label) for run in manifest.runs])
+    words = [
+        sys.executable,
+        "-c",
+        SLEEPER,
+        str(manifest.runs[0].directory / "status.json"),
+        ":".join(sys.path),
+    ]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        say(manifest.runs[1], RunState.RUNNING, machine="other", host="node7", pid=4321)
+        code, out, err = qhk("sweep", "cancel", "s")
+        assert process.wait(timeout=30) == -signal.SIGTERM
+    assert (code, out) == (1, "sweep s: 1 runs called off\n")
+    assert err == (
+        "qhk: there/seed0 runs on node7 (process 4321), which this machine does not reach, "
+        "and no launcher is left: there, kill 4321\n"
+    )
+    assert [last.kind for last in last_events(manifest).values()] == ["cancelled", "submitted"]
+
+
+def test_a_run_of_a_launcher_elsewhere_is_left_to_it_and_it_obeys(
+    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher looks at the sweep's record, whoever writes there: its own machine's or another."""
+    manifest = build("a", "b")
+    monkeypatch.setattr(local, "run_command", stub_command({"a": "sleep"}))
+    lines: list[str] = []
+
+    def cancel() -> None:
+        end = time.monotonic() + 60
+        while look(manifest)[0].state is not RunState.RUNNING and time.monotonic() < end:
+            time.sleep(0.05)
+        monkeypatch.setattr("qhk.cli.sweep_commands.writer_alive", lambda status: None)
+        lines.append(str(main(["sweep", "cancel", "s", "cell=a"])))
+
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    began = time.monotonic()
+    code, out, _ = qhk("sweep", "resume", "s", "hydra/launcher=local", "hydra.launcher.jobs=2")
+    thread.join()
+    assert lines == ["0"] and time.monotonic() - began < 50
+    assert code == 3 and "1 cancelled" in out and "1 done" in out
+    assert "its launcher there stops it" in out
+    assert "a/seed0 cancelled: cancelled by qhk sweep cancel" in out

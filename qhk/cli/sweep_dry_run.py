@@ -17,7 +17,7 @@ from qhk.tracking.status import RunState
 
 
 def print_sweep(plan: SweepPlan, catalogue: Catalogue) -> int:
-    """0, after the table of cells and the estimate; nothing is written."""
+    """0, after the table of cells and the estimate; nothing is written but the cache of data."""
     if plan.search is not None:
         from qhk.cli.sweep_search import next_round
 

@@ -84,7 +84,7 @@ def uncertainty_weights(
 ) -> Tensor:
     """Weight ``(B,)`` of each group's advantages, in [0, 1], never rising with ``uncertainty (B,)``.
 
-    none         ``1`` exactly, whatever u is
+    none         ``1`` exactly, whatever u is, as is every form with alpha 0
     exponential  ``exp(-alpha u)``                    (Q-Hawkeye; alpha 0.2 in the release)
     linear       ``1 - alpha u``                      alpha in [0, 1]
     inverse      ``1 / (1 + alpha u)``
@@ -92,12 +92,13 @@ def uncertainty_weights(
 
     ``rank`` counts from 0 (most certain) among the B' groups that have an uncertainty; ties share the mean of
     their ranks; with B' = 1 the weight is 1. ``alpha`` is the strength at this step: a schedule multiplies it
-    beforehand. A group without uncertainty (NaN) weighs ``unparsed_weight``, or with "minimum" what u = 1
-    (the last rank) would weigh; in the release such a group weighs 1, as if it were the most certain.
+    beforehand. Where alpha is above 0, a group without uncertainty (NaN) weighs ``unparsed_weight``, or with
+    "minimum" what u = 1 (the last rank) would weigh; in the release such a group weighs 1, as if it were the
+    most certain.
 
     The same weight multiplies the G advantages after normalisation; neither KL nor perception is scaled.
     """
-    if form == "none":
+    if form == "none" or alpha == 0:
         return torch.ones_like(uncertainty)
     if alpha < 0 or (form in ("linear", "rank") and alpha > 1):
         raise ValueError(

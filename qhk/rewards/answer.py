@@ -15,16 +15,24 @@ from qhk.rewards.answer_labels import (
 from qhk.rewards.answer_numbers import (
     aspects_lines,
     aspects_preresq_r1_release,
+    preresq_r1_release_span,
+    q_hawkeye_release_span,
     score_json,
     score_q_hawkeye_release,
     score_q_insight_release,
     score_strict,
     score_visualquality_r1_release,
+    visualquality_r1_release_span,
 )
+from qhk.rewards.answer_text import answer_span, first_answer_span
 from qhk.types import CHOICES, NUM_ASPECTS, Answer
 
 Rule = Callable[[str], Answer]
 """Reads the text of one completion. Never raises, and takes time linear in its length."""
+
+Span = Callable[[str], tuple[int, int] | None]
+"""First character of the part of a text where a rule looks for the answer and the one behind its last, or
+None where it finds no such part. Never empty; linear like a rule."""
 
 
 def parse_answer(text: str, *, form: str, rule: str) -> Answer:
@@ -40,6 +48,18 @@ def parse_answer(text: str, *, form: str, rule: str) -> Answer:
     ``text``. Never raises on any text; ``ValueError`` on an unknown form or rule.
     """
     return find_rule(form, rule)(text)
+
+
+def find_span(form: str, rule: str) -> Span:
+    """Where a rule of a task's form looks; ``ValueError`` where there is no such rule.
+
+    Ours, and a release that reads a tag, look at the whole content of that tag, blanks at its ends apart,
+    whether or not it can be read; a release that takes numbers from the text looks at those numbers.
+    """
+    find_rule(form, rule)
+    if rule == "preresq_r1_release":
+        return partial(preresq_r1_release_span, count=NUM_ASPECTS[form])
+    return _RELEASE_SPANS.get(rule, answer_span)
 
 
 def find_rule(form: str, rule: str) -> Rule:
@@ -63,6 +83,14 @@ def _aspect_rules(form: str) -> Mapping[str, Rule]:
         }
     )
 
+
+_RELEASE_SPANS: Mapping[str, Span] = MappingProxyType(
+    {
+        "q_hawkeye_release": q_hawkeye_release_span,
+        "q_insight_release": first_answer_span,
+        "visualquality_r1_release": visualquality_r1_release_span,
+    }
+)
 
 ANSWER_RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
     {

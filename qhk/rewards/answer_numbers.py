@@ -13,6 +13,8 @@ from qhk.rewards.answer_text import (
     flat_object,
     last_answer,
     last_answer_anywhere,
+    last_span_anywhere,
+    without_blanks,
 )
 from qhk.types import Answer
 
@@ -70,6 +72,12 @@ def score_q_hawkeye_release(text: str) -> Answer:
     )
 
 
+def q_hawkeye_release_span(text: str) -> tuple[int, int] | None:
+    """Where the digits stand that ``score_q_hawkeye_release`` reads: first character, one behind the last."""
+    match = _Q_HAWKEYE_ANSWER.search(text)
+    return None if match is None else match.span(1)
+
+
 def score_q_insight_release(text: str) -> Answer:
     """The digits and points after the first ``"rating":`` of the first answer tag (Q-Insight's reward).
 
@@ -92,6 +100,15 @@ def score_visualquality_r1_release(text: str) -> Answer:
     content = last_answer_anywhere(text)
     match = _VISUALQUALITY_NUMBER.search(text if content is None else content)
     return Answer(score=None, reason="no number") if match is None else _read_decimal(match.group())
+
+
+def visualquality_r1_release_span(text: str) -> tuple[int, int] | None:
+    """Where ``score_visualquality_r1_release`` looks: the last answer tag, else the first number."""
+    content = last_span_anywhere(text)
+    if content is not None:
+        return without_blanks(text, content)
+    match = _VISUALQUALITY_NUMBER.search(text)
+    return None if match is None else match.span()
 
 
 def aspects_lines(text: str, *, count: int) -> Answer:
@@ -127,6 +144,12 @@ def aspects_preresq_r1_release(text: str, *, count: int) -> Answer:
     if max(map(len, numbers)) > MAX_NUMBER_CHARS:
         return _TOO_LONG
     return _average([float(number) for number in numbers])
+
+
+def preresq_r1_release_span(text: str, *, count: int) -> tuple[int, int] | None:
+    """From the first to the last of the numbers that ``aspects_preresq_r1_release`` takes from the end."""
+    last = deque((match.span() for match in _PRERESQ_NUMBER.finditer(text)), maxlen=count)
+    return (last[0][0], last[-1][1]) if last else None
 
 
 def _average(aspects: Sequence[float]) -> Answer:

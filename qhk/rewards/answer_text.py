@@ -32,6 +32,11 @@ def answer_span(text: str) -> tuple[int, int] | None:
     return _last_block(text)[0]
 
 
+def first_answer_span(text: str) -> tuple[int, int] | None:
+    """The same of what ``first_answer_anywhere`` finds, without the blanks around it."""
+    return without_blanks(text, first_span_anywhere(text))
+
+
 def _last_block(text: str) -> tuple[tuple[int, int] | None, str]:
     after = text.rfind(THINK_CLOSE)
     start = after + len(THINK_CLOSE) if after >= 0 else 0
@@ -40,17 +45,31 @@ def _last_block(text: str) -> tuple[tuple[int, int] | None, str]:
     opened = text.rfind(ANSWER_OPEN, start, end) if end >= 0 else -1
     if opened < 0:
         return None, "reasoning not closed" if unclosed >= 0 else "no answer tag"
-    content = text[opened + len(ANSWER_OPEN) : end]
-    first = opened + len(ANSWER_OPEN) + len(content) - len(content.lstrip(BLANKS))
+    span = without_blanks(text, (opened + len(ANSWER_OPEN), end))
+    return span, "" if span else "empty answer"
+
+
+def without_blanks(text: str, span: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The span without the blanks at its ends; None where there is none, or nothing else in it."""
+    if span is None:
+        return None
+    content = text[slice(*span)]
+    first = span[0] + len(content) - len(content.lstrip(BLANKS))
     last = first + len(content.strip(BLANKS))
-    return ((first, last), "") if last > first else (None, "empty answer")
+    return (first, last) if last > first else None
 
 
 def first_answer_anywhere(text: str) -> str | None:
     """The content of the first complete answer block of the whole text, reasoning included (releases)."""
+    span = first_span_anywhere(text)
+    return None if span is None else text[slice(*span)]
+
+
+def first_span_anywhere(text: str) -> tuple[int, int] | None:
+    """Where the content stands that ``first_answer_anywhere`` finds, from its first character on."""
     opened = text.find(ANSWER_OPEN)
     closed = text.find(ANSWER_CLOSE, opened + len(ANSWER_OPEN)) if opened >= 0 else -1
-    return text[opened + len(ANSWER_OPEN) : closed] if closed >= 0 else None
+    return (opened + len(ANSWER_OPEN), closed) if closed >= 0 else None
 
 
 def last_answer_anywhere(text: str) -> str | None:
@@ -58,11 +77,17 @@ def last_answer_anywhere(text: str) -> str | None:
 
     Blocks are taken from the front: one that is opened twice begins at its first opening.
     """
+    span = last_span_anywhere(text)
+    return None if span is None else text[slice(*span)]
+
+
+def last_span_anywhere(text: str) -> tuple[int, int] | None:
+    """Where the content stands that ``last_answer_anywhere`` finds, from its first character on."""
     end = text.rfind(ANSWER_CLOSE)
     found = None
     if end >= 0:  # without a closing tag the search would read on to the end for every opening one
         for match in _ANSWER.finditer(text, 0, end + len(ANSWER_CLOSE)):
-            found = match.group(1)
+            found = match.span(1)
     return found
 
 

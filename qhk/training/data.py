@@ -54,11 +54,26 @@ class RunData:
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
     def plan(
-        self, step: int, *, seed: int, prompts_per_step: int, twin_factor: float = 1.0
+        self,
+        step: int,
+        *,
+        seed: int,
+        prompts_per_step: int,
+        twin_factor: float = 1.0,
+        task: str | None = None,
     ) -> list[PlannedPrompt]:
-        """The examples of a step, a pure function of (seed, step), with twins of that strength."""
-        sizes = {key: len(examples) for key, examples in self.train.items()}
-        draws = step_indices(seed, step, sizes=sizes, weights=self.weights, prompts_per_step=prompts_per_step)
+        """The examples of a step, a pure function of (seed, step), with twins of that strength.
+
+        With ``task``, those of an order over that task's sets alone.
+        """
+        keys = [key for key in self.train if task in (None, self.tasks[key])]
+        draws = step_indices(
+            seed,
+            step,
+            sizes={key: len(self.train[key]) for key in keys},
+            weights={key: self.weights[key] for key in keys},
+            prompts_per_step=prompts_per_step,
+        )
         return [
             PlannedPrompt(
                 index=index,

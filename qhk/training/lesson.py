@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from qhk.objective.aggregate import Counts
 from qhk.policy.spans import tokens_in_span
-from qhk.rewards.answer_text import answer_span
+from qhk.rewards.answer import Span
 from qhk.rollout.group import Group
 from qhk.training.credit import Credit
 from qhk.training.distributed import Processes
@@ -41,14 +41,25 @@ class Lesson:
 
 
 def make_lesson(
-    groups: Sequence[Group], credit: Credit, *, tokenizer: Any, with_answers: bool, processes: Processes
+    groups: Sequence[Group],
+    credit: Credit,
+    *,
+    tokenizer: Any,
+    spans: Mapping[str, Span] | None,
+    processes: Processes,
 ) -> Lesson:
-    """The lesson of this process's ``groups``; ``with_answers`` looks up where the answers stand."""
+    """The lesson of this process's ``groups``.
+
+    ``spans`` says by task where in a text its rule looks for the answer; None where no term asks.
+    """
     own = processes.own_part(len(credit.rewards))
     learns, counts, answers = credit.learns[own], credit.counts, None
-    if with_answers:
+    if spans is not None:
         numbers = range(learns.shape[1])
-        answers = [[_answer_tokens(group, number, tokenizer) for number in numbers] for group in groups]
+        answers = [
+            [_answer_tokens(group, number, spans[group.task], tokenizer) for number in numbers]
+            for group in groups
+        ]
         inside = sum(int(answers[place][number].sum()) for place, number in learns.nonzero().tolist())
         counts = replace(counts, answer_tokens=processes.total(inside))
     return Lesson(
@@ -56,7 +67,7 @@ def make_lesson(
     )
 
 
-def _answer_tokens(group: Group, number: int, tokenizer: Any) -> Tensor:
+def _answer_tokens(group: Group, number: int, find: Span, tokenizer: Any) -> Tensor:
     """Bool (tokens,): which tokens of a completion stand in its answer, none where there is none."""
-    ids, span = group.completion_ids[number], answer_span(group.completions[number].text)
+    ids, span = group.completion_ids[number], find(group.completions[number].text)
     return torch.zeros(len(ids), dtype=torch.bool) if span is None else tokens_in_span(tokenizer, ids, span)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -92,20 +93,25 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
     """Prompts that replace groups of equal rewards in a step, from a data order beside the run's own.
 
     Round r of step s takes the places that it fills from step ``s * max_resamples + r - 1`` of the order with
-    the seed (seed, "resample"). So what a step draws stays a function of (seed, step), whatever was replaced
-    before; weights of sets and shares of tasks hold among the fresh prompts, and rounds repeat no image where
-    the sets are large enough.
+    the seed (seed, "resample") of the sets of the place's own task. So what a step draws stays a function of
+    (seed, step), whatever was replaced before; every task keeps its places, a task's sets keep their weights
+    among the fresh prompts, and rounds repeat no image where the sets are large enough.
     """
     settings, rounds = run.settings, run.settings.objective.max_resamples
+    plan = partial(
+        run.data.plan,
+        prompts_per_step=settings.training.prompts_per_step,
+        twin_factor=_twin_factor(run, step),
+    )
 
     def prompts(number: int, places: Sequence[int]) -> list[StepPrompt]:
-        planned = run.data.plan(
-            step * rounds + number - 1,
-            seed=stream_seed(settings.seed, "resample"),
-            prompts_per_step=settings.training.prompts_per_step,
-            twin_factor=_twin_factor(run, step),
-        )
-        return [readers[planned[place].task].step_prompt(planned[place]) for place in places]
+        own = plan(step, seed=settings.seed)
+        seed, place_in_order = stream_seed(settings.seed, "resample"), step * rounds + number - 1
+        drawn = {
+            task: plan(place_in_order, seed=seed, task=task) for task in {own[place].task for place in places}
+        }
+        chosen = [drawn[own[place].task][place] for place in places]
+        return [readers[planned.task].step_prompt(planned) for planned in chosen]
 
     return prompts
 

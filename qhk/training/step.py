@@ -15,9 +15,10 @@ from qhk.data.seeds import stream_generator
 from qhk.objective.total import total_loss
 from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens
+from qhk.rewards.answer import Span, find_span
 from qhk.rewards.term import RewardTerm
 from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
-from qhk.settings import Settings, task_views
+from qhk.settings import Settings, TaskSettings, task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import logprobs_of, run_branches
 from qhk.training.credit import Credit, assign_credit
@@ -83,14 +84,13 @@ def reinforcement_step(
         drawn.groups,
         credit,
         tokenizer=learner.policy.tokenizer,
-        with_answers=now.terms.needs().answer_tokens,
+        spans=_spans(learner) if now.terms.needs().answer_tokens else None,
         processes=learner.processes,
     )
     credited = time.perf_counter()
     metrics.merge(_update(learner, lesson, now, measure=measure))
     finished = time.perf_counter()
-    task = learner.settings.task
-    metrics.merge(rollout_metrics(drawn.groups, low=task.low, high=task.high))
+    metrics.merge(rollout_metrics(drawn.groups, tasks=_tasks(learner)))
     metrics.merge(credit_metrics(credit))
     metrics.merge(coefficient_metrics(now))
     if learner.settings.objective.max_resamples:
@@ -143,7 +143,7 @@ def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple
         drawn.earnings,
         objective=objective,
         uncertainty=settings.uncertainty,
-        tasks={task: view.task for task, view in task_views(settings).items()},
+        tasks=_tasks(learner),
         alpha=now.alpha,
         divergence=divergence,
         memory=learner.memory,
@@ -151,6 +151,14 @@ def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple
     )
     learner.memory.update(credit.memory)
     return credit, metrics
+
+
+def _tasks(learner: Learner) -> dict[str, TaskSettings]:
+    return {task: view.task for task, view in task_views(learner.settings).items()}
+
+
+def _spans(learner: Learner) -> dict[str, Span]:
+    return {task: find_span(asked.form, asked.answer_rule) for task, asked in _tasks(learner).items()}
 
 
 def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int, resample: int = 0) -> list[Group]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from qhk.evaluation.diversity import num_distinct, score_entropy
 from qhk.objective.total import LossOutput
 from qhk.rollout.group import Group
+from qhk.settings import TaskSettings
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import Branches
 from qhk.training.credit import Credit
@@ -59,15 +60,19 @@ def branch_metrics(branches: Branches, groups: Sequence[Group]) -> MetricSet:
     return metrics
 
 
-def rollout_metrics(groups: Sequence[Group], *, low: float, high: float) -> MetricSet:
-    """What this process's completions look like."""
+def rollout_metrics(groups: Sequence[Group], *, tasks: Mapping[str, TaskSettings]) -> MetricSet:
+    """What this process's completions look like, each on the scale of its own task."""
     metrics = MetricSet()
     completions = [completion for group in groups for completion in group.completions]
-    scores = [c.answer.score for c in completions if c.answer.score is not None]
+    scored = [
+        (tasks[g.task], c.answer.score) for g in groups for c in g.completions if c.answer.score is not None
+    ]
     count = len(completions)
     metrics.add_sum("train/parse/failed_frac", sum(not c.answer.parsed for c in completions), count)
     metrics.add_sum(
-        "train/parse/out_of_range_frac", sum(not low <= score <= high for score in scores), len(scores)
+        "train/parse/out_of_range_frac",
+        sum(not task.low <= score <= task.high for task, score in scored),
+        len(scored),
     )
     unread = sum(not any(c.answer.parsed for c in group.completions) for group in groups)
     metrics.add_sum("train/group/unparsed_frac", unread, len(groups))

@@ -115,7 +115,8 @@ def test_minimum_is_what_the_most_uncertain_would_weigh(form: str, expected: flo
 
 @pytest.mark.parametrize("form", FORMS)
 def test_zero_strength_is_exactly_one(form: str) -> None:
-    assert weights([0.0, 0.3, 1.0, NAN], form, 0.0, unparsed="minimum") == [1.0] * 4
+    for unparsed in ("minimum", 0.5):  # also a group that would weigh a number of its own
+        assert weights([0.0, 0.3, 1.0, NAN], form, 0.0, unparsed=unparsed) == [1.0] * 4
 
 
 @given(

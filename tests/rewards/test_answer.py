@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import ANSWER_RULES, parse_answer
+from qhk.rewards.answer import ANSWER_RULES, find_span, parse_answer
 from qhk.types import ANSWER_LABELS, NUM_ASPECTS, Answer
 
 ALL = [(form, rule) for form, rules in ANSWER_RULES.items() for rule in rules]
@@ -74,6 +74,45 @@ def test_what_is_read_stands_alone_in_an_answer_tag(text: str, how: tuple[str, s
     if answer.parsed:
         pieces = [piece.split("</answer>")[0] for piece in text.split("<answer>")[1:]]
         assert answer in [parse_answer(f"<answer>{piece}</answer>", form=form, rule=rule) for piece in pieces]
+
+
+@given(TEXTS, st.sampled_from(ALL))
+@settings(max_examples=400, deadline=None)
+def test_a_rule_reads_in_its_span_and_nowhere_else(text: str, how: tuple[str, str]) -> None:
+    form, rule = how
+    span, answer = find_span(form, rule)(text), parse_answer(text, form=form, rule=rule)
+    assert span is None or 0 <= span[0] < span[1] <= len(text)
+    if answer.parsed:
+        assert span is not None
+        part = f"<answer>{text[slice(*span)]}</answer>"
+        assert parse_answer(part, form=form, rule=rule) == answer
+
+
+@pytest.mark.parametrize(
+    ("form", "rule", "text", "inside"),
+    [
+        ("score", "strict", "<think>1</think><answer> 2.5 </answer>", "2.5"),
+        ("score", "strict", "<answer> a bit </answer>", "a bit"),
+        ("score", "strict", "<answer>2</answer></think>3", None),
+        ("score", "q_hawkeye_release", "<answer>x</answer><Answer> 2. </answer><answer>3</answer>", "2."),
+        (
+            "score",
+            "q_insight_release",
+            '<answer>\n{"rating": 2}\n</answer><answer>9</answer>',
+            '{"rating": 2}',
+        ),
+        ("score", "q_insight_release", "<answer> </answer>", None),
+        ("comparison", "q_insight_release", "<answer>Similar</answer>", "Similar"),
+        ("score", "visualquality_r1_release", "1<answer>2</answer><answer>about 3</answer>4", "about 3"),
+        ("score", "visualquality_r1_release", "it is 4 of 5", "4"),
+        ("video", "preresq_r1_release", "1 2<answer>3\n4.5</answer>", "3\n4.5"),
+        ("multi_aspect", "preresq_r1_release", "1 and 2.5", "1 and 2.5"),
+        ("video", "preresq_r1_release", "none", None),
+    ],
+)
+def test_where_the_rules_look(form: str, rule: str, text: str, inside: str | None) -> None:
+    span = find_span(form, rule)(text)
+    assert (None if span is None else text[slice(*span)]) == inside
 
 
 @pytest.mark.parametrize(("form", "rule"), OURS)

@@ -139,10 +139,15 @@ def test_answers_in_words_are_never_uncertain(small: Callable[..., Settings]) ->
 
 def test_an_answer_in_words_counts_as_read() -> None:
     silent = group(2, [Answer(score=None), Answer(score=None)], None, "degradation")
-    metrics = rollout_metrics(
-        [scored(0, 3.0, 1.0, 5.0), named(1, "blur", "noise"), silent], low=1.0, high=5.0
-    )
+    metrics = rollout_metrics([scored(0, 3.0, 1.0, 5.0), named(1, "blur", "noise"), silent], tasks=TASKS)
     assert metrics.values()["train/group/unparsed_frac"] == pytest.approx(1 / 3)
+
+
+def test_scores_are_out_of_range_on_their_own_tasks_scale() -> None:
+    hundred = TaskSettings(form="score", answer_rule="strict", low=0.0, high=100.0)
+    percent = replace(scored(1, 3.0, 0.0, 70.0, 101.0), task="percent")
+    metrics = rollout_metrics([scored(0, 3.0, 0.5, 5.0, 6.0), percent], tasks={**TASKS, "percent": hundred})
+    assert metrics.values()["train/parse/out_of_range_frac"] == pytest.approx(3 / 6)
 
 
 def run_data(sizes: dict[str, tuple[str, int]], weights: dict[str, float]) -> RunData:

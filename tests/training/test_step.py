@@ -78,6 +78,18 @@ def picky_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
     return length_reward(completion, example) if sum(map(ord, example.id)) % 2 else 0.0
 
 
+MIXED = (
+    "mixture=degradation",
+    "prompt@mixture.degradation.prompt=degradation_short",
+    "data@mixture.degradation.data=miniature_degradation",
+    "benchmark@mixture.degradation.benchmark=miniature_degradation",
+    "mixture.degradation.data.limit=12",
+    "mixture.degradation.data.validation_limit=4",
+    "mixture.degradation.benchmark.miniature_degradation.limit=4",
+)
+"""A second task, on miniature sets."""
+
+
 def spread_reward(name: str = "length_reward") -> tuple[str, ...]:
     return (
         "~reward.terms.accuracy",
@@ -191,7 +203,9 @@ def test_a_bonus_on_answers_moves_the_weights_by_another_way(
     unanswered, measured = step(*base, "objective.entropy_scope=answer")
     assert all(torch.equal(plain[name], unanswered[name]) for name in plain)
     assert math.isnan(measured.values()["train/policy/entropy_bonus"])
-    monkeypatch.setattr("qhk.training.lesson.answer_span", lambda text: (1, 3) if len(text) > 3 else None)
+    monkeypatch.setattr(
+        "qhk.training.step.find_span", lambda form, rule: lambda text: (1, 3) if len(text) > 3 else None
+    )
     answers, metrics = step(*base, "objective.entropy_scope=answer")
     assert min(largest_difference(answers, other) for other in (plain, whole)) > 1e-7
     assert metrics.values()["train/policy/entropy_bonus"] > 0
@@ -212,6 +226,26 @@ def test_groups_of_equal_rewards_give_way_to_fresh_prompts(small: Small, open_ru
     assert after["train/resample/prompts"] >= dull and 1 <= after["train/resample/rounds"] <= 9
     assert largest_difference(plain, moved) > 1e-7
     assert all(torch.equal(moved[name], again[name]) for name in moved)
+
+
+def test_a_fresh_prompt_is_of_the_task_whose_place_it_takes(small: Small, open_run: OpenRun) -> None:
+    """Not whatever stands at that place of the other order: half of a step's places would change hands."""
+    run = open_run(small(*MIXED, "perception=none", "objective.max_resamples=3"))
+    with run.directory:
+        examples = [example for _, example in run.data.train_examples]
+        policy = start_policy(run.settings, examples, stages=[run.settings], device="cpu")
+        readers = build_readers(run.settings, policy)
+    seen: set[tuple[str, str]] = set()
+    for step in range(4):
+        own = [planned.task for planned in run.data.plan(step, seed=0, prompts_per_step=4)]
+        for number in (1, 2, 3):
+            fresh = fresh_prompts(run, readers, step=step)(number, [0, 1, 2, 3])
+            assert [prompt.task for prompt in fresh] == own
+            assert [prompt.index for prompt in fresh] == [0, 1, 2, 3]
+            (second,) = fresh_prompts(run, readers, step=step)(number, [2])
+            assert second.example == fresh[2].example
+            seen |= {(prompt.task, prompt.example.dataset) for prompt in fresh}
+    assert seen == {("score", "miniature_spaq"), ("degradation", "miniature_degradation")}
 
 
 def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open_run: OpenRun) -> None:

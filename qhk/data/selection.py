@@ -126,31 +126,67 @@ def refuse_leakage(
 ) -> None:
     """Raises ``ValueError`` when an image or a content of ``train`` is also in a benchmark.
 
-    ``train`` is everything a run learns from or selects on, validation included. Images are compared by
-    file and by the digest of their bytes (``files``), so that a copy under another name is caught; contents
-    (references) by set and by folder, so two entries that read one set are.
+    ``train`` is everything a run learns from or selects on, validation included; see ``find_shared``.
     """
-    pictures = {image for example in train for image in example.images}
-    paths = {image.resolve() for image in pictures}
-    digests = {files[image].sha256: image for image in pictures if image in files}
-    contents = {key for example in train for key in _content_keys(example)}
+    seen = trained_images(train, files=files)
     for name, examples in reported.items():
-        for example in examples:
-            shared = [image for image in example.images if image.resolve() in paths]
-            if shared:
-                raise ValueError(f"benchmark.{name}: {shared[0]} is also trained on: choose disjoint splits")
-            copies = [image for image in example.images if image in files and files[image].sha256 in digests]
-            if copies:
-                original = digests[files[copies[0]].sha256]
-                raise ValueError(
-                    f"benchmark.{name}: {copies[0]} has the bytes of {original}, which is "
-                    "trained on: choose disjoint splits, or leave one out by protocol=names"
-                )
-            if not contents.isdisjoint(_content_keys(example)):
-                raise ValueError(
-                    f"benchmark.{name}: reference {example.reference} of {example.id} is also trained on: "
-                    "choose a protocol that splits by reference"
-                )
+        shared = find_shared(seen, examples, files=files)
+        if shared is not None:
+            raise ValueError(f"benchmark.{name}: {shared.what}: {shared.fix}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedImages:
+    """What is trained on: the files, the digests of their bytes with one file each, and the contents."""
+
+    paths: frozenset[Path]
+    digests: Mapping[str, Path]
+    contents: frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """Something that is trained on and should not be, in words, and what to do about it."""
+
+    what: str
+    fix: str
+
+
+def trained_images(train: Sequence[Example], *, files: Mapping[Path, FileFacts]) -> TrainedImages:
+    """The images of ``train`` in the forms in which ``find_shared`` looks for them."""
+    pictures = {image for example in train for image in example.images}
+    return TrainedImages(
+        paths=frozenset(image.resolve() for image in pictures),
+        digests={files[image].sha256: image for image in pictures if image in files},
+        contents=frozenset(key for example in train for key in _content_keys(example)),
+    )
+
+
+def find_shared(
+    seen: TrainedImages, examples: Sequence[Example], *, files: Mapping[Path, FileFacts]
+) -> Shared | None:
+    """The first image or content of ``examples`` that is trained on, or None.
+
+    Images are compared by file and by the digest of their bytes (``files``), so that a copy under another
+    name is caught; contents (references) by set and by folder, so two entries that read one set are.
+    """
+    for example in examples:
+        same = [image for image in example.images if image.resolve() in seen.paths]
+        if same:
+            return Shared(what=f"{same[0]} is also trained on", fix="choose disjoint splits")
+        copies = [image for image in example.images if image in files and files[image].sha256 in seen.digests]
+        if copies:
+            return Shared(
+                what=f"{copies[0]} has the bytes of {seen.digests[files[copies[0]].sha256]}, "
+                "which is trained on",
+                fix="choose disjoint splits, or leave one out by protocol=names",
+            )
+        if not seen.contents.isdisjoint(_content_keys(example)):
+            return Shared(
+                what=f"reference {example.reference} of {example.id} is also trained on",
+                fix="choose a protocol that splits by reference",
+            )
+    return None
 
 
 def check_images(

@@ -87,12 +87,15 @@ class StageSettings(Node):
 
     ``place`` counts the stages from 1 (the order in which a config is put together says nothing). A node
     that is left out or null stays the run's own. ``reference`` is the policy that the KL is held against:
-    the one at the start of the run, or of the stage.
+    the one at the start of the run, or of the stage. ``schedules`` says what the learning rate and all other
+    schedules run over: the whole run, so that a stage takes them up where the last one left them (its epochs
+    being passes over its own data), or each stage anew.
     """
 
     place: Count
     share: Annotated[float, Field(gt=0, le=1)]
     reference: Literal["run_start", "stage_start"]
+    schedules: Literal["run", "stage"]
     task: TaskSettings | None = None
     prompt: PromptSettings | None = None
     reward: RewardSettings | None = None
@@ -113,7 +116,7 @@ class StageSettings(Node):
         return {name: node for name, node in nodes.items() if node is not None}
 
 
-STAGE_KEYS = ("place", "share", "reference")
+STAGE_KEYS = ("place", "share", "reference", "schedules")
 """The keys of a stage that are not nodes of the run."""
 
 

@@ -13,11 +13,12 @@ TASK_NODES = ("task", "prompt", "reward", "data", "benchmark")
 
 @dataclass(frozen=True, kw_only=True)
 class StageView:
-    """One stage: its name, its share of the run's duration, whose start the KL is held against, settings."""
+    """One stage: its name, its settings as a run's of its own, and its keys of ``StageSettings``."""
 
     name: str
     share: float
     reference: str
+    schedules: str
     settings: Settings
 
 
@@ -27,12 +28,13 @@ def stage_views(settings: Settings) -> list[StageView]:
     A run without ``stages`` is one stage without a name, whose settings are the run's own.
     """
     if not settings.stages:
-        return [StageView(name="", share=1.0, reference="run_start", settings=settings)]
+        return [StageView(name="", share=1.0, reference="run_start", schedules="stage", settings=settings)]
     return [
         StageView(
             name=name,
             share=stage.share,
             reference=stage.reference,
+            schedules=stage.schedules,
             settings=settings.model_copy(update={"stages": {}, **stage.replaced}),
         )
         for name, stage in sorted(settings.stages.items(), key=lambda item: item[1].place)

@@ -13,7 +13,7 @@ from qhk.evaluation.results import Stage
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
-from qhk.settings import task_views
+from qhk.settings import PromptSettings, task_views
 from qhk.tracking.code_parts import code_text
 from qhk.tracking.recorder import MetricsRecorder, MetricStage
 from qhk.training.cold_start import choose_assignments, run_cold_start
@@ -172,14 +172,32 @@ def _start_model(run: Run) -> Any:
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def _cold_start(run: Run, policy: Policy) -> None:
-    """Teaches every task of every stage, each as the first stage that has it asks it."""
-    settings, readers = run.settings, dict[str, ExampleReader]()
-    examples: list[tuple[str, Example]] = []
+def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
+    """The readers of all that the run asks, by name, and each one's examples with its name.
+
+    A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
+    examples. The first way to ask it has the task's name, a later one the stage's before it.
+    """
+    readers, examples = dict[str, ExampleReader](), list[tuple[str, Example]]()
+    known: list[tuple[str, str, str, PromptSettings]] = []
     for stage in run.stages:
-        new = {k: v for k, v in build_readers(stage.settings, policy).items() if k not in readers}
-        examples += [pair for pair in stage.data.train_examples if pair[0] in new]
-        readers |= new
+        ways = {
+            task: (task, view.task.form, view.task.answer_rule, view.prompt)
+            for task, view in task_views(stage.settings).items()
+        }
+        new = [task for task, way in ways.items() if way not in known]
+        known += [ways[task] for task in new]
+        names = {task: f"{stage.name}.{task}" if task in readers else task for task in new}
+        own = build_readers(stage.settings, policy)
+        readers |= {name: own[task] for task, name in names.items()}
+        examples += [(names[task], one) for task, one in stage.data.train_examples if task in names]
+    return readers, examples
+
+
+def _cold_start(run: Run, policy: Policy) -> None:
+    """Teaches every task of every stage, once in each way that it is asked."""
+    settings = run.settings
+    readers, examples = lessons_to_teach(run, policy)
     assignments = choose_assignments(examples, readers, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from qhk.data.inventory import FileFacts
 from qhk.data.prompts import check_pictures
 from qhk.data.sampling import step_indices
 from qhk.data.selection import (
@@ -33,7 +34,8 @@ class RunData:
     """What a run reads, of all its tasks.
 
     ``train`` and ``weights`` go by a set's key: its name, in another than the main task after the task's
-    name and a slash. ``tasks`` names the task of each key; ``validation`` goes by task.
+    name and a slash. ``tasks`` names the task of each key; ``validation`` goes by task; ``files`` are the
+    facts of every image file of the sets.
     """
 
     train: Mapping[str, Sequence[Example]]
@@ -42,6 +44,7 @@ class RunData:
     validation: Mapping[str, Sequence[Example]]
     benchmarks: Sequence[BenchmarkSet]
     fingerprints: Mapping[str, str]
+    files: Mapping[Path, FileFacts]
 
     @property
     def num_examples(self) -> int:
@@ -161,14 +164,14 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
             for benchmark in select_benchmarks(view, loaded, task=task)
         ]
     )
-    used = [example for part in parts.values() for examples in part.train.values() for example in examples]
+    learnt = {task: [e for own in part.train.values() for e in own] for task, part in parts.items()}
+    used = [example for part in learnt.values() for example in part]
     used += [example for part in parts.values() for example in part.validation]
     files = {path: facts for dataset in loaded.values() for path, facts in dataset.files.items()}
     check_images(used, files=files)
     refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks}, files=files)
     for task, view in views.items():
-        own = [example for examples in parts[task].train.values() for example in examples]
-        own += [*parts[task].validation]
+        own = [*learnt[task], *parts[task].validation]
         check_pictures(view.prompt.user, own)
         check_answers(view.task.form, own)
     shares, main = task_shares(settings), settings.task.form
@@ -187,6 +190,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
         validation={task: part.validation for task, part in parts.items()},
         benchmarks=benchmarks,
         fingerprints={name: dataset.fingerprint for name, dataset in loaded.items()},
+        files=files,
     )
 
 

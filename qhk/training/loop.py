@@ -16,11 +16,12 @@ from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricStage
 from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
-from qhk.training.optimizer import coefficients, long_warmups
+from qhk.training.optimizer import long_warmups
 from qhk.training.progress import Pace, progress_line
 from qhk.training.resample import Fresh
 from qhk.training.run import Run, RunFailure, save_checkpoint
 from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.stages import RunStage
 from qhk.training.start import build_readers
 from qhk.training.step import Learner, reinforcement_step
 from qhk.training.stop import RunStopped
@@ -33,9 +34,8 @@ LOGGED_GROUPS = 2
 def train(run: Run) -> Results:
     """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
     torch.set_num_threads(run.settings.training.threads)
-    for stage in run.stages:
-        for line in long_warmups(stage.settings, stage.horizon):
-            run.display.line(f"note: {f'stage {stage.name}: ' if stage.name else ''}{line}")
+    for line in notes(run.stages):
+        run.display.line(f"note: {line}")
     run.directory.report(total_steps=run.total_steps)
     kept = resume_point(run)
     learner, first = begin(run) if kept is None else resume(run, kept)
@@ -47,6 +47,15 @@ def train(run: Run) -> Results:
         _take_steps(run, learner, run.stage.first)
     _report_after(run, learner)
     return write_run_results(run, ())
+
+
+def notes(stages: Sequence[RunStage]) -> list[str]:
+    """One line for each thing that some stage asks for and does not get."""
+    return [
+        f"{f'stage {stage.name}: ' if stage.name else ''}{line}"
+        for stage in stages
+        for line in long_warmups(stage.settings, stage.timeline.horizon)
+    ]
 
 
 def _report_after(run: Run, learner: Learner) -> None:
@@ -117,13 +126,13 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
 
 
 def _twin_factor(run: Run, step: int) -> float:
-    return coefficients(run.settings, step - run.stage.first, run.horizon).twin_factor
+    return run.stage.coefficients(step).twin_factor
 
 
 def _take_step(
     run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool, fresh: Fresh
 ) -> tuple[dict[str, float], list[Group]]:
-    now = coefficients(run.settings, step - run.stage.first, run.horizon)
+    now = run.stage.coefficients(step)
     try:
         if run.settings.training.learner == "supervised":
             metrics, groups = supervised_step(learner, prompts, now=now), list[Group]()

@@ -30,6 +30,14 @@ class Horizon:
         return math.ceil(duration.epochs * self.steps_per_epoch - 1e-9)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """What schedules run over: from the step ``first`` of the run, counted from 0, over a horizon."""
+
+    first: int
+    horizon: Horizon
+
+
 def horizon(duration: Duration, *, num_examples: int, prompts_per_step: int) -> Horizon:
     """The run's length for a training set of ``num_examples``; an epoch is one look at each of them."""
     steps_per_epoch = num_examples / prompts_per_step

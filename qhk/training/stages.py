@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qhk.settings import Duration, Settings, StageView, stage_views
 from qhk.training.data import RunData, load_run_data
 from qhk.training.display import Display
-from qhk.training.optimizer import Horizon, horizon
+from qhk.training.leakage import refuse_shared_images
+from qhk.training.optimizer import Coefficients, Horizon, Timeline, coefficients, horizon
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunStage:
     """One stage, ready to run: the steps ``first`` to ``last`` - 1 of the run, counted from 0.
 
-    ``settings`` are those of a run that had no other stage; its schedules run over its own ``horizon``.
-    ``reference`` says whose start the KL is held against: run_start or stage_start.
+    ``settings`` are those of a run that had no other stage, ``horizon`` its own length; its schedules run
+    over ``timeline``. ``reference`` says whose start the KL is held against: run_start or stage_start.
     """
 
     name: str
@@ -24,11 +25,16 @@ class RunStage:
     data: RunData
     first: int
     horizon: Horizon
+    timeline: Timeline
 
     @property
     def last(self) -> int:
         """The step at which the next stage begins."""
         return self.first + self.horizon.total_steps
+
+    def coefficients(self, step: int) -> Coefficients:
+        """What the stage's schedules say at a step of the run, counted from 0."""
+        return coefficients(self.settings, step - self.timeline.first, self.timeline.horizon)
 
     def asks_like(self, other: RunStage) -> bool:
         """Whether both stages ask the same of the same benchmarks, so that one evaluation serves both."""
@@ -42,7 +48,8 @@ class RunStage:
 def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     """The run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
 
-    Also raises ValueError where a stage's share of the duration is not even one step.
+    Also raises ValueError where a stage's share of the duration is not even one step, and where a stage
+    learns from images that another one is judged by.
     """
     stages: list[RunStage] = []
     done = 0.0
@@ -51,7 +58,15 @@ def load_stages(settings: Settings, display: Display) -> list[RunStage]:
         data = data or load_run_data(view.settings, display)
         done += view.share
         stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0, done=done))
-    return stages
+    refuse_shared_images([(stage.name, stage.data) for stage in stages])
+    views = zip(stages, stage_views(settings), strict=True)
+    return [_over_run(stage, stages[-1].last) if view.schedules == "run" else stage for stage, view in views]
+
+
+def _over_run(stage: RunStage, total_steps: int) -> RunStage:
+    """The stage with schedules that run over all of the run's steps."""
+    whole = replace(stage.horizon, total_steps=total_steps)
+    return replace(stage, timeline=Timeline(first=0, horizon=whole))
 
 
 def fingerprints(stages: list[RunStage]) -> dict[str, str]:
@@ -87,4 +102,5 @@ def _lay_out(view: StageView, data: RunData, *, first: int, done: float) -> RunS
         data=data,
         first=first,
         horizon=run,
+        timeline=Timeline(first=first, horizon=run),
     )

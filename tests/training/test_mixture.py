@@ -158,6 +158,7 @@ def run_data(sizes: dict[str, tuple[str, int]], weights: dict[str, float]) -> Ru
         validation={},
         benchmarks=[],
         fingerprints={},
+        files={},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,20 +17,24 @@ from qhk.evaluation.results import Stage, read_results
 from qhk.settings import Settings, last_view, run_id, stage_views
 from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
+from qhk.training.begin import lessons_to_teach
 from qhk.training.loop import train
+from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
+from qhk.training.start import start_policy
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
 
 TWO = (
-    "+stages.first={place: 1, share: 0.5, reference: run_start}",
-    "+stages.second={place: 2, share: 0.5, reference: run_start}",
+    "+stages.first={place: 1, share: 0.5, reference: run_start, schedules: stage}",
+    "+stages.second={place: 2, share: 0.5, reference: run_start, schedules: stage}",
 )
+OVER_RUN = ("stages.first.schedules=run", "stages.second.schedules=run")
 SWITCH = (
-    "+stages.first={place: 1, share: 0.5, reference: run_start}",
-    "+stages.second={place: 2, share: 0.5, reference: stage_start}",
+    "+stages.first={place: 1, share: 0.5, reference: run_start, schedules: stage}",
+    "+stages.second={place: 2, share: 0.5, reference: stage_start, schedules: stage}",
     "+reward@stages.second.reward=visualquality_r1",
     "+benchmark@stages.second.benchmark=miniature_csiq",
     "+stages.second.benchmark.miniature_csiq.limit=4",
@@ -52,15 +57,37 @@ def same(first: Path, second: Path) -> bool:
 
 
 def test_stages_that_change_nothing_are_one_stage(finished: Path, small: Small, open_run: OpenRun) -> None:
-    """But for schedules, which run over a stage: here they are constant."""
-    constant = (
-        "lr_schedule=constant",
-        "lr_schedule.warmup.steps=0",
-        "perception.gamma_schedule.form=constant",
-    )
-    plain = finish(open_run(small(*constant, name="plain")))
-    staged = finish(open_run(small(*constant, *TWO, name="staged")))
-    assert same(plain, staged)
+    assert same(finished, finish(open_run(small(*TWO, *OVER_RUN, name="staged"))))
+
+
+def rates(run: Run) -> list[float]:
+    """The learning rate of every step of the run."""
+    found = [stage.coefficients(step) for stage in run.stages for step in range(stage.first, stage.last)]
+    run.directory.close()
+    return [now.learning_rate for now in found]
+
+
+def test_schedules_run_over_the_run_or_over_each_stage(small: Small, open_run: OpenRun) -> None:
+    falling = ("lr_schedule=linear", "lr_schedule.warmup.steps=0", "optimizer.lr=1.0")
+    falling += ("training.duration.steps=8",)
+    whole = [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    half = [1.0, 0.75, 0.5, 0.25]
+    assert rates(open_run(small(*falling, name="one"))) == pytest.approx(whole)
+    assert rates(open_run(small(*falling, *TWO, *OVER_RUN, name="two"))) == pytest.approx(whole)
+    assert rates(open_run(small(*falling, *TWO, name="three"))) == pytest.approx(half * 2)
+    second = (*TWO, OVER_RUN[1])
+    assert rates(open_run(small(*falling, *second, name="four"))) == pytest.approx(half + whole[4:])
+
+
+def test_a_warmup_is_held_against_what_its_schedule_runs_over(small: Small, open_run: OpenRun) -> None:
+    long = ("lr_schedule.warmup.steps=3", *TWO)
+    for words, said in ((long, 2), ((*long, *OVER_RUN), 0)):
+        run = open_run(small(*words, name=f"said{said}"))
+        lines = [
+            line for stage in run.stages for line in long_warmups(stage.settings, stage.timeline.horizon)
+        ]
+        run.directory.close()
+        assert len(lines) == said
 
 
 def test_a_stage_sees_its_own_nodes_and_nothing_else_changes(small: Small) -> None:
@@ -85,25 +112,31 @@ def test_stages_are_laid_out_one_behind_the_other(small: Small, open_run: OpenRu
     ("overrides", "message"),
     [
         (
-            ["+stages.one={place: 1, share: 0.5, reference: run_start}"],
+            ["+stages.one={place: 1, share: 0.5, reference: run_start, schedules: stage}"],
             "stages: the shares must add up to 1, got 0.5",
         ),
         (
-            ["+stages.one={place: 1, share: 1.0, reference: run_start}", "+task@stages.one.task=degradation"],
+            [
+                "+stages.one={place: 1, share: 1.0, reference: run_start, schedules: stage}",
+                "+task@stages.one.task=degradation",
+            ],
             "stages.one: prompt.task: must be 'degradation'",
         ),
         (
-            ["+stages.one={place: 2, share: 1.0, reference: run_start}"],
+            ["+stages.one={place: 2, share: 1.0, reference: run_start, schedules: stage}"],
             "stages: the places must be 1 to 1, each once, got [2]",
         ),
-        (["+stages.one={place: 1, share: 1.0, reference: now}"], "stages.one.reference: must be one of"),
         (
-            ["+stages.one={place: 1, share: 1.0, reference: run_start, optimiser: 1}"],
+            ["+stages.one={place: 1, share: 1.0, reference: now, schedules: stage}"],
+            "stages.one.reference: must be one of",
+        ),
+        (
+            ["+stages.one={place: 1, share: 1.0, reference: run_start, schedules: stage, optimiser: 1}"],
             "stages.one.optimiser: unknown key",
         ),
         (
             [
-                "+stages.one={place: 1, share: 1.0, reference: run_start}",
+                "+stages.one={place: 1, share: 1.0, reference: run_start, schedules: stage}",
                 "+reward@stages.one.reward=q_hawkeye",
                 "stages.one.reward.terms.accuracy.tau=-1",
             ],
@@ -118,8 +151,8 @@ def test_wrong_stages_are_refused(small: Small, overrides: list[str], message: s
 
 def test_a_stage_of_no_steps_is_refused(small: Small) -> None:
     shares = (
-        "+stages.a={place: 1, share: 0.9, reference: run_start}",
-        "+stages.b={place: 2, share: 0.1, reference: run_start}",
+        "+stages.a={place: 1, share: 0.9, reference: run_start, schedules: stage}",
+        "+stages.b={place: 2, share: 0.1, reference: run_start, schedules: stage}",
     )
     with pytest.raises(ValueError, match=r"stages\.b\.share: 0\.1 of training\.duration is under one step"):
         load_stages(small(*shares), open_nothing())
@@ -132,6 +165,78 @@ def test_a_stage_whose_prompt_shows_other_pictures_is_refused(small: Small) -> N
         load_stages(small(*stages), open_nothing())
 
 
+HALF = "stages.second.data.validation_fraction=0.5"
+SPAQ = (
+    "~benchmark.miniature_spaq",
+    "+benchmark@stages.second.benchmark=miniature_spaq",
+    "stages.second.benchmark.miniature_spaq.limit=4",
+)
+ELSEWHERE = ("+data@stages.second.data=miniature", "~stages.second.data.sets.miniature_spaq")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            (
+                *ELSEWHERE,
+                "+benchmark@stages.second.benchmark=miniature_spaq",
+                "stages.second.benchmark.miniature_spaq.split=train",
+            ),
+            r"stages\.second\.benchmark\.miniature_spaq: \S+ is also trained on, in stages\.first: choose",
+        ),
+        (
+            (*ELSEWHERE, "+benchmark.miniature_koniq={split: train, limit: null}", *SPAQ),
+            r"stages\.first\.benchmark\.miniature_koniq: \S+ is also trained on, in stages\.second: choose",
+        ),
+        (
+            (ELSEWHERE[0], "stages.second.data.validation_limit=null", HALF),
+            r"stages\.second, validation part of task score: \S+ is also trained on, by stages\.first, task",
+        ),
+    ],
+)
+def test_what_one_stage_learns_from_judges_no_other(
+    small: Small, overrides: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_stages(small(*TWO, *overrides), open_nothing())
+
+
+def test_two_tasks_of_one_set_are_cut_alike_or_refused(small: Small) -> None:
+    """The same images asked for five sub-scores: cut as the main task's they are fine."""
+    both = ("+task@mixture.five.task=multi_aspect", "+prompt@mixture.five.prompt=multi_aspect_short")
+    both += ("+reward@mixture.five.reward=preresq_r1", "+benchmark@mixture.five.benchmark=miniature_csiq")
+    both += ("+data@mixture.five.data=miniature", "+mixture.five.share=0.5")
+    for name in ("miniature_koniq", "miniature_kadid"):
+        both += (f"~mixture.five.data.sets.{name}",)
+    alike = (*both, "mixture.five.data.validation_limit=6", "uncertainty=none")
+    assert len(load_stages(small(*alike), open_nothing())) == 1
+    with pytest.raises(
+        ValueError, match=r"^validation part of task five: \S+ is also trained on, by task score: "
+    ):
+        load_stages(small(*both, "mixture.five.data.validation_fraction=0.5"), open_nothing())
+
+
+def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> None:
+    json = ("+task@stages.second.task=score_json", "+prompt@stages.second.prompt=score_json_short")
+    reward = ("+reward@stages.second.reward=visualquality_r1",)
+    for words, names, rules in (
+        (json, ["score", "second.score"], ["strict", "json"]),
+        (reward, ["score"], ["strict"]),
+    ):
+        run = open_run(small(*TWO, *words, name=f"taught{len(names)}"))
+        with run.directory:
+            policy = start_policy(
+                run.settings,
+                [example for _, example in run.data.train_examples],
+                stages=[stage.settings for stage in run.stages],
+                device="cpu",
+            )
+            readers, examples = lessons_to_teach(run, policy)
+        assert list(readers) == names and [reader.rule for reader in readers.values()] == rules
+        assert Counter(name for name, _ in examples) == dict.fromkeys(names, 12)
+
+
 def open_nothing() -> Any:
     from tests.training.conftest import Quiet
 
@@ -139,12 +244,20 @@ def open_nothing() -> Any:
 
 
 def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Small, open_run: OpenRun) -> None:
-    """The policy was never taught JSON: what the first stage read at the border is not the second's."""
+    """What the first stage read at the border is not the second's, which asks for JSON and was taught it."""
     json = ("+task@stages.second.task=score_json", "+prompt@stages.second.prompt=score_json_short")
     directory = finish(open_run(small(*TWO, *json, "training.duration.steps=2", name="otherwise")))
     rows = [row for row in read_results(directory / "results.json").rows if row.readout == "greedy"]
     read = {(row.stage, row.step): row.n_parsed for row in rows}
-    assert read[Stage.AFTER, 1] > 0 and read[Stage.BEFORE, 1] == 0
+    assert min(read[Stage.AFTER, 1], read[Stage.BEFORE, 1]) > 0
+    texts = {
+        part: (directory / "predictions" / part / "greedy" / "miniature_spaq.jsonl").read_text()
+        for part in ("step_000001", "step_000001_before")
+    }
+    assert {part: "rating" in text for part, text in texts.items()} == {
+        "step_000001": False,
+        "step_000001_before": True,
+    }
 
 
 @pytest.fixture

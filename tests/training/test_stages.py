@@ -18,8 +18,7 @@ from qhk.settings import Settings, last_view, run_id, stage_views
 from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
 from qhk.training.begin import lessons_to_teach
-from qhk.training.loop import train
-from qhk.training.optimizer import long_warmups
+from qhk.training.loop import notes, train
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
 from qhk.training.start import start_policy
@@ -83,11 +82,10 @@ def test_a_warmup_is_held_against_what_its_schedule_runs_over(small: Small, open
     long = ("lr_schedule.warmup.steps=3", *TWO)
     for words, said in ((long, 2), ((*long, *OVER_RUN), 0)):
         run = open_run(small(*words, name=f"said{said}"))
-        lines = [
-            line for stage in run.stages for line in long_warmups(stage.settings, stage.timeline.horizon)
-        ]
+        lines = notes(run.stages)
         run.directory.close()
         assert len(lines) == said
+        assert all("lr_schedule.warmup of 3 steps is longer" in line for line in lines)
 
 
 def test_a_stage_sees_its_own_nodes_and_nothing_else_changes(small: Small) -> None:

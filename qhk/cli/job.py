@@ -67,6 +67,7 @@ def _checked(command: str, plain: dict[str, Any]) -> Settings:
     _check_reward(settings)
     if command == "train":
         _check_narrow_weights(settings)
+        _check_uncertainty(settings)
         if settings.checkpoint is not None:
             raise ValueError(
                 f"checkpoint: {settings.checkpoint} has no effect on training; "
@@ -84,12 +85,25 @@ def _check_narrow_weights(settings: Settings) -> None:
         )
 
 
+def _check_uncertainty(settings: Settings) -> None:
+    """Raises ValueError where a weight by the spread of scores is on and no task of any stage has scores."""
+    stages = [stage.settings for stage in stage_views(settings)]
+    if settings.training.learner != "reinforcement":
+        return
+    weighing = [stage for stage in stages if stage.uncertainty.form != "none" and stage.uncertainty.alpha > 0]
+    forms = [view.task.form for stage in weighing for view in task_views(stage).values()]
+    if forms and all(form in ANSWER_LABELS for form in forms):
+        raise ValueError(
+            f"uncertainty.form: {weighing[0].uncertainty.form} weighs groups by the spread of their scores, "
+            f"but task.form {forms[0]} is answered in words; choose uncertainty=none"
+        )
+
+
 def _check_reward(settings: Settings) -> None:
     """Raises ValueError where a reward term or the answer rule of any stage is not one that can be built."""
     for view in (view for stage in stage_views(settings) for view in task_views(stage.settings).values()):
         find_rule(view.task.form, view.task.answer_rule)
-        specs = {name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()}
-        for term in build_terms(specs):
+        for term in build_terms(view.reward.specs):
             if isinstance(term, BatchTerm) and view.task.form in ANSWER_LABELS:
                 raise ValueError(
                     f"reward.terms.{term.name}: compares scores, but task.form {view.task.form} is answered "

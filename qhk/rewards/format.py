@@ -103,6 +103,18 @@ def preresq_r1_release_format(
     return float(is_whole and all(_UNSIGNED.fullmatch(number) for number in numbers))
 
 
+FORMATS = (
+    think_answer_format,
+    tags_json_format,
+    strict_lines_json_format,
+    strict_lines_format,
+    q_hawkeye_release_format,
+    visualquality_r1_release_format,
+    preresq_r1_release_format,
+)
+"""Every reward of this module: each pays some way of writing an answer that it was made for."""
+
+
 def _well_formed_answer(text: str) -> str | None:
     """The answer's content in a text of one telling think block and one answer block, else None."""
     text = text.strip()

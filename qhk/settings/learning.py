@@ -88,6 +88,11 @@ class RewardSettings(Node):
 
     terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
 
+    @property
+    def specs(self) -> dict[str, dict[str, Any]]:
+        """The terms as plain data, by name: what they are built from."""
+        return {name: term.model_dump(by_alias=True) for name, term in self.terms.items()}
+
 
 class ObjectiveSettings(Node):
     """The policy loss, its reference penalty, and which groups and completions it learns from.

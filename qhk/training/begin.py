@@ -121,16 +121,12 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
     settings = run.settings
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start().eval().requires_grad_(False) if needs_reference else None
-    terms = {
-        task: {name: term.model_dump(by_alias=True) for name, term in view.reward.terms.items()}
-        for task, view in task_views(settings).items()
-    }
     return Learner(
         policy=policy,
         reference=reference,
         optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
-        terms={task: build_terms(specs) for task, specs in terms.items()},
+        terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
         parsers=build_parsers(settings),
         processes=run.processes,
         memory={},

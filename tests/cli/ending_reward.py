@@ -21,7 +21,10 @@ calls: list[str] = []
 
 
 def end(completion: Completion, example: Example, *, how: str, at: int) -> float:
-    """1, but for the call number ``at``; of several processes only the second one ends."""
+    """1, but for the call number ``at``; of several processes only the second one ends.
+
+    The first call of a run is made while it is loaded.
+    """
     calls.append(example.id)
     if len(calls) != at or os.environ.get("RANK") == "0":
         return 1.0
@@ -48,8 +51,11 @@ def end(completion: Completion, example: Example, *, how: str, at: int) -> float
 
 
 def ending_words(how: str, *, at: int, cache: Path) -> list[str]:
-    """The words of a bare run, without cold start and benchmarks, that this reward ends."""
+    """The words of a bare run, without cold start and benchmarks, that this reward ends.
+
+    ``at`` counts the completions of its steps.
+    """
     bare = [word for word in SMALL if not word.startswith(("cold_start", "benchmark"))]
     bare += ["cold_start=none", "cold_start.steps=0", "benchmark=[]", f"paths.cache={cache}", "name=run"]
-    target = f"_target_: tests.cli.ending_reward.end, weight: 1.0, how: {how}, at: {at}"
+    target = f"_target_: tests.cli.ending_reward.end, weight: 1.0, how: {how}, at: {at + 1}"
     return [*bare, f"+reward.terms.mine={{{target}}}"]

@@ -45,8 +45,8 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     form = task_form(chosen["task"])
     if chosen["mixture"] == form:
         chosen["mixture"] = "none"  # a task is not mixed with itself
-    if form in ANSWER_LABELS:  # rewards that compare scores are refused there
-        chosen |= {"reward": f"q_insight_{form}", "stages": "none"}
+    if form in ANSWER_LABELS:  # rewards that compare scores are refused there, and weights by their spread
+        chosen |= {"reward": f"q_insight_{form}", "stages": "none", "uncertainty": "none"}
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():
@@ -56,6 +56,20 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     assert settings.perception.form == chosen["perception"].removesuffix("_tiny")
     assert settings.optimizer.form == chosen["optimizer"]
     assert settings.cold_start.form == chosen["cold_start"]
+
+
+def test_a_weight_by_the_spread_of_scores_needs_scores(catalogue: Catalogue) -> None:
+    words = ["task=degradation", "prompt=degradation", "reward=q_insight_degradation"]
+    message = (
+        r"uncertainty\.form: exponential weighs groups by the spread of their scores, but task\.form degra"
+    )
+    with pytest.raises(ValueError, match=message):
+        prepare("train", words, catalogue)
+    for fine in (["uncertainty=none"], ["uncertainty.alpha=0"], ["training.learner=supervised"]):
+        prepare("train", [*words, *fine], catalogue)
+    prepare("evaluate", words, catalogue)
+    prepare("train", ["mixture=degradation"], catalogue)
+    prepare("train", ["stages=scores_then_comparisons"], catalogue)
 
 
 def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue) -> None:

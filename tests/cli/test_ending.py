@@ -62,7 +62,7 @@ def test_asked_to_stop_it_finishes_the_step_and_checkpoints(
     assert status.cause == f"stopped by {how.partition('+')[0]}; checkpointed at step 2 of 4"
     assert err.splitlines()[-1] == f"qhk: {status.cause}; the same command resumes"
     assert Checkpoints(directory(tmp_path) / "checkpoints", keep_every=None, starts=[0]).steps()[-1] == 2
-    assert len(ending_reward.calls) == 2 * PER_STEP
+    assert len(ending_reward.calls) == 1 + 2 * PER_STEP
     assert f"{state.value}: {status.cause}" in (directory(tmp_path) / "run.log").read_text()
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,16 @@ def test_prepared_twins_are_not_turned(small: Small) -> None:
     with pytest.raises(ValueError, match=r"data\.augmentation: flip would turn images but not"):
         small(*words)
     assert small(*words[:3]).data.augmentation == "none"
+
+
+def test_a_stage_without_scores_says_that_nothing_is_weighed(small: Small) -> None:
+    short = "lr_schedule.warmup.steps=0"
+    stages = load_stages(small(*TWO, short), open_nothing())
+    asked = ("task=degradation", "prompt=degradation_short", "reward=q_insight_degradation")
+    words = small(*asked, short, "uncertainty=none")
+    off = replace(stages[1], settings=words)
+    on = replace(off, settings=words.model_copy(update={"uncertainty": stages[0].settings.uncertainty}))
+    assert notes(stages) == notes([stages[0], off]) == []
+    assert notes([stages[0], on]) == [
+        "stage second: uncertainty exponential weighs nothing here: every task is answered in words"
+    ]

@@ -1,0 +1,149 @@
+"""Whether a task's rewards can work at all, tried before any weight is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from qhk.data.targets import Taught, target_text, true_answer
+from qhk.rewards.answer import find_rule
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.compose import batch_values, build_terms, completion_value
+from qhk.rewards.format import FORMATS
+from qhk.rewards.term import BatchTerm, CompletionTerm
+from qhk.rewards.watched import watch
+from qhk.settings import Settings, TaskSettings
+from qhk.types import Answer, Completion, Example
+
+
+def refuse_unfit_rewards(view: Settings, examples: Sequence[Example], *, where: str) -> None:
+    """None; ``ValueError`` where a reward term cannot work with the task that it belongs to.
+
+    ``view`` are the settings of one task of one stage, ``examples`` its training examples, ``where`` what
+    stands before a key in a message. The true answer of the first example whose answer the task's rule reads
+    is written as the cold start would write it (inline, and with every tag on a line of its own), parsed, and
+    given to every term. A term does not fit
+
+    - that raises;
+    - of ``qhk.rewards.format``, that pays nothing for either way of writing;
+    - that looks, of the answer, at nothing but what a true one lacks, and pays the same for both and for a
+      text without an answer.
+
+    So every function, a user's too, is called while a run is loaded: one that judges completions with this
+    one true answer (with the two others where it looks at what is lacking), one that compares groups once,
+    with as many groups of true answers as a step holds prompts. No other call is made, and nothing of it
+    enters the run.
+    """
+    example, texts = _readable_truth(view, examples, where)
+    for term in build_terms(view.reward.specs):
+        try:
+            misfit = (
+                _compares(term, view, examples)
+                if isinstance(term, BatchTerm)
+                else _judges(term, view.task, example, texts)
+            )
+        except ValueError as error:
+            raise _unfit(term.name, view, where, _reason(error)) from error
+        if misfit:
+            raise _unfit(term.name, view, where, misfit)
+
+
+def _unfit(name: str, view: Settings, where: str, reason: str) -> ValueError:
+    return ValueError(
+        f"{where}reward.terms.{name}: does not fit task.form {view.task.form} with answer_rule "
+        f"{view.task.answer_rule}: {reason}; choose a reward made for this task, or leave the term out"
+    )
+
+
+def _reason(error: ValueError) -> str:
+    """What a term said of itself, without what comes before it and without a fix of its own."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error).partition(": ")[2]
+    said = " ".join(str(cause).split())
+    if type(cause) is ValueError:
+        return said.partition(";")[0]
+    return f"raised {type(cause).__name__}: {said} for a true answer"
+
+
+def _readable_truth(view: Settings, examples: Sequence[Example], where: str) -> tuple[Example, list[str]]:
+    """The first example whose true answer the rule reads, and that answer, inline and on lines."""
+    reason = text = ""
+    for example in examples:
+        text = _true_text(view, example)
+        answer = _parse(view.task, text)
+        if answer.parsed:
+            return example, [text, _on_lines(text)]
+        reason = answer.reason
+    raise ValueError(
+        f"{where}task.answer_rule: {view.task.answer_rule} reads none of the true answers, such as {text!r} "
+        f"({reason}); choose a rule, or a data set, that belongs to this task"
+    )
+
+
+def _true_text(view: Settings, example: Example) -> str:
+    truth: Taught = true_answer(example, form=view.task.form)
+    return target_text(
+        truth,
+        form=view.task.form,
+        rule=view.task.answer_rule,
+        decimals=view.prompt.answer_decimals,
+        reasoning=True,
+        labels=example.labels,
+    )
+
+
+def _on_lines(text: str) -> str:
+    """The same answer with every tag on a line of its own."""
+    for tag in ("<think>", "<answer>"):
+        text = text.replace(tag, f"{tag}\n")
+    return text.replace("</think>", "\n</think>\n").replace("</answer>", "\n</answer>")
+
+
+def _parse(task: TaskSettings, text: str) -> Answer:
+    return find_rule(task.form, task.answer_rule)(text)
+
+
+def _completion(text: str, answer: Answer) -> Completion:
+    return Completion(text=text, answer=answer, num_tokens=max(1, len(text.split())), truncated=False)
+
+
+def _judges(term: CompletionTerm, task: TaskSettings, example: Example, texts: Sequence[str]) -> str:
+    """Why a term that judges completions does not fit; empty where it does."""
+    inline, on_lines = texts
+    watched = watch(_parse(task, inline))
+    first = completion_value(term, _completion(inline, watched), example)
+
+    def value(text: str) -> float:
+        return completion_value(term, _completion(text, _parse(task, text)), example)
+
+    if _is_format(term):
+        paid = first > 0 or value(on_lines) > 0
+        return "" if paid else f"no true answer has this form, such as {inline!r}"
+    lacking = watched.only_lacking()
+    if lacking and first == value(on_lines) == value(""):
+        missing = " and ".join(lacking)
+        return f"it looks at an answer's {missing}, which a true one lacks, and always pays {first:g}"
+    return ""
+
+
+def _is_format(term: CompletionTerm) -> bool:
+    return isinstance(term.function, partial) and term.function.func in FORMATS
+
+
+def _compares(term: BatchTerm, view: Settings, examples: Sequence[Example]) -> str:
+    """Empty: a term that compares the groups of a step fits where it does not raise for true answers."""
+    size, groups = view.rollout.group_size, []
+    for example in examples[: view.training.prompts_per_step]:
+        answer = _parse(view.task, _true_text(view, example))
+        groups.append(
+            ScoredGroup(
+                id=example.id,
+                dataset=example.dataset,
+                mos=example.opinion,
+                scores=(answer.score,) * size,
+                aspects=(answer.aspects,) * size,
+            )
+        )
+    batch_values(term, groups)
+    return ""

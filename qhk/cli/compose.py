@@ -17,6 +17,8 @@ from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
 
 VERSION_BASE = "1.3"
+SHOWN = 60
+"""Characters of a value that a note shows."""
 
 
 def register(catalogue: Catalogue) -> None:
@@ -79,16 +81,21 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
 
 
 def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
-    """The overrides with ``scale=miniature`` replaced by the chosen experiment's own fit where it has one.
+    """The overrides with ``scale=miniature`` fitted to the chosen experiment, stages and mixture.
 
     An experiment on another task than scores needs other miniature sets and prompts: they stand in the
-    option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``.
+    option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``. Stages and mixtures that
+    bring sets of their own have ``scale/miniature_<option>`` for those sets alone, which is added.
     """
-    experiment, scale = choice_of("experiment", overrides), choice_of("scale", overrides)
-    own = f"{scale}_{experiment}"
-    if experiment is None or scale is None or own not in catalogue.options["scale"]:
+    scale = choice_of("scale", overrides)
+    names = {group: f"{scale}_{choice_of(group, overrides)}" for group in ("stages", "mixture", "experiment")}
+    fits = {group: name for group, name in names.items() if name in catalogue.options["scale"]}
+    if scale is None or not fits:
         return list(overrides)
-    return [text if text.lstrip("+").partition("=")[0] != "scale" else f"scale={own}" for text in overrides]
+    # An experiment's fit holds the scale itself, and what it says of lengths: it comes last.
+    chosen = [*fits.values()] if "experiment" in fits else [scale, *fits.values()]
+    fitted = f"scale=[{','.join(chosen)}]" if len(chosen) > 1 else f"scale={chosen[0]}"
+    return [text if text.lstrip("+").partition("=")[0] != "scale" else fitted for text in overrides]
 
 
 def _base(command: str) -> DictConfig | None:
@@ -159,4 +166,6 @@ def _leaves(plain: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    return "null" if value is None else f"{value!s}"
+    """A value on one line, cut where it is long, as prompts are."""
+    text = "null" if value is None else " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

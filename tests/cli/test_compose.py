@@ -123,6 +123,44 @@ def test_later_overlay_beats_earlier_and_command_line_beats_both(compose_plain: 
     assert typed["training"]["duration"]["steps"] == 7
 
 
+@pytest.mark.parametrize(
+    ("experiment", "tokens"),
+    [(None, 24), ("visualquality_r1", 24), ("q_insight", 40), ("preresq_r1_iqa", 36)],
+)
+def test_miniature_scale_fits_later_stages(experiment: str | None, tokens: int, catalogue: Catalogue) -> None:
+    words = [f"experiment={experiment}"] if experiment else []
+    words += ["scale=miniature", "stages=scores_then_comparisons"]
+    settings = prepare("train", words, catalogue).settings
+    alone = prepare("train", [*words[:-2], "scale=miniature", "stages=none"], catalogue).settings
+    stage = settings.stages["comparisons"]
+    assert stage.data is not None and stage.benchmark is not None and stage.prompt is not None
+    assert [*stage.data.sets] == [*stage.benchmark] == ["miniature_comparison"]
+    assert "Which is better?" in stage.prompt.user
+    assert all(entry.miniature for entry in settings.dataset.values())
+    assert settings.rollout.max_new_tokens == tokens
+    same = ("model", "data", "prompt", "reward", "optimizer", "cold_start", "mixture")
+    assert all(getattr(settings, node) == getattr(alone, node) for node in same)
+
+
+def test_miniature_scale_fits_a_mixture(catalogue: Catalogue) -> None:
+    words = ["scale=miniature", "mixture=degradation"]
+    fitted = prepare("train", words, catalogue).settings
+    assert [*fitted.mixture["degradation"].data.sets] == ["miniature_degradation"]
+    assert fitted.rollout.max_new_tokens == 40
+    again = prepare("train", ["experiment=q_insight", *words], catalogue).settings
+    own = prepare("train", ["experiment=q_insight", "scale=miniature"], catalogue).settings
+    assert again.model_copy(update={"name": None}) == own.model_copy(update={"name": None})
+    both = prepare("train", [*words, "stages=scores_then_comparisons"], catalogue).settings
+    assert all(entry.miniature for entry in both.dataset.values()) and len(both.stages) == 2
+
+
+def test_a_note_shows_long_values_on_one_line(catalogue: Catalogue) -> None:
+    overrides = ["scale=miniature", "mixture=degradation"]
+    config = compose_config("train", overrides, catalogue)
+    (line,) = overruled_choices("train", overrides, config, catalogue)
+    assert "\n" not in line and "mixture.degradation.prompt.user=" in line and "... (was " in line
+
+
 def test_scale_keeps_what_the_experiment_is_about(compose_plain: Compose) -> None:
     full = compose_plain("experiment=q_hawkeye_release")
     small = compose_plain("experiment=q_hawkeye_release", "scale=miniature")

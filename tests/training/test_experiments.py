@@ -53,6 +53,30 @@ def short_settings(experiment: str, root: Path, cache: Path) -> Settings:
     return prepare("train", words, catalogue).settings
 
 
+def test_scores_then_comparisons_run_to_their_table(
+    tmp_path: Path, miniature_cache: Path, open_run: Callable[[Settings], Run]
+) -> None:
+    words = [*SHORT, "stages=scores_then_comparisons", f"paths.outputs={tmp_path}", "name=run"]
+    words += [f"paths.cache={miniature_cache}", "data.limit=8", "data.validation_limit=4"]
+    words += ["benchmark=miniature_spaq", "benchmark.miniature_spaq.limit=4"]
+    stage = "stages.comparisons"
+    words += [f"{stage}.data.limit=8", f"{stage}.data.validation_limit=4"]
+    words += [f"{stage}.benchmark.miniature_comparison.limit=4"]
+    run = open_run(prepare("train", words, read_catalogue(config_root())).settings)
+    with run.directory:
+        train(run)
+    rows = [
+        (row.benchmark, row.form, row.stage, row.step) for row in read_results(run.directory.results).rows
+    ]
+    assert sorted(rows) == [
+        ("miniature_comparison", "comparison", Stage.AFTER, 2),
+        ("miniature_comparison", "comparison", Stage.BEFORE, 1),
+        ("miniature_spaq", "score", Stage.AFTER, 1),
+        ("miniature_spaq", "score", Stage.BEFORE, 0),
+    ]
+    assert "weighs nothing here" in "".join(run.display.lines)  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(
     experiment: str, tmp_path: Path, miniature_cache: Path, open_run: Callable[[Settings], Run]

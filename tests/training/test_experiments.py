@@ -68,7 +68,7 @@ def test_scores_then_comparisons_run_to_their_table(
     rows = [
         (row.benchmark, row.form, row.stage, row.step) for row in read_results(run.directory.results).rows
     ]
-    assert sorted(rows) == [
+    assert sorted(set(rows)) == [
         ("miniature_comparison", "comparison", Stage.AFTER, 2),
         ("miniature_comparison", "comparison", Stage.BEFORE, 1),
         ("miniature_spaq", "score", Stage.AFTER, 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.policy.load import Policy
-from qhk.settings import Settings, last_view, parse_settings
+from qhk.settings import MixtureSettings, Settings, last_view, parse_settings
 from qhk.training.checkpoint import checkpoint_config
 from qhk.training.start import open_policy
 
@@ -16,8 +16,10 @@ OWNED = ("model", "task", "prompt", "reward")
 def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
     """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
 
-    So are the read-outs and the length of answers, unless the command line speaks of ``evaluation`` or
-    ``rollout``: another number of samples is another question, another prompt is a mistake.
+    So are the other tasks of a mixture, each with the benchmarks that it was trained beside; where the
+    command line speaks of ``mixture``, those that it names, with its benchmarks. So are the read-outs and the
+    length of answers, unless the command line speaks of ``evaluation`` or ``rollout``: another number of
+    samples is another question, another prompt is a mistake.
 
     Raises ValueError where the folder is no checkpoint of ours, and where the command line says
     otherwise for one of these nodes.
@@ -27,14 +29,14 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
     if not path.is_dir():
         raise ValueError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
     trained = last_view(parse_settings(checkpoint_config(path)))
-    for override in overrides:
-        node = override.lstrip("+~").partition("=")[0].partition(".")[0].partition("@")[0]
-        if node in OWNED:
-            raise ValueError(
-                f"{override}: {node} comes from the checkpoint's own config ({path}); leave the override out"
-            )
+    _refuse_owned(overrides, path)
     adopted = {node: getattr(trained, node) for node in OWNED}
     said = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
+    is_said = bool(said & {"mixture", "benchmark@mixture"})
+    adopted["mixture"] = other_tasks(trained, settings if is_said else trained)
+    others = {name for part in adopted["mixture"].values() for name in part.benchmark}
+    kept = {name: entry for name, entry in trained.dataset.items() if name in others}
+    adopted["dataset"] = {**kept, **settings.dataset}
     if "rollout" not in said:
         batch = {"decode_batch": settings.rollout.decode_batch}
         adopted["rollout"] = trained.rollout.model_copy(update=batch)
@@ -52,6 +54,34 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
         }
         adopted["evaluation"] = settings.evaluation.model_copy(update={"readouts": readouts})
     return settings.model_copy(update=adopted)
+
+
+def _refuse_owned(overrides: list[str], path: Path) -> None:
+    """Raises ValueError where an override is about what the checkpoint brings, of any of its tasks."""
+    for override in overrides:
+        key = override.lstrip("+~").partition("=")[0]
+        node, *inner = key.partition("@")[0].split(".")
+        owned = inner[1] if node == "mixture" and len(inner) > 1 else node
+        if owned in OWNED:
+            raise ValueError(
+                f"{override}: {owned} comes from the checkpoint's own config ({path}); leave the override out"
+            )
+
+
+def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings]:
+    """The tasks of the checkpoint's mixture that ``asked`` names, with its benchmarks."""
+    for name in asked.mixture:
+        if name not in trained.mixture:
+            known = ", ".join(trained.mixture) or "none"
+            raise ValueError(
+                f"mixture.{name}: is no task of the checkpoint's own (beside its main one: {known}); "
+                "leave it out"
+            )
+    return {
+        name: part.model_copy(update={"benchmark": asked.mixture[name].benchmark})
+        for name, part in trained.mixture.items()
+        if name in asked.mixture
+    }
 
 
 def evaluated_policy(settings: Settings, *, device: str) -> Policy:

@@ -1,4 +1,4 @@
-"""``qhk evaluate``: a checkpoint, or a base model, on benchmarks."""
+"""``qhk evaluate``: a checkpoint, or a base model, on the benchmarks of all its tasks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from qhk.cli.quiet import quiet_libraries
 from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
-from qhk.settings import Settings, plain_settings
+from qhk.settings import Settings, plain_settings, task_views
 from qhk.tracking.aside import move_aside
-from qhk.training.data import load_sets, select_benchmarks
+from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers
 from qhk.training.start import build_readers
@@ -37,13 +37,14 @@ def run(settings: Settings, overrides: list[str]) -> int:
     display = ConsoleDisplay()
     if settings.checkpoint is not None:
         settings = adopt_checkpoint(settings, overrides)
-    if not settings.benchmark:
+    views = task_views(settings)
+    names = [name for view in views.values() for name in view.benchmark]
+    if not names:
         raise ValueError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
-    loaded = load_sets(settings, list(settings.benchmark), display)
+    loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     torch.set_num_threads(settings.training.threads)
-    benchmarks = select_benchmarks(settings, loaded, task=settings.task.form)
+    benchmarks = select_all_benchmarks(settings, loaded)
     policy = evaluated_policy(settings, device=Processes("single").device)
-    settings = settings.model_copy(update={"mixture": {}})
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:
@@ -55,7 +56,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
             samplers,
             benchmarks,
             settings=settings.evaluation,
-            tasks={settings.task.form: settings.task},
+            tasks={task: view.task for task, view in views.items()},
             seed=settings.seed,
             directory=folder,
             step=checkpoint_step(settings),
@@ -85,6 +86,9 @@ def evaluation_folder(settings: Settings) -> Path:
     plain = plain_settings(settings)
     what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "benchmark", "seed")}
     del what["evaluation"]["batch_images"]
+    if settings.mixture:
+        asked = ("task", "prompt", "benchmark")
+        what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
     weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint).expanduser())
     text = json.dumps({**what, "weights": weights}, sort_keys=True)
     return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]

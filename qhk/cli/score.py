@@ -1,4 +1,4 @@
-"""``qhk score``: scores of single images, with the reasoning and the spread over several samples."""
+"""``qhk score``: answers about single images, with the reasoning and how far several samples agree."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from qhk.cli.requests import ScoreRequest
 from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
+from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
 from qhk.rewards.answer import find_rule
 from qhk.rollout.group import read_completions, sample_in_batches
@@ -51,19 +52,35 @@ class ScoredImage:
     reasoning: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class NamedImage:
+    """One image's answer in words.
+
+    ``labels`` is what most of the readable samples say, or None where there are none; ``agreement`` the
+    share of those that say it. ``reasoning`` is that of the first of them.
+    """
+
+    image: str
+    labels: dict[str, str] | None
+    agreement: float | None
+    samples: list[dict[str, str] | None]
+    unparsed: int
+    reasoning: str
+
+
 def run(settings: Settings, overrides: list[str], images: list[str], request: ScoreRequest) -> int:
     """0 after every image is scored. Raises ValueError, before any weight is loaded, for a bad image."""
     quiet_libraries()
     if settings.checkpoint is not None:
         settings = adopt_checkpoint(settings, overrides)
-    _check_scores_one_picture(settings)
+    _check_one_picture(settings)
     paths = find_images(images)
     for path in paths:
         check_header(path)
     torch.set_num_threads(settings.training.threads)
     policy = evaluated_policy(settings, device=Processes("single").device)
     started, display = time.perf_counter(), ConsoleDisplay()
-    scored: list[ScoredImage] = []
+    scored: list[ScoredImage | NamedImage] = []
     with display.task("scoring") as progress:
         for part in score_images(policy, settings, paths, num_samples=request.num_samples):
             scored += part
@@ -73,18 +90,14 @@ def run(settings: Settings, overrides: list[str], images: list[str], request: Sc
                     print(json.dumps(asdict(item)), flush=True)
     seconds = time.perf_counter() - started
     if request.format == "table":
-        Console(highlight=False).print(as_table(scored))
+        Console(highlight=False).print(as_table(scored, form=settings.task.form))
     display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
     return 0
 
 
-def _check_scores_one_picture(settings: Settings) -> None:
-    """Raises ValueError where the task gives no score, or its prompt shows several pictures."""
-    form, shown = settings.task.form, num_pictures(settings.prompt.user)
-    if form in ANSWER_LABELS:
-        raise ValueError(
-            f"task.form: {form} is answered in words, not with a score; qhk evaluate measures such an answer"
-        )
+def _check_one_picture(settings: Settings) -> None:
+    """Raises ValueError where the task's prompt shows several pictures."""
+    shown = num_pictures(settings.prompt.user)
     if shown != 1:
         raise ValueError(
             f"prompt.user shows {shown} pictures, qhk score gives it one image at a time; "
@@ -115,7 +128,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 
 def score_images(
     policy: Policy, settings: Settings, paths: Sequence[Path], *, num_samples: int
-) -> Iterator[list[ScoredImage]]:
+) -> Iterator[list[ScoredImage | NamedImage]]:
     """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
     parse, rollout = find_rule(settings.task.form, settings.task.answer_rule), settings.rollout
@@ -130,14 +143,12 @@ def score_images(
             temperature=rollout.temperature,
             decode_batch=max(rollout.decode_batch, num_samples),
         )
+        read = [read_completions(policy, group, parse) for group in sampled]
         yield [
-            summarise(
-                str(path),
-                read_completions(policy, group, parse),
-                low=settings.task.low,
-                high=settings.task.high,
-            )
-            for path, group in zip(batch, sampled, strict=True)
+            summarise_words(str(path), completions)
+            if settings.task.form in ANSWER_LABELS
+            else summarise(str(path), completions, low=settings.task.low, high=settings.task.high)
+            for path, completions in zip(batch, read, strict=True)
         ]
 
 
@@ -147,30 +158,53 @@ def summarise(image: str, completions: Sequence[Completion], *, low: float, high
     scores = [score for score, _ in read]
     mean = math.fsum(scores) / len(scores) if scores else None
     nearest = min(read, key=lambda item: abs(item[0] - mean))[1] if mean is not None else completions[0].text
-    thought = THINK.search(nearest)
     return ScoredImage(
         image=image,
         score=mean,
         spread=statistics.stdev(scores) if len(scores) > 1 else None,
         samples=[c.answer.score for c in completions],
         unparsed=len(completions) - len(read),
-        reasoning=thought[1].strip() if thought else "",
+        reasoning=_reasoning(nearest),
     )
 
 
-def as_table(scored: Sequence[ScoredImage]) -> Table:
-    """The answers as a table."""
-    table = Table()
-    for heading in ("image", "score", "spread", "samples read", "reasoning"):
-        table.add_column(
-            heading, overflow="fold", justify="left" if heading in ("image", "reasoning") else "right"
-        )
+def summarise_words(image: str, completions: Sequence[Completion]) -> NamedImage:
+    """One image's completions as its answer in words."""
+    said = [dict(c.answer.labels) if c.answer.parsed else None for c in completions]
+    labels, read = most_said(said), [answer for answer in said if answer is not None]
+    first = said.index(labels)
+    return NamedImage(
+        image=image,
+        labels=labels,
+        agreement=read.count(labels) / len(read) if labels else None,
+        samples=said,
+        unparsed=len(said) - len(read),
+        reasoning=_reasoning(completions[first].text),
+    )
+
+
+def _reasoning(text: str) -> str:
+    thought = THINK.search(text)
+    return thought[1].strip() if thought else ""
+
+
+def as_table(scored: Sequence[ScoredImage | NamedImage], *, form: str) -> Table:
+    """The answers as a table: a score and its spread, or a column for each label of the task's form."""
+    table, labels = Table(), ANSWER_LABELS.get(form, ())
+    answer = (*labels, "agreement") if labels else ("score", "spread")
+    for heading in ("image", *answer, "samples read", "reasoning"):
+        is_text = heading in ("image", *labels, "reasoning")
+        table.add_column(heading, overflow="fold", justify="left" if is_text else "right")
     for item in scored:
-        table.add_row(
-            item.image,
-            "-" if item.score is None else f"{item.score:.2f}",
-            "-" if item.spread is None else f"{item.spread:.2f}",
-            f"{len(item.samples) - item.unparsed}/{len(item.samples)}",
-            item.reasoning,
+        cells = (
+            [*((item.labels or {}).get(name, "-") for name in labels), _number(item.agreement)]
+            if isinstance(item, NamedImage)
+            else [_number(item.score), _number(item.spread)]
         )
+        read = f"{len(item.samples) - item.unparsed}/{len(item.samples)}"
+        table.add_row(item.image, *cells, read, item.reasoning)
     return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

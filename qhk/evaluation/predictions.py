@@ -55,8 +55,13 @@ class Prediction:
     @property
     def choice(self) -> Mapping[str, str] | None:
         """What most samples answered in words, the first said of those as frequent; None if none parsed."""
-        said = [tuple(sorted(answer.items())) for answer in self.answers if answer is not None]
-        return dict(Counter(said).most_common(1)[0][0]) if said else None
+        return most_said(self.answers)
+
+
+def most_said(answers: Sequence[Mapping[str, str] | None]) -> dict[str, str] | None:
+    """The most frequent of the readable answers in words, the first of those as frequent; None of none."""
+    said = [tuple(sorted(answer.items())) for answer in answers if answer is not None]
+    return dict(Counter(said).most_common(1)[0][0]) if said else None
 
 
 def predictions_path(run: Path, *, step: int, before: bool, readout: str, benchmark: str) -> Path:

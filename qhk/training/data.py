@@ -147,6 +147,25 @@ def select_benchmarks(
     return benchmarks
 
 
+def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:
+    """The benchmarks of every task, as ``select_benchmarks`` has them.
+
+    Those that several tasks report on are named after the task as well.
+    """
+    benchmarks = [
+        benchmark
+        for task, view in task_views(settings).items()
+        for benchmark in select_benchmarks(view, loaded, task=task)
+    ]
+    times = Counter(benchmark.name for benchmark in benchmarks)
+    return [
+        replace(benchmark, name=f"{benchmark.name}.{benchmark.task}")
+        if times[benchmark.name] > 1
+        else benchmark
+        for benchmark in benchmarks
+    ]
+
+
 def load_run_data(settings: Settings, display: Display) -> RunData:
     """Everything a training run reads, with every image's header checked.
 
@@ -157,13 +176,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
-    benchmarks = _distinct(
-        [
-            benchmark
-            for task, view in views.items()
-            for benchmark in select_benchmarks(view, loaded, task=task)
-        ]
-    )
+    benchmarks = select_all_benchmarks(settings, loaded)
     learnt = {task: [e for own in part.train.values() for e in own] for task, part in parts.items()}
     used = [example for part in learnt.values() for example in part]
     used += [example for part in parts.values() for example in part.validation]
@@ -226,14 +239,3 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
     if left_out:
         display.line(f"{left_out} training images have no pair in {manifest} and are left out")
     return replace(chosen, train=train)
-
-
-def _distinct(benchmarks: Sequence[BenchmarkSet]) -> list[BenchmarkSet]:
-    """The benchmarks; those that several tasks report on are named after the task as well."""
-    times = Counter(benchmark.name for benchmark in benchmarks)
-    return [
-        replace(benchmark, name=f"{benchmark.name}.{benchmark.task}")
-        if times[benchmark.name] > 1
-        else benchmark
-        for benchmark in benchmarks
-    ]

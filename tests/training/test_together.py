@@ -1,4 +1,4 @@
-"""Two processes train a mixture, and a run of stages, to the weights of one (the real command, torchrun, gloo)."""
+"""Two processes train a mixture, and a run of stages, to the weights of one (torchrun, gloo)."""
 
 from __future__ import annotations
 

@@ -63,9 +63,10 @@ MISTAKES = [
         "reward.terms.fidelity: compares scores, but task.form degradation is answered in words",
     ),
     (
-        ["score", "a.png", "task=degradation", "prompt=degradation"],
-        "task.form: degradation is answered in words",
+        ["train", "task=degradation", "prompt=degradation_short", "reward=q_insight_degradation"],
+        "task.form degradation is answered in words; choose uncertainty=none",
     ),
+    (["score", "a.png", "task=comparison", "prompt=comparison"], "prompt.user shows 3 pictures"),
     (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
     (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),

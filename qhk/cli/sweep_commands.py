@@ -56,17 +56,21 @@ def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
     another by their launcher there, which reads the sweep's record. 1 where some can be reached by none of
     these: each is named, with the command that ends it.
 
-    Runs that belong to another sweep or cell go on. Raises ValueError, and calls nothing off, where SLURM
-    does not take its jobs back.
+    Runs that another sweep or cell has started go on. Raises ValueError, and calls nothing off, where SLURM
+    does not take its jobs back, and where all that is open is another sweep's.
     """
     folder = find_sweep(outputs, name)
     lock = sweep_lock(folder)
     try:
         manifest = read_manifest(folder)
-        views = [view for view in _chosen(look(manifest), request) if not view.run.same_as and _is_open(view)]
+        events = last_events(manifest)
+        chosen = [view for view in _chosen(look(manifest), request) if _is_open(view)]
+        views = [view for view in chosen if not view.run.same_as or view.run.label in events]
+        if chosen and not views:
+            first = chosen[0].run
+            raise ValueError(f"{first.label}: is {first.same_as}, started by another sweep; cancel it there")
         _scancel([view.job for view in views if view.job])
         launcher = launcher_at_work(folder)
-        events = last_events(manifest)
         reached = [view for view in views if _reach(view, events.get(view.run.label), launcher)]
         record_events(manifest, [event("cancelled", view.run.label, job=view.job) for view in reached])
     finally:

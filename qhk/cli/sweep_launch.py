@@ -87,8 +87,9 @@ def _set_search_aside(folder: Path) -> None:
 def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there.
 
-    With ``fresh`` what was there is moved aside. Raises ValueError, one line, where any of it still runs or
-    waits, and where runs of this machine would not find their data.
+    Of a run that is at work, or may be, settings and code stay those that it was submitted with. With
+    ``fresh`` what was there is moved aside. Raises ValueError, one line, where any of it still runs or waits,
+    and where runs of this machine would not find their data.
     """
     if plan.fresh and plan.search is None and (folder / "sweep.json").exists():
         refuse_active(look(read_manifest(folder)))
@@ -99,22 +100,27 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     new = [planned_as_run(run) for run in runs]
     # What is there of a fresh search are its own earlier rounds.
     joins = (folder / "sweep.json").exists() and (not plan.fresh or plan.search is not None)
-    old = read_manifest(folder).runs if joins else ()
+    views = look(read_manifest(folder)) if joins else []
+    old = [view.run for view in views]
+    kept = {view.run.label: view.run for view in views if view.active or view.unheard}
     manifest = Manifest(
         folder=folder,
         cwd=Path.cwd(),
         overrides=tuple(word for word in plan.words if not word.startswith("fresh=")),
         launcher=plan.launcher,
         search=plan.search,
-        runs=merge_runs(old, new),
+        runs=tuple(kept.get(run.label, run) for run in merge_runs(old, new)),
     )
     if plan.fresh:
         move_runs_aside([run.directory for run in new if not run.same_as])
         if plan.search is None:
             move_aside(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
-        freeze_run(manifest, run, planned.settings)
+        if run.label not in kept:
+            freeze_run(manifest, run, planned.settings)
     write_manifest(manifest)
+    if kept:
+        print(f"note: {len(kept)} runs at work keep their settings and code", file=sys.stderr)
     return manifest
 
 

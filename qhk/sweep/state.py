@@ -137,11 +137,15 @@ class Facts:
 
 
 def _job(run: SweepRun, last: JobEvent | None) -> str:
-    """The run's SLURM job, "" for none: the one this sweep submitted, else the one its status names."""
-    if last is not None:
-        return last.job
+    """The run's SLURM job, "" for none: the one this sweep submitted, or that its status names.
+
+    Another sweep that shares the run may have submitted it after this one: then its status is the newer.
+    """
     status = read_status(run.directory / STATUS_FILE)
-    return "" if status is None else status.slurm_job or ""
+    named = "" if status is None else status.slurm_job or ""
+    if last is None or status is None or not named:
+        return named if last is None else last.job
+    return named if time.time() - heartbeat_age_s(status) > last.time else last.job
 
 
 def _job_name(manifest: Manifest, last: JobEvent | None) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.cli import sweep_launch
+from qhk.cli import sweep_commands, sweep_launch
 from qhk.cli.main import main
 from qhk.settings.sweep import LauncherSettings
 from qhk.sweep import local, state
@@ -130,6 +130,43 @@ def test_what_nobody_knows_about_is_not_started(
     say(manifest.runs[1], RunState.FAILED)
     code, _, err = qhk("sweep", "resume", "s")
     assert (code, labels) == (0, ["b/seed0"]) and line.replace("2 runs", "1 runs") in err
+
+
+def test_a_second_launch_leaves_what_waits_as_it_was_submitted(
+    qhk: Run, submitted: Callable[[Callable[[], None]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = submitted(lambda: None)
+    words = ["train", "sweep=modules", "study=again", "seed=0", "hydra/launcher=slurm"]
+    assert qhk(*words)[0] == 0
+    first, manifest = len(labels), read_manifest(Path("outputs/sweeps/again"))
+    frozen = {run.label: manifest.config(run).read_text() for run in manifest.runs}
+    planned = sweep_launch.share_plan
+    monkeypatch.setattr(
+        sweep_launch, "share_plan", lambda plan: [replace(run, code="0" * 64) for run in planned(plan)]
+    )
+    code, out, err = qhk(*words, "data.workers=3")
+    assert code == 3 and "nothing to start" in out and len(labels) == first
+    assert "runs at work keep their settings and code" in err
+    again = read_manifest(Path("outputs/sweeps/again"))
+    assert again.runs == manifest.runs
+    assert {run.label: again.config(run).read_text() for run in again.runs} == frozen
+
+
+def test_a_shared_run_is_called_off_by_the_sweep_that_submitted_it(
+    build: Build, qhk: Run, queue: dict[str, Ending], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = on_slurm(build("a"))
+    shared = replace(manifest, runs=(replace(manifest.runs[0], same_as="other/a/seed0"),))
+    write_manifest(shared)
+    say(shared.runs[0], RunState.PENDING, slurm_job="9")
+    queue["9"] = QUEUED
+    called_off: list[str] = []
+    monkeypatch.setattr(sweep_commands, "_scancel", called_off.extend)
+    code, _, err = qhk("sweep", "cancel", "s")
+    assert (code, called_off) == (2, []) and "a/seed0: is other/a/seed0, started by another sweep" in err
+    record_events(shared, [event("submitted", "a/seed0", job="9")])
+    assert qhk("sweep", "cancel", "s")[:2] == (0, "sweep s: 1 runs called off\n")
+    assert called_off == ["9"]
 
 
 def test_a_second_launcher_here_is_refused(build: Build, qhk: Run) -> None:

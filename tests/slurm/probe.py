@@ -25,8 +25,13 @@ def held(completion: Completion, example: Example, *, gate: str, free: int) -> f
     return 0.0
 
 
+tries: list[str] = []
+"""The examples for which ``fails_while`` was asked in this process."""
+
+
 def fails_while(completion: Completion, example: Example, *, flag: str) -> float:
-    """0, but an error as long as the file ``flag`` is there."""
-    if Path(flag).exists():
+    """0, but an error as long as the file ``flag`` is there; not while a run is loaded, which tries it."""
+    tries.append(example.id)
+    if len(tries) > 4 and Path(flag).exists():
         raise RuntimeError("broken by design")
     return 0.0

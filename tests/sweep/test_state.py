@@ -109,6 +109,19 @@ def test_a_job_just_submitted_is_not_lost(build: Build, slurm: dict[str, Ending]
     assert _recorded(manifest) == (RunState.PENDING, "")
 
 
+def test_a_later_job_of_another_sweep_is_the_runs(build: Build, slurm: dict[str, Ending]) -> None:
+    manifest = build("a")
+    _submitted(manifest, ago_s=60.0)
+    say(manifest.runs[0], RunState.PENDING, slurm_job="9")
+    slurm["5_0"] = Ending(state=RunState.CANCELLED, cause="cancelled (scancel)")
+    slurm["9"] = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
+    assert _state(manifest) == (RunState.PENDING, "in the queue (Priority)", True)
+    assert _recorded(manifest) == (RunState.PENDING, "")
+    _submitted(manifest, job="11")
+    slurm["11"] = Ending(state=RunState.PENDING, cause="in the queue (Resources)")
+    assert _state(manifest) == (RunState.PENDING, "in the queue (Resources)", True)
+
+
 def test_a_job_of_another_cluster_is_not_lost(build: Build, slurm: dict[str, Ending]) -> None:
     manifest = build("a")
     say(manifest.runs[0], RunState.PENDING)

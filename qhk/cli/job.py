@@ -25,6 +25,7 @@ from qhk.types import ANSWER_LABELS
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
     """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
     from qhk.cli.compose import choice_of, compose_config, overruled_choices, plain_config
+    from qhk.cli.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
@@ -34,6 +35,8 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
         )
     request = _take_request(plain, COMMANDS[command].request)
     settings = _checked(command, plain)
+    if command == "train":
+        refuse_overruled_by_stages(overrides, config, catalogue)
     if settings.name is None:
         name = run_name(choice_of("experiment", overrides), overrides)
         settings = settings.model_copy(update={"name": name})
@@ -51,8 +54,10 @@ def prepare_seeds(overrides: Sequence[str], seeds: Sequence[int], catalogue: Cat
     Raises ValueError, one line, for any mistake.
     """
     from qhk.cli.compose import compose_config, plain_config
+    from qhk.cli.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config("train", overrides, catalogue)
+    refuse_overruled_by_stages(overrides, config, catalogue)
     found = []
     for seed in seeds:
         config.seed = seed

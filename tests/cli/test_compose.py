@@ -47,6 +47,8 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
         chosen["mixture"] = "none"  # a task is not mixed with itself
     if form in ANSWER_LABELS:  # rewards that compare scores are refused there, and weights by their spread
         chosen |= {"reward": f"q_insight_{form}", "stages": "none", "uncertainty": "none"}
+    if chosen["stages"] == "exploration_then_stability":
+        del chosen["reward"]  # each of its stages has its own
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():

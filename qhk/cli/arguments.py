@@ -10,7 +10,7 @@ from typing import Literal
 
 from qhk.cli.command import Command, Job
 from qhk.cli.data import DATA_COMMANDS
-from qhk.cli.requests import ScoreRequest
+from qhk.cli.requests import EvaluateRequest, ScoreRequest
 from qhk.cli.sweep import SWEEP_COMMANDS
 from qhk.settings.base import expand_home
 from qhk.settings.problems import suggestion
@@ -43,7 +43,8 @@ def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
     """The exit code of an evaluation."""
     from qhk.cli.evaluate import run
 
-    return run(job.settings, list(job.overrides))
+    assert isinstance(job.request, EvaluateRequest)
+    return run(job.settings, list(job.overrides), job.request)
 
 
 def start_score(job: Job, positionals: Sequence[str]) -> int:
@@ -82,7 +83,7 @@ COMMANDS: dict[str, Command] = {
             ),
             ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
         ),
-        request=None,
+        request=EvaluateRequest,
         start=start_evaluate,
     ),
     "score": Command(

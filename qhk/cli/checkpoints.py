@@ -5,30 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.policy.load import Policy
-from qhk.settings import MixtureSettings, Settings, last_view, parse_settings
-from qhk.training.checkpoint import checkpoint_config
+from qhk.settings import MixtureSettings, Settings, parse_settings, stage_at, stage_views
+from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 from qhk.training.start import open_policy
 
 OWNED = ("model", "task", "prompt", "reward")
 """Nodes that come from the checkpoint: what was asked, of which pixels, and how answers are read."""
 
 
-def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
+def policy_settings(settings: Settings, overrides: list[str], *, stage: str | None) -> Settings:
+    """The settings as they are for a base model, or as ``adopt_checkpoint`` makes them for a checkpoint."""
+    if settings.checkpoint is not None:
+        return adopt_checkpoint(settings, overrides, stage=stage)
+    if stage is not None:
+        raise ValueError(
+            f"stage={stage}: a base model has no stages; give checkpoint=FOLDER, or leave it out"
+        )
+    return settings
+
+
+def adopt_checkpoint(settings: Settings, overrides: list[str], *, stage: str | None) -> Settings:
     """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
+
+    In a run of several stages, as that one asked it in which the checkpoint was reached, or ``stage``.
 
     So are the other tasks of a mixture, each with the benchmarks that it was trained beside; where the
     command line speaks of ``mixture``, those that it names, with its benchmarks. So are the read-outs and the
     length of answers, unless the command line speaks of ``evaluation`` or ``rollout``: another number of
     samples is another question, another prompt is a mistake.
 
-    Raises ValueError where the folder is no checkpoint of ours, and where the command line says
-    otherwise for one of these nodes.
+    Raises ValueError where the folder is no checkpoint of ours, where its run had no such stage, and where
+    the command line says otherwise for one of these nodes.
     """
     assert settings.checkpoint is not None
     path = Path(settings.checkpoint).expanduser()
     if not path.is_dir():
         raise ValueError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
-    trained = last_view(parse_settings(checkpoint_config(path)))
+    trained = stage_settings(parse_settings(checkpoint_config(path)), path, stage=stage)
     _refuse_owned(overrides, path)
     adopted = {node: getattr(trained, node) for node in OWNED}
     said = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
@@ -54,6 +67,24 @@ def adopt_checkpoint(settings: Settings, overrides: list[str]) -> Settings:
         }
         adopted["evaluation"] = settings.evaluation.model_copy(update={"readouts": readouts})
     return settings.model_copy(update=adopted)
+
+
+def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:
+    """The settings of a stage of the run that wrote the checkpoint: the named one, or the checkpoint's own.
+
+    A checkpoint that does not say its stage is placed by its step; one that says neither is of the last.
+    Raises ValueError where the run had no stage of that name.
+    """
+    views = {view.name: view.settings for view in stage_views(run)}
+    if stage is not None:
+        if stage not in views:
+            known = f"choose one of {', '.join(views)}" if run.stages else "leave it out, the run had none"
+            raise ValueError(f"stage={stage}: is no stage of the run that wrote {path}; {known}")
+        return views[stage]
+    own, step = checkpoint_stage(path), checkpoint_step(path)
+    if own is None:
+        own = [*views][-1] if step is None else stage_at(run, step)
+    return views[own]
 
 
 def _refuse_owned(overrides: list[str], path: Path) -> None:

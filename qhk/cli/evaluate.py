@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -12,14 +11,16 @@ from pathlib import Path
 import torch
 import yaml
 
-from qhk.cli.checkpoints import OWNED, adopt_checkpoint, evaluated_policy
+from qhk.cli.checkpoints import OWNED, evaluated_policy, policy_settings
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
+from qhk.cli.requests import EvaluateRequest
 from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
 from qhk.settings import Settings, plain_settings, task_views
 from qhk.tracking.aside import move_aside
+from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers
@@ -28,19 +29,19 @@ from qhk.training.start import build_readers
 STAGES = (Stage.BEFORE, Stage.AFTER)
 
 
-def run(settings: Settings, overrides: list[str]) -> int:
+def run(settings: Settings, overrides: list[str], request: EvaluateRequest) -> int:
     """0 after the table is printed; predictions and results lie in a folder named by what was evaluated.
 
     The same evaluation, asked for again, continues or reads what is there. Raises ValueError for bad input.
     """
     quiet_libraries()
     display = ConsoleDisplay()
-    if settings.checkpoint is not None:
-        settings = adopt_checkpoint(settings, overrides)
+    settings = policy_settings(settings, overrides, stage=request.stage)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
     if not names:
         raise ValueError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
+    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint).expanduser()
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     torch.set_num_threads(settings.training.threads)
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -59,8 +60,8 @@ def run(settings: Settings, overrides: list[str]) -> int:
             tasks={task: view.task for task, view in views.items()},
             seed=settings.seed,
             directory=folder,
-            step=checkpoint_step(settings),
-            stage=Stage.BEFORE if settings.checkpoint is None else Stage.AFTER,
+            step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,
+            stage=Stage.BEFORE if checkpoint is None else Stage.AFTER,
             progress=progress,
         )
     results = update_results(
@@ -99,11 +100,3 @@ def weights_identity(checkpoint: Path) -> str:
     files = sorted(checkpoint.resolve().glob("*.safetensors"))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps([str(checkpoint.resolve()), stats])
-
-
-def checkpoint_step(settings: Settings) -> int:
-    """The training step of the checkpoint by its folder's name, 0 where it does not say."""
-    if settings.checkpoint is None:
-        return 0
-    match = re.fullmatch(r"step_(\d+)", Path(settings.checkpoint).expanduser().resolve().name)
-    return int(match[1]) if match else 0

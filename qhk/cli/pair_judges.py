@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from qhk.cli.checkpoints import adopt_checkpoint, evaluated_policy
+from qhk.cli.checkpoints import evaluated_policy, policy_settings
 from qhk.cli.quiet import quiet_libraries
 from qhk.pairs.endpoint import EndpointJudge, EndpointOptions
 from qhk.pairs.judge import Judge, SimilarityJudge
@@ -66,8 +66,7 @@ def _api_key(file: str | None) -> str | None:
 def _policy_judge(manifest: PairManifest, settings: Settings, overrides: list[str]) -> PolicyJudge:
     quiet_libraries()
     chosen = settings.pairs.filter
-    if settings.checkpoint is not None:
-        settings = adopt_checkpoint(settings, overrides)
+    settings = policy_settings(settings, overrides, stage=None)
     torch.set_num_threads(settings.training.threads)
     label = settings.checkpoint or settings.model.path or ""
     return PolicyJudge(

@@ -9,9 +9,19 @@ from pydantic import Field
 from qhk.settings.base import Count, Node, NumOrZero, Positive, Text
 
 
-class ScoreRequest(Node):
-    """How ``qhk score`` answers: as a table or JSON lines, from how many completions per image."""
+class EvaluateRequest(Node):
+    """``stage``: the stage of the checkpoint's run whose tasks are evaluated; null means its own."""
 
+    stage: Text | None
+
+
+class ScoreRequest(Node):
+    """How ``qhk score`` answers: as a table or JSON lines, from how many completions per image.
+
+    ``stage``: the stage of the checkpoint's run whose task is asked; null means its own.
+    """
+
+    stage: Text | None
     format: Literal["table", "json"]
     num_samples: Count
 

@@ -17,7 +17,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from qhk.cli.checkpoints import adopt_checkpoint, evaluated_policy
+from qhk.cli.checkpoints import evaluated_policy, policy_settings
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.cli.requests import ScoreRequest
@@ -71,8 +71,7 @@ class NamedImage:
 def run(settings: Settings, overrides: list[str], images: list[str], request: ScoreRequest) -> int:
     """0 after every image is scored. Raises ValueError, before any weight is loaded, for a bad image."""
     quiet_libraries()
-    if settings.checkpoint is not None:
-        settings = adopt_checkpoint(settings, overrides)
+    settings = policy_settings(settings, overrides, stage=request.stage)
     _check_one_picture(settings)
     paths = find_images(images)
     for path in paths:

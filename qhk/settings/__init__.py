@@ -43,7 +43,7 @@ from qhk.settings.root import (
     StageSettings,
     TrackingSettings,
 )
-from qhk.settings.views import StageView, last_view, reward_modules, stage_views, task_shares, task_views
+from qhk.settings.views import StageView, reward_modules, stage_at, stage_views, task_shares, task_views
 
 __all__ = [
     "BenchmarkSettings",
@@ -80,13 +80,13 @@ __all__ = [
     "TrainingSettings",
     "TwinSettings",
     "UncertaintySettings",
-    "last_view",
     "parse_settings",
     "plain_settings",
     "reward_modules",
     "run_directory",
     "run_id",
     "run_name",
+    "stage_at",
     "stage_views",
     "task_shares",
     "task_views",

@@ -59,9 +59,17 @@ def task_shares(settings: Settings) -> dict[str, float]:
     return {settings.task.form: 1.0 - sum(others.values()), **others}
 
 
-def last_view(settings: Settings) -> Settings:
-    """The settings of the run's last stage: what its final policy was trained to answer."""
-    return stage_views(settings)[-1].settings
+def stage_at(settings: Settings, step: int) -> str:
+    """The name of the stage that a step of the run, counted from 1, belongs to (0: to the first).
+
+    The last one's where the run's length is in epochs, whose steps the settings alone do not tell.
+    """
+    views, steps, done = stage_views(settings), settings.training.duration.steps, 0.0
+    for view in views:
+        done += view.share
+        if steps is not None and step <= round(steps * done):
+            return view.name
+    return views[-1].name
 
 
 def reward_modules(settings: Settings) -> set[str]:

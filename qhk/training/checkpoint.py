@@ -18,6 +18,7 @@ from qhk.files import sync_folder
 from qhk.policy.load import Policy, save_policy
 
 STATE_FILE, CONFIG_FILE, SIZES_FILE = "training.pt", "qhk.yaml", "sizes.json"
+STAGE_FILE = "stage.txt"
 _NAME = re.compile(r"step_(\d{6,})")
 
 
@@ -63,14 +64,14 @@ class Checkpoints:
         matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, policy: Policy, state: TrainingState, config: dict[str, Any]) -> Path:
-        """Writes the checkpoint of ``state.step`` and points ``last`` to it."""
+    def save(self, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> Path:
+        """Writes the checkpoint of ``state.step``, reached in ``stage``, and points ``last`` to it."""
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
         self.clear_leftovers()
         partial.mkdir(parents=True)
         try:
-            _write(partial, policy, state, config)
+            _write(partial, policy, state, config, stage=stage)
         except BaseException:
             # A full disk gets its room back at once; the checkpoints before this one stand.
             shutil.rmtree(partial, ignore_errors=True)
@@ -149,10 +150,11 @@ class Checkpoints:
         link.replace(self.folder / name)
 
 
-def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str, Any]) -> None:
+def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> None:
     """Writes all files, the list of their sizes last, and puts them on disk."""
     save_policy(policy, folder)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    (folder / STAGE_FILE).write_text(f"{stage}\n", encoding="utf-8")
     with (folder / STATE_FILE).open("wb") as file:
         # Through a file of Python's own: it keeps the reason where the disk is full.
         torch.save(vars(state), file)
@@ -173,3 +175,15 @@ def checkpoint_config(path: Path) -> dict[str, Any]:
         )
     config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     return config
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """The training step of a checkpoint by its folder's own name, None where that does not say."""
+    match = _NAME.fullmatch(path.resolve().name)
+    return int(match[1]) if match else None
+
+
+def checkpoint_stage(path: Path) -> str | None:
+    """The stage in which a checkpoint was reached ("" in a run of one), None where it does not say."""
+    file = path / STAGE_FILE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None

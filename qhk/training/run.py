@@ -115,7 +115,7 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
         history=dict(learner.memory),
         wall_s=dict(run.wall_s),
     )
-    run.checkpoints.save(learner.policy, state, dict(run.config))
+    run.checkpoints.save(learner.policy, state, dict(run.config), stage=run.stage.name)
     point_to_kept(run)
 
 

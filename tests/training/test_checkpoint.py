@@ -40,7 +40,7 @@ def save(checkpoints: Checkpoints, step: int) -> Path:
         wall_s={},
     )
     policy: Policy = None  # type: ignore[assignment]
-    return checkpoints.save(policy, state, {"seed": 0})
+    return checkpoints.save(policy, state, {"seed": 0}, stage="")
 
 
 def names(checkpoints: Checkpoints) -> set[str]:

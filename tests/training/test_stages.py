@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from qhk.evaluation.results import Stage, read_results
-from qhk.settings import Settings, last_view, run_id, stage_views
+from qhk.settings import Settings, run_id, stage_at, stage_views
 from qhk.tracking.recorder import MetricStage, read_metrics
 from qhk.training import loop
 from qhk.training.begin import lessons_to_teach
@@ -95,7 +95,6 @@ def test_a_stage_sees_its_own_nodes_and_nothing_else_changes(small: Small) -> No
     assert first.reward == settings.reward and list(second.reward.terms) == ["fidelity"]
     assert list(second.benchmark) == ["miniature_csiq"] and list(first.benchmark) == ["miniature_spaq"]
     assert second.model_copy(update={"reward": first.reward, "benchmark": first.benchmark}) == first
-    assert last_view(settings) == second
     assert {"miniature_spaq", "miniature_csiq"} <= set(settings.dataset)
 
 
@@ -350,3 +349,15 @@ def test_a_stage_without_scores_says_that_nothing_is_weighed(small: Small) -> No
     assert notes([stages[0], on]) == [
         "stage second: uncertainty exponential weighs nothing here: every task is answered in words"
     ]
+
+
+def test_a_step_belongs_to_the_stage_that_it_ends_or_lies_in(small: Small, open_run: OpenRun) -> None:
+    uneven = [
+        word.replace("share: 0.5", f"share: {share}") for word, share in zip(TWO, (0.3, 0.7), strict=True)
+    ]
+    settings = small(*uneven, "training.duration.steps=5")
+    assert [stage_at(settings, step) for step in range(6)] == ["first"] * 3 + ["second"] * 3
+    run = open_run(settings)
+    assert [(stage.name, stage.last) for stage in run.stages] == [("first", 2), ("second", 5)]
+    run.directory.close()
+    assert stage_at(small(), 3) == ""

@@ -26,7 +26,7 @@ from qhk.sweep.manifest import (
     record_events,
 )
 from qhk.sweep.state import RunView, launcher_at_work, look, sweep_lock
-from qhk.sweep.table import exit_code, status_view, table_console
+from qhk.sweep.table import exit_code, job_logs, status_view, table_console
 from qhk.tracking.lock import holder_name
 from qhk.tracking.status import RunState, writer_alive
 
@@ -130,9 +130,7 @@ def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Seq
     lock = sweep_lock(folder)
     try:
         manifest = read_manifest(folder)
-        launcher = _named_launcher(overrides)
-        if launcher is not None:
-            manifest = replace(manifest, launcher=launcher)
+        manifest = replace(manifest, launcher=_launcher(manifest.launcher, overrides))
         views = _chosen(look(manifest), request)
         if manifest.trials_left and request.cell is None and request.only_seed is None:
             views = _without_failed_trials(views)
@@ -167,14 +165,26 @@ def _go_on_searching(manifest: Manifest) -> int:
     return launch_plan(replace(plan, launcher=manifest.launcher), catalogue)
 
 
-def _named_launcher(overrides: Sequence[str]) -> LauncherSettings | None:
-    """The launcher that the command line names, None where it leaves that to the sweep."""
-    if not any(word.startswith(("hydra/launcher=", "hydra.launcher.")) for word in overrides):
-        return None
+def _launcher(own: LauncherSettings, overrides: Sequence[str]) -> LauncherSettings:
+    """The launcher that a command line asks for: another one where it names one, else the sweep's own with
+    the keys that it gives."""
+    words = [word.lstrip("+~") for word in overrides]
+    given = {
+        word.removeprefix("hydra.launcher.").partition("=")[0].partition(".")[0]
+        for word in words
+        if word.startswith("hydra.launcher.")
+    }
+    names_one = any(word.startswith("hydra/launcher=") for word in words)
+    if not given and not names_one:
+        return own
     from qhk.cli.catalogue import config_root, read_catalogue
     from qhk.cli.compose import compose_launcher
 
-    return parse_launcher(compose_launcher("sweep resume", overrides, read_catalogue(config_root())))
+    asked = list(overrides) if names_one else [f"hydra/launcher={own.form}", *overrides]
+    composed = compose_launcher("sweep resume", asked, read_catalogue(config_root()))
+    if names_one:
+        return parse_launcher(composed)
+    return parse_launcher({**own.model_dump(), **{key: composed[key] for key in given if key in composed}})
 
 
 def logs(outputs: Path, name: str, request: SweepLogsRequest) -> int:
@@ -184,12 +194,10 @@ def logs(outputs: Path, name: str, request: SweepLogsRequest) -> int:
     if request.cell is None and request.only_seed is None:
         views = [view for view in views if view.state not in (RunState.DONE, RunState.PENDING)]
     for view in views:
-        for log in (view.run.log, view.run.directory / "run.log"):
-            if log.exists():
-                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-                print(
-                    "\n".join([f"==> {view.run.label} {view.state.value}: {log}", *lines[-request.lines :]])
-                )
+        logs = [log for log in (view.run.log, view.run.directory / "run.log") if log.exists()]
+        for log in logs or job_logs(manifest, view):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+            print("\n".join([f"==> {view.run.label} {view.state.value}: {log}", *lines[-request.lines :]]))
     return 0
 
 

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.table import Table
@@ -61,7 +62,7 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     parts += [Text(line) for line in search_lines(manifest, active=any(view.active for view in views))]
     silent = dict.fromkeys(view.unheard for view in views if view.unheard)
     parts += [Text(f"{line}; states from heartbeats alone", style="bold yellow") for line in silent]
-    parts += [stopped_line(view) for view in views if view.cause and view.state not in QUIET]
+    parts += [stopped_line(manifest, view) for view in views if view.cause and view.state not in QUIET]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = cell_means(manifest, views)
     if any(cell.n for cell in means):
@@ -112,11 +113,17 @@ def cell_text(view: RunView) -> Text:
     return Text("  ".join(words), style=STYLES[view.state])
 
 
-def stopped_line(view: RunView) -> Text:
+def stopped_line(manifest: Manifest, view: RunView) -> Text:
     """``without_perception/seed1 failed: step 12: loss is NaN   outputs/.../console.log``."""
-    place = f"   {view.run.log}" if view.run.log.exists() else ""
+    log = next((log for log in (view.run.log, *job_logs(manifest, view)) if log.exists()), None)
+    place = "" if log is None else f"   {log}"
     job = f" (job {view.job})" if view.job else ""
     return Text(f"{view.run.label} {view.state.value}{job}: {view.cause}{place}", style=STYLES[view.state])
+
+
+def job_logs(manifest: Manifest, view: RunView) -> list[Path]:
+    """What a run's SLURM job has said where the run itself had no chance to; none for runs on a machine."""
+    return sorted((manifest.folder / "submitit").glob(f"{view.job}_*_log.err")) if view.job else []
 
 
 def search_lines(manifest: Manifest, *, active: bool) -> list[str]:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
+from qhk.cli import sweep_commands
 from qhk.files import json_line
 from qhk.sweep import local
 from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
 from qhk.tracking.code_parts import CODE_FILE
 from qhk.tracking.provenance import run_code
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
-from tests.sweep.conftest import Build, build, say, settings, stub_command
+from tests.sweep.conftest import ON_SLURM, Build, build, say, settings, stub_command
 
 __all__ = ["build", "settings"]
 
@@ -68,6 +69,31 @@ def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None
     assert "last of a" in qhk("sweep", "logs", "s", "cell=a")[1]
     code, _, err = qhk("sweep", "logs", "s", "cell=z")
     assert code == 2 and "cell=z: no such cell; known: a, b" in err
+
+
+def test_a_job_that_died_before_its_run_points_to_its_own_log(
+    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = build("a")
+    say(manifest.runs[0], RunState.FAILED, cause="the job failed (exit code 3)", slurm_job="5_0")
+    log = manifest.folder / "submitit/5_0_0_log.err"
+    log.parent.mkdir()
+    log.write_text("no such module\n")
+    monkeypatch.setenv("COLUMNS", "500")
+    assert str(log) in qhk("sweep", "status", "s")[1]
+    assert "no such module" in qhk("sweep", "logs", "s")[1]
+
+
+def test_words_on_resume_change_the_sweeps_own_launcher(build: Build, qhk: Run) -> None:
+    own = ON_SLURM
+    longer = sweep_commands._launcher(own, ["hydra.launcher.timeout_min=90"])
+    assert longer == own.model_copy(update={"timeout_min": 90})
+    assert sweep_commands._launcher(own, ["cell=a"]) is own
+    other = sweep_commands._launcher(own, ["hydra/launcher=local", "hydra.launcher.jobs=2"])
+    assert other.form == "local" and other.jobs == 2
+    build("a")
+    code, _, err = qhk("sweep", "resume", "s", "hydra.launcher.timeout_min=90")
+    assert code == 2 and err.count("\n") == 1 and "timeout_min" in err
 
 
 def test_resume_on_the_present_code_takes_it_for_what_it_starts_alone(

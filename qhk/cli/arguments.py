@@ -44,7 +44,7 @@ def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
     from qhk.cli.evaluate import run
 
     assert isinstance(job.request, EvaluateRequest)
-    return run(job.settings, list(job.overrides), job.request)
+    return run(job.settings, list(job.overrides), job.request, datasets=job.datasets)
 
 
 def start_score(job: Job, positionals: Sequence[str]) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from qhk.policy.load import Policy
-from qhk.settings import MixtureSettings, Settings, parse_settings, stage_at, stage_views
+from qhk.settings import DatasetSettings, MixtureSettings, Settings, parse_settings, stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 from qhk.training.start import open_policy
 
@@ -13,10 +14,12 @@ OWNED = ("model", "task", "prompt", "reward")
 """Nodes that come from the checkpoint: what was asked, of which pixels, and how answers are read."""
 
 
-def policy_settings(settings: Settings, overrides: list[str], *, stage: str | None) -> Settings:
+def policy_settings(
+    settings: Settings, overrides: list[str], *, stage: str | None, datasets: Mapping[str, DatasetSettings]
+) -> Settings:
     """The settings as they are for a base model, or as ``adopt_checkpoint`` makes them for a checkpoint."""
     if settings.checkpoint is not None:
-        return adopt_checkpoint(settings, overrides, stage=stage)
+        return adopt_checkpoint(settings, overrides, stage=stage, datasets=datasets)
     if stage is not None:
         raise ValueError(
             f"stage={stage}: a base model has no stages; give checkpoint=FOLDER, or leave it out"
@@ -24,15 +27,19 @@ def policy_settings(settings: Settings, overrides: list[str], *, stage: str | No
     return settings
 
 
-def adopt_checkpoint(settings: Settings, overrides: list[str], *, stage: str | None) -> Settings:
+def adopt_checkpoint(
+    settings: Settings, overrides: list[str], *, stage: str | None, datasets: Mapping[str, DatasetSettings]
+) -> Settings:
     """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
 
     In a run of several stages, as that one asked it in which the checkpoint was reached, or ``stage``.
 
     So are the other tasks of a mixture, each with the benchmarks that it was trained beside; where the
-    command line speaks of ``mixture``, those that it names, with its benchmarks. So are the read-outs and the
-    length of answers, unless the command line speaks of ``evaluation`` or ``rollout``: another number of
-    samples is another question, another prompt is a mistake.
+    command line speaks of ``mixture``, those that it names, with its benchmarks. Where their sets lie is
+    said by ``datasets``, the command's whole catalogue, and by the checkpoint for sets that it has not.
+
+    So are the read-outs and the length of answers, unless the command line speaks of ``evaluation`` or
+    ``rollout``: another number of samples is another question, another prompt is a mistake.
 
     Raises ValueError where the folder is no checkpoint of ours, where its run had no such stage, and where
     the command line says otherwise for one of these nodes.
@@ -48,8 +55,8 @@ def adopt_checkpoint(settings: Settings, overrides: list[str], *, stage: str | N
     is_said = bool(said & {"mixture", "benchmark@mixture"})
     adopted["mixture"] = other_tasks(trained, settings if is_said else trained)
     others = {name for part in adopted["mixture"].values() for name in part.benchmark}
-    kept = {name: entry for name, entry in trained.dataset.items() if name in others}
-    adopted["dataset"] = {**kept, **settings.dataset}
+    known = {**trained.dataset, **datasets, **settings.dataset}
+    adopted["dataset"] = {**{name: known[name] for name in others}, **settings.dataset}
     if "rollout" not in said:
         batch = {"decode_batch": settings.rollout.decode_batch}
         adopted["rollout"] = trained.rollout.model_copy(update=batch)

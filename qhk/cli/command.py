@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from qhk.settings import Settings
+from qhk.settings import DatasetSettings, Settings
 from qhk.settings.base import Node
 
 
@@ -13,10 +13,12 @@ from qhk.settings.base import Node
 class Job:
     """What one run needs. ``settings.name`` is set; ``request`` holds the keys that only its command has.
 
+    ``datasets`` are all entries of the composed config, also those that ``settings`` does not use.
     ``notes`` are lines for the user about choices that an overlay replaced.
     """
 
     settings: Settings
+    datasets: Mapping[str, DatasetSettings]
     overrides: tuple[str, ...]
     request: Node | None
     notes: tuple[str, ...]

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from qhk.cli.requests import EvaluateRequest
 from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
-from qhk.settings import Settings, plain_settings, task_views
+from qhk.settings import DatasetSettings, Settings, plain_settings, task_views
 from qhk.tracking.aside import move_aside
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
@@ -29,14 +30,20 @@ from qhk.training.start import build_readers
 STAGES = (Stage.BEFORE, Stage.AFTER)
 
 
-def run(settings: Settings, overrides: list[str], request: EvaluateRequest) -> int:
+def run(
+    settings: Settings,
+    overrides: list[str],
+    request: EvaluateRequest,
+    *,
+    datasets: Mapping[str, DatasetSettings],
+) -> int:
     """0 after the table is printed; predictions and results lie in a folder named by what was evaluated.
 
     The same evaluation, asked for again, continues or reads what is there. Raises ValueError for bad input.
     """
     quiet_libraries()
     display = ConsoleDisplay()
-    settings = policy_settings(settings, overrides, stage=request.stage)
+    settings = policy_settings(settings, overrides, stage=request.stage, datasets=datasets)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
     if not names:

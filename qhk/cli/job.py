@@ -15,6 +15,7 @@ from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
+from qhk.settings.inputs import DatasetSettings
 from qhk.settings.parse import parse_settings
 from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
@@ -42,6 +43,7 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
         settings = settings.model_copy(update={"name": name})
     return Job(
         settings=settings,
+        datasets={name: DatasetSettings.model_validate(entry) for name, entry in plain["dataset"].items()},
         overrides=tuple(overrides),
         request=request,
         notes=tuple(overruled_choices(command, overrides, config, catalogue)),

@@ -66,7 +66,7 @@ def _api_key(file: str | None) -> str | None:
 def _policy_judge(manifest: PairManifest, settings: Settings, overrides: list[str]) -> PolicyJudge:
     quiet_libraries()
     chosen = settings.pairs.filter
-    settings = policy_settings(settings, overrides, stage=None)
+    settings = policy_settings(settings, overrides, stage=None, datasets={})
     torch.set_num_threads(settings.training.threads)
     label = settings.checkpoint or settings.model.path or ""
     return PolicyJudge(

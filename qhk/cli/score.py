@@ -71,7 +71,7 @@ class NamedImage:
 def run(settings: Settings, overrides: list[str], images: list[str], request: ScoreRequest) -> int:
     """0 after every image is scored. Raises ValueError, before any weight is loaded, for a bad image."""
     quiet_libraries()
-    settings = policy_settings(settings, overrides, stage=request.stage)
+    settings = policy_settings(settings, overrides, stage=request.stage, datasets={})
     _check_one_picture(settings)
     paths = find_images(images)
     for path in paths:

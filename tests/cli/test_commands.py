@@ -92,10 +92,10 @@ def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None
     words = [f"checkpoint={directory}/checkpoints/last", "scale=full", "experiment=q_hawkeye"]
     settings = prepare("evaluate", words, read_catalogue(config_root())).settings
     assert settings.rollout.max_new_tokens == 2048
-    adopted = adopt_checkpoint(settings, words, stage=None)
+    adopted = adopt_checkpoint(settings, words, stage=None, datasets={})
     assert adopted.rollout.max_new_tokens == 14
     assert adopted.evaluation.readouts["mean_of_8"].max_new_tokens == 14
-    chosen = adopt_checkpoint(settings, [*words, "evaluation=greedy"], stage=None)
+    chosen = adopt_checkpoint(settings, [*words, "evaluation=greedy"], stage=None, datasets={})
     assert list(chosen.evaluation.readouts) == ["greedy"]
     assert chosen.evaluation.readouts["greedy"].max_new_tokens == 14
 

@@ -12,7 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.checkpoints import other_tasks
+from qhk.cli.checkpoints import adopt_checkpoint, other_tasks
 from qhk.cli.job import prepare
 from qhk.cli.main import main
 from qhk.cli.score import NamedImage, as_table, summarise_words
@@ -93,6 +93,19 @@ def test_the_command_line_names_benchmarks_of_other_tasks() -> None:
     assert part.prompt == trained.mixture["degradation"].prompt != asked.mixture["degradation"].prompt
     assert other_tasks(trained, trained) == trained.mixture
     assert other_tasks(trained, trained.model_copy(update={"mixture": {}})) == {}
+
+
+def test_the_command_line_says_where_the_sets_of_other_tasks_lie(root: Path) -> None:
+    words = [f"checkpoint={root}/out/default/two/seed0/checkpoints/last", *MAIN]
+
+    words += ["data=miniature_degradation", "dataset.miniature_spaq.root=elsewhere"]
+    job = prepare("evaluate", words, read_catalogue(config_root()))
+    assert "miniature_spaq" not in job.settings.dataset  # no benchmark of the command line's
+    adopted = adopt_checkpoint(job.settings, words, stage=None, datasets=job.datasets)
+    assert adopted.dataset["miniature_spaq"].root == "elsewhere"
+    unknown = {name: entry for name, entry in job.datasets.items() if name != "miniature_spaq"}
+    adopted = adopt_checkpoint(job.settings, words, stage=None, datasets=unknown)
+    assert adopted.dataset["miniature_spaq"].root == "spaq"
 
 
 def test_a_task_that_the_checkpoint_has_not_is_refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from qhk.types import Answer
@@ -13,7 +13,8 @@ _FIELDS = ("score", "aspects", "labels")
 class WatchedAnswer(Answer):
     """A readable answer like any other, that notes which of its fields, and which labels, are asked for.
 
-    ``parsed`` and ``reason`` say nothing of a field and are not noted.
+    ``parsed`` and ``reason`` say nothing of a field and are not noted. Equal to every answer that says the
+    same, watched or not.
     """
 
     def __getattribute__(self, name: str) -> Any:
@@ -23,6 +24,12 @@ class WatchedAnswer(Answer):
         own = object.__getattribute__(self, "__dict__")
         own.setdefault("_asked", {}).setdefault(name, bool(value) if name != "score" else value is not None)
         return _WatchedLabels(value, own["_asked"]) if name == "labels" else value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Answer):
+            return NotImplemented
+        ours = (self.reason, self.score, self.aspects, self.labels)
+        return ours == (other.reason, other.score, other.aspects, other.labels)
 
     @property
     def parsed(self) -> bool:
@@ -38,11 +45,13 @@ class WatchedAnswer(Answer):
 
 
 class _WatchedLabels(dict[str, str]):
-    """Labels that note each that is asked for by name."""
+    """Labels that note each that is asked for by name; a copy, made from pairs alone, notes for nobody."""
 
-    def __init__(self, labels: Mapping[str, str], asked: dict[str, bool]) -> None:
+    def __init__(
+        self, labels: Mapping[str, str] | Iterable[tuple[str, str]], asked: dict[str, bool] | None = None
+    ) -> None:
         super().__init__(labels)
-        self._asked = asked
+        self._asked = {} if asked is None else asked
 
     def __getitem__(self, name: str) -> str:
         self._asked[f"label {name}"] = name in self.keys()

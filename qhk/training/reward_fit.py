@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from qhk.data.targets import Taught, target_text, true_answer
-from qhk.rewards.answer import find_rule
+from qhk.rewards.answer import ANSWER_RULES, find_rule
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import batch_values, build_terms, completion_value
 from qhk.rewards.format import FORMATS
@@ -15,9 +15,16 @@ from qhk.rewards.watched import watch
 from qhk.settings import Settings, TaskSettings
 from qhk.types import Answer, Completion, Example
 
+NUM_OTHERS = 3
+"""Further examples that a term is tried with before it is said to pay a constant."""
+LONGER = 50
+"""Words that a longer reasoning has more, in threes."""
+MANY_TOKENS = 100_000
+"""More tokens than any limit of a completion."""
 
-def refuse_unfit_rewards(view: Settings, examples: Sequence[Example], *, where: str) -> None:
-    """None; ``ValueError`` where a reward term cannot work with the task that it belongs to.
+
+def refuse_unfit_rewards(view: Settings, examples: Sequence[Example], *, where: str) -> list[str]:
+    """Notes, one line each; ``ValueError`` where a reward term cannot work with the task that it belongs to.
 
     ``view`` are the settings of one task of one stage, ``examples`` its training examples, ``where`` what
     stands before a key in a message. The true answer of the first example whose answer the task's rule reads
@@ -25,27 +32,32 @@ def refuse_unfit_rewards(view: Settings, examples: Sequence[Example], *, where: 
     given to every term. A term does not fit
 
     - that raises;
-    - of ``qhk.rewards.format``, that pays nothing for either way of writing;
-    - that looks, of the answer, at nothing but what a true one lacks, and pays the same for both and for a
-      text without an answer.
+    - of ``qhk.rewards.format``, that pays nothing for any way of writing that the rule reads;
+    - of this package, that looks, of the answer, at nothing but what a true one lacks, and always pays the
+      same (``_always_pays``). A user's reward that seems to do so is noted, not refused: it may turn on what
+      is not tried here.
 
     So every function, a user's too, is called while a run is loaded: one that judges completions with this
-    one true answer (with the two others where it looks at what is lacking), one that compares groups once,
-    with as many groups of true answers as a step holds prompts. No other call is made, and nothing of it
-    enters the run.
+    one true answer (with others where it looks at what is lacking), one that compares groups once, with as
+    many groups of true answers as a step holds prompts. No other call is made, and nothing of it enters the
+    run.
     """
     example, texts = _readable_truth(view, examples, where)
+    notes = []
     for term in build_terms(view.reward.specs):
         try:
             misfit = (
                 _compares(term, view, examples)
                 if isinstance(term, BatchTerm)
-                else _judges(term, view.task, example, texts)
+                else _judges(term, view, [example, *examples[:NUM_OTHERS]], texts)
             )
         except ValueError as error:
             raise _unfit(term.name, view, where, _reason(error)) from error
-        if misfit:
+        if misfit and not view.reward.terms[term.name].target.startswith("qhk."):
+            notes.append(f"note: {where}reward.terms.{term.name}: {misfit}, as far as was tried")
+        elif misfit:
             raise _unfit(term.name, view, where, misfit)
+    return notes
 
 
 def _unfit(name: str, view: Settings, where: str, reason: str) -> ValueError:
@@ -81,12 +93,12 @@ def _readable_truth(view: Settings, examples: Sequence[Example], where: str) -> 
     )
 
 
-def _true_text(view: Settings, example: Example) -> str:
+def _true_text(view: Settings, example: Example, *, rule: str | None = None) -> str:
     truth: Taught = true_answer(example, form=view.task.form)
     return target_text(
         truth,
         form=view.task.form,
-        rule=view.task.answer_rule,
+        rule=view.task.answer_rule if rule is None else rule,
         decimals=view.prompt.answer_decimals,
         reasoning=True,
         labels=example.labels,
@@ -104,27 +116,59 @@ def _parse(task: TaskSettings, text: str) -> Answer:
     return find_rule(task.form, task.answer_rule)(text)
 
 
-def _completion(text: str, answer: Answer) -> Completion:
-    return Completion(text=text, answer=answer, num_tokens=max(1, len(text.split())), truncated=False)
+def _completion(
+    text: str, answer: Answer, *, num_tokens: int | None = None, truncated: bool = False
+) -> Completion:
+    length = max(1, len(text.split())) if num_tokens is None else num_tokens
+    return Completion(text=text, answer=answer, num_tokens=length, truncated=truncated)
 
 
-def _judges(term: CompletionTerm, task: TaskSettings, example: Example, texts: Sequence[str]) -> str:
-    """Why a term that judges completions does not fit; empty where it does."""
-    inline, on_lines = texts
-    watched = watch(_parse(task, inline))
+def _judges(term: CompletionTerm, view: Settings, examples: Sequence[Example], texts: Sequence[str]) -> str:
+    """Why a term that judges completions does not fit; empty where it does. ``texts`` answer the first."""
+    inline, example = texts[0], examples[0]
+    watched = watch(_parse(view.task, inline))
     first = completion_value(term, _completion(inline, watched), example)
-
-    def value(text: str) -> float:
-        return completion_value(term, _completion(text, _parse(task, text)), example)
-
     if _is_format(term):
-        paid = first > 0 or value(on_lines) > 0
+        ways = [*texts[1:], *_other_writings(view, example)]
+        paid = first > 0 or any(
+            completion_value(term, _completion(text, _parse(view.task, text)), example) > 0 for text in ways
+        )
         return "" if paid else f"no true answer has this form, such as {inline!r}"
     lacking = watched.only_lacking()
-    if lacking and first == value(on_lines) == value(""):
+    if lacking and _always_pays(term, first, view.task, examples, texts):
         missing = " and ".join(lacking)
         return f"it looks at an answer's {missing}, which a true one lacks, and always pays {first:g}"
     return ""
+
+
+def _always_pays(
+    term: CompletionTerm, first: float, task: TaskSettings, examples: Sequence[Example], texts: Sequence[str]
+) -> bool:
+    """Whether a term pays the same for all that is tried: no answer, and for each of the examples the true
+    texts given and a longer one, each also cut off, and with many tokens. Not so where it raises for one."""
+    written = [*texts, "", texts[0].replace("<think>", "<think>" + "and so on " * LONGER)]
+    try:
+        return all(
+            first == completion_value(term, completion, example)
+            for text in written
+            for answer in (_parse(task, text),)
+            for completion in (
+                _completion(text, answer),
+                _completion(text, answer, truncated=True),
+                _completion(text, answer, num_tokens=MANY_TOKENS),
+            )
+            for example in examples
+        )
+    except ValueError:
+        return False
+
+
+def _other_writings(view: Settings, example: Example) -> list[str]:
+    """The true answer as the other rules of its form would have it, where the task's rule reads it alike."""
+    truth = _parse(view.task, _true_text(view, example))
+    texts = [_true_text(view, example, rule=rule) for rule in ANSWER_RULES[view.task.form]]
+    read = [text for text in dict.fromkeys(texts) if _parse(view.task, text) == truth]
+    return [way for text in read for way in (text, _on_lines(text))]
 
 
 def _is_format(term: CompletionTerm) -> bool:

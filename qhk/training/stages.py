@@ -58,7 +58,8 @@ def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     for view in stage_views(settings):
         data = next((s.data for s in stages if _reads_alike(s.settings, view.settings)), None)
         data = data or load_run_data(view.settings, display)
-        _refuse_unfit_rewards(view, data)
+        for note in _refuse_unfit_rewards(view, data):
+            display.line(note)
         done += view.share
         stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0, done=done))
     refuse_shared_images([(stage.name, stage.data) for stage in stages])
@@ -72,14 +73,16 @@ def _over_run(stage: RunStage, total_steps: int) -> RunStage:
     return replace(stage, timeline=Timeline(first=0, horizon=whole))
 
 
-def _refuse_unfit_rewards(view: StageView, data: RunData) -> None:
+def _refuse_unfit_rewards(view: StageView, data: RunData) -> list[str]:
     if view.settings.training.learner != "reinforcement":
-        return
+        return []
+    notes = []
     for task, own in task_views(view.settings).items():
         stage = f"stages.{view.name}: " if view.name else ""
         node = "" if task == view.settings.task.form else f"mixture.{task}."
         examples = [example for known, example in data.train_examples if known == task]
-        refuse_unfit_rewards(own, examples, where=f"{stage}{node}")
+        notes += refuse_unfit_rewards(own, examples, where=f"{stage}{node}")
+    return notes
 
 
 def fingerprints(stages: list[RunStage]) -> dict[str, str]:

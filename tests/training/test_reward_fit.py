@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,26 @@ def of_the_score_or_the_text(completion: Completion, example: Example) -> float:
     return len(completion.text) if completion.answer.score is None else 1.0
 
 
+def of_the_score_or_a_cut(completion: Completion, example: Example) -> float:
+    return -1.0 if completion.truncated else float(completion.answer.score is not None)
+
+
+def of_the_score_or_the_length(completion: Completion, example: Example) -> float:
+    return float(completion.answer.score is not None) - (completion.num_tokens > 1000)
+
+
+def of_the_score_or_the_words(completion: Completion, example: Example) -> float:
+    return float(completion.answer.score is not None) - (len(completion.text) > 200)
+
+
+def of_the_score_or_the_example(completion: Completion, example: Example) -> float:
+    return float(completion.answer.score is not None) - (example.opinion > 3)
+
+
+def of_all_as_data(completion: Completion, example: Example) -> float:
+    return float(asdict(completion)["answer"]["labels"]["severity"] == "slight")
+
+
 def of_noise(completion: Completion, example: Example) -> float:
     return float(completion.answer.labels.get("distortion_class") == "noise")
 
@@ -92,8 +113,8 @@ BLUR = {"distortion_class": "blur", "severity": "slight"}
 EXAMPLES = [example(number, mos=1.5 + number, **BLUR, choice="Image B") for number in range(3)]
 
 
-def check(*words: str, examples: Sequence[Example] = EXAMPLES, where: str = "") -> None:
-    refuse_unfit_rewards(prepare("train", words, CATALOGUE).settings, examples, where=where)
+def check(*words: str, examples: Sequence[Example] = EXAMPLES, where: str = "") -> list[str]:
+    return refuse_unfit_rewards(prepare("train", words, CATALOGUE).settings, examples, where=where)
 
 
 def own(name: str) -> tuple[str, ...]:
@@ -135,12 +156,6 @@ def test_every_reward_fits_the_task_it_was_made_for(reward: str) -> None:
         ),
         (("reward=q_hawkeye_release", *JSON), "format: does not fit task.form score with answer_rule json"),
         (("reward=preresq_r1_release", *VIDEO), "format: does not fit task.form video"),
-        ((*own("of_the_score"), *CHOICE), "mine: does not fit task.form comparison"),
-        (
-            (*own("of_noise"), *CHOICE),
-            "mine: does not fit task.form comparison with answer_rule choice: it looks at an answer's label "
-            "distortion_class",
-        ),
         (
             (*own("broken"), *SCORE),
             "mine: does not fit task.form score with answer_rule strict: raised KeyError: 'length' for a "
@@ -182,7 +197,36 @@ def test_labels_without_a_score_are_refused_in_the_same_words() -> None:
 )
 def test_a_users_reward_that_can_work_is_let_through(name: str, task: tuple[str, ...]) -> None:
     """A constant one, too, that looks at no field which the answer lacks."""
-    check(*own(name), *task)
+    assert check(*own(name), *task) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "of_the_score_or_a_cut",
+        "of_the_score_or_the_length",
+        "of_the_score_or_the_words",
+        "of_the_score_or_the_example",
+    ],
+)
+def test_a_users_reward_of_what_is_no_field_is_not_said_to_be_constant(name: str) -> None:
+    assert check(*own(name), *CHOICE) == []
+
+
+@pytest.mark.parametrize(("name", "field"), [("of_the_score", "score"), ("of_noise", "label distortion_cl")])
+def test_a_users_reward_that_seems_constant_is_only_noted(name: str, field: str) -> None:
+    (note,) = check(*own(name), *CHOICE, where="there: ")
+    assert note.startswith(f"note: there: reward.terms.mine: it looks at an answer's {field}")
+    assert "always pays 0" in note
+
+
+def test_a_users_reward_may_take_the_completion_apart() -> None:
+    assert check(*own("of_all_as_data"), *WORDS) == []
+
+
+def test_a_format_is_tried_with_every_writing_that_the_rule_reads() -> None:
+    words = ("task=score", "task.answer_rule=visualquality_r1_release", "prompt=score_json")
+    assert check("reward=q_insight_score", *words) == []
 
 
 def test_a_users_reward_sees_one_true_answer(small: Callable[..., Settings]) -> None:

@@ -81,14 +81,20 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
 
 
 def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
-    """The overrides with ``scale=miniature`` fitted to the chosen experiment, stages and mixture.
+    """The overrides with ``scale=miniature`` fitted to the chosen experiment, and to stages and mixture.
 
     An experiment on another task than scores needs other miniature sets and prompts: they stand in the
     option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``. Stages and mixtures that
-    bring sets of their own have ``scale/miniature_<option>`` for those sets alone, which is added.
+    bring sets of their own have ``scale/miniature_<option>`` for those sets alone, which is added. Which
+    stages and mixture they are is the command line's choice, else the experiment's.
     """
-    scale = choice_of("scale", overrides)
-    names = {group: f"{scale}_{choice_of(group, overrides)}" for group in ("stages", "mixture", "experiment")}
+    scale, experiment = choice_of("scale", overrides), choice_of("experiment", overrides)
+    chosen_options = {
+        group: choice_of(group, overrides) or _experiment_choice(experiment, group, catalogue)
+        for group in ("stages", "mixture")
+    }
+    chosen_options["experiment"] = experiment
+    names = {group: f"{scale}_{option}" for group, option in chosen_options.items()}
     fits = {group: name for group, name in names.items() if name in catalogue.options["scale"]}
     if scale is None or not fits:
         return list(overrides)
@@ -96,6 +102,22 @@ def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
     chosen = [*fits.values()] if "experiment" in fits else [scale, *fits.values()]
     fitted = f"scale=[{','.join(chosen)}]" if len(chosen) > 1 else f"scale={chosen[0]}"
     return [text if text.lstrip("+").partition("=")[0] != "scale" else fitted for text in overrides]
+
+
+def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue) -> str | None:
+    """The option that an experiment chooses for a group, itself or through one it builds on, or None."""
+    folder, _, name = (experiment or "").rpartition("/")
+    place = ("/".join(part for part in ("experiment", folder) if part), name)
+    file = next((file for file in catalogue.files if (file.group, file.option) == place), None)
+    if file is None:
+        return None
+    chosen = None
+    for line in file.content.get("defaults", []):
+        if isinstance(line, str) and line != "_self_":
+            chosen = _experiment_choice(f"{folder}/{line}".lstrip("/"), group, catalogue) or chosen
+        elif isinstance(line, DictConfig) and f"override /{group}" in line:
+            chosen = str(line[f"override /{group}"])
+    return chosen
 
 
 def _base(command: str) -> DictConfig | None:

@@ -26,6 +26,7 @@ COMPANIONS = {
     ("twin", "manifest"): ["twin.manifest=pairs.jsonl"],
     ("optimizer", "adamw"): ["model.dtype=float32"],
     ("model", "checkpoint"): ["model.path=weights"],
+    ("model", "qwen2_5_vl_7b_continued"): ["model.path=weights"],
 }
 """What an option leaves for the user to fill in, or cannot go with."""
 CONTINUED = ("q_insight_comparison", "preresq_r1_vqa")
@@ -91,6 +92,53 @@ def test_every_experiment_at_every_scale(experiment: str, scale: str, catalogue:
     assert (job.settings.model.form == "tiny") == is_tiny
     assert job.settings.name is not None
     assert job.settings.name.startswith(experiment)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "supervised_control"])
+def test_full_scale_trains_the_published_model(experiment: str, compose_plain: Compose) -> None:
+    run = compose_plain(f"experiment={experiment}")
+    model = run["model"]
+    limit = 786432 if experiment.startswith(("q_hawkeye", "grpo")) else 12845056
+    assert (model["min_pixels"], model["max_pixels"]) == (3136, limit)
+    assert model["path"] == (None if experiment in CONTINUED else "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert (model["form"], model["dtype"], model["tiny"]) == ("pretrained", "bfloat16", None)
+    assert model["gradient_checkpointing"] is True
+    assert run["optimizer"]["form"] == "adamw_stochastic"
+
+
+@pytest.mark.parametrize("experiment", CONTINUED)
+def test_an_experiment_that_goes_on_asks_for_its_start(experiment: str, catalogue: Catalogue) -> None:
+    with pytest.raises(ValueError, match=r"model\.form: pretrained needs model\.path"):
+        prepare("train", [f"experiment={experiment}"], catalogue)
+
+
+def test_visualquality_r1s_split_is_used_by_both_that_train_on_it(compose_plain: Compose) -> None:
+    whole = {"koniq": "all", "spaq": "all"}
+    for experiment in ("visualquality_r1", "preresq_r1_iqa"):
+        run = compose_plain(f"experiment={experiment}")
+        assert [*run["data"]["sets"]] == ["kadid"]
+        used = {name: run["dataset"][name]["protocol"] for name in ("kadid", *whole)}
+        assert used == {"kadid": "visualquality_r1", **whole}
+
+
+def test_the_penalty_stays_on_in_preresqs_one_stage(catalogue: Catalogue) -> None:
+    words = ["experiment=preresq_r1_iqa", "stages=none"]
+    release = ["reward=preresq_r1_release", "task.answer_rule=preresq_r1_release"]
+    for more in (["reward=preresq_r1_exploration"], release):
+        settings = prepare("train", [*words, *more], catalogue).settings
+        assert not settings.stages and "penalty" in settings.reward.terms
+
+
+@pytest.mark.parametrize("word", ["mixture=none", "stages=none"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiments_own_parts_can_be_left_out(experiment: str, word: str, catalogue: Catalogue) -> None:
+    words = [f"experiment={experiment}", "scale=miniature"]
+    own, less = (prepare("train", chosen, catalogue).settings for chosen in (words, [*words, word]))
+    group = word.partition("=")[0]
+    assert not getattr(less, group)
+    assert all(entry.miniature for entry in less.dataset.values())
+    same = ("model", "data", "prompt", "reward", "rollout", "optimizer", "training")
+    assert all(getattr(own, node) == getattr(less, node) for node in same)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "score"])

@@ -129,6 +129,7 @@ def test_the_penalty_stays_on_in_preresqs_one_stage(catalogue: Catalogue) -> Non
         assert not settings.stages and "penalty" in settings.reward.terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", ["mixture=none", "stages=none"])
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiments_own_parts_can_be_left_out(experiment: str, word: str, catalogue: Catalogue) -> None:

@@ -152,6 +152,7 @@ def test_the_folder_of_the_sweep_is_all_one_needs(slurm: Cluster, submit: Submit
     assert "1 done" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_a_lost_node_is_named_and_what_may_be_queued_again_goes_on(slurm: Cluster, submit: Submit) -> None:
     node = slurm.nodes[1]
     manifest = submit({"again": "once", "lost": "sleep"}, partition="pair", nodelist=node)
@@ -183,6 +184,7 @@ def test_a_job_at_its_limit_goes_on_until_it_is_there_once_too_often(slurm: Clus
     assert view.resumable and len(starts(manifest, "endless")) == 2
 
 
+@pytest.mark.slow
 def test_a_silent_controller_and_one_that_has_lost_its_jobs(
     slurm: Cluster, submit: Submit, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -206,10 +206,14 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("where", "nodes"),
     [
-        (["hydra.launcher.tasks_per_node=2"], 1),
-        (["hydra.launcher.nodes=2", "hydra.launcher.partition=pair"], 2),
+        pytest.param(["hydra.launcher.tasks_per_node=2"], 1, id="one node"),
+        pytest.param(
+            ["hydra.launcher.nodes=2", "hydra.launcher.partition=pair"],
+            2,
+            id="two nodes",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["one node", "two nodes"],
 )
 def test_two_tasks_train_one_policy(
     slurm: Cluster, qhk: Qhk, tmp_path: Path, single: dict[str, Any], where: list[str], nodes: int

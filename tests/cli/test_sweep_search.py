@@ -59,7 +59,10 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize(("method", "trials", "parallel"), [("random", 3, 2), ("bayesian", 11, 10)])
+@pytest.mark.parametrize(
+    ("method", "trials", "parallel"),
+    [("random", 3, 2), pytest.param("bayesian", 11, 10, marks=pytest.mark.slow)],
+)
 def test_two_rounds_on_this_machine(
     qhk: Run, stubbed: None, tmp_path: Path, method: str, trials: int, parallel: int
 ) -> None:

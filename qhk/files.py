@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
+
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` (UTF-8); a reader sees the old file or the new one, never a part.
@@ -70,7 +72,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             row = None
         if not isinstance(row, dict):
-            raise ValueError(f"{path} line {number} is not a JSON object: repair or remove that line")
+            raise UserError(f"{path} line {number} is not a JSON object: repair or remove that line")
         rows.append(row)
     return rows
 

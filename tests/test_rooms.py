@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qhk"
-FOUNDATION = {"types", "files", "settings"}
+FOUNDATION = {"errors", "types", "files", "settings"}
 
 MAY_IMPORT = {
-    "types": set[str](),
-    "files": set[str](),
-    "settings": set[str](),
-    "objective": {"types"},
-    "rewards": {"types"},
-    "data": {"types", "files", "settings", "rewards"},
+    "errors": set[str](),
+    "types": {"errors"},
+    "files": {"errors"},
+    "settings": {"errors"},
+    "objective": {"errors", "types"},
+    "rewards": {"errors", "types"},
+    "data": {*FOUNDATION, "rewards"},
     "policy": {*FOUNDATION, "objective", "rewards", "data"},
     "rollout": {*FOUNDATION, "objective", "rewards", "data", "policy"},
     "evaluation": {*FOUNDATION, "objective", "rewards", "data", "policy", "rollout"},

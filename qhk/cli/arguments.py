@@ -12,6 +12,7 @@ from qhk.cli.command import Command, Job
 from qhk.cli.data import DATA_COMMANDS
 from qhk.cli.requests import EvaluateRequest, ScoreRequest
 from qhk.cli.sweep import SWEEP_COMMANDS
+from qhk.errors import UserError
 from qhk.settings.base import expand_home
 from qhk.settings.problems import suggestion
 
@@ -50,7 +51,7 @@ def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
 def start_score(job: Job, positionals: Sequence[str]) -> int:
     """The exit code of scoring single images. Raises ValueError without any image."""
     if not positionals:
-        raise ValueError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
+        raise UserError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
     from qhk.cli.score import run
 
     assert isinstance(job.request, ScoreRequest)
@@ -117,14 +118,14 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     flags = [word for word in rest if _is_flag(word)]
     for flag in flags:
         if flag not in FLAGS:
-            raise ValueError(f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value")
+            raise UserError(f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value")
     takes_files = bool(COMMANDS[command].positionals)
     words_left = [word for word in rest if not _is_flag(word)]
     files = {word for word in words_left if takes_files and Path(word).exists()}
     overrides = tuple(_at_home(word) for word in words_left if _is_override(word) and word not in files)
     positionals = tuple(word for word in words_left if not _is_override(word) or word in files)
     if positionals and not COMMANDS[command].positionals:
-        raise ValueError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
+        raise UserError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
     return Arguments(
         command=command,
         overrides=overrides,
@@ -142,7 +143,7 @@ def _take_command(words: Sequence[str]) -> tuple[str, list[str]]:
     command, rest = (" ".join(words[:2]), words[2:]) if members else (words[0], words[1:])
     if command not in COMMANDS:
         known = members or list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
-        raise ValueError(f"{command}: no such command; {suggestion(command, known)}; see qhk --help")
+        raise UserError(f"{command}: no such command; {suggestion(command, known)}; see qhk --help")
     return command, list(rest)
 
 
@@ -172,7 +173,7 @@ def _take_cfg(words: list[str]) -> tuple[list[str], Cfg | None]:
         if not separator:
             value = words[place + 1] if place + 1 < len(words) else ""
         if value != "job":
-            raise ValueError(f"{flag} {value}: must be job; write --cfg job to print the composed config")
+            raise UserError(f"{flag} {value}: must be job; write --cfg job to print the composed config")
         after = place + 1 if separator else place + 2
         return words[:place] + words[after:], "job"
     return words, None

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import qhk
+from qhk.errors import UserError
 
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
 OVERLAYS = ("experiment", "scale", "sweep")
@@ -61,7 +62,7 @@ def read_catalogue(root: Path) -> Catalogue:
     Raises ValueError naming the file where one is not readable YAML, or where ``conf`` is not there.
     """
     if not (root / "conf").is_dir():
-        raise ValueError(f"{root / 'conf'}: the config folder is missing; reinstall qhk")
+        raise UserError(f"{root / 'conf'}: the config folder is missing; reinstall qhk")
     files = [_read(path, root / "conf", "") for path in sorted((root / "conf").rglob("*.yaml"))]
     for group, folder in FOLDER_OF_GROUP.items():
         files += [_read(path, root / folder, group) for path in sorted((root / folder).rglob("*.yaml"))]
@@ -75,9 +76,9 @@ def _read(path: Path, base: Path, group: str) -> ConfigFile:
     try:
         content = OmegaConf.create(text)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, DictConfig):
-        raise ValueError(f"{path}: must hold a mapping of keys to values")
+        raise UserError(f"{path}: must hold a mapping of keys to values")
     return ConfigFile(
         group="/".join(part for part in (group, inner) if part),
         option=path.stem,

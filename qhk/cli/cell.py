@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from qhk.cli.errors import report
+from qhk.errors import UserError
 from qhk.settings import parse_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
 from qhk.tracking.provenance import PACKAGE, run_code
@@ -29,7 +30,7 @@ def _main(config: Path, code: str) -> int:
     found = run_code(settings)
     if code not in (found, ANY_CODE):
         what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])
-        raise ValueError(
+        raise UserError(
             f"{what} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
             "qhk sweep resume NAME code=current takes the new code"
         )

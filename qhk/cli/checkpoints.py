@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from qhk.errors import UserError
 from qhk.policy.load import Policy
 from qhk.settings import DatasetSettings, MixtureSettings, Settings, parse_settings, stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
@@ -21,9 +22,7 @@ def policy_settings(
     if settings.checkpoint is not None:
         return adopt_checkpoint(settings, overrides, stage=stage, datasets=datasets)
     if stage is not None:
-        raise ValueError(
-            f"stage={stage}: a base model has no stages; give checkpoint=FOLDER, or leave it out"
-        )
+        raise UserError(f"stage={stage}: a base model has no stages; give checkpoint=FOLDER, or leave it out")
     return settings
 
 
@@ -47,7 +46,7 @@ def adopt_checkpoint(
     assert settings.checkpoint is not None
     path = Path(settings.checkpoint).expanduser()
     if not path.is_dir():
-        raise ValueError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
+        raise UserError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
     trained = stage_settings(parse_settings(checkpoint_config(path)), path, stage=stage)
     _refuse_owned(overrides, path)
     adopted = {node: getattr(trained, node) for node in OWNED}
@@ -86,7 +85,7 @@ def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:
     if stage is not None:
         if stage not in views:
             known = f"choose one of {', '.join(views)}" if run.stages else "leave it out, the run had none"
-            raise ValueError(f"stage={stage}: is no stage of the run that wrote {path}; {known}")
+            raise UserError(f"stage={stage}: is no stage of the run that wrote {path}; {known}")
         return views[stage]
     own, step = checkpoint_stage(path), checkpoint_step(path)
     if own is None:
@@ -101,7 +100,7 @@ def _refuse_owned(overrides: list[str], path: Path) -> None:
         node, *inner = key.partition("@")[0].split(".")
         owned = inner[1] if node == "mixture" and len(inner) > 1 else node
         if owned in OWNED:
-            raise ValueError(
+            raise UserError(
                 f"{override}: {owned} comes from the checkpoint's own config ({path}); leave the override out"
             )
 
@@ -111,7 +110,7 @@ def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings
     for name in asked.mixture:
         if name not in trained.mixture:
             known = ", ".join(trained.mixture) or "none"
-            raise ValueError(
+            raise UserError(
                 f"mixture.{name}: is no task of the checkpoint's own (beside its main one: {known}); "
                 "leave it out"
             )
@@ -127,7 +126,7 @@ def evaluated_policy(settings: Settings, *, device: str) -> Policy:
     if settings.checkpoint is not None:
         return open_policy(str(Path(settings.checkpoint).expanduser()), settings.model, device=device)
     if settings.model.path is None:
-        raise ValueError(
+        raise UserError(
             "checkpoint: missing, got null; give a checkpoint folder, "
             "or a base model such as model=qwen2_5_vl_7b"
         )

@@ -15,6 +15,7 @@ from qhk.cli.catalogue import LAUNCHER, OVERLAYS, Catalogue
 from qhk.cli.command import primary_config
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
+from qhk.errors import UserError
 
 VERSION_BASE = "1.3"
 SHOWN = 60
@@ -61,7 +62,7 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
                 config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
             )
     except HYDRA_ERRORS as error:
-        raise ValueError(explain_override(error, overrides, _base(command), catalogue)) from None
+        raise UserError(explain_override(error, overrides, _base(command), catalogue)) from None
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -135,7 +136,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise ValueError(explain_interpolation(error)) from None
+        raise UserError(explain_interpolation(error)) from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 

@@ -13,6 +13,7 @@ from qhk.cli.errors import USER_ERROR
 from qhk.cli.requests import CheckRequest
 from qhk.data.check import Report, check_set
 from qhk.data.spec import DatasetSpec
+from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.settings import Settings
 
@@ -61,7 +62,7 @@ def with_root(settings: Settings, names: list[str], root: str | None) -> Setting
     if root is None:
         return settings
     if len(names) != 1:
-        raise ValueError(
+        raise UserError(
             f"root: {root} stands for one set, but {len(names)} are named ({', '.join(names)}); "
             f"write dataset.NAME.root={root} for each"
         )

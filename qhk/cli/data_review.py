@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from qhk.cli.requests import ReviewRequest
+from qhk.errors import UserError
 from qhk.settings import Settings
 
 
 def run(settings: Settings, request: ReviewRequest) -> int:
     """0 after Ctrl-C. Raises ValueError for a missing manifest, an empty queue or a taken port."""
     if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
-        raise ValueError("qhk data review needs the extra review; install it: pip install 'qhk[review]'")
+        raise UserError("qhk data review needs the extra review; install it: pip install 'qhk[review]'")
     from qhk.pairs.manifest import open_pairs
     from qhk.pairs.review.desk import Desk
     from qhk.pairs.review.queue import Queue
@@ -24,7 +25,7 @@ def run(settings: Settings, request: ReviewRequest) -> int:
     manifest = open_pairs(path)
     queue = Queue(manifest, order=request.order, scope=request.scope, types=request.types)
     if len(queue) == 0:
-        raise ValueError(
+        raise UserError(
             f"scope={request.scope}: none of the {len(manifest)} pairs of {path} is to be reviewed; "
             "scope=all shows every pair"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qhk.cli.catalogue import Catalogue
+from qhk.errors import UserError
 from qhk.settings import Settings
 from qhk.settings.problems import node_fields, suggestion
 from qhk.tracking.status import RunState
@@ -32,8 +32,8 @@ def report(action: Callable[[], int]) -> int:
 
     75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both.
 
-    A user's mistake is a ValueError that our code raises on purpose, so that a ValueError out of a library,
-    or out of a failed operation in our own code, is shown for the defect that it is.
+    A user's mistake is a ``UserError``; a ValueError out of a library, or of a failed operation in our own
+    code, is shown for the defect that it is.
     """
     try:
         return action()
@@ -47,31 +47,12 @@ def report(action: Callable[[], int]) -> int:
         # Whoever read our output has gone, as `head` does; the flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ValueError as error:
-        if not _raised_on_purpose(error):
-            traceback.print_exc()
-            return INTERNAL_ERROR
+    except UserError as error:
         print(f"qhk: {one_line(str(error))}", file=sys.stderr)
         return USER_ERROR
     except Exception:
         traceback.print_exc()
         return INTERNAL_ERROR
-
-
-def _raised_on_purpose(error: ValueError) -> bool:
-    """Whether a ``raise`` statement of this package raised the error."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return False
-    scope = trace.tb_frame.f_globals
-    # A module that runs as a program is called __main__, its spec is not.
-    name = scope["__spec__"].name if scope.get("__spec__") is not None else scope["__name__"]
-    if not str(name).startswith("qhk."):
-        return False
-    operation = trace.tb_frame.f_code.co_code[trace.tb_lasti]
-    return dis.opname[operation] == "RAISE_VARARGS"
 
 
 def one_line(text: str) -> str:

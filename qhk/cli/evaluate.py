@@ -16,6 +16,7 @@ from qhk.cli.checkpoints import OWNED, evaluated_policy, policy_settings
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.cli.requests import EvaluateRequest
+from qhk.errors import UserError
 from qhk.evaluation.results import Stage, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
@@ -47,7 +48,7 @@ def run(
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
     if not names:
-        raise ValueError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
+        raise UserError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
     checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint).expanduser()
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     torch.set_num_threads(settings.training.threads)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from qhk.cli.arguments import COMMANDS
 from qhk.cli.catalogue import Catalogue
 from qhk.cli.command import Job
+from qhk.errors import UserError
 from qhk.rewards.answer import find_rule
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
@@ -31,7 +32,7 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
     if plain.pop("sweep", None) is not None:
-        raise ValueError(
+        raise UserError(
             f"sweep={choice_of('sweep', overrides)}: has no effect on qhk {command}; leave it out"
         )
     request = _take_request(plain, COMMANDS[command].request)
@@ -76,7 +77,7 @@ def _checked(command: str, plain: dict[str, Any]) -> Settings:
         _check_narrow_weights(settings)
         _check_uncertainty(settings)
         if settings.checkpoint is not None:
-            raise ValueError(
+            raise UserError(
                 f"checkpoint: {settings.checkpoint} has no effect on training; "
                 "a run resumes by itself, and model.path starts one from other weights"
             )
@@ -86,7 +87,7 @@ def _checked(command: str, plain: dict[str, Any]) -> Settings:
 def _check_narrow_weights(settings: Settings) -> None:
     """Raises ValueError where training would lose its small updates in the rounding of bfloat16 weights."""
     if settings.model.dtype == "bfloat16" and settings.optimizer.form == "adamw":
-        raise ValueError(
+        raise UserError(
             f"optimizer.form: adamw loses updates of about lr {settings.optimizer.lr:g} in weights of "
             "model.dtype bfloat16; choose optimizer=adamw_stochastic, or model.dtype=float32"
         )
@@ -100,7 +101,7 @@ def _check_uncertainty(settings: Settings) -> None:
     weighing = [stage for stage in stages if stage.uncertainty.form != "none" and stage.uncertainty.alpha > 0]
     forms = [view.task.form for stage in weighing for view in task_views(stage).values()]
     if forms and all(form in ANSWER_LABELS for form in forms):
-        raise ValueError(
+        raise UserError(
             f"uncertainty.form: {weighing[0].uncertainty.form} weighs groups by the spread of their scores, "
             f"but task.form {forms[0]} is answered in words; choose uncertainty=none"
         )
@@ -112,7 +113,7 @@ def _check_reward(settings: Settings) -> None:
         find_rule(view.task.form, view.task.answer_rule)
         for term in build_terms(view.reward.specs):
             if isinstance(term, BatchTerm) and view.task.form in ANSWER_LABELS:
-                raise ValueError(
+                raise UserError(
                     f"reward.terms.{term.name}: compares scores, but task.form {view.task.form} is answered "
                     "in words; choose a reward made for this task"
                 )
@@ -126,4 +127,4 @@ def _take_request(plain: dict[str, Any], request: type[Node] | None) -> Node | N
     try:
         return request.model_validate(own)
     except ValidationError as error:
-        raise ValueError(first_problem(error, own, request)) from None
+        raise UserError(first_problem(error, own, request)) from None

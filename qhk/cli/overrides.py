@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from qhk.cli.catalogue import OVERLAYS, Catalogue
+from qhk.errors import UserError
 from qhk.settings.problems import suggestion
 
 
@@ -18,9 +19,9 @@ def parse_override(text: str) -> Override:
     try:
         override = OverridesParser.create().parse_overrides([text])[0]
     except HydraException:
-        raise ValueError(f"{text}: {_reading_fix(text)}") from None
+        raise UserError(f"{text}: {_reading_fix(text)}") from None
     if not override.key_or_group:
-        raise ValueError(f"{text}: nothing stands before '='; write key=value")
+        raise UserError(f"{text}: nothing stands before '='; write key=value")
     return override
 
 
@@ -29,7 +30,7 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
     for text in overrides:
         override = parse_override(text)
         if override.is_sweep_override():
-            raise ValueError(
+            raise UserError(
                 f"{text}: several values; add -m to run one after another, or give one list as "
                 f"'{override.key_or_group}=[...]'"
             )
@@ -60,19 +61,19 @@ def cells(text: str, catalogue: Catalogue) -> list[str]:
         options = catalogue.options.get(override.key_or_group, [])
         names = value.filter(list(options))
         if not names:
-            raise ValueError(f"{text}: matches nothing; {suggestion('', options)}")
+            raise UserError(f"{text}: matches nothing; {suggestion('', options)}")
         return [f"{key}={name}" for name in names]
     try:
         return [f"{key}={item}" for item in override.sweep_string_iterator()]
     except HydraException as error:
-        raise ValueError(f"{text}: {' '.join(str(error).split())}; list the values as a,b,c") from None
+        raise UserError(f"{text}: {' '.join(str(error).split())}; list the values as a,b,c") from None
 
 
 def _check_option(group: str, option: object, options: list[str]) -> None:
     if option in options or (option is None and group in OVERLAYS):
         return
     shown = "null" if option is None else str(option)
-    raise ValueError(
+    raise UserError(
         f"{group}={shown}: {group} has no option {shown!r}; {suggestion(shown, options, prefix=f'{group}=')}"
     )
 

@@ -8,6 +8,7 @@ import torch
 
 from qhk.cli.checkpoints import evaluated_policy, policy_settings
 from qhk.cli.quiet import quiet_libraries
+from qhk.errors import UserError
 from qhk.pairs.endpoint import EndpointJudge, EndpointOptions
 from qhk.pairs.judge import Judge, SimilarityJudge
 from qhk.pairs.manifest import PairManifest
@@ -30,9 +31,7 @@ def _endpoint_judge(manifest: PairManifest, settings: Settings) -> EndpointJudge
     chosen, endpoint = settings.pairs.filter, settings.pairs.filter.endpoint
     assert endpoint.url is not None and endpoint.model is not None
     if not endpoint.url.startswith(("http://", "https://")):
-        raise ValueError(
-            f"pairs.filter.endpoint.url: must begin with http:// or https://, got {endpoint.url}"
-        )
+        raise UserError(f"pairs.filter.endpoint.url: must begin with http:// or https://, got {endpoint.url}")
     options = EndpointOptions(
         url=endpoint.url,
         model=endpoint.model,
@@ -59,7 +58,7 @@ def _api_key(file: str | None) -> str | None:
     path = Path(file).expanduser()
     key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
     if not key or not key.isascii() or len(key.split()) != 1:
-        raise ValueError(f"pairs.filter.endpoint.api_key_file: {path} must hold the key and nothing else")
+        raise UserError(f"pairs.filter.endpoint.api_key_file: {path} must hold the key and nothing else")
     return key
 
 

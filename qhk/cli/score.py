@@ -24,6 +24,7 @@ from qhk.cli.requests import ScoreRequest
 from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
 from qhk.rewards.answer import find_rule
@@ -98,7 +99,7 @@ def _check_one_picture(settings: Settings) -> None:
     """Raises ValueError where the task's prompt shows several pictures."""
     shown = num_pictures(settings.prompt.user)
     if shown != 1:
-        raise ValueError(
+        raise UserError(
             f"prompt.user shows {shown} pictures, qhk score gives it one image at a time; "
             "use qhk evaluate with a set made for this task"
         )
@@ -120,7 +121,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
         else:
             matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         if not matches:
-            raise ValueError(f"{pattern}: no such image, and no image in a folder or glob of that name")
+            raise UserError(f"{pattern}: no such image, and no image in a folder or glob of that name")
         found.update(dict.fromkeys(matches))
     return list(found)
 

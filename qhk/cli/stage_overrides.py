@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from qhk.cli.catalogue import Catalogue
 from qhk.cli.overrides import parse_override
+from qhk.errors import UserError
 from qhk.settings.root import STAGE_KEYS
 
 _INTERPOLATED = re.compile(r"\$\{([a-z_.]+)\}")
@@ -36,7 +37,7 @@ def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, cat
         if node not in replaced or any(_overlap(key, other) for other in read):
             continue
         fixes = " ".join(_of_stage(text, override, str(stage), catalogue) for stage in stages)
-        raise ValueError(f"{text}: every stage has its own {node}; write {fixes}, or add stages=none")
+        raise UserError(f"{text}: every stage has its own {node}; write {fixes}, or add stages=none")
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qhk.cli.command import Command, Job
 from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
+from qhk.errors import UserError
 
 
 def start_status(job: Job, positionals: Sequence[str]) -> int:
@@ -47,7 +48,7 @@ def _outputs(job: Job) -> Path:
 
 def _name(command: str, positionals: Sequence[str]) -> str:
     if len(positionals) != 1:
-        raise ValueError(f"qhk sweep {command}: give one sweep's name, as outputs/sweeps/ lists them")
+        raise UserError(f"qhk sweep {command}: give one sweep's name, as outputs/sweeps/ lists them")
     return positionals[0]
 
 

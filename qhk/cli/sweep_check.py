@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.dry_run import missing_files
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.errors import UserError
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings
 from qhk.sweep.plan import PlannedRun
 from qhk.sweep.present import Present
@@ -47,6 +48,6 @@ def check_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):
         more = f"; and {len(lines) - 1} more, which dry_run=true lists" if len(lines) > 1 else ""
-        raise ValueError(lines[0] + more)
+        raise UserError(lines[0] + more)
     for line in lines:
         print(f"note: not on this machine, so jobs must find it: {line}", file=sys.stderr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.live import Live
 
 from qhk.cli.requests import SweepLogsRequest, SweepRequest, SweepResumeRequest, SweepStatusRequest
+from qhk.errors import UserError
 from qhk.settings.sweep import LauncherSettings, parse_launcher
 from qhk.sweep.manifest import (
     JobEvent,
@@ -68,7 +69,7 @@ def cancel(outputs: Path, name: str, request: SweepRequest) -> int:
         views = [view for view in chosen if not view.run.same_as or view.run.label in events]
         if chosen and not views:
             first = chosen[0].run
-            raise ValueError(f"{first.label}: is {first.same_as}, started by another sweep; cancel it there")
+            raise UserError(f"{first.label}: is {first.same_as}, started by another sweep; cancel it there")
         _scancel([view.job for view in views if view.job])
         launcher = launcher_at_work(folder)
         reached = [view for view in views if _reach(view, events.get(view.run.label), launcher)]
@@ -109,17 +110,15 @@ def _reach(view: RunView, last: JobEvent | None, launcher: str) -> bool:
 
 def _scancel(jobs: Sequence[str]) -> None:
     if jobs and shutil.which("scancel") is None:
-        raise ValueError("scancel: not found; cancel the sweep's jobs where SLURM's commands are")
+        raise UserError("scancel: not found; cancel the sweep's jobs where SLURM's commands are")
     for first in range(0, len(jobs), CHUNK):
         words = ["scancel", *jobs[first : first + CHUNK]]
         try:
             done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=SCANCEL_S)
         except subprocess.TimeoutExpired:
-            raise ValueError(
-                f"scancel: no answer in {SCANCEL_S:.0f} s; nothing recorded, try again"
-            ) from None
+            raise UserError(f"scancel: no answer in {SCANCEL_S:.0f} s; nothing recorded, try again") from None
         if done.returncode != 0:
-            raise ValueError(f"scancel: {' '.join(done.stderr.split())}; ask qhk sweep status, then again")
+            raise UserError(f"scancel: {' '.join(done.stderr.split())}; ask qhk sweep status, then again")
 
 
 def resume(outputs: Path, name: str, request: SweepResumeRequest, overrides: Sequence[str]) -> int:
@@ -205,7 +204,7 @@ def _chosen(views: Sequence[RunView], request: SweepRequest | SweepLogsRequest) 
     """The runs that were asked for. Raises ValueError for a cell or seed that the sweep does not have."""
     known = list(dict.fromkeys(view.run.cell for view in views))
     if request.cell is not None and request.cell not in known:
-        raise ValueError(f"cell={request.cell}: no such cell; known: {', '.join(known)}")
+        raise UserError(f"cell={request.cell}: no such cell; known: {', '.join(known)}")
     return [
         view
         for view in views

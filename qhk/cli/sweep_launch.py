@@ -12,6 +12,7 @@ import qhk
 from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import check_files, share_plan
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.errors import UserError
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
@@ -130,7 +131,7 @@ def refuse_active(views: Sequence[RunView]) -> None:
     if busy:
         first, more = busy[0], f" and {len(busy) - 1} more" if len(busy) > 1 else ""
         job = f", job {first.job}" if first.job else ""
-        raise ValueError(
+        raise UserError(
             f"fresh=true: {first.run.label} is {first.state.value}{job}{more}; "
             "wait for them, or qhk sweep cancel NAME first"
         )
@@ -171,7 +172,7 @@ def _tell_unheard(manifest: Manifest, views: Sequence[RunView], *, nothing: bool
         "still wait is not known: they are not started; try again later"
     )
     if nothing:
-        raise ValueError(line)
+        raise UserError(line)
     print(f"qhk: {line}", file=sys.stderr)
 
 
@@ -193,7 +194,7 @@ def _slurm_submit() -> Callable[[Manifest, SlurmLauncherSettings, Sequence[Sweep
     try:
         from qhk.sweep.slurm import submit
     except ImportError:
-        raise ValueError("hydra/launcher=slurm: needs submitit; pip install 'qhk[slurm]'") from None
+        raise UserError("hydra/launcher=slurm: needs submitit; pip install 'qhk[slurm]'") from None
     return submit
 
 

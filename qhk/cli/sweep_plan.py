@@ -10,6 +10,7 @@ from qhk.cli.catalogue import Catalogue
 from qhk.cli.compose import choice_of, compose_config, compose_launcher, plain_config
 from qhk.cli.job import prepare_seeds
 from qhk.cli.overrides import cells, expand, parse_override
+from qhk.errors import UserError
 from qhk.settings import Settings, run_name
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
 from qhk.sweep.plan import PlannedRun, plan_run
@@ -45,7 +46,7 @@ class SweepPlan:
 def plan_sweep(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     """The plan of ``qhk train sweep=NAME ...``. Raises ValueError, one line, for any mistake in any cell."""
     if any(_key(word) == "name" for word in overrides):
-        raise ValueError("name: the cells of a sweep name its runs; study=NAME names the sweep")
+        raise UserError("name: the cells of a sweep name its runs; study=NAME names the sweep")
     common, seeds = take_seeds(overrides, catalogue)
     variants = expand(common, catalogue)
     sweep = parse_sweep(plain_config(compose_config("train", variants[0], catalogue))["sweep"])
@@ -89,7 +90,7 @@ def cell_runs(cell: Cell, seeds: Sequence[int], catalogue: Catalogue) -> list[Pl
     try:
         found: list[Settings] = prepare_seeds(cell.words, seeds, catalogue)
     except ValueError as error:
-        raise ValueError(f"cell {cell.name}: {error}") from None
+        raise UserError(f"cell {cell.name}: {error}") from None
     return [plan_run(cell=cell.name, changes=cell.changes, settings=settings) for settings in found]
 
 
@@ -101,7 +102,7 @@ def take_seeds(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str
     for text in named:
         value = text.partition("=")[2]
         if not value.isdigit():
-            raise ValueError(f"seed: must be a whole number of at least 0, got {value}")
+            raise UserError(f"seed: must be a whole number of at least 0, got {value}")
         seeds.append(int(value))
     return rest, list(dict.fromkeys(seeds))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_plan import SweepPlan, cell_runs, override_text, search_cells
+from qhk.errors import UserError
 from qhk.settings.base import Scalar
 from qhk.settings.sweep import ChoiceSettings, SearchSettings
 from qhk.sweep.manifest import SweepRun, read_manifest
@@ -26,7 +27,7 @@ def next_round(plan: SweepPlan, folder: Path, catalogue: Catalogue) -> SweepPlan
     try:
         from qhk.sweep.search import Trial, draw_round
     except ImportError:
-        raise ValueError("sweep.search: needs Optuna; pip install 'qhk[search]'") from None
+        raise UserError("sweep.search: needs Optuna; pip install 'qhk[search]'") from None
     there = read_trials(plan.search, folder)
     drawn = draw_round(
         plan.search,

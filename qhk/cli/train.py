@@ -12,6 +12,7 @@ from typing import Any
 from qhk.cli.display import ConsoleDisplay, LoggedDisplay, SilentDisplay
 from qhk.cli.ending import run_to_end
 from qhk.cli.quiet import quiet_libraries
+from qhk.errors import UserError
 from qhk.evaluation.results import Results, Stage, read_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.settings import Settings, plain_settings, run_id
@@ -83,7 +84,7 @@ def check_processes(settings: Settings, processes: Processes) -> None:
     """Raises ValueError where the prompts of a step do not divide over processes and micro-batches."""
     per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
     if per_step % (processes.count * per_device):
-        raise ValueError(
+        raise UserError(
             f"training.prompts_per_step: {per_step} is not a multiple of processes x prompts_per_device "
             f"({processes.count} x {per_device}); change one of them"
         )

@@ -13,6 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
+from qhk.errors import UserError
+
 JPEG_ROUNDS = 4
 """Three encode / decode rounds, and the one of storing the result."""
 
@@ -26,7 +28,7 @@ def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Ge
     """
     assert image.mode == "RGB", image.mode
     if kind not in _OPERATIONS:
-        raise ValueError(f"twin.kinds has {kind!r}: choose from {', '.join(_OPERATIONS)}")
+        raise UserError(f"twin.kinds has {kind!r}: choose from {', '.join(_OPERATIONS)}")
     check_strength(kind, strength)
     return _OPERATIONS[kind](image, strength, rng)
 
@@ -36,7 +38,7 @@ def check_strength(kind: str, strength: float) -> None:
     low, high = _RANGES[kind]
     if not low <= strength <= high or (kind == "jpeg" and strength != int(strength)):
         whole = "a whole number " if kind == "jpeg" else ""
-        raise ValueError(f"twin.strengths.{kind} must be {whole}in [{low:g}, {high:g}], got {strength}")
+        raise UserError(f"twin.strengths.{kind} must be {whole}in [{low:g}, {high:g}], got {strength}")
 
 
 def eased_strength(kind: str, strength: float, factor: float) -> float:

@@ -29,6 +29,8 @@ from zlib import error as zlib_error
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from qhk.errors import UserError
+
 MIN_SIDE = 28
 """One visual token of Qwen2.5-VL (patch 14, merge 2): a smaller side cannot be seen at all."""
 
@@ -107,20 +109,20 @@ def check_size(
     """None; ``ValueError`` naming the file where (width, height) is too small, too large or too long."""
     width, height = size
     if min(width, height) < min_side:
-        raise ValueError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
+        raise UserError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ValueError(
+        raise UserError(
             f"{path}: {width}x{height} is too long: at most {MAX_ASPECT} times the shorter side, crop it"
         )
     if width * height > max_pixels:
-        raise ValueError(
+        raise UserError(
             f"{path}: {width}x{height} is too large: at most {max_pixels} pixels, shrink the image"
         )
 
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise ValueError(f"{path}: no such image file: correct the path or add the file")
+        raise UserError(f"{path}: no such image file: correct the path or add the file")
 
 
 def _stored_size(path: Path) -> tuple[int, int]:
@@ -147,11 +149,11 @@ def _opened(path: Path, source: Path | BytesIO) -> Iterator[Image.Image]:
             with Image.open(source) as image:
                 yield image
     except _Refusal as error:
-        raise ValueError(str(error)) from None
+        raise UserError(str(error)) from None
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: too large to open safely ({error}): shrink the image") from None
+        raise UserError(f"{path}: too large to open safely ({error}): shrink the image") from None
     except _BROKEN as error:
-        raise ValueError(f"{path}: not a readable image ({error}): replace the file") from None
+        raise UserError(f"{path}: not a readable image ({error}): replace the file") from None
 
 
 def _require_one_picture(path: Path, image: Image.Image) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from qhk.data.image import MAX_PIXELS, check_size, decode, read_header
+from qhk.errors import UserError
 from qhk.files import write_atomically
 
 Depth = Literal["header", "decode"]
@@ -153,7 +154,7 @@ def _signature(path: Path) -> _Signature:
     try:
         stat = os.stat(path)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read ({error.strerror}): add the file or its permission"
         ) from None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

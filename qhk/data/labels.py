@@ -10,6 +10,7 @@ from qhk.data.adapters.base import Adapter, LabelRow
 from qhk.data.rows import check_rows
 from qhk.data.scale import Scale, fit_scale
 from qhk.data.spec import DatasetSpec, Progress, adapter_options, check_spec, make_root, missing_below
+from qhk.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ def read_labels(
         line for line, is_images in missing_below(name, spec, adapter, root) if need_images or not is_images
     ]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)"
         )
     options = adapter_options(spec)
@@ -56,7 +57,7 @@ def read_labels(
         check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
         splits = adapter.assign_splits(rows, spec.protocol, root, options)
     except ValueError as error:
-        raise ValueError(f"dataset.{name}: {error}") from None
+        raise UserError(f"dataset.{name}: {error}") from None
     return Labels(
         name=name,
         root=root,

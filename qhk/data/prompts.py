@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypedDict
 
+from qhk.errors import UserError
 from qhk.types import Example
 
 
@@ -26,13 +27,13 @@ def build_messages(*, user: str, system: str | None) -> list[Message]:
     for key, text in (("user", user), ("system", system or "")):
         stray = [token for token in _IMAGE_TOKENS if token in text]
         if stray:
-            raise ValueError(
+            raise UserError(
                 f"prompt.{key} holds {stray[0]!r}: leave it out, {IMAGE_MARKER} marks the place of a picture"
             )
     messages: list[Message] = []
     if system is not None:
         if IMAGE_MARKER in system:
-            raise ValueError(f"prompt.system holds {IMAGE_MARKER}: pictures belong to prompt.user")
+            raise UserError(f"prompt.system holds {IMAGE_MARKER}: pictures belong to prompt.user")
         messages.append({"role": "system", "content": [{"type": "text", "text": system}]})
     messages.append({"role": "user", "content": _with_pictures(user)})
     return messages
@@ -48,7 +49,7 @@ def check_pictures(user: str, examples: Iterable[Example]) -> None:
     shown = num_pictures(user)
     for example in examples:
         if len(example.images) != shown:
-            raise ValueError(
+            raise UserError(
                 f"prompt.user shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
                 f"{example.id} of {example.dataset} has {len(example.images)}: choose a prompt and a set "
                 "that belong together"

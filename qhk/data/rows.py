@@ -10,6 +10,7 @@ from pathlib import Path
 from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.matching import ImageIndex
 from qhk.data.scale import Scale
+from qhk.errors import UserError
 from qhk.types import Example
 
 
@@ -18,11 +19,11 @@ def check_rows(
 ) -> None:
     """None; ``ValueError`` on no rows, a repeated id, and a score missing, unasked for or out of bounds."""
     if not rows:
-        raise ValueError(f"{root}: the label file has no rows: an empty set cannot be used")
+        raise UserError(f"{root}: the label file has no rows: an empty set cannot be used")
     repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
     if repeated:
         twice = [row.where for row in rows if row.name.lower() == repeated[0]]
-        raise ValueError(
+        raise UserError(
             f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}; {len(repeated)} names "
             "in all): keep one row"
         )
@@ -31,7 +32,7 @@ def check_rows(
         return
     outside = [row for row in rows if row.score is not None and not bounds[0] <= row.score <= bounds[1]]
     if outside:
-        raise ValueError(
+        raise UserError(
             f"{outside[0].where}: score {outside[0].score} is outside bounds [{bounds[0]}, {bounds[1]}] "
             f"({len(outside)} rows in all): check the score column or correct the bounds"
         )
@@ -57,7 +58,7 @@ def make_examples(
         try:
             images = find_pictures(row, index)
         except ValueError as error:
-            raise ValueError(f"dataset.{name}: {error}") from None
+            raise UserError(f"dataset.{name}: {error}") from None
         if not row.pictures:
             _take(name, images[0], row.where, taken)
         examples.setdefault(split, []).append(_example(name, row, images, scale))
@@ -74,7 +75,7 @@ def _find(picture: str, where: str, index: ImageIndex) -> Path:
     if not path.is_absolute():
         return index.find(picture, where)
     if not path.is_file():
-        raise ValueError(f"{where}: no image {picture}: add the file or remove the row")
+        raise UserError(f"{where}: no image {picture}: add the file or remove the row")
     return path
 
 
@@ -102,7 +103,7 @@ def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Seque
     used = {image for split in examples.values() for example in split for image in example.images}
     spare = [image for image in index.all_images() if image not in used]
     if spare:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
             f"remove the files, or set dataset.{name}.options.allow_unlabelled=true"
         )
@@ -110,7 +111,7 @@ def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Seque
 
 def _take(name: str, image: Path, where: str, taken: dict[Path, str]) -> None:
     if image in taken:
-        raise ValueError(f"dataset.{name}: {where}: {image} already belongs to {taken[image]}: keep one row")
+        raise UserError(f"dataset.{name}: {where}: {image} already belongs to {taken[image]}: keep one row")
     taken[image] = where
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +89,11 @@ def _within_set(seed: int, name: str, count: int, size: int) -> Draw:
 
 def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
     if not sizes or set(sizes) != set(weights):
-        raise ValueError(
+        raise UserError(
             f"data.sets names {sorted(weights)}, the loaded sets are {sorted(sizes)}: they must agree"
         )
     for name in sizes:
         if sizes[name] < 1:
-            raise ValueError(f"data.sets.{name} has no training image: remove it or check its split")
+            raise UserError(f"data.sets.{name} has no training image: remove it or check its split")
         if not (math.isfinite(weights[name]) and weights[name] > 0):
-            raise ValueError(f"data.sets.{name} must be a weight > 0, got {weights[name]}")
+            raise UserError(f"data.sets.{name} must be a weight > 0, got {weights[name]}")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qhk.errors import UserError
 from qhk.types import MOS_HIGH, MOS_LOW
 
 PUBLISHED_TOLERANCE = 1e-6
@@ -54,7 +55,7 @@ def fit_scale(
     native = [score for score, _ in scores]
     if normalisation == "given":
         if bounds is None:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{name}.bounds is null: normalisation=given needs the native [low, high]"
             )
         low, high = bounds
@@ -63,7 +64,7 @@ def fit_scale(
     elif normalisation == "train_part":
         part = [score for score, split in zip(native, splits, strict=True) if split == "train"]
         if not part:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{name}.normalisation=train_part, but its protocol has no training part: "
                 "choose whole_set or given"
             )
@@ -78,13 +79,13 @@ def _published(scores: Sequence[tuple[float, float | None]], *, name: str, highe
     """The map through the pairs of lowest and highest native score, which must fit all others."""
     pairs = [(score, normalised) for score, normalised in scores if normalised is not None]
     if len(pairs) < max(2, len(scores)):
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.normalisation=published, but {len(scores) - len(pairs)} of {len(scores)} rows "
             "have no normalised score: choose whole_set or given"
         )
     (first, first_mos), (last, last_mos) = min(pairs), max(pairs)
     if not (first < last and (last_mos - first_mos > 0) == higher_is_better and first_mos != last_mos):
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}: normalised scores run from {first_mos} to {last_mos} where native ones run "
             f"from {first} to {last}: check higher_is_better"
         )
@@ -93,7 +94,7 @@ def _published(scores: Sequence[tuple[float, float | None]], *, name: str, highe
     scale = _scale(min(ends), max(ends), name=name, higher_is_better=higher_is_better)
     worst = max(pairs, key=lambda pair: abs(scale.mos(pair[0]) - pair[1]))
     if abs(scale.mos(worst[0]) - worst[1]) > PUBLISHED_TOLERANCE:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}: native score {worst[0]} has the normalised score {worst[1]}, the map of the "
             f"others gives {scale.mos(worst[0])}: correct that row, or choose another "
             "normalisation"
@@ -103,7 +104,7 @@ def _published(scores: Sequence[tuple[float, float | None]], *, name: str, highe
 
 def _scale(low: float, high: float, *, name: str, higher_is_better: bool) -> Scale:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}: native scores run from {low} to {high}: give bounds with low < high"
         )
     return Scale(low=low, high=high, higher_is_better=higher_is_better)

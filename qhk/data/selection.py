@@ -11,6 +11,7 @@ from qhk.data.datasets import LoadedDataset
 from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_size
 from qhk.data.inventory import FileFacts
 from qhk.data.seeds import stream_seed
+from qhk.errors import UserError
 from qhk.types import Example
 
 
@@ -67,7 +68,7 @@ def require_split(dataset: LoadedDataset, split: str, *, key: str) -> list[Examp
     examples = dataset.examples.get(split, [])
     if not examples:
         there = ", ".join(sorted(name for name, part in dataset.examples.items() if part)) or "none"
-        raise ValueError(
+        raise UserError(
             f"{key}={split}: {dataset.name} has no such images under protocol={dataset.protocol} "
             f"(splits there: {there}): choose another split or protocol"
         )
@@ -106,7 +107,7 @@ def cut_validation(
     train = [example for example in examples if content_of(example) not in chosen]
     held_out = [example for example in examples if content_of(example) in chosen]
     if not train or not held_out:
-        raise ValueError(
+        raise UserError(
             f"data.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
             f"which has {len(contents)} contents: use a smaller fraction or 0"
         )
@@ -132,7 +133,7 @@ def refuse_leakage(
     for name, examples in reported.items():
         shared = find_shared(seen, examples, files=files)
         if shared is not None:
-            raise ValueError(f"benchmark.{name}: {shared.what}: {shared.fix}")
+            raise UserError(f"benchmark.{name}: {shared.what}: {shared.fix}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +201,7 @@ def check_images(
     for path in dict.fromkeys(image for example in examples for image in example.images):
         facts = files[path]
         if facts.problem is not None:
-            raise ValueError(facts.problem)
+            raise UserError(facts.problem)
         check_size(path, (facts.width, facts.height), min_side=min_side, max_pixels=max_pixels)
 
 

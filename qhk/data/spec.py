@@ -9,6 +9,7 @@ from pathlib import Path
 from qhk.data.adapters import ADAPTERS
 from qhk.data.adapters.base import Adapter
 from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
+from qhk.errors import UserError
 
 Scalar = str | int | float | bool | None
 Progress = Callable[[int, int], None]
@@ -38,23 +39,23 @@ class DatasetSpec:
 def check_spec(name: str, spec: DatasetSpec) -> Adapter:
     """The entry's adapter. Raises ``ValueError`` naming the key for a value that is wrong in itself."""
     if spec.adapter not in ADAPTERS:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
         )
     adapter = ADAPTERS[spec.adapter]
     if spec.protocol not in adapter.protocols:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.protocol is {spec.protocol!r}: "
             f"{spec.adapter} offers {', '.join(adapter.protocols)}"
         )
     known = adapter.options | (set(MINIATURE_OPTIONS) if spec.miniature else set())
     unknown = sorted(set(spec.options) - known)
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.options.{unknown[0]} is unknown: {spec.adapter} takes {', '.join(sorted(known))}"
         )
     if spec.root is None:
-        raise ValueError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
+        raise UserError(f"dataset.{name}.root is null: give the folder (dataset.{name}.root=/path/to/set)")
     if adapter.scored:
         _check_scale_keys(name, adapter, spec)
         return adapter
@@ -64,7 +65,7 @@ def check_spec(name: str, spec: DatasetSpec) -> Adapter:
         ("higher_is_better", spec.higher_is_better),
     ):
         if value is not None:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{name}.{key} is {value}: set it to null, {spec.adapter} has labels and no scores"
             )
     return adapter
@@ -72,18 +73,18 @@ def check_spec(name: str, spec: DatasetSpec) -> Adapter:
 
 def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSpec) -> None:
     if spec.normalisation is None:
-        raise ValueError(f"dataset.{name}.normalisation is null: choose whole_set or given")
+        raise UserError(f"dataset.{name}.normalisation is null: choose whole_set or given")
     if spec.higher_is_better is None:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.higher_is_better is null: say true (MOS) or false (DMOS), it cannot be guessed"
         )
     if adapter.higher_is_better not in (None, spec.higher_is_better):
         fix = str(adapter.higher_is_better).lower()
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.higher_is_better must be {fix}: that is the polarity of {spec.adapter}'s scores"
         )
     if adapter.higher_is_better is None and spec.bounds is None:
-        raise ValueError(
+        raise UserError(
             f"dataset.{name}.bounds is null: give the native range, as in dataset.{name}.bounds=[0,100]"
         )
 
@@ -98,7 +99,7 @@ def make_root(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) 
     if spec.miniature:
         seed, size = (spec.options.get(key) for key in MINIATURE_OPTIONS)
         if type(seed) is not int or type(size) is not int:
-            raise ValueError(
+            raise UserError(
                 f"dataset.{name}.options: generator_seed and size must be whole numbers, "
                 f"got {seed!r}, {size!r}"
             )
@@ -110,7 +111,7 @@ def make_root(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) 
             if not spec.miniature
             else "false: the folder has no marker"
         )
-        raise ValueError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
+        raise UserError(f"dataset.{name}.miniature must be {wanted} ({root / MARKER})")
     return root
 
 
@@ -128,7 +129,7 @@ def missing_below(name: str, spec: DatasetSpec, adapter: Adapter, root: Path) ->
         expected = adapter.expected(root, spec.protocol, options)
         folders = set(adapter.images(root, options))
     except ValueError as error:
-        raise ValueError(f"dataset.{name}: {error}") from None
+        raise UserError(f"dataset.{name}: {error}") from None
     return [
         (f"no {' or '.join(str(path) for path in alternatives)}", not folders.isdisjoint(alternatives))
         for alternatives in expected

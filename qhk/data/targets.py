@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from qhk.data.adapters.vocabulary import CSIQ_TYPES, KADID_TYPES, SEVERITIES, TID_TYPES
+from qhk.errors import UserError
 from qhk.types import ANSWER_LABELS, CHOICES, DISTORTION_CLASSES, MOS_HIGH, MOS_LOW, NUM_ASPECTS, Example
 from qhk.types import SEVERITIES as ANSWER_SEVERITIES
 
@@ -48,7 +49,7 @@ def true_answer(example: Example, *, form: str) -> Taught:
     score or the label.
     """
     if form not in ANSWER_LABELS and example.mos is None:
-        raise ValueError(
+        raise UserError(
             f"{example.id} of {example.dataset} has no score, which task.form={form} asks about: "
             "choose a set that has scores"
         )
@@ -58,7 +59,7 @@ def true_answer(example: Example, *, form: str) -> Taught:
     for name in ANSWER_LABELS[form]:
         word = example.labels.get(name)
         if not isinstance(word, str):
-            raise ValueError(
+            raise UserError(
                 f"{example.id} of {example.dataset} has no label {name}, which task.form={form} asks about: "
                 "choose a set that has it"
             )

@@ -12,6 +12,7 @@ from PIL import Image
 from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 from qhk.types import Example
 
 
@@ -45,7 +46,7 @@ def make_twin(
     if example.twin is not None:
         prepared = load_image(example.twin)
         if prepared.size != image.size:
-            raise ValueError(_size_message(example, prepared.size, image.size))
+            raise UserError(_size_message(example, prepared.size, image.size))
         return prepared
     kind = twin_kind(example, kinds=kinds, seed=seed, epoch=epoch)
     indices = (example.dataset, example.id) if epoch is None else (example.dataset, example.id, epoch)
@@ -73,10 +74,10 @@ def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -
             continue
         size, original = upright_size(twin), upright_size(example.image)
         if size != original:
-            raise ValueError(_size_message(replace(example, twin=twin), size, original))
+            raise UserError(_size_message(replace(example, twin=twin), size, original))
         paired.append(replace(example, twin=twin))
     if lacking and (missing == "refuse" or not paired):
-        raise ValueError(
+        raise UserError(
             f"twin.manifest: {manifest} has no twin for {lacking[0]!r} ({len(lacking)} of {len(examples)} "
             "examples): add the pairs, leave these out with twin.missing=leave_out, or choose twin=generated"
         )
@@ -85,7 +86,7 @@ def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -
 
 def _read_manifest(manifest: Path) -> dict[tuple[str | None, str], Path]:
     if not manifest.is_file():
-        raise ValueError(
+        raise UserError(
             f"twin.manifest: no file {manifest}: give a JSON Lines file, or choose twin=generated"
         )
     pairs: dict[tuple[str | None, str], Path] = {}
@@ -94,7 +95,7 @@ def _read_manifest(manifest: Path) -> dict[tuple[str | None, str], Path]:
             continue
         key, twin = _read_pair(text, f"{manifest} line {line}")
         if key in pairs:
-            raise ValueError(f"{manifest} line {line}: {key[1]!r} has a twin already: keep one line per id")
+            raise UserError(f"{manifest} line {line}: {key[1]!r} has a twin already: keep one line per id")
         pairs[key] = manifest.parent / twin
     return pairs
 
@@ -103,15 +104,15 @@ def _read_pair(text: str, where: str) -> tuple[tuple[str | None, str], str]:
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg}): write one object per line") from None
+        raise UserError(f"{where}: not JSON ({error.msg}): write one object per line") from None
     fields = record if isinstance(record, dict) else {}
     if fields.get("format") == "qhk pairs":
-        raise ValueError(
+        raise UserError(
             f"{where}: this is the manifest of pairs: run qhk data build and give the twins.jsonl it writes"
         )
     example_id, twin, dataset = fields.get("id"), fields.get("twin"), fields.get("dataset")
     if not isinstance(example_id, str) or not isinstance(twin, str) or not isinstance(dataset, str | None):
-        raise ValueError(
+        raise UserError(
             f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {text[:60]}'
         )
     return (dataset, example_id), twin

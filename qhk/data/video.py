@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from qhk.errors import UserError
 from qhk.files import write_atomically
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def _extract(video: Path, settings: FrameSettings) -> list[Image.Image]:
     shown_from, end = _frame_times(video)
     needed = max(settings.num_global_frames, settings.num_local_frames)
     if len(shown_from) < needed:
-        raise ValueError(
+        raise UserError(
             f"{video}: {len(shown_from)} frames, but {needed} are asked for: remove the row, or lower "
             "options.num_global_frames and options.num_local_frames"
         )
@@ -100,7 +101,7 @@ def _extract(video: Path, settings: FrameSettings) -> list[Image.Image]:
             chosen[index] = _upright(frame)
     grid = [_shrunk(chosen[index], settings.global_side) for index in packed]
     if len({frame.size for frame in chosen.values()}) > 1:
-        raise ValueError(f"{video}: the size of the frames changes: encode it again at one size")
+        raise UserError(f"{video}: the size of the frames changes: encode it again at one size")
     return [
         pack_frames(grid, settings.global_columns),
         *(_shrunk(chosen[index], settings.local_side) for index in single),
@@ -112,10 +113,10 @@ def _frame_times(video: Path) -> tuple[list[float], float]:
     times: list[float] = []
     for frame in _decode(video):
         if frame.time is None or (times and frame.time < times[-1]):
-            raise ValueError(f"{video}: frame {len(times) + 1} has no usable time stamp: encode it again")
+            raise UserError(f"{video}: frame {len(times) + 1} has no usable time stamp: encode it again")
         times.append(frame.time)
     if not times:
-        raise ValueError(f"{video}: no frame can be decoded: replace the file or remove the row")
+        raise UserError(f"{video}: no frame can be decoded: replace the file or remove the row")
     last = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     return times, times[-1] + last
 
@@ -125,16 +126,16 @@ def _decode(video: Path) -> Iterator[VideoFrame]:
     try:
         import av
     except ImportError:
-        raise ValueError(f"{video}: no video decoder is installed: run pip install 'qhk[video]'") from None
+        raise UserError(f"{video}: no video decoder is installed: run pip install 'qhk[video]'") from None
     try:
         with av.open(os.fspath(video)) as container:
             if not container.streams.video:
-                raise ValueError(f"{video}: no video stream in it: replace the file or remove the row")
+                raise UserError(f"{video}: no video stream in it: replace the file or remove the row")
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             yield from container.decode(stream)
     except av.error.FFmpegError as error:
-        raise ValueError(
+        raise UserError(
             f"{video}: not a readable video ({error.strerror}): replace the file or remove the row"
         ) from None
 
@@ -156,7 +157,7 @@ def _shrunk(frame: Image.Image, side: int | None) -> Image.Image:
 def _content_digest(video: Path, cache: Path) -> str:
     """sha256 of the file; remembered by place, size and time of change, since videos are large."""
     if not video.is_file():
-        raise ValueError(f"{video}: no such video file: correct the path or add the file")
+        raise UserError(f"{video}: no such video file: correct the path or add the file")
     state = video.stat()
     known_by = f"{video.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     memory = cache / "frames" / "digests" / hashlib.sha256(known_by.encode()).hexdigest()[:24]

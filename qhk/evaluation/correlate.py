@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from qhk.errors import UserError
+
 Array = npt.NDArray[np.float64]
 Scores = Sequence[float] | Array
 
@@ -39,9 +41,9 @@ def as_pair(prediction: Scores, mos: Scores) -> tuple[Array, Array]:
     """Both sides as float64 ``(n,)``; raises ``ValueError`` on unequal lengths or a non-finite entry."""
     x, y = np.asarray(prediction, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise ValueError(f"predictions {x.shape} and mos {y.shape} must be two lists of one length")
+        raise UserError(f"predictions {x.shape} and mos {y.shape} must be two lists of one length")
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("predictions and mos must be finite: leave unparsed images out first")
+        raise UserError("predictions and mos must be finite: leave unparsed images out first")
     return x, y
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qhk.errors import UserError
 from qhk.evaluation.predictions import (
     Prediction,
     append_predictions,
@@ -43,7 +44,7 @@ def evaluate_set(
     ids = [example.id for example in examples]
     if len(set(ids)) != len(ids):
         twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-        raise ValueError(f"image {twice!r} occurs twice in one evaluation set: remove the duplicate")
+        raise UserError(f"image {twice!r} occurs twice in one evaluation set: remove the duplicate")
     done = resume_predictions(path, examples, batch_images=batch_images)
     left = [example for example in examples if example.id not in done]
     progress(len(done), len(examples))
@@ -65,7 +66,7 @@ def evaluate_set(
 def _refuse_mixed_samples(predictions: Sequence[Prediction], path: Path) -> None:
     numbers = sorted({prediction.num_samples for prediction in predictions})
     if len(numbers) > 1:
-        raise ValueError(
+        raise UserError(
             f"{path} would mix {numbers[0]} and {numbers[1]} samples per image: "
             "keep num_samples, or remove the file or use fresh=true"
         )

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
 from qhk.types import ANSWER_LABELS, Completion, Example
 
@@ -154,7 +155,7 @@ def resume_predictions(
         else:
             done[prediction.id] = prediction
             continue
-        raise ValueError(f"{path} {fault}: it belongs to other data; remove the file or use fresh=true")
+        raise UserError(f"{path} {fault}: it belongs to other data; remove the file or use fresh=true")
     whole = len(done) if len(done) == len(examples) else len(done) // batch_images * batch_images
     kept = dict(itertools.islice(done.items(), whole))
     if len(kept) < len(done):
@@ -199,4 +200,4 @@ def _from_row(row: dict[str, Any], path: Path) -> Prediction:
         )
     except (KeyError, TypeError):
         found = ", ".join(row)
-        raise ValueError(f"{path} holds a row with keys {found}: not predictions; remove the file") from None
+        raise UserError(f"{path} holds a row with keys {found}: not predictions; remove the file") from None

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.types import ANSWER_LABELS
 
@@ -112,7 +113,7 @@ def read_results(path: Path) -> Results:
             rows=tuple(_row_from_json(row) for row in content["rows"]),
         )
     except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"{path} is not a results file ({fault}): move it away") from None
+        raise UserError(f"{path} is not a results file ({fault}): move it away") from None
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -138,7 +139,7 @@ def update_results(
     if path.exists():
         old = read_results(path)
         if (old.run_id, old.seed) != (run_id, seed):
-            raise ValueError(
+            raise UserError(
                 f"{path} belongs to run {old.run_id} seed {old.seed}, not {run_id} seed {seed}: "
                 "choose another name= or fresh=true"
             )

@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from qhk.errors import UserError
 from qhk.evaluation.results import ResultRow, Stage, why_not_counted
 from qhk.types import ANSWER_LABELS
 
@@ -117,7 +118,7 @@ def results_table(
             latest[row.benchmark, row.stage] = row
     shown = [stage for stage in stages if any(key[1] is stage for key in latest)]
     if not shown:
-        raise ValueError(f"no results for read-out {readout!r} at {', '.join(stages)}: evaluate first")
+        raise UserError(f"no results for read-out {readout!r} at {', '.join(stages)}: evaluate first")
     lines = {
         name: [latest[name, stage] for stage in shown if (name, stage) in latest]
         for name in dict.fromkeys(name for name, stage in latest if stage in shown)

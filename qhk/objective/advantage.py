@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
+
 Scaling = Literal["group_std", "batch_std", "none"]
 
 
@@ -28,11 +30,9 @@ def group_advantages(
     """
     num_groups, group_size = rewards.shape
     if group_size < 2:
-        raise ValueError(f"rollout.group_size: got {group_size}; a group needs at least 2 completions")
+        raise UserError(f"rollout.group_size: got {group_size}; a group needs at least 2 completions")
     if scaling not in ("group_std", "batch_std", "none"):
-        raise ValueError(
-            f"objective.advantage_scaling: unknown {scaling!r}; use group_std, batch_std or none"
-        )
+        raise UserError(f"objective.advantage_scaling: unknown {scaling!r}; use group_std, batch_std or none")
     rewards = rewards.detach()
     if counted is not None and not bool(counted.all()):
         return _partial_advantages(rewards, counted, scaling=scaling, epsilon=epsilon)

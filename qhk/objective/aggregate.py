@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
+
 Aggregation = Literal["sequence_mean", "token_mean", "constant"]
 
 
@@ -26,7 +28,7 @@ class Counts:
 
     def __post_init__(self) -> None:
         if self.sequences < 1 or self.tokens < 0:
-            raise ValueError(
+            raise UserError(
                 f"counts: need sequences >= 1 and tokens >= 0, got {self.sequences} and {self.tokens}"
             )
 
@@ -51,10 +53,10 @@ def token_weights(
         return weights / max(counts.tokens, 1)
     if aggregation == "constant":
         if constant_length is None or constant_length < 1:
-            raise ValueError(
+            raise UserError(
                 f"objective.constant_length: got {constant_length}; aggregation constant needs a number >= 1"
             )
         return weights / (constant_length * counts.sequences)
-    raise ValueError(
+    raise UserError(
         f"objective.aggregation: unknown {aggregation!r}; use sequence_mean, token_mean or constant"
     )

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
+
 Ratio = Literal["token", "sequence"]
 
 
@@ -41,7 +43,7 @@ def policy_loss(
         length = mask.sum(dim=1, keepdim=True).clamp(min=1)
         log_ratio = (log_ratio.sum(dim=1, keepdim=True) / length).expand_as(log_ratio)
     elif ratio != "token":
-        raise ValueError(f"objective.ratio: unknown ratio {ratio!r}; use token or sequence")
+        raise UserError(f"objective.ratio: unknown ratio {ratio!r}; use token or sequence")
     probability_ratio = log_ratio.exp()
     advantage = advantages.detach().unsqueeze(1).to(probability_ratio.dtype)
     gain = probability_ratio * advantage

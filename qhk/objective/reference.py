@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
+
 Estimator = Literal["k1", "k2", "k3"]
 
 
@@ -28,7 +30,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: Estimator)
         return 0.5 * log_ratio.square()
     if estimator == "k3":
         return log_ratio.exp() - log_ratio - 1.0
-    raise ValueError(f"objective.kl_estimator: unknown estimator {estimator!r}; use k1, k2 or k3")
+    raise UserError(f"objective.kl_estimator: unknown estimator {estimator!r}; use k1, k2 or k3")
 
 
 def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: Estimator) -> Tensor:

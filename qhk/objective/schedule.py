@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from qhk.errors import UserError
+
 Form = Literal["constant", "linear", "cosine"]
 
 
@@ -25,11 +27,11 @@ def schedule_factor(
     fall by cosine to 0 at epoch 5. ``ValueError`` names what is missing or out of range.
     """
     if step < 0 or warmup_steps < 0:
-        raise ValueError(f"schedule: step and warmup must be >= 0, got {step} and {warmup_steps}")
+        raise UserError(f"schedule: step and warmup must be >= 0, got {step} and {warmup_steps}")
     if form not in ("constant", "linear", "cosine"):
-        raise ValueError(f"schedule.form: unknown {form!r}; use constant, linear or cosine")
+        raise UserError(f"schedule.form: unknown {form!r}; use constant, linear or cosine")
     if until_steps is None and form != "constant":
-        raise ValueError(f"schedule.until: missing; form={form} needs the step or epoch where it ends")
+        raise UserError(f"schedule.until: missing; form={form} needs the step or epoch where it ends")
     if until_steps is not None and step >= until_steps:
         return final
     if step < warmup_steps:

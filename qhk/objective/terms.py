@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from qhk.errors import UserError
 from qhk.objective.aggregate import Aggregation
 from qhk.objective.policy import Ratio
 from qhk.objective.reference import Estimator
@@ -62,13 +63,13 @@ class Terms:
 
     def __post_init__(self) -> None:
         if self.perception not in ("none", "release", "paper", "exact"):
-            raise ValueError(
+            raise UserError(
                 f"perception.form: unknown {self.perception!r}; use none, release, paper or exact"
             )
         if self.entropy not in ("off", "sampled", "exact"):
-            raise ValueError(f"perception.entropy: unknown {self.entropy!r}; use off, sampled or exact")
+            raise UserError(f"perception.entropy: unknown {self.entropy!r}; use off, sampled or exact")
         if self.entropy_scope not in ("completion", "answer"):
-            raise ValueError(
+            raise UserError(
                 f"objective.entropy_scope: unknown {self.entropy_scope!r}; use completion or answer"
             )
         for key, value in (
@@ -79,7 +80,7 @@ class Terms:
             ("perception.eta_degraded", self.eta_degraded),
         ):
             if not value >= 0.0:
-                raise ValueError(f"{key}: got {value}; must be >= 0")
+                raise UserError(f"{key}: got {value}; must be >= 0")
 
     def needs(self) -> Needs:
         """What must be computed for this step."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
 from qhk.objective.perception import bounded_kl, sampled_kl
 from qhk.objective.policy import policy_loss
@@ -229,5 +230,5 @@ def _entropy(ledger: _Ledger, name: str, branch: Branch, eta: float) -> Tensor:
 
 def _require(value: T | None, key: str, coefficient: float, what: str) -> T:
     if value is None:
-        raise ValueError(f"{key}: is {coefficient}, but {what} are missing; compute them or set it to 0")
+        raise UserError(f"{key}: is {coefficient}, but {what} are missing; compute them or set it to 0")
     return value

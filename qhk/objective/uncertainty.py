@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
+
 Form = Literal["none", "exponential", "linear", "inverse", "rank"]
 Normaliser = Literal["fixed_maximum", "batch_relative"]
 OutOfRange = Literal["clip", "refuse"]
@@ -24,9 +26,9 @@ def group_variances(
     a single score is a variance of 0). Equal scores give exactly 0. No gradient.
     """
     if not low < high:
-        raise ValueError(f"task.low, task.high: need low < high, got {low} and {high}")
+        raise UserError(f"task.low, task.high: need low < high, got {low} and {high}")
     if minimum_parsed < 1:
-        raise ValueError(f"uncertainty.minimum_parsed: got {minimum_parsed}; must be at least 1")
+        raise UserError(f"uncertainty.minimum_parsed: got {minimum_parsed}; must be at least 1")
     values = _in_range(scores.detach(), low, high, out_of_range)
     valid = ~values.isnan()
     num_valid = valid.sum(dim=1)
@@ -46,7 +48,7 @@ def smoothed_variances(
     alike says nothing of answers that cannot be read. Ours; the release has no memory. No gradient.
     """
     if not 0.0 <= decay < 1.0:
-        raise ValueError(f"uncertainty.history_decay: got {decay}; must lie in [0, 1)")
+        raise UserError(f"uncertainty.history_decay: got {decay}; must lie in [0, 1)")
     if decay == 0.0:
         return variances, {}
     found: dict[str, float] = {}
@@ -73,7 +75,7 @@ def relative_uncertainty(variances: Tensor, *, low: float, high: float, normalis
         largest = torch.where(known, variances, 0.0).amax() if len(variances) else variances.sum()
         uncertainty = torch.where(largest > 0, variances / largest, 0.0)
     else:
-        raise ValueError(
+        raise UserError(
             f"uncertainty.normaliser: unknown {normaliser!r}; use fixed_maximum or batch_relative"
         )
     return torch.where(known, uncertainty.clamp(0.0, 1.0), torch.nan)
@@ -101,7 +103,7 @@ def uncertainty_weights(
     if form == "none" or alpha == 0:
         return torch.ones_like(uncertainty)
     if alpha < 0 or (form in ("linear", "rank") and alpha > 1):
-        raise ValueError(
+        raise UserError(
             f"uncertainty.alpha: got {alpha} with form={form}; must be >= 0, and <= 1 for linear and rank"
         )
     unknown = uncertainty.isnan()
@@ -115,7 +117,7 @@ def uncertainty_weights(
     elif math.isfinite(unparsed_weight) and 0.0 <= unparsed_weight <= 1.0:
         fallback = torch.full((), unparsed_weight, dtype=uncertainty.dtype, device=uncertainty.device)
     else:
-        raise ValueError(
+        raise UserError(
             f"uncertainty.unparsed_weight: got {unparsed_weight}; must lie in [0, 1] or be minimum"
         )
     return torch.where(unknown, fallback, weights)
@@ -128,7 +130,7 @@ def _weight_of(uncertainty: Tensor, form: str, alpha: float) -> Tensor:
         return 1.0 - alpha * uncertainty
     if form == "inverse":
         return 1.0 / (1.0 + alpha * uncertainty)
-    raise ValueError(f"uncertainty.form: unknown {form!r}; use none, exponential, linear, inverse or rank")
+    raise UserError(f"uncertainty.form: unknown {form!r}; use none, exponential, linear, inverse or rank")
 
 
 def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Tensor:
@@ -136,7 +138,7 @@ def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Ten
         return scores.clamp(low, high)  # NaN stays NaN
     if out_of_range == "refuse":
         return torch.where((scores < low) | (scores > high), torch.nan, scores)
-    raise ValueError(f"uncertainty.out_of_range: unknown {out_of_range!r}; use clip or refuse")
+    raise UserError(f"uncertainty.out_of_range: unknown {out_of_range!r}; use clip or refuse")
 
 
 def _population_variance(values: Tensor, valid: Tensor) -> Tensor:

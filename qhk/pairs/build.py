@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.files import json_line, write_atomically
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
@@ -46,7 +47,7 @@ def build_set(
     if folder.exists():
         if _read_report(folder) == report:
             return Built(folder=folder, selection=selection, before=True)
-        raise ValueError(
+        raise UserError(
             f"pairs.build.output: {folder} holds another set already: "
             "give another folder, or remove it yourself"
         )
@@ -54,7 +55,7 @@ def build_set(
         reasons = (
             "; ".join(sorted({item.reason for item in selection.dropped})[:3]) or "the manifest is empty"
         )
-        raise ValueError(f"{manifest.path}: no pair is left to build from ({reasons})")
+        raise UserError(f"{manifest.path}: no pair is left to build from ({reasons})")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         write_set(manifest, selection.kept, part / DATASET, scratch=part / "scratch")

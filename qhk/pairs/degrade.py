@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.pairs.make import CopyDone, CopyJob, run_job
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.plan import Plan
@@ -54,7 +55,7 @@ def degrade_examples(
             _refuse_several(example)
             group = group_id(example.dataset, example.id)
             if group in by_group:
-                raise ValueError(f"pairs: {item_of(example)} occurs twice: keep one of them")
+                raise UserError(f"pairs: {item_of(example)} occurs twice: keep one of them")
             by_group[group] = (split, example)
             if group not in manifest.pairs:
                 jobs.append(_job(example, group, manifest, plan))
@@ -122,7 +123,7 @@ def begin_stage(manifest: PairManifest, *, stage: str, key: str, values: Mapping
         return
     for name in [*values, *known]:
         if known.get(name) != values.get(name):
-            raise ValueError(
+            raise UserError(
                 f"{key}: {manifest.path} was begun with {name} {known.get(name)}, now {values.get(name)}: "
                 "keep the old value, or give another pairs.manifest"
             )
@@ -164,7 +165,7 @@ def copies_folder(manifest: PairManifest, dataset: str) -> Path:
 
 def _refuse_several(example: Example) -> None:
     if example.more_images:
-        raise ValueError(
+        raise UserError(
             f"pairs: {item_of(example)} shows {len(example.images)} pictures; pairs are made of single "
             "ones: choose a set for task=score"
         )

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from qhk.errors import UserError
 from qhk.pairs.judge import Emit, Judged, failed_word, load_pair
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.question import question_digest, read_answer
@@ -108,7 +109,7 @@ class EndpointJudge:
             emit([word])
             self._failed_in_row = self._failed_in_row + 1 if word.verdict is None else 0
             if self._failed_in_row >= self.options.stop_after_failures:
-                raise ValueError(
+                raise UserError(
                     f"pairs.filter.endpoint: {self._failed_in_row} failures in a row, the last: "
                     f"{word.failure}; correct the server or the settings, then run again: answers are kept"
                 )
@@ -155,7 +156,7 @@ class EndpointJudge:
         except httpx.HTTPError as error:
             return _Reply(status=0, body="", error=f"{type(error).__name__}")
         if response.status_code in OUR_FAULT:
-            raise ValueError(
+            raise UserError(
                 f"pairs.filter.endpoint: {url} answered {response.status_code} "
                 f"({OUR_FAULT[response.status_code]}); correct url, model or api_key_file"
             )

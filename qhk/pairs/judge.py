@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from qhk.data.image import load_image
+from qhk.errors import UserError
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair, Verdict, judgement_row
 from qhk.pairs.similarity import structural
@@ -132,7 +133,7 @@ def load_pair(manifest: PairManifest, pair: Pair, *, version: int) -> tuple[Any,
         load_image(manifest.copy_path(pair, version=version)),
     )
     if original.size != copy.size:
-        raise ValueError(
+        raise UserError(
             f"{manifest.copy_path(pair, version=version)}: {copy.width}x{copy.height}, its original is "
             f"{original.width}x{original.height}: restore the files that degrade wrote"
         )

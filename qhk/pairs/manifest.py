@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from qhk.errors import UserError
 from qhk.files import json_line
 from qhk.pairs.records import Pair, read_copy, read_decision, read_judgement, read_pair
 
@@ -32,7 +33,7 @@ def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
     if create:
         _start(path)
     elif not path.is_file():
-        raise ValueError(f"{path}: no such manifest; make it with qhk data degrade, or give another file")
+        raise UserError(f"{path}: no such manifest; make it with qhk data degrade, or give another file")
     return PairManifest(path)
 
 
@@ -47,7 +48,7 @@ def _start(path: Path) -> None:
         if first.endswith(b"\n"):
             return
         if first[: len(known)] != known[: len(first)]:
-            raise ValueError(f"{path} is no manifest of pairs, and was left as it is; give another file")
+            raise UserError(f"{path} is no manifest of pairs, and was left as it is; give another file")
         file.truncate(0)
         _write(file, [{**header, "time": _now()}])
 
@@ -131,12 +132,12 @@ class PairManifest:
             pair = self.pairs.get(str(group_id))
             if kind == "pair":
                 if pair is not None or group_id in new:
-                    raise ValueError(f"{self.path} holds pair {group_id!r} already: it cannot be made again")
+                    raise UserError(f"{self.path} holds pair {group_id!r} already: it cannot be made again")
                 new.add(str(group_id))
             elif pair is None:
-                raise ValueError(f"{self.path} has no pair {group_id!r} for a {kind}: correct the group id")
+                raise UserError(f"{self.path} has no pair {group_id!r} for a {kind}: correct the group id")
             elif kind == "strengthened" and len(row["copy"]["degradations"]) != len(pair.copies) + 1:
-                raise ValueError(
+                raise UserError(
                     f"{self.path}: pair {group_id!r} was strengthened by another process: run again"
                 )
 
@@ -151,7 +152,7 @@ class PairManifest:
             self._end += len(line)
             count += 1
         if self._lines == 0:
-            raise ValueError(f"{self.path} has no header line: it is no manifest of pairs; give another file")
+            raise UserError(f"{self.path} has no header line: it is no manifest of pairs; give another file")
         return count
 
     def _merge_line(self, line: bytes, *, place: int) -> None:
@@ -166,7 +167,7 @@ class PairManifest:
                 self._merge(row, place=place)
         except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             cause = f"{type(error).__name__} {error}"
-            raise ValueError(
+            raise UserError(
                 f"{where} is not a record of pairs ({cause}): repair or remove that line"
             ) from None
 
@@ -194,9 +195,9 @@ class PairManifest:
 
 def _check_header(row: Any, path: Path) -> None:
     if not isinstance(row, dict) or row.get("format") != FORMAT:
-        raise ValueError(f"{path} line 1 is no header of {FORMAT!r}: it is no manifest; give another file")
+        raise UserError(f"{path} line 1 is no header of {FORMAT!r}: it is no manifest; give another file")
     if row["version"] != VERSION:
-        raise ValueError(
+        raise UserError(
             f"{path} has version {row['version']} of the manifest, this qhk reads {VERSION}: "
             "use the qhk that wrote it"
         )

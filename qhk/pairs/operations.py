@@ -20,6 +20,7 @@ from skimage.util import random_noise
 
 from qhk.data.degrade import KINDS as PUBLISHED
 from qhk.data.degrade import degrade, jpeg_bytes
+from qhk.errors import UserError
 
 Apply = Callable[[Image.Image, float, np.random.Generator], Image.Image]
 
@@ -40,7 +41,7 @@ class Operation:
 def operation(kind: str) -> Operation:
     """The operation called ``kind``. Raises ``ValueError`` naming the known ones for any other name."""
     if kind not in OPERATIONS:
-        raise ValueError(f"pairs: {kind!r} is no degradation: choose from {', '.join(OPERATIONS)}")
+        raise UserError(f"pairs: {kind!r} is no degradation: choose from {', '.join(OPERATIONS)}")
     return OPERATIONS[kind]
 
 
@@ -50,7 +51,7 @@ def check_strength(kind: str, strength: float, *, key: str) -> None:
     low, high = sorted((known.mildest, known.strongest))
     if not low <= strength <= high or (known.whole and strength != int(strength)):
         whole = "a whole number " if known.whole else ""
-        raise ValueError(f"{key} must be {whole}in [{low:g}, {high:g}], got {strength}")
+        raise UserError(f"{key} must be {whole}in [{low:g}, {high:g}], got {strength}")
 
 
 def apply_operation(

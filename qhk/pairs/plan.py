@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 from qhk.pairs.operations import check_strength, operation
 
 STEM_LENGTH = 40
@@ -46,7 +47,7 @@ class Plan:
         for kind in self.kinds:
             operation(kind)
             if self.target is None and kind not in self.strengths:
-                raise ValueError(
+                raise UserError(
                     f"{key}.level: {self.level} has no strength for {kind}; add it, choose another level "
                     "or give a target to calibrate to"
                 )

@@ -14,6 +14,7 @@ from datasets.arrow_dataset import Dataset
 from datasets.load import load_from_disk
 from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from qhk.errors import UserError
 from qhk.files import write_bytes_atomically
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
@@ -121,17 +122,17 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     Every row is looked at: one without its degraded copy is an error that names it.
     """
     if not (folder / "dataset_info.json").is_file():
-        raise ValueError(f"{folder}: no built set; give the folder 'dataset' that qhk data build wrote")
+        raise UserError(f"{folder}: no built set; give the folder 'dataset' that qhk data build wrote")
     built = load_from_disk(str(folder))
     lacking = [name for name in COLUMNS if name not in built.column_names]
     if lacking:
-        raise ValueError(f"{folder} has no column {lacking[0]!r}: it was not written by qhk data build")
+        raise UserError(f"{folder} has no column {lacking[0]!r}: it was not written by qhk data build")
     for name in IMAGES:
         built = built.cast_column(name, Image(decode=False))
     for number, row in enumerate(built, start=1):
         for name in IMAGES:
             if row[name] is None or not row[name]["bytes"]:
-                raise ValueError(f"{folder} row {number} ({row['id']}) has no {name}: build the set again")
+                raise UserError(f"{folder} row {number} ({row['id']}) has no {name}: build the set again")
         yield row
 
 

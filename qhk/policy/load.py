@@ -10,6 +10,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.tokenizer import end_token_ids
@@ -66,7 +67,7 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
     Raises ValueError when the folder is not a Qwen2.5-VL checkpoint.
     """
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
-        raise ValueError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
+        raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -75,7 +76,7 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
         )
     except OSError as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(
+        raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error
     model = _owned(model.to(device))  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, PromptCache, build_packing
 from qhk.policy.prompt import EncodedPrompt
 
@@ -86,7 +87,7 @@ def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attentio
     """
     implementation = model.config.text_config._attn_implementation
     if implementation != GROUP_ATTENTION:
-        raise ValueError(
+        raise UserError(
             f"attention of the text model is {implementation!r}; packed rows need {GROUP_ATTENTION!r} "
             "(qhk.policy.load.prepare_model sets it)"
         )

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from qhk.errors import UserError
+
 IMAGE_TOKEN = "<|image_pad|>"
 
 
@@ -36,7 +38,7 @@ class EncodedPrompt:
     def with_pixels(self, other: EncodedPrompt) -> EncodedPrompt:
         """This prompt showing the other prompt's pictures; the patch grids must agree."""
         if not torch.equal(self.image_grid_thw, other.image_grid_thw):
-            raise ValueError(
+            raise UserError(
                 f"degraded twin: patch grid {other.image_grid_thw.tolist()} differs from the original's "
                 f"{self.image_grid_thw.tolist()}; a twin must have the size of its original"
             )
@@ -88,7 +90,7 @@ class PromptEncoder:
         )
         places = text.count(IMAGE_TOKEN)
         if places != len(images):
-            raise ValueError(
+            raise UserError(
                 f"prompt: {places} image places but {len(images)} pictures; give one picture per place"
             )
         features = self.image_processor(images=list(images), return_tensors="pt")

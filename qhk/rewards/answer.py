@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from types import MappingProxyType
 
+from qhk.errors import UserError
 from qhk.rewards.answer_labels import (
     comparison_choice,
     comparison_q_insight_release,
@@ -66,9 +67,9 @@ def find_rule(form: str, rule: str) -> Rule:
     """The function that reads answers of a task's form by a rule; ``ValueError`` where there is none."""
     rules = ANSWER_RULES.get(form)
     if rules is None:
-        raise ValueError(f"task.form: unknown form {form!r}; use one of {', '.join(ANSWER_RULES)}")
+        raise UserError(f"task.form: unknown form {form!r}; use one of {', '.join(ANSWER_RULES)}")
     if rule not in rules:
-        raise ValueError(
+        raise UserError(
             f"task.answer_rule: unknown rule {rule!r} of form {form}; use one of {', '.join(rules)}"
         )
     return rules[rule]

@@ -6,6 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from qhk.errors import UserError
+
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 BLANKS = " \t\r\n"
@@ -110,9 +112,9 @@ def flat_object(content: str) -> Mapping[str, object] | None:
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key occurs twice")
+        raise UserError("a key occurs twice")
     return found
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
+    raise UserError(f"{name} is no JSON")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.term import Positive
 from qhk.types import Completion, Example
@@ -67,8 +68,8 @@ def _share(place: int, columns: Sequence[Sequence[float]], margin: float, triple
     return 1 - failed / (triplets * len(columns))
 
 
-def _no_aspects(name: str, example: str) -> ValueError:
-    return ValueError(
+def _no_aspects(name: str, example: str) -> UserError:
+    return UserError(
         f"reward: {name} compares sub-scores, but the answers to {example} are single scores; "
         "remove the term, or choose task=multi_aspect or task=video"
     )

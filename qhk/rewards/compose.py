@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.term import Above, BatchTerm, CompletionTerm, RewardTerm
 from qhk.types import Completion, Example
@@ -26,7 +27,7 @@ def completion_value(term: CompletionTerm, completion: Completion, example: Exam
     try:
         value = term.function(completion, example)
     except Exception as error:
-        raise ValueError(
+        raise UserError(
             f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
             f" and the completion {completion.text!r}"
         ) from error
@@ -42,13 +43,13 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
         values = term.function(groups)
     except Exception as error:
         examples = ", ".join(group.id for group in groups[:3])
-        raise ValueError(
+        raise UserError(
             f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
             f"examples {examples}{', ...' if len(groups) > 3 else ''}"
         ) from error
     sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
     if sizes != expected:
-        raise ValueError(
+        raise UserError(
             f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
             "give one per completion per group"
         )
@@ -64,7 +65,7 @@ def _said(error: Exception) -> str:
 
 def _finite(value: float, name: str, example: str) -> float:
     if not math.isfinite(value):
-        raise ValueError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
+        raise UserError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
     return float(value)
 
 
@@ -80,7 +81,7 @@ def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     ``ValueError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
     """
     if not spec:
-        raise ValueError("reward.terms: is empty; name at least one term")
+        raise UserError("reward.terms: is empty; name at least one term")
     return [_build_term(name, settings) for name, settings in spec.items()]
 
 
@@ -88,25 +89,21 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     where = f"reward.terms.{name}"
     for key in _OWN_KEYS:
         if key not in settings:
-            raise ValueError(f"{where}.{key}: is missing; every term needs _target_ and weight")
+            raise UserError(f"{where}.{key}: is missing; every term needs _target_ and weight")
     weight = settings["weight"]
     if not _is_number(weight) or not weight > 0:
-        raise ValueError(
-            f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}"
-        )
+        raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
     function = _import(settings["_target_"], where)
     compares, expected = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
         if key not in expected:
             known = ", ".join(expected) or "no settings"
-            raise ValueError(
-                f"{where}.{key}: got {value!r}, but {function.__name__} takes {known}; remove it"
-            )
+            raise UserError(f"{where}.{key}: got {value!r}, but {function.__name__} takes {known}; remove it")
         _check(f"{where}.{key}", value, expected[key])
     for key, annotation in expected.items():
         if key not in given:
-            raise ValueError(f"{where}.{key}: is missing; give {_describe(annotation)}")
+            raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
     return kind(name=name, weight=float(weight), function=partial(function, **given))
 
@@ -114,17 +111,17 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
 def _import(target: object, where: str) -> Callable[..., Any]:
     module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name or not attribute:
-        raise ValueError(f"{where}._target_: got {target!r}; give the dotted path of a function")
+        raise UserError(f"{where}._target_: got {target!r}; give the dotted path of a function")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ValueError(
+        raise UserError(
             f"{where}._target_: cannot import {module_name} ({error}); correct the path"
         ) from error
     function = vars(module).get(attribute)
     if callable(function):
         return function  # type: ignore[no-any-return]
-    raise ValueError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
+    raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
 def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
@@ -138,12 +135,12 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str
     try:
         hints = get_type_hints(function, include_extras=True)
     except NameError as error:
-        raise ValueError(
+        raise UserError(
             f"{where}._target_: {function.__name__} has an unknown annotation ({error}); import its type"
         ) from error
     compares = [get_args(hints.get(p.name)) == (ScoredGroup,) for p in leading]
     if compares not in ([True], [False, False]) or len(leading) + len(keywords) != len(parameters):
-        raise ValueError(
+        raise UserError(
             f"{where}._target_: got {function.__name__}{inspect.signature(function)}; a reward takes "
             "(completion, example, *, settings), or (groups: Sequence[ScoredGroup], *, settings)"
         )
@@ -152,7 +149,7 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str
 
 def _check(where: str, value: object, annotation: Any) -> None:
     if not _matches(value, annotation):
-        raise ValueError(f"{where}: got {value!r}; give {_describe(annotation)}")
+        raise UserError(f"{where}: got {value!r}; give {_describe(annotation)}")
 
 
 def _matches(value: object, annotation: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qhk.errors import UserError
 from qhk.types import ANSWER_LABELS, Completion, Example
 
 _CLASS, _SEVERITY = ANSWER_LABELS["degradation"]
@@ -34,7 +35,7 @@ def comparison_label(completion: Completion, example: Example) -> float:
 def _true_label(example: Example, name: str) -> str | float:
     if name not in example.labels:
         known = ", ".join(example.labels) or "none"
-        raise ValueError(
+        raise UserError(
             f"data: example {example.id} of {example.dataset} has no label {name} (it has {known}); "
             "choose a data set made for this task"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from qhk.errors import UserError
 from qhk.rewards.term import Positive
 from qhk.types import Completion, Example
 
@@ -58,7 +59,7 @@ def threshold_error(
 def _opinion(example: Example) -> float:
     """The example's opinion; ``ValueError`` where it has none, whatever was answered."""
     if example.mos is None:
-        raise ValueError(
+        raise UserError(
             f"data: example {example.id} of {example.dataset} has no score; "
             "choose a data set that has scores, or a reward made for its labels"
         )

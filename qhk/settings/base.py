@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from qhk.errors import UserError
+
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -19,7 +21,7 @@ def expand_home(text: str) -> str:
     """The path with a leading ``~`` or ``~user`` as that home directory. Raises ValueError for no user's."""
     path = os.path.expanduser(text)
     if path.startswith("~"):
-        raise ValueError(f"{text}: no home directory of that name; write the path out")
+        raise UserError(f"{text}: no home directory of that name; write the path out")
     return path
 
 
@@ -47,7 +49,7 @@ class Duration(Node):
     def _exactly_one(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             steps, epochs = ("null" if value is None else value for value in (self.steps, self.epochs))
-            raise ValueError(
+            raise UserError(
                 f"set one of steps and epochs and the other to null, got steps {steps} and epochs {epochs}; "
                 "on the command line e.g. training.duration.steps=null training.duration.epochs=2"
             )
@@ -76,7 +78,7 @@ class Readout(Node):
     @model_validator(mode="after")
     def _greedy_is_one_sample(self) -> Self:
         if self.temperature == 0 and self.num_samples != 1:
-            raise ValueError(
+            raise UserError(
                 f"temperature 0 is greedy, so num_samples must be 1, got {self.num_samples}; "
                 "set num_samples to 1 or a temperature above 0"
             )

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 
@@ -74,7 +75,7 @@ def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
 def run_directory(settings: Settings) -> Path:
     """``<outputs>/<study>/<name>/seed<k>``. Raises ValueError while the run has no name."""
     if settings.name is None:
-        raise ValueError("name: missing, got null; set name=... or start the run through the command line")
+        raise UserError("name: missing, got null; set name=... or start the run through the command line")
     return Path(settings.paths.outputs) / settings.study / settings.name / f"seed{settings.seed}"
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
@@ -46,7 +47,7 @@ class TinySettings(Node):
             ("heads", self.heads, self.kv_heads),
         ):
             if whole % part:
-                raise ValueError(f"{key} must be a multiple of {part}, got {whole}")
+                raise UserError(f"{key} must be a multiple of {part}, got {whole}")
         return self
 
 
@@ -65,13 +66,11 @@ class ModelSettings(Node):
     @model_validator(mode="after")
     def _form_and_pixels(self) -> Self:
         if self.min_pixels > self.max_pixels:
-            raise ValueError(
-                f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}"
-            )
+            raise UserError(f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}")
         if self.form == "tiny" and (self.tiny is None or self.path is not None):
-            raise ValueError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
+            raise UserError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
         if self.form == "pretrained" and (self.tiny is not None or self.path is None):
-            raise ValueError("form pretrained needs model.path (hub id or folder) and model.tiny null")
+            raise UserError("form pretrained needs model.path (hub id or folder) and model.tiny null")
         return self
 
 
@@ -95,7 +94,7 @@ class DatasetSettings(Node):
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
         if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
-            raise ValueError(f"bounds must be [lowest, highest], got {list(self.bounds)}")
+            raise UserError(f"bounds must be [lowest, highest], got {list(self.bounds)}")
         return self
 
 
@@ -132,21 +131,21 @@ class TwinSettings(Node):
     @model_validator(mode="after")
     def _source_is_complete(self) -> Self:
         if self.form == "manifest" and self.manifest is None:
-            raise ValueError(
+            raise UserError(
                 "form manifest needs manifest: a file of prepared pairs; or choose twin=generated"
             )
         constant = self.strength_schedule.form == "constant" and self.strength_schedule.until is None
         warmup = self.strength_schedule.warmup
         if self.form == "manifest" and not (constant and not (warmup.steps or warmup.epochs)):
-            raise ValueError(
+            raise UserError(
                 "strength_schedule has no effect on prepared pairs; leave it constant without warm-up, or "
                 "choose twin=generated"
             )
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds must differ from each other, got {self.kinds}")
+            raise UserError(f"kinds must differ from each other, got {self.kinds}")
         missing = [kind for kind in self.kinds if kind not in self.strengths]
         if missing:
-            raise ValueError(f"strengths lacks {', '.join(missing)}; give a strength for every one of kinds")
+            raise UserError(f"strengths lacks {', '.join(missing)}; give a strength for every one of kinds")
         return self
 
     @model_validator(mode="after")
@@ -154,13 +153,13 @@ class TwinSettings(Node):
         allowed = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
         for kind, value in self.strengths.items():
             if kind not in allowed:
-                raise ValueError(f"strengths.{kind} must be one of {', '.join(allowed)}; remove it")
+                raise UserError(f"strengths.{kind} must be one of {', '.join(allowed)}; remove it")
             low, high = allowed[kind]
             if not low <= value <= high:
-                raise ValueError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")
+                raise UserError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")
         jpeg = self.strengths.get("jpeg", 1.0)
         if jpeg != int(jpeg):
-            raise ValueError(f"strengths.jpeg must be a whole number, a JPEG quality, got {jpeg}")
+            raise UserError(f"strengths.jpeg must be a whole number, a JPEG quality, got {jpeg}")
         return self
 
 
@@ -175,7 +174,7 @@ class TaskSettings(Node):
     @model_validator(mode="after")
     def _range_in_order(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low must be below high, got {self.low} and {self.high}")
+            raise UserError(f"low must be below high, got {self.low} and {self.high}")
         return self
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from qhk.errors import UserError
 from qhk.settings.base import (
     Count,
     Duration,
@@ -44,11 +45,11 @@ class ColdStartSettings(Node):
     @model_validator(mode="after")
     def _steps_match_form(self) -> Self:
         if self.form == "sft" and self.steps == 0:
-            raise ValueError("steps must be at least 1 with form sft, got 0; or choose cold_start=none")
+            raise UserError("steps must be at least 1 with form sft, got 0; or choose cold_start=none")
         if self.form == "none" and self.steps != 0:
-            raise ValueError(f"steps must be 0 with form none, got {self.steps}; or choose cold_start=sft")
+            raise UserError(f"steps must be 0 with form none, got {self.steps}; or choose cold_start=sft")
         if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps must be at most steps {self.steps}, got {self.warmup_steps}")
+            raise UserError(f"warmup_steps must be at most steps {self.steps}, got {self.warmup_steps}")
         return self
 
 
@@ -63,7 +64,7 @@ class RolloutSettings(Node):
     @model_validator(mode="after")
     def _whole_groups(self) -> Self:
         if self.decode_batch < self.group_size:
-            raise ValueError(
+            raise UserError(
                 f"decode_batch must be at least group_size {self.group_size}, got {self.decode_batch}"
             )
         return self
@@ -120,7 +121,7 @@ class ObjectiveSettings(Node):
     @model_validator(mode="after")
     def _constant_has_length(self) -> Self:
         if (self.aggregation == "constant") != (self.constant_length is not None):
-            raise ValueError(
+            raise UserError(
                 "constant_length must be a number of tokens with aggregation constant and null otherwise, "
                 f"got {self.constant_length} with {self.aggregation}"
             )
@@ -142,12 +143,12 @@ class UncertaintySettings(Node):
     @model_validator(mode="after")
     def _weights_stay_positive(self) -> Self:
         if self.form == "none" and (self.alpha > 0 or self.history_decay > 0):
-            raise ValueError(
+            raise UserError(
                 f"alpha {self.alpha} and history_decay {self.history_decay} have no effect with form none; "
                 "choose an uncertainty option such as exponential, or leave them at 0"
             )
         if self.form in ("linear", "rank") and self.alpha > 1:
-            raise ValueError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")
+            raise UserError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")
         return self
 
 
@@ -167,7 +168,7 @@ class PerceptionSettings(Node):
     @model_validator(mode="after")
     def _nothing_is_set_while_off(self) -> Self:
         if self.form == "none" and (self.gamma > 0 or self.entropy != "off"):
-            raise ValueError(
+            raise UserError(
                 f"gamma {self.gamma} and entropy {self.entropy} have no effect with form none; "
                 "choose a perception option such as exact, or leave them alone"
             )
@@ -176,7 +177,7 @@ class PerceptionSettings(Node):
     @model_validator(mode="after")
     def _entropy_is_on_if_weighted(self) -> Self:
         if self.entropy == "off" and (self.eta_original > 0 or self.eta_degraded > 0):
-            raise ValueError(
+            raise UserError(
                 f"eta_original {self.eta_original} and eta_degraded {self.eta_degraded} have no effect with "
                 "entropy off; set entropy to exact or both to 0"
             )
@@ -217,12 +218,12 @@ class TrainingSettings(Node):
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:
         if self.prompts_per_step % self.prompts_per_device:
-            raise ValueError(
+            raise UserError(
                 f"prompts_per_step must be a multiple of prompts_per_device {self.prompts_per_device}, "
                 f"got {self.prompts_per_step}"
             )
         if not (self.duration.steps or self.duration.epochs):
-            raise ValueError("duration must be above 0; set duration.steps or duration.epochs")
+            raise UserError("duration must be above 0; set duration.steps or duration.epochs")
         return self
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, NonNegative, NumOrZero, Positive, Text
 
 Similarity = Annotated[float, Field(gt=0, lt=1)]
@@ -23,7 +24,7 @@ class CopySettings(Node):
     @model_validator(mode="after")
     def _kinds_differ(self) -> Self:
         if len(set(self.kinds)) != len(self.kinds):
-            raise ValueError(f"kinds must differ from each other, got {self.kinds}")
+            raise UserError(f"kinds must differ from each other, got {self.kinds}")
         return self
 
 
@@ -69,7 +70,7 @@ class FilterSettings(Node):
         if self.judge == "endpoint":
             for key in ("url", "model"):
                 if self.endpoint.model_dump()[key] is None:
-                    raise ValueError(
+                    raise UserError(
                         f"endpoint.{key} must be given with judge endpoint, got null; "
                         f"set pairs.filter.endpoint.{key}=..."
                     )
@@ -102,13 +103,13 @@ class PairsSettings(Node):
     def _levels_are_known(self) -> Self:
         for stage, level in (("degrade", self.degrade.level), ("strengthen", self.strengthen.level)):
             if level not in self.levels:
-                raise ValueError(f"{stage}.level must be one of {', '.join(self.levels)}, got {level!r}")
+                raise UserError(f"{stage}.level must be one of {', '.join(self.levels)}, got {level!r}")
         return self
 
     @model_validator(mode="after")
     def _chain_says_who_reviews(self) -> Self:
         if self.chain and self.human_review == "required":
-            raise ValueError(
+            raise UserError(
                 "human_review must be skipped for chain true, got required; a person cannot be run in "
                 "between: set pairs.human_review=skipped, or run the stages one by one"
             )

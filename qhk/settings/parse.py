@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from qhk.errors import UserError
 from qhk.settings.problems import first_problem
 from qhk.settings.root import STAGE_KEYS, Settings
 from qhk.settings.views import StageView, stage_views, task_views
@@ -21,7 +22,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
     try:
         settings = Settings.model_validate(dict(plain))
     except ValidationError as error:
-        raise ValueError(first_problem(error, plain, Settings)) from None
+        raise UserError(first_problem(error, plain, Settings)) from None
     views = [_checked_stage(stage, plain) for stage in stage_views(settings)]
     tasks = [task for view in views for task in task_views(view).values()]
     used = {name for task in tasks for name in (*task.data.sets, *task.benchmark)}
@@ -45,7 +46,7 @@ def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(whole)
     except ValidationError as error:
-        raise ValueError(f"stages.{stage.name}: {first_problem(error, whole, Settings)}") from None
+        raise UserError(f"stages.{stage.name}: {first_problem(error, whole, Settings)}") from None
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

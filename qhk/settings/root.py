@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
     BenchmarkSettings,
@@ -46,7 +47,7 @@ class EvaluationSettings(Node):
     @model_validator(mode="after")
     def _headline_is_read(self) -> Self:
         if self.headline not in self.readouts:
-            raise ValueError(f"headline must be one of {', '.join(self.readouts)}, got {self.headline!r}")
+            raise UserError(f"headline must be one of {', '.join(self.readouts)}, got {self.headline!r}")
         return self
 
 
@@ -76,7 +77,7 @@ class MixtureSettings(Node):
 
 def _check_prompt(prompt: PromptSettings, task: TaskSettings) -> None:
     if prompt.task != task.form:
-        raise ValueError(
+        raise UserError(
             f"prompt.task: must be {task.form!r} like task.form, got {prompt.task!r}; "
             "choose a prompt written for this task"
         )
@@ -166,7 +167,7 @@ class Settings(Node):
         for key, names in parts:
             for name in names:
                 if name not in self.dataset:
-                    raise ValueError(f"{key}: no dataset entry is called {name!r}; known entries: {known}")
+                    raise UserError(f"{key}: no dataset entry is called {name!r}; known entries: {known}")
         return self
 
     @model_validator(mode="after")
@@ -178,11 +179,11 @@ class Settings(Node):
     def _shares_leave_the_main_task_one(self) -> Self:
         total = sum(part.share for part in self.mixture.values())
         if total >= 1:
-            raise ValueError(
+            raise UserError(
                 f"mixture: the shares add up to {total:g}; keep them below 1, the main task has the rest"
             )
         if self.task.form in self.mixture:
-            raise ValueError(f"mixture.{self.task.form}: is the main task's name; give this part another one")
+            raise UserError(f"mixture.{self.task.form}: is the main task's name; give this part another one")
         return self
 
     @model_validator(mode="after")
@@ -193,7 +194,7 @@ class Settings(Node):
                 and self.twin.form == "manifest"
                 and data.augmentation != "none"
             ):
-                raise ValueError(
+                raise UserError(
                     f"{key}data.augmentation: {data.augmentation} would turn images but not their prepared "
                     "twins; use none, or twin=generated"
                 )
@@ -203,16 +204,16 @@ class Settings(Node):
     def _stages_make_a_whole(self) -> Self:
         total = math.fsum(stage.share for stage in self.stages.values())
         if self.stages and not math.isclose(total, 1.0, abs_tol=1e-9):
-            raise ValueError(f"stages: the shares must add up to 1, got {total:g}")
+            raise UserError(f"stages: the shares must add up to 1, got {total:g}")
         places = sorted(stage.place for stage in self.stages.values())
         if places != list(range(1, len(places) + 1)):
-            raise ValueError(f"stages: the places must be 1 to {len(places)}, each once, got {places}")
+            raise UserError(f"stages: the places must be 1 to {len(places)}, each once, got {places}")
         return self
 
     @model_validator(mode="after")
     def _rank_needs_a_batch(self) -> Self:
         if self.uncertainty.form == "rank" and self.training.prompts_per_step < 2:
-            raise ValueError(
+            raise UserError(
                 "training.prompts_per_step: must be at least 2 with uncertainty.form rank, got 1; "
                 "the rank of a group is among the groups of one step"
             )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from qhk.errors import UserError
 from qhk.settings.base import Count, Fraction, Node, NumOrZero, Positive, Scalar, Text
 from qhk.settings.problems import first_problem
 
@@ -30,9 +31,9 @@ class RangeSettings(Node):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low must be below high, got {self.low:g} and {self.high:g}")
+            raise UserError(f"low must be below high, got {self.low:g} and {self.high:g}")
         if self.log and self.low <= 0:
-            raise ValueError(f"low must be above 0 with log, got {self.low:g}")
+            raise UserError(f"low must be above 0 with log, got {self.low:g}")
         return self
 
 
@@ -61,9 +62,9 @@ class SweepSettings(Node):
     @model_validator(mode="after")
     def _something_to_run(self) -> Self:
         if bool(self.cells) == (self.search is not None):
-            raise ValueError("set either cells or search, and leave the other at {} or null")
+            raise UserError("set either cells or search, and leave the other at {} or null")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must differ from each other, got {self.seeds}")
+            raise UserError(f"seeds must differ from each other, got {self.seeds}")
         return self
 
 
@@ -122,7 +123,7 @@ class SlurmLauncherSettings(Node):
     @model_validator(mode="after")
     def _one_task_per_gpu(self) -> Self:
         if self.gpus_per_node not in (0, self.tasks_per_node):
-            raise ValueError(
+            raise UserError(
                 f"gpus_per_node must be 0 or tasks_per_node {self.tasks_per_node}, got {self.gpus_per_node}; "
                 "one task drives one GPU"
             )
@@ -137,7 +138,7 @@ def parse_sweep(plain: Mapping[str, Any]) -> SweepSettings:
     try:
         return SweepSettings.model_validate(dict(plain))
     except ValidationError as error:
-        raise ValueError(f"sweep.{first_problem(error, plain, SweepSettings)}") from None
+        raise UserError(f"sweep.{first_problem(error, plain, SweepSettings)}") from None
 
 
 def parse_launcher(plain: Mapping[str, Any]) -> LauncherSettings:
@@ -146,8 +147,8 @@ def parse_launcher(plain: Mapping[str, Any]) -> LauncherSettings:
     models: dict[object, type[LocalLauncherSettings] | type[SlurmLauncherSettings]]
     models = {"local": LocalLauncherSettings, "slurm": SlurmLauncherSettings}
     if form not in models:
-        raise ValueError("hydra/launcher: must be local or slurm, which start runs and keep their status")
+        raise UserError("hydra/launcher: must be local or slurm, which start runs and keep their status")
     try:
         return models[form].model_validate(dict(plain))
     except ValidationError as error:
-        raise ValueError(f"hydra.launcher.{first_problem(error, plain, models[form])}") from None
+        raise UserError(f"hydra.launcher.{first_problem(error, plain, models[form])}") from None

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 
+from qhk.errors import UserError
 from qhk.settings.sweep import LocalLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, last_events, record_events
 from qhk.sweep.process import (
@@ -125,7 +126,7 @@ class LocalLauncher:
             return [()] * jobs
         places = len(gpus) // each
         if places == 0:
-            raise ValueError(
+            raise UserError(
                 f"hydra.launcher.processes: {each} needs as many GPUs, there are {len(gpus)}; "
                 "lower it, or set hydra.launcher.gpus"
             )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from qhk.errors import UserError
 from qhk.files import append_json_lines, read_json_lines, write_atomically
 from qhk.settings import Settings, parse_settings, plain_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
@@ -129,7 +130,7 @@ def find_sweep(outputs: Path, name: str) -> Path:
             return folder.absolute()
     there = sorted(file.parent.name for file in (outputs / FOLDER).glob("*/sweep.json"))
     known = f"known: {', '.join(there)}" if there else f"there is none below {outputs / FOLDER}"
-    raise ValueError(f"{name}: no such sweep; {known}")
+    raise UserError(f"{name}: no such sweep; {known}")
 
 
 def freeze_run(manifest: Manifest, run: SweepRun, settings: Settings) -> None:
@@ -185,7 +186,7 @@ def _check_import(copy: Path, modules: Collection[str]) -> None:
     )
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise ValueError(
+        raise UserError(
             f"reward.terms: {', '.join(sorted(modules))} cannot be imported from the copy a sweep freezes "
             f"({last}); it holds the Python files that they name in import statements, and nothing else"
         )
@@ -215,7 +216,7 @@ def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepR
     for run in new:
         before = runs.get(run.label)
         if before is not None and before.run_id != run.run_id:
-            raise ValueError(
+            raise UserError(
                 f"{run.label} is run id {before.run_id} in the sweep on disk and {run.run_id} now; "
                 "choose another study=NAME"
             )
@@ -250,7 +251,7 @@ def read_manifest(folder: Path) -> Manifest:
             runs=tuple(_read_run(run, content) for run in content["runs"]),
         )
     except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
+        raise UserError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
 
 
 def _read_run(run: Mapping[str, Any], content: Mapping[str, Any]) -> SweepRun:

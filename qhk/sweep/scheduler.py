@@ -142,13 +142,13 @@ def _explain_code(code: str) -> str:
 
 
 def _output(words: list[str], *, unless: str = "") -> str | None:
-    """A command's output; None where it fails, and where it says nothing in time.
+    """A command's output; None where it fails, says nothing in time, or is not on this machine.
 
     A failure whose message holds ``unless`` is an answer like any other.
     """
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
+    except (OSError, subprocess.TimeoutExpired):
         return None
     answered = done.returncode == 0 or bool(unless) and unless in done.stderr
     return done.stdout if answered else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from qhk.errors import UserError
 from qhk.settings import Settings
 from qhk.sweep.plan import PlannedRun
 from qhk.tracking.provenance import changed_sets, read_provenance
@@ -47,7 +48,7 @@ def _submitted(file: Path) -> dict[Path, str]:
         content = json.loads(file.read_text(encoding="utf-8"))
         return {Path(run["directory"]): run.get("code") or content["code"] for run in content["runs"]}
     except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
+        raise UserError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class Sharing:
         if own.exists():
             found = own.read_text(encoding="utf-8").strip()
             if found != run.run_id:
-                raise ValueError(
+                raise UserError(
                     f"{run.directory} belongs to run id {found}, {run.label} is {run.run_id}: {FIX}"
                 )
             self._check_own(run)
@@ -146,7 +147,7 @@ class Sharing:
             return
         done = _state(run.directory) is RunState.DONE
         if done and provenance.code_digest != run.code:
-            raise ValueError(f"{run.directory} was finished by other code: {FIX}")
+            raise UserError(f"{run.directory} was finished by other code: {FIX}")
         try:
             changed = changed_sets(provenance.data_fingerprints, self.data(run.settings))
         except ValueError as error:
@@ -155,7 +156,7 @@ class Sharing:
             return
         if changed:
             state = "finished" if done else "unfinished"
-            raise ValueError(f"{run.directory} is {state}, but {', '.join(changed)} changed since: {FIX}")
+            raise UserError(f"{run.directory} is {state}, but {', '.join(changed)} changed since: {FIX}")
 
     def _pass_over(self, reason: str, which: str) -> None:
         self.passed_over.setdefault(reason, []).append(which)

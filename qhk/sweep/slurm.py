@@ -10,6 +10,7 @@ from pathlib import Path
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from qhk.errors import UserError
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, record_events
 from qhk.sweep.process import announce, name_job, run_command, run_environment
@@ -31,7 +32,7 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
     Raises ValueError in one line without SLURM's commands, and where SLURM refuses the submission.
     """
     if shutil.which("sbatch") is None:
-        raise ValueError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
+        raise UserError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
     for run in runs:
         announce(run)
     executor, cluster = _executor(manifest, settings, runs), cluster_name()
@@ -39,7 +40,7 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
         with executor.batch():
             jobs = [executor.submit(_job(manifest, settings, run)) for run in runs]
     except (FailedSubmissionError, FailedJobError, subprocess.CalledProcessError) as error:
-        raise ValueError(f"hydra/launcher=slurm: sbatch refused: {' '.join(str(error).split())}") from None
+        raise UserError(f"hydra/launcher=slurm: sbatch refused: {' '.join(str(error).split())}") from None
     ids = [job.job_id for job in jobs]
     pairs = list(zip(runs, ids, strict=True))
     record_events(manifest, [event("submitted", run.label, job=job, cluster=cluster) for run, job in pairs])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from qhk.errors import UserError
 from qhk.tracking.lock import RunLock, holder_name, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, judge_status, read_status
 
@@ -33,6 +34,6 @@ def move_runs_aside(paths: Sequence[Path]) -> None:
             held.callback(lock.release)
             status = read_status(path / STATUS_FILE)
             if status is not None and judge_status(status).state is RunState.RUNNING:
-                raise ValueError(f"{path} is in use by {holder_name(status.pid, status.host)}: {FIX}")
+                raise UserError(f"{path} is in use by {holder_name(status.pid, status.host)}: {FIX}")
         for path in paths:
             move_aside(path)

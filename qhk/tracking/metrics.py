@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from qhk.errors import UserError
 from qhk.tracking.names import Reduction, find_metric
 
 
@@ -54,7 +55,7 @@ class MetricSet:
         """Add ``count`` (maybe 0) items of a mean by their sum; other reductions raise ``ValueError``."""
         reduction = find_metric(name).reduction
         if reduction is not Reduction.MEAN:
-            raise ValueError(f"metric {name!r} is reduced by {reduction}, so it takes values, not sums")
+            raise UserError(f"metric {name!r} is reduced by {reduction}, so it takes values, not sums")
         self._merge(name, Partial(float(total), float(count)))
 
     def merge(self, later: MetricSet) -> None:

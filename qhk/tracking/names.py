@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
+from qhk.errors import UserError
+
 
 class Reduction(StrEnum):
     """How values of one step, from micro-batches and ranks, become one. A mean is kept as sum and count."""
@@ -168,7 +170,7 @@ def find_metric(name: str) -> Metric:
         return (exact or matches)[0]
     near = difflib.get_close_matches(name, [metric.name for metric in METRICS], n=3, cutoff=0.4)
     hint = f"nearest: {', '.join(near)}" if near else "see the metric glossary"
-    raise ValueError(f"metric {name!r} is not declared in qhk/tracking/names.py; {hint}")
+    raise UserError(f"metric {name!r} is not declared in qhk/tracking/names.py; {hint}")
 
 
 def glossary_markdown() -> str:

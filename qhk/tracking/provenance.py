@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.settings import Settings, reward_modules
 from qhk.tracking.sources import own_sources
@@ -54,7 +55,7 @@ def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str
             if path.suffix in CODE_SUFFIXES and path.is_file()
         )
         if not files:
-            raise ValueError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
+            raise UserError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
         for relative, path in files:
             content = path.read_bytes()
             digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
@@ -150,7 +151,7 @@ def read_provenance(path: Path) -> Provenance | None:
     try:
         return Provenance(**{name: value for name, value in content.items() if name != "earlier"})
     except TypeError as fault:
-        raise ValueError(f"{path} is not a provenance file ({fault}): move it away") from None
+        raise UserError(f"{path} is not a provenance file ({fault}): move it away") from None
 
 
 def earlier_codes(path: Path) -> list[str]:
@@ -176,5 +177,5 @@ def _content(path: Path) -> dict[str, Any] | None:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not a provenance file: move it away")
+        raise UserError(f"{path} is not a provenance file: move it away")
     return content

@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
 from qhk.tracking.names import find_metric
 
@@ -78,7 +79,7 @@ def read_metrics(path: Path) -> list[MetricRow]:
         try:
             step, stage = row.pop("step"), MetricStage(row.pop("stage"))
         except (KeyError, ValueError):
-            raise ValueError(f"{path} holds a row without step or known stage: not a metric record") from None
+            raise UserError(f"{path} holds a row without step or known stage: not a metric record") from None
         values = {name: math.nan if value is None else value for name, value in row.items()}
         earlier = rows[step, stage].metrics if (step, stage) in rows else {}
         rows[step, stage] = MetricRow(step=step, stage=stage, metrics={**earlier, **values})

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
 from qhk.tracking.aside import move_aside
 from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
@@ -146,7 +147,7 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     """The directory of a run; raises ``ValueError`` where study or name is not one plain folder name."""
     for key, value in (("study", study), ("name", name)):
         if not value or value.startswith(".") or "/" in value or "\0" in value:
-            raise ValueError(f"{key}={value!r} must be one folder name without '/' or a leading '.'")
+            raise UserError(f"{key}={value!r} must be one folder name without '/' or a leading '.'")
     return outputs / study / name / f"seed{seed}"
 
 
@@ -163,10 +164,10 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
         return Opened.FRESH
     id_file = path / "run_id"
     if not id_file.exists():
-        raise ValueError(f"{path} holds files but no run_id, so it is not a run directory: {FIX}")
+        raise UserError(f"{path} holds files but no run_id, so it is not a run directory: {FIX}")
     found = id_file.read_text(encoding="utf-8").strip()
     if found != run_id:
-        raise ValueError(f"{path} belongs to run id {found}, this configuration is {run_id}: {FIX}")
+        raise UserError(f"{path} belongs to run id {found}, this configuration is {run_id}: {FIX}")
     status = read_status(path / STATUS_FILE)
     finished = status is not None and status.state is RunState.DONE
     before = read_provenance(path / "provenance.json")
@@ -176,7 +177,7 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
             differences = code_differences(before, provenance) + differences
         if differences:
             state = "finished" if finished else "unfinished"
-            raise ValueError(f"{path} is {state}, but {', '.join(differences)} changed since: use fresh=true")
+            raise UserError(f"{path} is {state}, but {', '.join(differences)} changed since: use fresh=true")
     return Opened.FINISHED if finished else Opened.RESUME
 
 

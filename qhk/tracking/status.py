@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
+from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 
@@ -77,7 +78,7 @@ def read_status(path: Path) -> Status | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Status(**{**content, "state": RunState(content["state"])})
     except (KeyError, TypeError, ValueError) as fault:
-        raise ValueError(f"{path} is not a status file ({fault}): remove it") from None
+        raise UserError(f"{path} is not a status file ({fault}): remove it") from None
 
 
 def present_status(

@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.tracking.recorder import MetricStage, read_metrics
 
 CHILD_TIMEOUT_S = 600
@@ -174,7 +175,7 @@ class OnlineMirror:
         import wandb
 
         if not wandb.login(prompt=False, verify=False):
-            raise ValueError(
+            raise UserError(
                 "tracking=online needs an account: run `wandb login`, or use tracking=offline or none"
             )
         settings = wandb.Settings(console="off", disable_git=True, save_code=False)

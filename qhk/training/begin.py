@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from qhk.errors import UserError
 from qhk.evaluation.results import Stage
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
@@ -161,7 +162,7 @@ def _start_model(run: Run) -> Any:
     kept, path = run.checkpoints.path(first), run.settings.model.path
     is_published = first == 0 and run.settings.cold_start.form == "none" and path is not None
     if not kept.exists() and not is_published:
-        raise ValueError(
+        raise UserError(
             f"{kept}: is gone, and the KL is held against it; put it back, or start over with fresh=true"
         )
     source = str(kept) if kept.exists() else str(path)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 import yaml
 
+from qhk.errors import UserError
 from qhk.files import sync_folder
 from qhk.policy.load import Policy, save_policy
 
@@ -133,7 +134,7 @@ class Checkpoints:
         path = self.path(step) / STATE_FILE
         stored = torch.load(path, map_location="cpu", weights_only=True)
         if stored["run_id"] != run_id:
-            raise ValueError(
+            raise UserError(
                 f"{path}: written by run {stored['run_id']}, this config is run {run_id}; "
                 "use another name=..., or fresh=true to set the old directory aside"
             )
@@ -170,7 +171,7 @@ def checkpoint_config(path: Path) -> dict[str, Any]:
     """The resolved config that wrote the checkpoint. Raises ValueError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
-        raise ValueError(
+        raise UserError(
             f"checkpoint: {path} holds no {CONFIG_FILE}; give a folder such as outputs/.../checkpoints/last"
         )
     config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))

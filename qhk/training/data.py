@@ -22,6 +22,7 @@ from qhk.data.selection import (
 from qhk.data.spec import DatasetSpec
 from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
+from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, task_shares, task_views
 from qhk.training.display import Display
 from qhk.training.evaluate import BenchmarkSet
@@ -229,7 +230,7 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
     manifest = Path(view.twin.manifest)
     several = [e for part in chosen.train.values() for e in part if e.more_images]
     if several:
-        raise ValueError(
+        raise UserError(
             f"twin.manifest: {several[0].id!r} shows {len(several[0].images)} pictures, a manifest has one; "
             "choose twin=generated or perception=none"
         )

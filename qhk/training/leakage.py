@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.selection import TrainedImages, find_shared, trained_images
+from qhk.errors import UserError
 from qhk.training.data import RunData
 from qhk.types import Example
 
@@ -34,7 +35,7 @@ def _refuse_benchmarks(seen: TrainedImages, name: str, other: str, judged: RunDa
     for benchmark in judged.benchmarks:
         shared = find_shared(seen, benchmark.examples, files=judged.files)
         if shared is not None:
-            raise ValueError(
+            raise UserError(
                 f"stages.{other}.benchmark.{benchmark.name}: {shared.what}, in stages.{name}: {shared.fix}"
             )
 
@@ -49,7 +50,7 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
         shared = find_shared(seen, [e for e in part if not _is_among(e, own)], files=judged.files)
         if shared is not None:
             judge, learner = (f"stages.{stage}, " if stage else "" for stage in (other, name))
-            raise ValueError(
+            raise UserError(
                 f"{judge}validation part of task {held}: {shared.what}, by {learner}task {task}: "
                 f"{shared.fix}, or cut both alike (data.validation_fraction, validation_limit)"
             )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from qhk.data.targets import Taught, target_text, true_answer
+from qhk.errors import UserError
 from qhk.rewards.answer import ANSWER_RULES, find_rule
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import batch_values, build_terms, completion_value
@@ -60,8 +61,8 @@ def refuse_unfit_rewards(view: Settings, examples: Sequence[Example], *, where: 
     return notes
 
 
-def _unfit(name: str, view: Settings, where: str, reason: str) -> ValueError:
-    return ValueError(
+def _unfit(name: str, view: Settings, where: str, reason: str) -> UserError:
+    return UserError(
         f"{where}reward.terms.{name}: does not fit task.form {view.task.form} with answer_rule "
         f"{view.task.answer_rule}: {reason}; choose a reward made for this task, or leave the term out"
     )
@@ -73,7 +74,7 @@ def _reason(error: ValueError) -> str:
     if cause is None:
         return str(error).partition(": ")[2]
     said = " ".join(str(cause).split())
-    if type(cause) is ValueError:
+    if type(cause) in (ValueError, UserError):
         return said.partition(";")[0]
     return f"raised {type(cause).__name__}: {said} for a true answer"
 
@@ -87,7 +88,7 @@ def _readable_truth(view: Settings, examples: Sequence[Example], where: str) -> 
         if answer.parsed:
             return example, [text, _on_lines(text)]
         reason = answer.reason
-    raise ValueError(
+    raise UserError(
         f"{where}task.answer_rule: {view.task.answer_rule} reads none of the true answers, such as {text!r} "
         f"({reason}); choose a rule, or a data set, that belongs to this task"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from qhk.errors import UserError
 from qhk.settings import Duration, Settings, StageView, stage_views, task_views
 from qhk.training.data import RunData, load_run_data
 from qhk.training.display import Display
@@ -108,7 +109,7 @@ def _lay_out(view: StageView, data: RunData, *, first: int, done: float) -> RunS
     )
     run = horizon(share, num_examples=data.num_examples, prompts_per_step=training.prompts_per_step)
     if run.total_steps < 1:
-        raise ValueError(
+        raise UserError(
             f"stages.{view.name}.share: {view.share:g} of training.duration is under one step; raise one"
         )
     return RunStage(

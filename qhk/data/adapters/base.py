@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qhk.errors import UserError
+
 Options = Mapping[str, str | int | float | bool | None]
 
 IMAGE_ENDINGS = frozenset({"png", "bmp", "jpg", "jpeg", "tif", "tiff", "webp", "gif"})
@@ -73,7 +75,7 @@ def text_option(options: Options, key: str) -> str:
     """A required text option. Raises ``ValueError`` naming the key when it is absent or not text."""
     value = options.get(key)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"options.{key} must be given as text, got {value!r}")
+        raise UserError(f"options.{key} must be given as text, got {value!r}")
     return value
 
 

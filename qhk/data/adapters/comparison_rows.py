@@ -13,6 +13,7 @@ from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.json_records import read_json_rows
 from qhk.data.adapters.records import records_adapter
 from qhk.data.adapters.tables import label_word
+from qhk.errors import UserError
 from qhk.types import CHOICES
 
 FIELDS = ("ref_image", "ImageA", "ImageB", "result")
@@ -22,7 +23,7 @@ def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
     """One row per pair, without a score; its id is file name and row, since pictures repeat."""
     with_reference = options.get("show_reference")
     if not isinstance(with_reference, bool):
-        raise ValueError(f"options.show_reference must be true or false, got {with_reference!r}")
+        raise UserError(f"options.show_reference must be true or false, got {with_reference!r}")
     rows = []
     for place, cells in read_json_rows(path, FIELDS):
         where = f"{path} row {place}"

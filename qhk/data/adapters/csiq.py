@@ -8,6 +8,7 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_lines, read_workbook
 from qhk.data.adapters.vocabulary import CSIQ_TYPES, describe
+from qhk.errors import UserError
 
 WORKBOOK, FLAT = "csiq.DMOS.xlsx", "csiq_label.txt"
 TOKENS = {
@@ -52,7 +53,7 @@ def _read_workbook(path: Path) -> list[LabelRow]:
         where = f"{path} row {line}"
         token = TOKENS.get(cells["dst_type"].lower())
         if token is None:
-            raise ValueError(
+            raise UserError(
                 f"{where}: dst_type is {cells['dst_type']!r}, expected one of {', '.join(TOKENS)}"
             )
         name = f"{cells['image']}.{token}.{cells['dst_lev']}.png"
@@ -73,7 +74,7 @@ def _read_flat(path: Path) -> list[LabelRow]:
 def _row(name: str, score: float, std: float | None, where: str) -> LabelRow:
     content, token, level, _ = (name.rsplit(".", 3) + [""] * 4)[:4]
     if token not in CSIQ_TYPES or level not in "12345" or not content:
-        raise ValueError(f"{where}: image {name!r}, expected a name like 1600.AWGN.1.png")
+        raise UserError(f"{where}: image {name!r}, expected a name like 1600.AWGN.1.png")
     return LabelRow(
         name=name,
         score=score,

@@ -13,6 +13,7 @@ from qhk.data.adapters.base import LabelRow, Options, text_option
 from qhk.data.adapters.json_records import read_json_rows
 from qhk.data.adapters.records import records_adapter
 from qhk.data.adapters.tables import label_word
+from qhk.errors import UserError
 from qhk.types import DISTORTION_CLASSES, SEVERITIES
 
 
@@ -26,7 +27,7 @@ def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
         kind = label_word(cells["distortion_class"], DISTORTION_CLASSES, where, "distortion_class")
         severity = label_word(cells["severity"], SEVERITIES, where, "severity")
         if (kind == "null") != (severity == "null"):
-            raise ValueError(
+            raise UserError(
                 f"{where}: distortion_class is {kind!r} and severity is {severity!r}: an undamaged image "
                 "has null for both, a damaged one for neither"
             )

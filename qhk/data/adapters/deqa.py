@@ -11,6 +11,7 @@ from pathlib import Path
 from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.json_records import number_field, one_image, read_json_records, text_field
 from qhk.data.adapters.records import records_adapter
+from qhk.errors import UserError
 
 
 def _read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
@@ -19,7 +20,7 @@ def _read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
         score = number_field(record, "gt_score", where)
         written = text_field(record, "id", where).rpartition("->")[2]
         if number_field({"id": written}, "id", where) != score:
-            raise ValueError(
+            raise UserError(
                 f"{where}: id says {written}, gt_score {score}: one of them was changed, restore it"
             )
         rows.append(

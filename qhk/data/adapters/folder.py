@@ -8,6 +8,7 @@ from pathlib import Path
 from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_csv
+from qhk.errors import UserError
 
 _SPLITS = {
     "train": "train",
@@ -44,7 +45,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     for line, cells in read_csv(path, columns):
         where = f"{path} line {line}"
         if not cells[image]:
-            raise ValueError(f"{where}: {image} is empty: name the image or remove the row")
+            raise UserError(f"{where}: {image} is empty: name the image or remove the row")
         rows.append(
             LabelRow(
                 name=cells[image],
@@ -69,7 +70,7 @@ def _named_split(row: LabelRow, options: Options) -> str:
     column = text_option(options, "split_column")
     split = _SPLITS.get((row.split or "").lower())
     if split is None:
-        raise ValueError(f"{row.where}: {column} is {row.split!r}, expected train, val, validation or test")
+        raise UserError(f"{row.where}: {column} is {row.split!r}, expected train, val, validation or test")
     return split
 
 

@@ -17,6 +17,7 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
 from qhk.data.adapters.json_records import number_field
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.image import read_header
+from qhk.errors import UserError
 from qhk.files import json_line, read_json_lines, write_atomically
 
 ROWS, IMAGES = "rows.jsonl", "images"
@@ -82,7 +83,7 @@ def _unpacked(
     columns = {role: options.get(f"{role}_column") for role in ("image", "score", "id", "reference", "std")}
     for role, column in columns.items():
         if column is not None and column not in record:
-            raise ValueError(
+            raise UserError(
                 f"{where}: no column {column!r} (options.{role}_column); columns present: {', '.join(record)}"
             )
     score = number_field(record, text_option(options, "score_column"), where)
@@ -105,18 +106,18 @@ def _image(value: Any, stem: str, where: str, folder: Path) -> str:
     """Where the image of a cell lies: its bytes are written below ``folder``, a path is kept."""
     cells = value if isinstance(value, list) else [value]
     if len(cells) != 1 or not isinstance(cells[0], dict | bytes | str):
-        raise ValueError(f"{where}: the image column holds {len(cells)} values, expected one image")
+        raise UserError(f"{where}: the image column holds {len(cells)} values, expected one image")
     cell = cells[0]
     content = cell.get("bytes") if isinstance(cell, dict) else cell if isinstance(cell, bytes) else None
     if content is None:
         path = cell.get("path") if isinstance(cell, dict) else cell
         if not isinstance(path, str) or not os.path.isfile(path):
-            raise ValueError(f"{where}: the image has no bytes, and there is no file {path!r}: add the file")
+            raise UserError(f"{where}: the image has no bytes, and there is no file {path!r}: add the file")
         return os.path.abspath(path)
     try:
         kind = read_header(Path("the image"), content)[1]
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     digest = hashlib.sha256(content).hexdigest()[:12]
     file = folder / IMAGES / f"{stem}_{digest}.{_ENDINGS.get(kind, kind.lower())}"
     partial = file.with_suffix(".tmp")
@@ -152,7 +153,7 @@ def _parquet_tables(files: Sequence[Path]) -> Iterator[tuple[str, int, Any]]:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield path.stem.partition("-")[0], file.metadata.num_rows, batch
         except (ArrowInvalid, OSError) as error:
-            raise ValueError(f"{path}: not a readable Parquet file ({error}): download it again") from None
+            raise UserError(f"{path}: not a readable Parquet file ({error}): download it again") from None
 
 
 def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
@@ -163,7 +164,7 @@ def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
     try:
         saved = load_from_disk(str(root))
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{root}: not a saved dataset ({error}): save it again") from None
+        raise UserError(f"{root}: not a saved dataset ({error}): save it again") from None
     parts = saved if isinstance(saved, DatasetDict) else {"train": saved}
     for split, part in parts.items():
         arrow = part.with_format("arrow")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.data.adapters.tables import Cells, read_text
+from qhk.errors import UserError
 
 
 def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
@@ -22,11 +23,11 @@ def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
         lines = enumerate(text.split("\n"), start=1)
         rows = [_parse(line, path, line=number) for number, line in lines if line.strip()]
     if not isinstance(rows, list):
-        raise ValueError(f"{path}: holds a JSON {type(rows).__name__}, expected a list of records")
+        raise UserError(f"{path}: holds a JSON {type(rows).__name__}, expected a list of records")
     records: list[tuple[str, Mapping[str, Any]]] = []
     for place, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ValueError(f"{path} row {place}: expected an object with named fields, got {_show(row)}")
+            raise UserError(f"{path} row {place}: expected an object with named fields, got {_show(row)}")
         records.append((f"{path} row {place}", row))
     return records
 
@@ -46,7 +47,7 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
     """A field that must hold text. Raises ``ValueError`` naming ``where``, the field and the fix."""
     value = record.get(field)
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{where}: {field} is {_show(value)}, expected text: complete the row")
+        raise UserError(f"{where}: {field} is {_show(value)}, expected text: complete the row")
     return value
 
 
@@ -58,9 +59,7 @@ def number_field(record: Mapping[str, Any], field: str, where: str) -> float:
     except ValueError:
         number = None
     if isinstance(value, bool) or number is None or number - number != 0:
-        raise ValueError(
-            f"{where}: {field} is {_show(value)}, not a finite number: correct or remove the row"
-        )
+        raise UserError(f"{where}: {field} is {_show(value)}, not a finite number: correct or remove the row")
     return number
 
 
@@ -69,7 +68,7 @@ def one_image(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str) or not paths[0]:
-        raise ValueError(f"{where}: {field} is {_show(value)}, expected the path of one image")
+        raise UserError(f"{where}: {field} is {_show(value)}, expected the path of one image")
     return paths[0]
 
 
@@ -78,7 +77,7 @@ def _parse(text: str, path: Path, *, line: int) -> Any:
         return json.loads(text)
     except json.JSONDecodeError as error:
         number = line + error.lineno - 1
-        raise ValueError(f"{path} line {number}: not JSON ({error.msg}): repair the file") from None
+        raise UserError(f"{path} line {number}: not JSON ({error.msg}): repair the file") from None
 
 
 def _cells(record: Mapping[str, Any], fields: Sequence[str], where: str) -> Cells:
@@ -86,10 +85,10 @@ def _cells(record: Mapping[str, Any], fields: Sequence[str], where: str) -> Cell
     for field in fields:
         if field not in record:
             present = ", ".join(map(str, record)) or "none"
-            raise ValueError(f"{where}: no field {field!r}; fields present: {present}")
+            raise UserError(f"{where}: no field {field!r}; fields present: {present}")
         value = "null" if record[field] is None else record[field]
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{where}: {field} is {record[field]!r}: give it as text")
+            raise UserError(f"{where}: {field} is {record[field]!r}: give it as text")
         cells[field] = value.strip()
     return cells
 

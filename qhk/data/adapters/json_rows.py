@@ -11,6 +11,7 @@ from pathlib import Path
 from qhk.data.adapters.base import LabelRow, Options
 from qhk.data.adapters.json_records import number_field, one_image, read_json_records, text_field
 from qhk.data.adapters.records import records_adapter
+from qhk.errors import UserError
 
 _KNOWN = ("id", "images", "gt_score", "is_degraded")
 
@@ -19,7 +20,7 @@ def _read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
     rows = []
     for where, record in read_json_records(path):
         if record.get("is_degraded"):
-            raise ValueError(
+            raise UserError(
                 f"{where}: {record.get('id')} is a degraded copy with the score of its original: remove such "
                 "rows, and give the pairs by twin=manifest"
             )

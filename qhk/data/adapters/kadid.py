@@ -14,6 +14,7 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options, name_key
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_csv
 from qhk.data.adapters.vocabulary import KADID_TYPES, describe
+from qhk.errors import UserError
 
 LABELS = "dmos.csv"
 LAST_DEQA_TRAIN_REFERENCE = 65
@@ -39,9 +40,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         where = f"{root / LABELS} line {line}"
         match = _NAME.fullmatch(cells["dist_img"])
         if match is None or int(match[2]) not in KADID_TYPES or not 1 <= int(match[3]) <= 5:
-            raise ValueError(
-                f"{where}: dist_img is {cells['dist_img']!r}, expected a name like I01_01_01.png"
-            )
+            raise UserError(f"{where}: dist_img is {cells['dist_img']!r}, expected a name like I01_01_01.png")
         rows.append(
             LabelRow(
                 name=cells["dist_img"],

@@ -13,6 +13,7 @@ from pathlib import Path
 from qhk.data.adapters.base import Adapter, LabelRow, Options, name_key, text_option
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_csv
+from qhk.errors import UserError
 
 SCORES = "koniq10k_scores_and_distributions.csv"
 SETS = "koniq10k_distributions_sets.csv"
@@ -34,7 +35,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     """One row per image; ``std`` is the SD of the ACR grades, left out for the z-score column."""
     column = text_option(options, "score_column")
     if column not in ("MOS", "MOS_zscore"):
-        raise ValueError(f"options.score_column must be MOS or MOS_zscore, got {column!r}")
+        raise UserError(f"options.score_column must be MOS or MOS_zscore, got {column!r}")
     rows = []
     for line, cells in read_csv(root / SCORES, ["image_name", column, "SD"]):
         where = f"{root / SCORES} line {line}"
@@ -67,13 +68,13 @@ def _official(rows: Sequence[LabelRow], path: Path) -> list[str]:
     sets: dict[str, str] = {}
     for line, cells in read_csv(path, ["image_name", "set"]):
         if cells["set"] not in _SPLITS:
-            raise ValueError(
+            raise UserError(
                 f"{path} line {line}: set is {cells['set']!r}, expected training, validation or test"
             )
         sets[name_key(cells["image_name"])] = _SPLITS[cells["set"]]
     lacking = [row.name for row in rows if name_key(row.name) not in sets]
     if lacking:
-        raise ValueError(
+        raise UserError(
             f"{path}: no row for {lacking[0]} ({len(lacking)} in all): the two label files differ"
         )
     return [sets[name_key(row.name)] for row in rows]

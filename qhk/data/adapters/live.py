@@ -14,6 +14,7 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import read_matlab
 from qhk.data.adapters.vocabulary import LIVE_TYPES
+from qhk.errors import UserError
 
 SCORES, REFERENCES = "dmos_realigned.mat", "refnames_all.mat"
 FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
@@ -38,9 +39,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     total = sum(FOLDERS.values())
     for name, values in arrays.items():
         if len(values) != total:
-            raise ValueError(
-                f"{root}: {name} has {len(values)} values, not {total}: download release 2 again"
-            )
+            raise UserError(f"{root}: {name} has {len(values)} values, not {total}: download release 2 again")
     files = [(folder, number) for folder, count in FOLDERS.items() for number in range(1, count + 1)]
     rows = []
     for index, (folder, number) in enumerate(files):
@@ -49,7 +48,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         where = f"{path} value {index + 1}"
         score, std = float(arrays["dmos_new"][index]), float(arrays["dmos_std"][index])
         if not np.isfinite([score, std]).all():
-            raise ValueError(f"{where}: score {score}, deviation {std}: download the file again")
+            raise UserError(f"{where}: score {score}, deviation {std}: download the file again")
         distortion, appearance = LIVE_TYPES[folder]
         rows.append(
             LabelRow(

@@ -13,6 +13,7 @@ import numpy as np
 from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import read_matlab
+from qhk.errors import UserError
 
 NUM_TRAINING_ROWS = 7
 _VARIABLES = ("AllImages_release", "AllMOS_release", "AllStdDev_release")
@@ -39,7 +40,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     )
     path = first_existing(_inside(root, "Data/AllMOS_release.mat"))
     if not len(cells) == len(scores) == len(deviations) > NUM_TRAINING_ROWS:
-        raise ValueError(
+        raise UserError(
             f"{path.parent}: {len(cells)} names, {len(scores)} scores, {len(deviations)} deviations: "
             "download the three .mat files again"
         )
@@ -48,7 +49,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         where = f"{path} row {index + 1}"
         score, std = float(scores[index]), float(deviations[index])
         if not np.isfinite([score, std]).all():
-            raise ValueError(f"{where}: score {score}, deviation {std}: download the file again")
+            raise UserError(f"{where}: score {score}, deviation {std}: download the file again")
         rows.append(LabelRow(name=str(np.ravel(cells[index])[0]).strip(), score=score, where=where, std=std))
     return rows
 

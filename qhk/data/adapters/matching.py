@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.data.adapters.base import name_key
+from qhk.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class ImageIndex:
             return found[0]
         if found:
             both = " and ".join(str(path) for path in found[:2])
-            raise ValueError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
+            raise UserError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
         folders = ", ".join(str(folder) for folder in self.folders)
-        raise ValueError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
+        raise UserError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
 
     def all_images(self) -> list[Path]:
         """Every indexed image, sorted."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing, name_key
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.adapters.tables import number, read_lines
+from qhk.errors import UserError
 
 _NAME = re.compile(r"(A\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
 
@@ -42,7 +43,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
             name, comma, score = (part.strip() for part in text.partition(","))
             match = _NAME.fullmatch(name)
             if match is None or not comma:
-                raise ValueError(f"{where}: {text!r}, expected a line like A0001_00_00.bmp,1520.0648")
+                raise UserError(f"{where}: {text!r}, expected a line like A0001_00_00.bmp,1520.0648")
             rows.append(
                 LabelRow(
                     name=name,

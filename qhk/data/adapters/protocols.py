@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qhk.data.adapters.base import LabelRow, Options, name_key, text_option
 from qhk.data.seeds import stream_seed
+from qhk.errors import UserError
 
 COMMON_PROTOCOLS = ("all", "names", "by_reference")
 COMMON_OPTIONS = frozenset(
@@ -43,14 +44,14 @@ def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str |
     """
     seed = options.get("split_seed")
     if type(seed) is not int:
-        raise ValueError(f"options.split_seed must be a whole number for protocol=by_reference, got {seed!r}")
+        raise UserError(f"options.split_seed must be a whole number for protocol=by_reference, got {seed!r}")
     test, validation = (_fraction(options, key) for key in ("test_fraction", "validation_fraction"))
     contents = sorted(
         {_content(row) for row in rows}, key=lambda name: (stream_seed(seed, "split", name), name)
     )
     num_test, num_validation = round(test * len(contents)), round(validation * len(contents))
     if not 0 < num_test < len(contents) - num_validation:
-        raise ValueError(
+        raise UserError(
             f"options.test_fraction {test} and options.validation_fraction {validation} of {len(contents)} "
             f"contents are {num_test} and {num_validation}: leave at least one for test and one for training"
         )
@@ -68,7 +69,7 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
     """
     lists = {split: _read_names(root, options, f"{split}_names") for split in ("train", "validation", "test")}
     if not any(lists.values()):
-        raise ValueError(
+        raise UserError(
             "protocol names needs options.train_names or options.test_names: a file, one name per line"
         )
     splits: list[str | None] = []
@@ -77,7 +78,7 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
         keys = {name_key(row.name)} | ({name_key(row.reference)} if row.reference else set())
         found = [split for split, names in lists.items() if keys & names.keys()]
         if len(found) > 1:
-            raise ValueError(
+            raise UserError(
                 f"{row.name} is in both options.{found[0]}_names and options.{found[1]}_names: keep one"
             )
         used |= keys
@@ -85,7 +86,7 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
     for split, names in lists.items():
         unknown = [text for key, text in names.items() if key not in used]
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"options.{split}_names lists {unknown[0]!r} ({len(unknown)} in all), which has no label"
             )
     return splits
@@ -100,7 +101,7 @@ def _fraction(options: Options, key: str) -> float:
     if value is None and key == "validation_fraction":
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(
+        raise UserError(
             f"options.{key} must be a number from 0 to 1 for protocol=by_reference, got {value!r}"
         )
     return float(value)
@@ -111,11 +112,11 @@ def _read_names(root: Path, options: Options, key: str) -> dict[str, str]:
         return {}
     path = root / text_option(options, key)
     if not path.is_file():
-        raise ValueError(f"options.{key}: no file {path}")
+        raise UserError(f"options.{key}: no file {path}")
     try:
         lines = [line.strip().strip('"') for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"options.{key}: {path} is not UTF-8 text ({error.reason}): save it as UTF-8"
         ) from None
     return {name_key(line): line for line in lines if line and not line.startswith("#")}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qhk.data.adapters.base import LabelRow, Options, text_option
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.errors import UserError
 
 _SPLITS = ("train", "validation", "test")
 
@@ -21,7 +22,7 @@ def label_files(root: Path, options: Options) -> dict[str, Path]:
     """Split -> its label file below ``root``; ``ValueError`` when all options are null."""
     given = [split for split in _SPLITS if options.get(f"{split}_labels") is not None]
     if not given:
-        raise ValueError("options.train_labels and options.test_labels are both null: give at least one file")
+        raise UserError("options.train_labels and options.test_labels are both null: give at least one file")
     return {split: root / text_option(options, f"{split}_labels") for split in given}
 
 

@@ -16,6 +16,8 @@ from openpyxl.reader.excel import load_workbook
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
+from qhk.errors import UserError
+
 Cells = dict[str, str]
 
 _HEADER_SEARCH_ROWS = 20
@@ -34,11 +36,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]:
             header = [cell.strip() for cell in next(reader, [])]
             rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
     _require_columns(path, header, columns)
     for line, row in rows:
         if len(row) < len(header):
-            raise ValueError(
+            raise UserError(
                 f"{path} line {line}: {len(row)} cells, the header has {len(header)}: complete the row"
             )
     return [(line, dict(zip(header, (cell.strip() for cell in row), strict=False))) for line, row in rows]
@@ -57,7 +59,7 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
                 body = enumerate(rows[index + 1 :], start=index + 2)
                 return [(number, dict(zip(header, row, strict=True))) for number, row in body if any(row)]
         seen += [cell for row in rows[:_HEADER_SEARCH_ROWS] for cell in row if cell][:12]
-    raise ValueError(
+    raise UserError(
         f"{path}: no header with columns {', '.join(columns)}; the first cells are {', '.join(seen[:12])}"
     )
 
@@ -76,19 +78,19 @@ def read_matlab(path: Path, variable: str) -> NDArray[np.generic]:
     try:
         content = loadmat(path)
     except NotImplementedError:
-        raise ValueError(f"{path}: a MATLAB 7.3 file: save it with -v7, or download the original") from None
+        raise UserError(f"{path}: a MATLAB 7.3 file: save it with -v7, or download the original") from None
     except (MatReadError, ValueError, TypeError, OSError) as error:
-        raise ValueError(f"{path}: not a readable MATLAB file ({error}): download it again") from None
+        raise UserError(f"{path}: not a readable MATLAB file ({error}): download it again") from None
     if variable not in content:
         present = ", ".join(name for name in content if not name.startswith("__"))
-        raise ValueError(f"{path}: no variable {variable!r}; variables present: {present}")
+        raise UserError(f"{path}: no variable {variable!r}; variables present: {present}")
     return np.asarray(content[variable]).ravel()
 
 
 def label_word(value: str, words: Sequence[str], where: str, column: str) -> str:
     """``value``, one of ``words`` to the letter; ``ValueError`` naming row, value and words otherwise."""
     if value not in words:
-        raise ValueError(f"{where}: {column} is {value!r}, expected one of {', '.join(words)}")
+        raise UserError(f"{where}: {column} is {value!r}, expected one of {', '.join(words)}")
     return value
 
 
@@ -103,7 +105,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
+        raise UserError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
 
 
 def number(text: str, where: str, column: str) -> float:
@@ -111,9 +113,9 @@ def number(text: str, where: str, column: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"{where}: {column} is {text!r}, not a number: correct or remove the row") from None
+        raise UserError(f"{where}: {column} is {text!r}, not a number: correct or remove the row") from None
     if not math.isfinite(value):
-        raise ValueError(f"{where}: {column} is {text!r}: remove the row or give a finite score")
+        raise UserError(f"{where}: {column} is {text!r}: remove the row or give a finite score")
     return value
 
 
@@ -126,14 +128,14 @@ def _sheets(path: Path) -> list[list[list[str]]]:
             for sheet in book.worksheets
         ]
     except (BadZipFile, KeyError, OSError, zlib.error, ParseError) as error:
-        raise ValueError(f"{path}: not a readable workbook ({error}): download it again") from None
+        raise UserError(f"{path}: not a readable workbook ({error}): download it again") from None
 
 
 def _require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     lacking = [column for column in columns if column not in header]
     if lacking:
         present = ", ".join(cell for cell in header if cell) or "none"
-        raise ValueError(f"{path}: no column {lacking[0]!r}; columns present: {present}")
+        raise UserError(f"{path}: no column {lacking[0]!r}; columns present: {present}")
 
 
 def _cell_text(value: object) -> str:

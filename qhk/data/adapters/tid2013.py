@@ -13,6 +13,7 @@ from qhk.data.adapters.base import Adapter, LabelRow, Options
 from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.adapters.tables import number, read_lines
 from qhk.data.adapters.vocabulary import TID_TYPES, describe
+from qhk.errors import UserError
 
 LABELS, ERRORS = "mos_with_names.txt", "mos_std.txt"
 _NAME = re.compile(r"i(\d+)_(\d+)_(\d)\.bmp", re.IGNORECASE)
@@ -33,7 +34,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     path, lines = root / LABELS, read_lines(root / LABELS)
     errors = read_lines(root / ERRORS) if (root / ERRORS).is_file() else []
     if errors and len(errors) != len(lines):
-        raise ValueError(
+        raise UserError(
             f"{root / ERRORS}: {len(errors)} lines, {path.name} has {len(lines)}: download it again"
         )
     rows = []
@@ -42,7 +43,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         score, _, name = (part.strip() for part in text.partition(" "))
         match = _NAME.fullmatch(name)
         if match is None or int(match[2]) not in TID_TYPES or not 1 <= int(match[3]) <= 5:
-            raise ValueError(f"{where}: {text!r}, expected a line like 5.51429 I01_01_1.bmp")
+            raise UserError(f"{where}: {text!r}, expected a line like 5.51429 I01_01_1.bmp")
         std = (
             number(errors[index][1], f"{root / ERRORS} line {errors[index][0]}", "mos_std")
             if errors

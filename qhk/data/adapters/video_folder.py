@@ -13,6 +13,7 @@ from pathlib import Path
 from qhk.data.adapters import folder
 from qhk.data.adapters.base import VIDEO_ENDINGS, Adapter, Options, text_option
 from qhk.data.video import FrameSettings, video_pictures
+from qhk.errors import UserError
 
 FRAME_OPTIONS = frozenset(
     {"num_global_frames", "global_columns", "num_local_frames", "global_side", "local_side"}
@@ -25,7 +26,7 @@ def frame_settings(options: Options) -> FrameSettings:
         _count(options, key) for key in ("num_global_frames", "global_columns", "num_local_frames")
     )
     if frames % columns:
-        raise ValueError(
+        raise UserError(
             f"options.num_global_frames must fill rows of options.global_columns={columns}, got {frames}"
         )
     sides = [
@@ -54,7 +55,7 @@ def derive(video: Path, options: Options, cache: Path) -> tuple[Path, ...]:
 def _count(options: Options, key: str) -> int:
     value = options.get(key)
     if type(value) is not int or value < 1:
-        raise ValueError(f"options.{key} must be a whole number of at least 1, got {value!r}")
+        raise UserError(f"options.{key} must be a whole number of at least 1, got {value!r}")
     return value
 
 

@@ -13,6 +13,7 @@ from qhk.data.adapters.base import LabelRow, Options, text_option
 from qhk.data.adapters.json_records import number_field, one_image, read_json_records, text_field
 from qhk.data.adapters.records import records_adapter
 from qhk.data.adapters.tables import number, read_lines
+from qhk.errors import UserError
 
 COLUMNS = ("reference", "image", "score", "std", "skip")
 
@@ -20,7 +21,7 @@ COLUMNS = ("reference", "image", "score", "std", "skip")
 def _read_text(path: Path, split: str, options: Options) -> list[LabelRow]:
     columns = text_option(options, "columns").split()
     if not {"image", "score"} <= set(columns) <= set(COLUMNS):
-        raise ValueError(
+        raise UserError(
             f"options.columns is {' '.join(columns)!r}: name image and score, "
             f"and of {', '.join(COLUMNS)} what is there"
         )
@@ -29,7 +30,7 @@ def _read_text(path: Path, split: str, options: Options) -> list[LabelRow]:
         where = f"{path} line {line}"
         cells = _cells(text, len(columns))
         if len(cells) != len(columns):
-            raise ValueError(
+            raise UserError(
                 f"{where}: {text[:60]!r} has {len(cells)} cells, options.columns has {len(columns)} "
                 f"({' '.join(columns)}): correct one of them"
             )
@@ -62,7 +63,7 @@ def _read_lines(path: Path, split: str, options: Options) -> list[LabelRow]:
         answers = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
         answers = [turn for turn in answers if turn.get("from") == "gpt"]
         if len(answers) != 1:
-            raise ValueError(
+            raise UserError(
                 f"{where}: conversations has {len(answers)} turns from gpt, expected one with the score"
             )
         labels = (

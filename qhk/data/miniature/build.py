@@ -13,6 +13,7 @@ from qhk.data.miniature.layouts import WRITERS
 from qhk.data.miniature.recipes import RECIPES
 from qhk.data.miniature.tasks import TASK_SETS
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 
 MARKER = "MINIATURE"
 """File that every generated set carries, so that it can never be taken for the real one."""
@@ -50,7 +51,7 @@ def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progre
     """
     if name not in RECIPES and name not in TASK_SETS:
         known = ", ".join([*SETS, *TASK_SETS])
-        raise ValueError(f"no miniature set is called {name!r}: choose one of {known}")
+        raise UserError(f"no miniature set is called {name!r}: choose one of {known}")
     folder = task_folder if name in TASK_SETS else miniature_folder
     target = folder(cache, seed=seed, size=size) / name
     if target.is_dir():
@@ -78,9 +79,9 @@ def task_folder(cache: Path, *, seed: int, size: int) -> Path:
 def _key(sources: str, *, seed: int, size: int) -> str:
     """Digest of the generator's source, seed and size: a changed generator never reads an older cache."""
     if size < 32 or size % 8:
-        raise ValueError(f"size of a miniature picture must be a multiple of 8 and at least 32, got {size}")
+        raise UserError(f"size of a miniature picture must be a multiple of 8 and at least 32, got {size}")
     if seed < 0:
-        raise ValueError(f"generator_seed of a miniature set must be >= 0, got {seed}")
+        raise UserError(f"generator_seed of a miniature set must be >= 0, got {seed}")
     files = sorted(Path(__file__).parent.glob(sources))
     source = hashlib.sha256(b"".join(file.read_bytes() for file in files)).digest()
     return hashlib.sha256(source + f"{seed}/{size}".encode()).hexdigest()[:12]

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from qhk.errors import UserError
 from qhk.pairs.review.desk import SIDES, Desk
 from qhk.pairs.review.guard import Guard
 from qhk.pairs.review.pictures import as_bitmap
@@ -83,7 +84,7 @@ class Routes:
         query = request.query_params
         show = next((word for word in SHOWS if word == query.get("show", "todo")), None)
         if show is None:
-            raise ValueError(f"show: must be one of {', '.join(SHOWS)}, got {query.get('show')!r}")
+            raise UserError(f"show: must be one of {', '.join(SHOWS)}, got {query.get('show')!r}")
         window = self._desk.window(
             self._reviewer(request),
             show=show,
@@ -112,7 +113,7 @@ class Routes:
         query = request.query_params
         side = next((word for word in SIDES if word == query.get("side")), None)
         if side is None:
-            raise ValueError(f"side: must be one of {', '.join(SIDES)}, got {query.get('side')!r}")
+            raise UserError(f"side: must be one of {', '.join(SIDES)}, got {query.get('side')!r}")
         version = read_place(query.get("version", ""), default=1, high=MANY)
         path = self._desk.picture(query.get("pair", ""), version, side)
         if path is None:
@@ -122,7 +123,7 @@ class Routes:
         except ValueError as error:
             # A copy's path may tell its degradation.
             line = str(error).replace(str(path), f"the {side}'s file") if self._desk.blind else str(error)
-            raise ValueError(line) from None
+            raise UserError(line) from None
 
     def decide(self, body: dict[str, Any]) -> Response:
         self._check_manifest(body)
@@ -139,7 +140,7 @@ class Routes:
     def _check_manifest(self, body: dict[str, Any]) -> None:
         """Refuses an answer of a page that an earlier server on this port gave out for another manifest."""
         if body.get("manifest") != self._desk.manifest_id:
-            raise ValueError("this server reviews another manifest than this page shows; reload the page")
+            raise UserError("this server reviews another manifest than this page shows; reload the page")
 
     def _reviewer(self, request: Request) -> str:
         return reviewer_name(request.query_params.get("reviewer"), self._desk.reviews.reviewers())
@@ -170,7 +171,7 @@ def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
         try:
             body = json.loads(await request.body())
             if not isinstance(body, dict):
-                raise ValueError("the body must be a JSON object")
+                raise UserError("the body must be a JSON object")
             return await run_in_threadpool(endpoint, body)
         except ValueError as error:
             return JSONResponse({"error": str(error)}, 422)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from itertools import chain
 from typing import Literal, get_args
 
+from qhk.errors import UserError
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import VERDICTS, Answer, Pair
 
@@ -86,7 +87,7 @@ def _check_types(manifest: PairManifest, types: Collection[str]) -> None:
     known = {pair.copy.type for pair in manifest}
     for kind in types:
         if kind not in known:
-            raise ValueError(
+            raise UserError(
                 f"types: {manifest.path} has no pair of type {kind!r}; "
                 f"choose from {', '.join(sorted(known)) or 'none'}"
             )

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.pairs.records import ANSWERS, Answer
 
 LONGEST_NAME = 40
@@ -30,10 +31,10 @@ def read_decide(body: Mapping[str, Any], known: Sequence[str]) -> Decide:
     """The answer in a request; ``known`` are the reviewers so far, see ``reviewer_name``."""
     answer = next((word for word in ANSWERS if word == body.get("answer")), None)
     if answer is None:
-        raise ValueError(f"answer: must be one of {', '.join(ANSWERS)}, got {body.get('answer')!r}")
+        raise UserError(f"answer: must be one of {', '.join(ANSWERS)}, got {body.get('answer')!r}")
     version = body.get("version")
     if not isinstance(version, int) or isinstance(version, bool):
-        raise ValueError(f"version: must be a whole number, got {version!r}")
+        raise UserError(f"version: must be a whole number, got {version!r}")
     return Decide(
         reviewer=reviewer_name(body.get("reviewer"), known),
         group_id=str(body.get("pair")),
@@ -51,14 +52,14 @@ def reviewer_name(value: Any, known: Sequence[str]) -> str:
     """
     name = " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else ""
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
-        raise ValueError(f"reviewer: must be a name of 1 to {LONGEST_NAME} letters, got {str(value)[:60]!r}")
+        raise UserError(f"reviewer: must be a name of 1 to {LONGEST_NAME} letters, got {str(value)[:60]!r}")
     return next((other for other in known if other.casefold() == name.casefold()), name)
 
 
 def read_key(value: Any) -> str:
     """The key of a request."""
     if not isinstance(value, str) or not 8 <= len(value) <= LONGEST_KEY or not value.isascii():
-        raise ValueError(f"key: must be 8 to {LONGEST_KEY} ASCII characters, got {str(value)[:60]!r}")
+        raise UserError(f"key: must be 8 to {LONGEST_KEY} ASCII characters, got {str(value)[:60]!r}")
     return value
 
 
@@ -67,7 +68,7 @@ def read_place(text: str, *, default: int, high: int) -> int:
     if not text:
         return default
     if not (text.isascii() and text.isdecimal()) or int(text) > high:
-        raise ValueError(f"{text[:40]!r}: must be a whole number from 0 to {high}")
+        raise UserError(f"{text[:40]!r}: must be a whole number from 0 to {high}")
     return int(text)
 
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from qhk.errors import UserError
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Answer, Pair, decision_row
 
@@ -85,7 +86,7 @@ class Reviews:
                 return self._outcomes[key]
             pair = self.manifest.pairs.get(group_id)
             if pair is None or not 1 <= version <= pair.copy.version:
-                raise ValueError(f"{group_id}: the manifest has no version {version} of such a pair; reload")
+                raise UserError(f"{group_id}: the manifest has no version {version} of such a pair; reload")
             before = pair.decisions.get((reviewer, version))
             row = decision_row(pair, reviewer=reviewer, verdict=answer)
             return self._write(

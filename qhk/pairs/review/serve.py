@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import uvicorn
 
+from qhk.errors import UserError
 from qhk.pairs.review.app import build_app
 from qhk.pairs.review.desk import Desk
 
@@ -47,7 +48,7 @@ def listen(port: int) -> socket.socket:
         listener.listen(128)
     except OSError as error:
         listener.close()
-        raise ValueError(
+        raise UserError(
             f"port={port}: {error.strerror}; choose another, or port=0 for any free one"
         ) from None
     return listener

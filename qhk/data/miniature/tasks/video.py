@@ -19,6 +19,7 @@ from qhk.data.miniature.content import FloatImage, Generator, render_content
 from qhk.data.miniature.distort import as_pixels, distort
 from qhk.data.miniature.opinion import collect_opinions, latent_quality
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 
 SPATIAL = ("gaussian_blur", "white_noise", "jpeg", "darken")
 TEMPORAL = ("freeze", "flicker", "blocks")
@@ -129,9 +130,7 @@ def _encode(path: Path, frames: list[FloatImage], container: str) -> None:
     try:
         import av
     except ImportError:
-        raise ValueError(
-            f"{path.name}: no video encoder is installed: run pip install 'qhk[video]'"
-        ) from None
+        raise UserError(f"{path.name}: no video encoder is installed: run pip install 'qhk[video]'") from None
     codec, pixel_format, options = CODECS[container]
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=Fraction(RATE), options=dict(options))

@@ -35,13 +35,14 @@ MAY_IMPORT = {
         "tracking",
     },
     "report": {*FOUNDATION, "evaluation", "tracking"},
-    "sweep": {*FOUNDATION, "data", "evaluation", "tracking", "training"},
+    "config": {*FOUNDATION, "rewards"},
+    "sweep": {*FOUNDATION, "data", "evaluation", "tracking", "training", "config"},
 }
 """Room -> the rooms below it. ``cli`` stands above all."""
 
 OWNERS = {
-    "hydra": {"cli"},
-    "omegaconf": {"cli"},
+    "hydra": {"config"},
+    "omegaconf": {"config"},
     "accelerate": {"training/distributed.py"},
     "deepspeed": {"training/distributed.py"},
     "wandb": {"tracking"},

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.rewards.batch import ScoredGroup
 from qhk.settings import Settings
 from qhk.training.reward_fit import refuse_unfit_rewards

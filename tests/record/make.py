@@ -135,7 +135,7 @@ def _rows(directory: Path) -> list[dict[str, Any]]:
 
 
 def _read(directory: Path) -> dict[str, Any]:
-    """Return a finished run's rows without times, memory and rates, its weights' hash, its images' variances."""
+    """Return a finished run's rows without times, memory and rates, its weights' hash and its history."""
     import torch
 
     rows = []

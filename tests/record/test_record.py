@@ -51,9 +51,11 @@ def _recorded(name: str) -> dict[str, Any]:
 def _close(found: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     """Return where a run on another kind of machine differs by more than rounding.
 
-    A sampled token changes with the last bit of a logit, and with it all that follows, so later numbers mean
+    A sampled token changes with the last bits of a logit, and with it all that follows, so later numbers say
     nothing elsewhere. Held are the sections and steps of the rows, and the losses of the first supervised
-    steps, which sample nothing: without AVX-512 they differ from the record by less than 1e-5 of their value.
+    steps, which sample nothing: computed with AVX2 in place of AVX-512 they differ by at most 2e-6 of their
+    value (by 1e-4 after ten steps, and the first sampled step by 6e-3). To compare in full on another
+    machine, run the recorder there on the commit that made the record.
     """
     places = [[(row["section"], row["step"]) for row in run["rows"]] for run in (found, recorded)]
     differences = [] if places[0] == places[1] else [f"rows: {places[0]}, recorded {places[1]}"]
@@ -108,8 +110,9 @@ def test_every_part_is_felt_in_the_record() -> None:
             assert min(row["train/group/equal_reward_frac"] for row in steps) < 1.0, name
             assert min(row["train/parse/failed_frac"] for row in steps) < 0.9, name
     everything = cases["everything_at_once"]
-    assert everything["history"] and everything["rows"][-2]["train/resample/prompts"] > 0
-    assert any(row.get("train/policy/ratio_clipped_frac", 0.0) > 0.0 for row in everything["rows"])
+    steps = [row for row in everything["rows"] if row["section"] == "train"]
+    assert everything["history"] and max(row["train/resample/prompts"] for row in steps) > 0
+    assert max(row["train/policy/ratio_clipped_frac"] for row in steps) > 0
 
 
 def test_a_moved_number_is_seen() -> None:

@@ -17,7 +17,7 @@ from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.cli.requests import EvaluateRequest
 from qhk.errors import UserError
-from qhk.evaluation.results import Stage, update_results
+from qhk.evaluation.results import Moment, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
 from qhk.settings import DatasetSettings, Settings, plain_settings, task_views
@@ -28,7 +28,7 @@ from qhk.training.distributed import Processes
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers
 from qhk.training.start import build_readers
 
-STAGES = (Stage.BEFORE, Stage.AFTER)
+MOMENTS = (Moment.BEFORE, Moment.AFTER)
 
 
 def run(
@@ -69,7 +69,7 @@ def run(
             seed=settings.seed,
             directory=folder,
             step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,
-            stage=Stage.BEFORE if checkpoint is None else Stage.AFTER,
+            moment=Moment.BEFORE if checkpoint is None else Moment.AFTER,
             progress=progress,
         )
     results = update_results(
@@ -82,7 +82,7 @@ def run(
     for table in results_tables(
         results.rows,
         readout=settings.evaluation.headline,
-        stages=STAGES,
+        moments=MOMENTS,
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
     ):
         print_table(table, file=sys.stdout)

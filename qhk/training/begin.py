@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from qhk.errors import UserError
-from qhk.evaluation.results import Stage
+from qhk.evaluation.results import Moment
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
@@ -46,7 +46,7 @@ def begin(run: Run) -> tuple[Learner, int]:
         # Neither can be had again from elsewhere: the reference of a resumed run is read from here.
         save_checkpoint(run, learner, step=0)
     with run.timed("evaluation_before"):
-        report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+        report_benchmarks(run, policy, step=0, moment=Moment.BEFORE)
     return learner, 0
 
 
@@ -95,7 +95,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
         run.display.line(f"WARNING: this run is of more than one code: {code_text(parts)}")
     if step == 0:
         with run.timed("evaluation_before"):
-            report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+            report_benchmarks(run, policy, step=0, moment=Moment.BEFORE)
     return learner, step
 
 
@@ -152,7 +152,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
-            report_benchmarks(run, learner.policy, step=run.stage.first, stage=Stage.BEFORE)
+            report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)
     return entered
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from qhk.data.seeds import stream_seed
-from qhk.evaluation.results import Results, Stage
+from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.settings import Settings, task_views
@@ -71,8 +71,8 @@ def _idle(settings: Settings) -> list[str]:
 
 def _report_after(run: Run, learner: Learner) -> None:
     with run.timed("evaluation_after"):
-        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
-        report_benchmarks(run, learner.policy, step=run.stage.last, stage=stage)
+        moment = Moment.CONTROL if run.settings.training.learner == "supervised" else Moment.AFTER
+        report_benchmarks(run, learner.policy, step=run.stage.last, moment=moment)
 
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:

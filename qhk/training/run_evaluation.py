@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from qhk.evaluation.results import (
+    Moment,
     ResultRow,
     Results,
-    Stage,
     headline_value,
     read_results,
     scalar_metrics,
@@ -94,12 +94,12 @@ def validate_run(
     return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
 
 
-def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> None:
+def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
     """Evaluates the benchmarks, on all processes, and adds their rows to ``results.json``."""
     settings, tasks = run.settings, _tasks(run.settings)
 
     def lead(work: Work) -> list[ResultRow]:
-        with run.display.task(f"evaluating {stage.value}") as progress:
+        with run.display.task(f"evaluating {moment.value}") as progress:
 
             def watched(done: int, total: int) -> None:
                 progress(done, total)
@@ -117,7 +117,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
                 seed=settings.seed,
                 directory=run.directory.path,
                 step=step,
-                stage=stage,
+                moment=moment,
                 progress=watched,
             )
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.results import Stage, scalar_metrics
+from qhk.evaluation.results import Moment, scalar_metrics
 from qhk.tracking import names
 
 
@@ -45,7 +45,7 @@ def measured(form: str) -> set[str]:
         protocol="",
         miniature=False,
         step=0,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="greedy",
         num_resamples=0,
         confidence=0.95,

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from qhk.cli import train as train_command
-from qhk.evaluation.results import Stage, read_results
+from qhk.evaluation.results import Moment, read_results
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
 from qhk.tracking.code_parts import read_code_parts
@@ -182,10 +182,10 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
 
 def test_results_hold_before_and_after(finished: Path) -> None:
     rows = read_results(finished / "results.json").rows
-    cells = {(row.benchmark, row.stage, row.readout, row.step) for row in rows}
+    cells = {(row.benchmark, row.moment, row.readout, row.step) for row in rows}
     assert cells == {
-        ("miniature_spaq", stage, readout, step)
-        for stage, step in ((Stage.BEFORE, 0), (Stage.AFTER, 4))
+        ("miniature_spaq", moment, readout, step)
+        for moment, step in ((Moment.BEFORE, 0), (Moment.AFTER, 4))
         for readout in ("mean_of_8", "greedy")
     }
     assert all(row.miniature and row.n == 6 for row in rows)
@@ -337,7 +337,7 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
         plans = [run.data.plan(step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
         assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
     rows = read_results(finish(control) / "results.json").rows
-    assert {row.stage for row in rows} == {Stage.BEFORE, Stage.CONTROL}
+    assert {row.moment for row in rows} == {Moment.BEFORE, Moment.CONTROL}
 
 
 @pytest.mark.parametrize(("processes", "per_device"), [(3, 1), (2, 4)])

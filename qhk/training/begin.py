@@ -16,7 +16,7 @@ from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
 from qhk.settings import PromptSettings, task_views
 from qhk.tracking.code_parts import code_text
-from qhk.tracking.recorder import MetricsRecorder, MetricStage
+from qhk.tracking.recorder import MetricSection, MetricsRecorder
 from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import build_optimizer
@@ -104,12 +104,12 @@ def _forget_after(run: Run, *, step: int) -> None:
     if not run.processes.is_main:
         return
     run.directory.note_code(step=step)
-    stages = [MetricStage.TRAIN, MetricStage.VALIDATION]
-    stages += [MetricStage.COLD_START] if step < 0 else []
+    sections = [MetricSection.TRAIN, MetricSection.VALIDATION]
+    sections += [MetricSection.COLD_START] if step < 0 else []
     recorder = MetricsRecorder(run.directory.metrics)
-    recorder.cut_after(step, stages=stages)
+    recorder.cut_after(step, sections=sections)
     # Benchmarks are reported at the start and the end of a stage, where a resumed run reports them again.
-    recorder.cut_after(step - 1, stages=[MetricStage.EVAL])
+    recorder.cut_after(step - 1, sections=[MetricSection.EVAL])
     rows = [row for row in read_json_lines(run.directory.completions) if row["step"] <= step]
     write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
 
@@ -207,7 +207,9 @@ def _cold_start(run: Run, policy: Policy) -> None:
             return validation.value
 
         def report(step: int, loss: float) -> None:
-            run.record(step=step, stage=MetricStage.COLD_START, metrics={"cold_start/loss": loss, **measured})
+            run.record(
+                step=step, section=MetricSection.COLD_START, metrics={"cold_start/loss": loss, **measured}
+            )
             measured.clear()
             progress(step, settings.cold_start.steps)
             asked = run.asked_to_stop()

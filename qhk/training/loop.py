@@ -14,7 +14,7 @@ from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.settings import Settings, task_views
 from qhk.tracking.metrics import MetricSet
-from qhk.tracking.recorder import MetricStage
+from qhk.tracking.recorder import MetricSection
 from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import long_warmups
@@ -102,7 +102,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             fresh = fresh_prompts(run, readers, step=step)
             metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
-            run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
+            run.record(step=done, section=MetricSection.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
             if logged:
                 _log(run, metrics, groups, step=done, pace=pace)
@@ -175,7 +175,7 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
         validation = validate_run(run, learner.policy, readers, step=step)
         if validation is not None:
             metrics = validation.metrics(prefix="validation")
-            run.record(step=step, stage=MetricStage.VALIDATION, metrics=metrics)
+            run.record(step=step, section=MetricSection.VALIDATION, metrics=metrics)
             value = validation.value
             run.display.line(f"step {step:4d}  validation  {validation.text}")
             run.last_validation = validation.text

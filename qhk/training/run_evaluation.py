@@ -19,7 +19,7 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.settings import Readout, Settings, TaskSettings, task_views
-from qhk.tracking.recorder import MetricStage
+from qhk.tracking.recorder import MetricSection
 from qhk.training.distributed import Work
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers, validate
 from qhk.training.inputs import ExampleReader
@@ -165,5 +165,5 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
     metrics = {f"eval/mean/{name}": value for name, value in means.items()}
     for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
-    run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
+    run.record(step=step, section=MetricSection.EVAL, metrics=metrics)
     run.directory.report(srcc=means.get("srcc"))

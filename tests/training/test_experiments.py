@@ -14,7 +14,7 @@ from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare
 from qhk.evaluation.results import Moment, headline_metric, read_results
 from qhk.settings import Settings, task_views
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training.loop import train
 from qhk.training.run import Run
 
@@ -94,7 +94,7 @@ def test_every_experiment_runs_two_steps(
         assert all(headline_metric(row.form) in row.metrics for row in asked)
         assert all(row.miniature and row.n == 4 for row in asked)
     steps: list[dict[str, Any]] = [
-        row.metrics for row in read_metrics(run.directory.metrics) if row.stage is MetricStage.TRAIN
+        row.metrics for row in read_metrics(run.directory.metrics) if row.section is MetricSection.TRAIN
     ]
     assert len(steps) == 2
     assert all(math.isfinite(row["train/loss/total"]) for row in steps)

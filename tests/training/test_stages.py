@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from qhk.evaluation.results import Moment, read_results
 from qhk.settings import Settings, run_id, stage_at, stage_views
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training import loop
 from qhk.training.begin import lessons_to_teach
 from qhk.training.loop import notes, train
@@ -291,9 +291,9 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
     assert same(stopped, switched)
     steps = {
         path: [
-            (row.step, row.stage)
+            (row.step, row.section)
             for row in read_metrics(path / "metrics.jsonl")
-            if row.stage is not MetricStage.COLD_START
+            if row.section is not MetricSection.COLD_START
         ]
         for path in (stopped, switched)
     }

@@ -21,7 +21,7 @@ from qhk.evaluation.results import Moment, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
 from qhk.settings import DatasetSettings, Settings, plain_settings, task_views
-from qhk.tracking.aside import move_aside
+from qhk.tracking.archive import archive_folder
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
@@ -57,7 +57,7 @@ def run(
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:
-        move_aside(folder)
+        archive_folder(folder)
     write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
     started = time.perf_counter()
     with display.task("evaluating") as progress:

@@ -1,7 +1,7 @@
 """``outputs/<study>/<name>/seed<k>/``: made, resumed, recognised as finished, or refused.
 
 A directory belongs to one run id (its file ``run_id``). Nothing in it is ever overwritten by another
-run, and ``fresh`` moves it aside instead of deleting it.
+run, and ``fresh`` archives it instead of deleting it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
-from qhk.tracking.aside import move_aside
+from qhk.tracking.archive import archive_folder
 from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
 from qhk.tracking.heartbeat import Heartbeat
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -203,7 +203,7 @@ def open_run_directory(
     lock, heartbeat = RunLock(lock_path(path), directory=path, patience_s=PATIENCE_S), None
     try:
         if fresh:
-            move_aside(path)
+            archive_folder(path)
         opened = find_state(path, run_id=run_id, provenance=provenance)
         previous = read_status(path / STATUS_FILE)
         if opened is not Opened.FINISHED:

@@ -53,7 +53,7 @@ def begin(run: Run) -> tuple[Learner, int]:
 def resume_point(run: Run) -> int | None:
     """The step of the newest checkpoint that can be read, alike on every process; None to begin anew.
 
-    Those that cannot be read are set aside, with a loud line each.
+    Those that cannot be read are archived, with a warning each.
     """
     return run.processes.shared(_newest_readable(run) if run.processes.is_main else None)
 
@@ -64,9 +64,9 @@ def _newest_readable(run: Run) -> int | None:
         fault = run.checkpoints.fault(step)
         if not fault:
             return step
-        aside = run.checkpoints.set_aside(step)
+        archived = run.checkpoints.archive_unreadable(step)
         run.display.line(
-            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {aside}, "
+            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {archived}, "
             "and the run goes on from an earlier one"
         )
     return None

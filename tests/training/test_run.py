@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_by_other_code_says_so(
 
 
 @pytest.mark.parametrize("harmed", [(3,), (3, 2)])
-def test_an_unreadable_checkpoint_is_set_aside_with_a_loud_line(
+def test_an_unreadable_checkpoint_is_archived_with_a_loud_line(
     finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, harmed: tuple[int, ...]
 ) -> None:
     def opened() -> Run:

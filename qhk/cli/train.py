@@ -16,8 +16,8 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.settings import Settings, plain_settings, run_id
-from qhk.tracking.code_parts import code_text, read_code_parts
-from qhk.tracking.provenance import Provenance, gather_provenance, run_code
+from qhk.tracking.code import code_text, read_code_parts, run_code
+from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import (
     Opened,

@@ -15,7 +15,7 @@ from rich.text import Text
 from qhk.evaluation.results import Moment, ResultRow, read_results, summarise
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.state import RunView
-from qhk.tracking.code_parts import SHOWN, code_text, read_code_parts
+from qhk.tracking.code import SHOWN, code_text, read_code_parts
 from qhk.tracking.status import RunState
 
 WIDTH = 160

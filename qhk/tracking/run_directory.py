@@ -7,8 +7,10 @@ run, and ``fresh`` archives it instead of deleting it.
 from __future__ import annotations
 
 import secrets
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +21,7 @@ import yaml
 from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
 from qhk.tracking.archive import archive_folder
-from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
-from qhk.tracking.heartbeat import Heartbeat
+from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.provenance import (
     Provenance,
@@ -29,9 +30,9 @@ from qhk.tracking.provenance import (
     read_provenance,
     write_provenance,
 )
-from qhk.tracking.run_log import log_traceback
 from qhk.tracking.status import (
     STATUS_FILE,
+    Heartbeat,
     RunState,
     Status,
     present_status,
@@ -276,3 +277,19 @@ def leave_failure(
         log_traceback(path / LOG_FILE, error)
     finally:
         lock.release()
+
+
+def log_line(path: Path, text: str) -> None:
+    """Appends a line with the present time (UTC)."""
+    _append(path, f"{text}\n")
+
+
+def log_traceback(path: Path, error: BaseException) -> None:
+    """Appends the whole traceback of ``error``, those of its causes included."""
+    _append(path, "".join(traceback.format_exception(error)))
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")

@@ -15,7 +15,7 @@ from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
 from qhk.rewards.compose import build_terms
 from qhk.settings import PromptSettings, task_views
-from qhk.tracking.code_parts import code_text
+from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
 from qhk.training.cold_start import choose_assignments, run_cold_start
 from qhk.training.inputs import ExampleReader

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qhk.tracking.code_parts import code_text
+from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
 from qhk.tracking.run_directory import (
     Opened,

@@ -18,7 +18,7 @@ from qhk.cli import train as train_command
 from qhk.evaluation.results import Moment, read_results
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
-from qhk.tracking.code_parts import read_code_parts
+from qhk.tracking.code import read_code_parts
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import loop

@@ -66,7 +66,7 @@ def evaluated(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> di
 
 def figures(folder: Path) -> dict[tuple[str, str], Any]:
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    after = [row for row in rows if row["stage"] == "after" and row["readout"] == "greedy"]
+    after = [row for row in rows if row["moment"] == "after" and row["readout"] == "greedy"]
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 

@@ -26,7 +26,7 @@ VIDEO = ("task=video", "prompt=video")
 WORDS = ("task=degradation", "prompt=degradation", "uncertainty=none")
 CHOICE = ("task=comparison", "prompt=comparison", "uncertainty=none")
 TASKS = {
-    **dict.fromkeys(("q_hawkeye", "q_hawkeye_overlong", "q_hawkeye_paper", "q_hawkeye_tiny"), SCORE),
+    **dict.fromkeys(("q_hawkeye", "q_hawkeye_overlong", "q_hawkeye_paper"), SCORE),
     **dict.fromkeys(("visualquality_r1", "preresq_r1_score"), SCORE),
     "q_hawkeye_release": (*SCORE, "task.answer_rule=q_hawkeye_release"),
     "visualquality_r1_release": (*SCORE, "task.answer_rule=visualquality_r1_release"),

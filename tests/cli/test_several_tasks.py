@@ -33,7 +33,7 @@ WORDS = (
     "benchmark.miniature_degradation.limit=6",
     f"+task@{OPINION}.task=score",
     f"+prompt@{OPINION}.prompt=score_short",
-    f"+reward@{OPINION}.reward=q_hawkeye_tiny",
+    f"+reward@{OPINION}.reward=q_hawkeye",
     f"+data@{OPINION}.data=miniature",
     f"~{OPINION}.data.sets.miniature_koniq",
     f"~{OPINION}.data.sets.miniature_kadid",

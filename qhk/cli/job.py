@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from qhk.cli.arguments import COMMANDS
 from qhk.cli.command import Job
-from qhk.config.catalogue import Catalogue
+from qhk.config.catalogue import Catalogue, choice_of
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
@@ -25,7 +25,7 @@ from qhk.tasks import build_task
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
     """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
-    from qhk.config.compose import choice_of, compose_config, overruled_choices, plain_config
+    from qhk.config.compose import compose_config, overruled_choices, plain_config
     from qhk.config.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config(command, overrides, catalogue)

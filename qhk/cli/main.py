@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
-from qhk.cli.command import Job
+from qhk.cli.command import Command, Job, LightCommand
 from qhk.cli.errors import report
 from qhk.cli.help import command_help, general_help
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
@@ -47,9 +47,13 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _run_one(arguments: Arguments, overrides: Sequence[str], catalogue: Catalogue) -> int:
     """Composes, checks and runs one job; nothing is loaded before everything was checked."""
-    from qhk.cli.job import prepare
+    from qhk.cli.job import prepare, read_request
 
     assert arguments.command is not None
+    command = COMMANDS[arguments.command]
+    if isinstance(command, LightCommand):
+        request = read_request(command.request, arguments.command, overrides, catalogue)
+        return command.start(request, arguments.positionals, overrides, catalogue)
     return _start(arguments, prepare(arguments.command, overrides, catalogue))
 
 
@@ -62,23 +66,22 @@ def _start(arguments: Arguments, job: Job) -> int:
         from qhk.cli.dry_run import print_dry_run
 
         return print_dry_run(job.settings)
-    return COMMANDS[arguments.command].start(job, arguments.positionals)
+    command = COMMANDS[arguments.command]
+    assert isinstance(command, Command)
+    return command.start(job, arguments.positionals)
 
 
 def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     """Plans a sweep or a multirun of trainings, prints it or launches it."""
-    from qhk.cli.sweep_plan import plan_multirun, plan_sweep
+    from qhk.cli.display import ConsoleDisplay
     from qhk.config.compose import choice_of
+    from qhk.sweep.dry_run import print_sweep
+    from qhk.sweep.launch import launch_plan
+    from qhk.sweep.plan import plan_multirun, plan_sweep
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
-    planned = plan(arguments.overrides, catalogue)
-    if planned.dry_run:
-        from qhk.cli.sweep_dry_run import print_sweep
-
-        return print_sweep(planned, catalogue)
-    from qhk.cli.sweep_launch import launch_plan
-
-    return launch_plan(planned, catalogue)
+    planned, task = plan(arguments.overrides, catalogue), ConsoleDisplay().task
+    return print_sweep(planned, task) if planned.dry_run else launch_plan(planned, task)
 
 
 def _is_sweep(arguments: Arguments) -> bool:
@@ -98,8 +101,11 @@ def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
 
     command = arguments.command
     assert command is not None
-    jobs = [prepare(command, overrides, catalogue) for overrides in expand(arguments.overrides, catalogue)]
-    return run_each(command, [job.overrides for job in jobs], arguments.positionals)
+    jobs = expand(arguments.overrides, catalogue)
+    if isinstance(COMMANDS[command], Command):
+        for overrides in jobs:
+            prepare(command, overrides, catalogue)
+    return run_each(command, jobs, arguments.positionals)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from qhk.sweep.search import next_round
 from qhk.sweep.sharing import Task, share_plan
 from qhk.sweep.states import RunView, launcher_lock, read_states, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
-from qhk.tracking.aside import move_aside, move_runs_aside
+from qhk.tracking.archive import archive_folder, archive_runs
 from qhk.tracking.lock import RunLock
 from qhk.tracking.status import RunState, Status
 
@@ -75,7 +75,7 @@ def _archive_search(folder: Path) -> None:
     try:
         if (folder / MANIFEST_FILE).exists():
             refuse_active(read_states(read_manifest(folder)))
-        move_aside(folder)
+        archive_folder(folder)
     finally:
         lock.release()
 
@@ -109,9 +109,9 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
         runs=tuple(kept.get(run.label, run) for run in merged),
     )
     if plan.fresh:
-        move_runs_aside([run.directory for run in new if not run.same_as])
+        archive_runs([run.directory for run in new if not run.same_as])
         if plan.search is None:
-            move_aside(folder / JOBS_FILE)
+            archive_folder(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
         if run.label not in kept:
             freeze_run(manifest, run, planned.settings)

@@ -17,7 +17,8 @@ from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_submitted
 from qhk.sweep.plan import PlannedRun, SweepPlan
-from qhk.tracking.provenance import changed_sets, read_provenance, run_code
+from qhk.tracking.code import run_code
+from qhk.tracking.provenance import changed_sets, read_provenance
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 FIX = "choose another study=NAME or fresh=true"

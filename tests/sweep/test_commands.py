@@ -9,8 +9,7 @@ from qhk.files import json_line
 from qhk.sweep import local
 from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
 from qhk.sweep.resume import launcher_of
-from qhk.tracking.code_parts import CODE_FILE
-from qhk.tracking.provenance import run_code
+from qhk.tracking.code import CODE_FILE, run_code
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 from tests.conftest import Qhk
 from tests.sweep.builders import SLURM, MakeSweep, fake_command, set_status

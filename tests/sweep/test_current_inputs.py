@@ -10,7 +10,7 @@ import pytest
 from qhk.settings import Settings
 from qhk.sweep import sharing
 from qhk.sweep.sharing import CurrentInputs
-from qhk.tracking.provenance import run_code
+from qhk.tracking.code import run_code
 
 
 def no_progress(label: str) -> Any:

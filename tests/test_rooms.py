@@ -37,7 +37,7 @@ MAY_IMPORT = {
     },
     "report": {*FOUNDATION, "evaluation", "tracking"},
     "config": {*FOUNDATION, "rewards"},
-    "sweep": {*FOUNDATION, "data", "evaluation", "tracking", "training", "config"},
+    "sweep": {*FOUNDATION, "data", "evaluation", "tracking", "config"},
 }
 """Room -> the rooms below it. ``cli`` stands above all."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
-from qhk.cli.command import Command, Job
+from qhk.cli.command import Command, Job, LightCommand
 from qhk.cli.data import DATA_COMMANDS
 from qhk.cli.requests import EvaluateRequest, ScoreRequest
 from qhk.cli.sweep import SWEEP_COMMANDS
@@ -74,7 +74,7 @@ def start_score(job: Job, positionals: Sequence[str]) -> int:
     return run(job.settings, list(job.overrides), list(positionals), job.request)
 
 
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, Command | LightCommand] = {
     "train": Command(
         sentence="Trains a policy to score image quality by reinforcement; evaluates before and after.",
         positionals="",

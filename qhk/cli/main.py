@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
-from qhk.cli.command import Job
+from qhk.cli.command import Command, Job, LightCommand
 from qhk.cli.completion import complete_shell
 from qhk.cli.errors import report, tell_everything
 from qhk.cli.help import command_help, general_help
@@ -72,9 +72,13 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _run_one(arguments: Arguments, overrides: Sequence[str], catalogue: Catalogue) -> int:
     """Composes, checks and runs one job; nothing is loaded before everything was checked."""
-    from qhk.cli.job import prepare
+    from qhk.cli.job import prepare, read_request
 
     assert arguments.command is not None
+    command = COMMANDS[arguments.command]
+    if isinstance(command, LightCommand):
+        request = read_request(command.request, arguments.command, overrides, catalogue)
+        return command.start(request, arguments.positionals, overrides, catalogue)
     return _start(arguments, prepare(arguments.command, overrides, catalogue))
 
 
@@ -87,22 +91,21 @@ def _start(arguments: Arguments, job: Job) -> int:
         from qhk.cli.dry_run import print_dry_run
 
         return print_dry_run(job.settings)
-    return COMMANDS[arguments.command].start(job, arguments.positionals)
+    command = COMMANDS[arguments.command]
+    assert isinstance(command, Command)
+    return command.start(job, arguments.positionals)
 
 
 def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     """Plans a sweep or a multirun of trainings, prints it or launches it."""
-    from qhk.cli.sweep_plan import plan_multirun, plan_sweep
+    from qhk.cli.display import ConsoleDisplay
+    from qhk.sweep.dry_run import print_sweep
+    from qhk.sweep.launch import launch_plan
+    from qhk.sweep.plan import plan_multirun, plan_sweep
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
-    planned = plan(arguments.overrides, catalogue)
-    if planned.dry_run:
-        from qhk.cli.sweep_dry_run import print_sweep
-
-        return print_sweep(planned, catalogue)
-    from qhk.cli.sweep_launch import launch_plan
-
-    return launch_plan(planned, catalogue)
+    planned, task = plan(arguments.overrides, catalogue), ConsoleDisplay().task
+    return print_sweep(planned, task) if planned.dry_run else launch_plan(planned, task)
 
 
 def _is_plan(arguments: Arguments) -> bool:
@@ -127,8 +130,11 @@ def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
 
     command = arguments.command
     assert command is not None
-    jobs = [prepare(command, overrides, catalogue) for overrides in expand(arguments.overrides, catalogue)]
-    return run_each(command, [job.overrides for job in jobs], arguments.positionals)
+    jobs = expand(arguments.overrides, catalogue)
+    if isinstance(COMMANDS[command], Command):
+        for overrides in jobs:
+            prepare(command, overrides, catalogue)
+    return run_each(command, jobs, arguments.positionals, arguments.config_dirs)
 
 
 if __name__ == "__main__":

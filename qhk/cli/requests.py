@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qhk.settings.base import Count, Node, NumOrZero, Positive, Text
+from qhk.settings.base import Count, Node, NumOrZero, Text
 
 
 class EvaluateRequest(Node):
@@ -37,32 +37,6 @@ class CheckRequest(Node):
     images: Literal["decode", "header", "skip"]
     near_duplicates: bool
     workers: NumOrZero
-
-
-class SweepRequest(Node):
-    """Which runs of a sweep: of one cell, of one seed; null means all."""
-
-    cell: Text | None
-    only_seed: NumOrZero | None
-
-
-class SweepStatusRequest(Node):
-    """``watch`` shows the table live, every ``interval_s`` seconds, until nothing is active any more."""
-
-    watch: bool
-    interval_s: Positive
-
-
-class SweepResumeRequest(SweepRequest):
-    """``code``: what the sweep was frozen with, or a new copy of the present code."""
-
-    code: Literal["frozen", "current"]
-
-
-class SweepLogsRequest(SweepRequest):
-    """``lines`` of each log's end."""
-
-    lines: Count
 
 
 class ReviewRequest(Node):

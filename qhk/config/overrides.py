@@ -110,7 +110,9 @@ def _check_sign(text: str, override: Override, options: list[str]) -> None:
         return
     if override.is_delete():
         way = f"{group}=null" if overlay else f"{group}=none" if "none" in options else ""
-        raise UserError(f"{text}: a run has a {group}; {f'write {way}' if way else suggestion('', options)}")
+        raise UserError(
+            f"{text}: every run has its {group}; {f'write {way}' if way else suggestion('', options)}"
+        )
     if override.is_add() and not overlay:
         raise UserError(f"{text}: {group} has an option already; write {text.lstrip('+')}")
 

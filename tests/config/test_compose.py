@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from qhk.cli.job import prepare
-from qhk.config.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
-from qhk.config.compose import choice_of, compose_config, overruled_choices
+from qhk.config.catalogue import OVERLAYS, Catalogue, choice_of, config_root, read_catalogue
+from qhk.config.compose import compose_config, overruled_choices
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
 

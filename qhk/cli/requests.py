@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from qhk.settings import PairsSettings, PathsSettings
 from qhk.settings.base import Count, Node, NumOrZero, Text
 
 
@@ -40,8 +41,10 @@ class CheckRequest(Node):
 
 
 class ReviewRequest(Node):
-    """How ``qhk data review`` serves pairs: where, to whom hidden what, which pairs, in which order."""
+    """How ``qhk data review`` serves pairs: from which manifest, where, which of them, in which order."""
 
+    paths: PathsSettings
+    pairs: PairsSettings
     port: Annotated[int, Field(ge=0, le=65535)]
     blind: bool
     scope: Literal["to_confirm", "all"]

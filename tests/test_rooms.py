@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qhk"
-FOUNDATION = {"errors", "types", "files", "settings"}
+FOUNDATION = {"errors", "types", "files", "tasks", "settings"}
 
 MAY_IMPORT = {
     "errors": set[str](),
     "types": {"errors"},
     "files": {"errors"},
+    "tasks": {"errors", "types"},
     "objective": {"errors", "types"},
-    "settings": {"errors", "objective"},
-    "rewards": {"errors", "types"},
+    "settings": {"errors", "types", "tasks", "objective"},
+    "rewards": {"errors", "types", "tasks"},
     "data": {*FOUNDATION, "rewards"},
     "policy": {*FOUNDATION, "objective", "rewards", "data"},
     "rollout": {*FOUNDATION, "objective", "rewards", "data", "policy"},

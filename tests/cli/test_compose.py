@@ -13,7 +13,7 @@ from qhk.cli.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
 from qhk.cli.compose import choice_of, compose_config, overruled_choices
 from qhk.cli.job import prepare
 from qhk.settings.identity import run_id
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 Compose = Callable[..., dict[str, Any]]
 CATALOGUE = read_catalogue(config_root())
@@ -47,7 +47,9 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     form = task_form(chosen["task"])
     if chosen["mixture"] == form:
         chosen["mixture"] = "none"  # a task is not mixed with itself
-    if form in ANSWER_LABELS:  # rewards that compare scores are refused there, and weights by their spread
+    if not find_form(
+        form
+    ).has_scores:  # rewards that compare scores are refused there, and weights by their spread
         chosen |= {"reward": f"q_insight_{form}", "stages": "none", "uncertainty": "none"}
     if chosen["stages"] == "exploration_then_stability":
         del chosen["reward"]  # each of its stages has its own

@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qhk.rewards.answer import parse_answer
-from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, completion_value
-from qhk.rewards.term import CompletionTerm, RewardTerm
+from qhk.rewards.batch import scored_group
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
 from qhk.types import Completion, Example
+from tests.tasks.builders import parse_answer
 
 Matrix = NDArray[np.float64]
 
@@ -77,12 +76,7 @@ def breakdown(terms: Sequence[RewardTerm], step: Step, option: str) -> dict[str,
                 for text, read in zip(texts, answers, strict=True)
             ]
         )
-        scores, aspects = tuple(a.score for a in answers), tuple(a.aspects for a in answers)
-        groups.append(
-            ScoredGroup(
-                id=source.id, dataset=source.dataset, mos=source.opinion, scores=scores, aspects=aspects
-            )
-        )
+        groups.append(scored_group(source, answers))
     values = {}
     for term in terms:
         if isinstance(term, CompletionTerm):

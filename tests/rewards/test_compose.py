@@ -9,8 +9,8 @@ import pytest
 from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.compose import compose_config, plain_config
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, build_terms, completion_value
-from qhk.rewards.term import BatchTerm, CompletionTerm, Positive
+from qhk.rewards.compose import build_terms
+from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
 from qhk.types import Completion, Example
 
 Make = Callable[..., Completion]

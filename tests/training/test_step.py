@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from qhk.settings import Settings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.begin import build_learner
 from qhk.training.inputs import prefetch
@@ -203,9 +204,7 @@ def test_a_bonus_on_answers_moves_the_weights_by_another_way(
     unanswered, measured = step(*base, "objective.entropy_scope=answer")
     assert all(torch.equal(plain[name], unanswered[name]) for name in plain)
     assert math.isnan(measured.values()["train/policy/entropy_bonus"])
-    monkeypatch.setattr(
-        "qhk.training.step.find_span", lambda form, rule: lambda text: (1, 3) if len(text) > 3 else None
-    )
+    monkeypatch.setattr(Task, "answer_span", lambda task, text: (1, 3) if len(text) > 3 else None)
     answers, metrics = step(*base, "objective.entropy_scope=answer")
     assert min(largest_difference(answers, other) for other in (plain, whole)) > 1e-7
     assert metrics.values()["train/policy/entropy_bonus"] > 0

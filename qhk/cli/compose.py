@@ -134,7 +134,7 @@ def _base(command: str) -> DictConfig | None:
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the config as plain data, its interpolations resolved and without ``strengths``.
 
-    Options refer to that node. Raises UserError where an interpolation has no target.
+    Options refer to that node; nothing else reads it. Raises UserError where an interpolation has no target.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

@@ -142,7 +142,7 @@ def test_configs_of_all_kinds_of_run_are_read(placed: Path) -> None:
     full = settings["full_size"]
     assert (full.uncertainty.alpha, full.perception.gamma) == (0.2, 1e-4)
     assert full.training.duration.epochs == 15.0 and full.rollout.group_size == 4
-    assert full.dataset["koniq"].protocol == "official" and not full.dataset["koniq"].miniature
+    assert full.dataset["koniq"].protocol == "deqa" and not full.dataset["koniq"].miniature
     assert settings["release"].task.answer_rule == "q_hawkeye_release"
     assert settings["video"].task.form == "video" and settings["video"].rollout.group_size == 5
 

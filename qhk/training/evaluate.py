@@ -10,10 +10,11 @@ from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predict import Sampler, evaluate_set
 from qhk.evaluation.predictions import make_prediction, predictions_path
-from qhk.evaluation.results import ResultRow, Stage
+from qhk.evaluation.results import Moment, ResultRow
 from qhk.policy.load import Policy
 from qhk.rollout.group import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, TaskSettings
+from qhk.settings import EvaluationSettings, Readout, Settings
+from qhk.tasks import Task
 from qhk.training.display import Progress
 from qhk.training.inputs import ExampleReader
 from qhk.training.start import build_parsers
@@ -80,11 +81,11 @@ def evaluate_benchmarks(
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
-    tasks: Mapping[str, TaskSettings],
+    tasks: Mapping[str, Task],
     seed: int,
     directory: Path,
     step: int,
-    stage: Stage,
+    moment: Moment,
     progress: Progress,
 ) -> list[ResultRow]:
     """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there.
@@ -103,14 +104,12 @@ def evaluate_benchmarks(
                 path=predictions_path(
                     directory,
                     step=step,
-                    before=stage is Stage.BEFORE,
+                    before=moment is Moment.BEFORE,
                     readout=readout,
                     benchmark=benchmark.name,
                 ),
                 batch_images=settings.batch_images,
-                form=task.form,
-                low=task.low,
-                high=task.high,
+                task=task,
                 keep_texts=True,
                 progress=_shifted(progress, before, total),
             )
@@ -118,13 +117,13 @@ def evaluate_benchmarks(
             rows.append(
                 measure_predictions(
                     predictions,
-                    form=task.form,
+                    task=type(task),
                     benchmark=benchmark.name,
                     split=benchmark.split,
                     protocol=benchmark.protocol,
                     miniature=benchmark.miniature,
                     step=step,
-                    stage=stage,
+                    moment=moment,
                     readout=readout,
                     num_resamples=settings.bootstrap,
                     confidence=settings.confidence,
@@ -143,7 +142,7 @@ def validate(
     examples: Sequence[Example],
     *,
     batch_images: int,
-    task: TaskSettings,
+    task: Task,
     step: int,
     seed: int,
 ) -> ResultRow:
@@ -152,20 +151,16 @@ def validate(
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]
         for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(
-                make_prediction(
-                    example, completions, form=task.form, low=task.low, high=task.high, keep_texts=False
-                )
-            )
+            predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
     return measure_predictions(
         predictions,
-        form=task.form,
+        task=type(task),
         benchmark="validation",
         split="validation",
         protocol="validation",
         miniature=False,
         step=step,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="validation",
         num_resamples=0,
         confidence=0.95,

@@ -20,7 +20,7 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
-from qhk.settings import DatasetSettings, Settings, plain_settings, task_views
+from qhk.settings import DatasetSettings, Settings, build_tasks, plain_settings, task_views
 from qhk.tracking.archive import archive_folder
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
@@ -65,7 +65,7 @@ def run(
             samplers,
             benchmarks,
             settings=settings.evaluation,
-            tasks={task: view.task for task, view in views.items()},
+            tasks=build_tasks(settings),
             seed=settings.seed,
             directory=folder,
             step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,

@@ -12,7 +12,7 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import write_atomically
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 
 class Moment(StrEnum):
@@ -156,7 +156,7 @@ def update_results(
 
 def headline_metric(form: str) -> str:
     """The metric by which a task of this form selects checkpoints."""
-    return "accuracy" if form in ANSWER_LABELS else "srcc"
+    return find_form(form).headline_metric()
 
 
 def headline_value(row: ResultRow) -> float:

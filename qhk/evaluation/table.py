@@ -16,7 +16,7 @@ from rich.text import Text
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, ResultRow, why_not_counted
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 ARROW, ASCII_ARROW = " → ", " -> "
 WIDTH = 120
@@ -49,28 +49,17 @@ def failed_percent(row: ResultRow) -> float:
 FAILED = Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True)
 DISTINCT = Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False)
 
-SCORE_COLUMNS = (
-    FAILED,
-    Column(heading="SRCC", value=_metric("srcc"), decimals=3, gain=True, over_all=False),
-    Column(heading="PLCC", value=_metric("plcc"), decimals=3, gain=True, over_all=False),
-    Column(heading="PLCC fitted", value=_metric("plcc_fitted"), decimals=3, gain=True, over_all=False),
-    DISTINCT,
-    Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False),
-)
+ENTROPY = Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False)
 
 
 def columns_of(form: str) -> tuple[Column, ...]:
     """What is shown of a benchmark whose task has this form."""
-    names = ANSWER_LABELS.get(form)
-    if names is None:
-        return SCORE_COLUMNS
-    metrics = {"accuracy": "accuracy"}
-    metrics |= {f"{name}_accuracy": name.replace("_", " ") for name in names if len(names) > 1}
+    task = find_form(form)
     shown = [
         Column(heading=heading, value=_metric(metric), decimals=3, gain=True, over_all=False)
-        for metric, heading in metrics.items()
+        for metric, heading in task.metrics.items()
     ]
-    return (FAILED, *shown, DISTINCT)
+    return (FAILED, *shown, DISTINCT, *((ENTROPY,) if task.has_scores else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +132,7 @@ def results_table(
 
 def _legend(columns: Sequence[Column]) -> str:
     text = "unparsed %: samples without a readable answer (mean over all sets); "
-    if columns is SCORE_COLUMNS:
+    if ENTROPY in columns:
         return text + "distinct: different scores of the read-out; entropy: of single samples, in nats."
     return text + "accuracy: share of all images, every label right; distinct: different answers."
 

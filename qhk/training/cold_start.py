@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from qhk.data.seeds import stream_generator
-from qhk.data.targets import Taught, possible_words, target_text, true_answer
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
 from qhk.settings import ColdStartSettings
+from qhk.tasks import Task
+from qhk.tasks.task import ScoreTask
 from qhk.training.inputs import ExampleReader
 from qhk.training.optimizer import apply_gradients
 from qhk.training.supervised import Lesson, answer_ids, supervised_loss
-from qhk.types import MOS_HIGH, MOS_LOW, Example
+from qhk.types import MOS_HIGH, MOS_LOW, Answer, Example
 
 Validate = Callable[[int], float]
 Report = Callable[[int, float], None]
@@ -35,27 +36,25 @@ def noisy_label(mos: float, *, noise: float, seed: int, example_id: str, aspect:
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
 
 
-def imperfect_answer(
-    example: Example, settings: ColdStartSettings, *, form: str, rule: str, seed: int
-) -> Taught:
+def imperfect_answer(example: Example, settings: ColdStartSettings, *, task: Task, seed: int) -> Answer:
     """The answer taught for an example, fixed per example.
 
     Scores carry ``label_noise``, each sub-score its own. Words are wrong with chance ``wrong_labels``: then
     they are another possible answer, all equally likely.
     """
-    truth = true_answer(example, form=form)
+    truth = task.true_answer(example)
     noise, example_id = settings.label_noise, example.id
-    if truth.scores:
+    if isinstance(task, ScoreTask):
         scores = tuple(
             noisy_label(score, noise=noise, seed=seed, example_id=example_id, aspect=aspect)
-            for aspect, score in enumerate(truth.scores)
+            for aspect, score in enumerate(truth.numbers)
         )
-        return Taught(scores=scores)
-    others = [words for words in possible_words(form=form, rule=rule) if words != truth.words]
+        return task.answer_of(scores)
+    others = [answer for answer in task.possible_answers() if answer != truth]
     generator = stream_generator(seed, "cold_start_words", example_id)
     if generator.random() >= settings.wrong_labels:
         return truth
-    return Taught(words=others[int(generator.integers(len(others)))])
+    return others[int(generator.integers(len(others)))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,11 +80,9 @@ def choose_assignments(
     for index in order:
         task, example = examples[int(index)]
         reader = readers[task]
-        taught = imperfect_answer(example, settings, form=reader.form, rule=reader.rule, seed=seed)
-        text = target_text(
+        taught = imperfect_answer(example, settings, task=reader.task, seed=seed)
+        text = reader.task.text_to_teach(
             taught,
-            form=reader.form,
-            rule=reader.rule,
             decimals=reader.answer_decimals,
             reasoning=settings.reasoning,
             labels=example.labels,

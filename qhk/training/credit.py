@@ -19,10 +19,10 @@ from qhk.objective.uncertainty import (
 )
 from qhk.rewards.batch import ScoredGroup
 from qhk.rollout.group import Group
-from qhk.settings import ObjectiveSettings, TaskSettings, UncertaintySettings
+from qhk.settings import ObjectiveSettings, UncertaintySettings
+from qhk.tasks import Task
 from qhk.training.distributed import Processes
 from qhk.training.earnings import Earnings
-from qhk.types import ANSWER_LABELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def assign_credit(
     *,
     objective: ObjectiveSettings,
     uncertainty: UncertaintySettings,
-    tasks: Mapping[str, TaskSettings],
+    tasks: Mapping[str, Task],
     alpha: float,
     divergence: Tensor | None,
     memory: Mapping[str, float],
@@ -92,7 +92,7 @@ def assign_credit(
             epsilon=objective.advantage_epsilon,
             counted=counted[rows],
         )
-        if settings.form not in ANSWER_LABELS:
+        if settings.has_scores:
             scored = [earnings.seen[row].group for row in rows]
             keys = [f"{task}/{group.dataset}/{group.id}" for group in scored if group is not None]
             scores[rows] = _scores(scored)
@@ -127,7 +127,7 @@ def _scores(groups: Sequence[ScoredGroup | None]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def _variances(scores: Tensor, task: TaskSettings, uncertainty: UncertaintySettings) -> Tensor:
+def _variances(scores: Tensor, task: Task, uncertainty: UncertaintySettings) -> Tensor:
     return group_variances(
         scores,
         low=task.low,
@@ -137,9 +137,7 @@ def _variances(scores: Tensor, task: TaskSettings, uncertainty: UncertaintySetti
     )
 
 
-def _weights(
-    variances: Tensor, task: TaskSettings, uncertainty: UncertaintySettings, *, alpha: float
-) -> Tensor:
+def _weights(variances: Tensor, task: Task, uncertainty: UncertaintySettings, *, alpha: float) -> Tensor:
     spread = relative_uncertainty(variances, low=task.low, high=task.high, normaliser=uncertainty.normaliser)
     return uncertainty_weights(
         spread, form=uncertainty.form, alpha=alpha, unparsed_weight=uncertainty.unparsed_weight

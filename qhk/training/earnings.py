@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, completion_value
-from qhk.rewards.term import CompletionTerm, RewardTerm
+from qhk.rewards.batch import ScoredGroup, scored_group
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
 from qhk.rollout.group import Group
 from qhk.training.distributed import Processes
 
@@ -64,14 +63,7 @@ def _seen(group: Group) -> Seen:
     example, answers = group.example, [completion.answer for completion in group.completions]
     if example.mos is None:
         return Seen(task=group.task, group=None)
-    scored = ScoredGroup(
-        id=example.id,
-        dataset=example.dataset,
-        mos=example.mos,
-        scores=tuple(answer.score for answer in answers),
-        aspects=tuple(answer.aspects for answer in answers),
-    )
-    return Seen(task=group.task, group=scored)
+    return Seen(task=group.task, group=scored_group(example, answers))
 
 
 def _values(

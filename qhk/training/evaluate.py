@@ -13,7 +13,8 @@ from qhk.evaluation.predictions import make_prediction, predictions_path
 from qhk.evaluation.results import Moment, ResultRow
 from qhk.policy.load import Policy
 from qhk.rollout.group import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, TaskSettings
+from qhk.settings import EvaluationSettings, Readout, Settings
+from qhk.tasks import Task
 from qhk.training.display import Progress
 from qhk.training.inputs import ExampleReader
 from qhk.training.start import build_parsers
@@ -80,7 +81,7 @@ def evaluate_benchmarks(
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
-    tasks: Mapping[str, TaskSettings],
+    tasks: Mapping[str, Task],
     seed: int,
     directory: Path,
     step: int,
@@ -108,9 +109,7 @@ def evaluate_benchmarks(
                     benchmark=benchmark.name,
                 ),
                 batch_images=settings.batch_images,
-                form=task.form,
-                low=task.low,
-                high=task.high,
+                task=task,
                 keep_texts=True,
                 progress=_shifted(progress, before, total),
             )
@@ -118,7 +117,7 @@ def evaluate_benchmarks(
             rows.append(
                 measure_predictions(
                     predictions,
-                    form=task.form,
+                    task=type(task),
                     benchmark=benchmark.name,
                     split=benchmark.split,
                     protocol=benchmark.protocol,
@@ -143,7 +142,7 @@ def validate(
     examples: Sequence[Example],
     *,
     batch_images: int,
-    task: TaskSettings,
+    task: Task,
     step: int,
     seed: int,
 ) -> ResultRow:
@@ -152,14 +151,10 @@ def validate(
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]
         for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(
-                make_prediction(
-                    example, completions, form=task.form, low=task.low, high=task.high, keep_texts=False
-                )
-            )
+            predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
     return measure_predictions(
         predictions,
-        form=task.form,
+        task=type(task),
         benchmark="validation",
         split="validation",
         protocol="validation",

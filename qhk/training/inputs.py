@@ -12,6 +12,7 @@ from PIL import Image
 from qhk.data.augment import orient
 from qhk.data.image import load_image
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
+from qhk.tasks import Task
 from qhk.types import Example
 
 MakeTwin = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
@@ -50,15 +51,14 @@ class ExampleReader:
         self,
         encoder: PromptEncoder,
         *,
-        form: str,
-        rule: str,
+        task: Task,
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
         augmentation: str,
         seed: int,
         make_twin: MakeTwin | None,
     ) -> None:
-        self.encoder, self.form, self.rule, self.messages = encoder, form, rule, messages
+        self.encoder, self.task, self.messages = encoder, task, messages
         self.answer_decimals, self.make_twin = answer_decimals, make_twin
         self.augmentation, self.seed = augmentation, seed
 

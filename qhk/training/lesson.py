@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from qhk.objective.aggregate import Counts
 from qhk.policy.spans import tokens_in_span
-from qhk.rewards.answer import Span
 from qhk.rollout.group import Group
+from qhk.tasks.task import Span
 from qhk.training.credit import Credit
 from qhk.training.distributed import Processes
 

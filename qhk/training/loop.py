@@ -13,6 +13,7 @@ from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.settings import Settings, task_views
+from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricSection
 from qhk.training.begin import begin, enter_stage, resume, resume_point
@@ -27,7 +28,6 @@ from qhk.training.start import build_readers
 from qhk.training.step import Learner, reinforcement_step
 from qhk.training.stop import RunStopped
 from qhk.training.supervised import supervised_step
-from qhk.types import ANSWER_LABELS
 
 LOGGED_GROUPS = 2
 """Groups per logged step whose completions are written out."""
@@ -64,7 +64,7 @@ def _idle(settings: Settings) -> list[str]:
     """A line where a weight by the spread of scores is on in a stage that has no scores."""
     uncertainty, views = settings.uncertainty, task_views(settings).values()
     weighs = uncertainty.form != "none" and uncertainty.alpha > 0
-    if not weighs or any(view.task.form not in ANSWER_LABELS for view in views):
+    if not weighs or any(build_task(view.task).has_scores for view in views):
         return []
     return [f"uncertainty {uncertainty.form} weighs nothing here: every task is answered in words"]
 

@@ -18,7 +18,7 @@ from qhk.evaluation.results import (
     update_results,
 )
 from qhk.policy.load import Policy
-from qhk.settings import Readout, Settings, TaskSettings, task_views
+from qhk.settings import Readout, build_tasks
 from qhk.tracking.recorder import MetricSection
 from qhk.training.distributed import Work
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers, validate
@@ -72,7 +72,7 @@ def validate_run(
     run: Run, policy: Policy, readers: Mapping[str, ExampleReader], *, step: int
 ) -> Validation | None:
     """The validation part's rows, alike on every process; None where the run keeps no validation part."""
-    settings, tasks = run.settings, _tasks(run.settings)
+    settings, tasks = run.settings, build_tasks(run.settings)
     if not any(run.data.validation.values()):
         return None
 
@@ -96,7 +96,7 @@ def validate_run(
 
 def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
     """Evaluates the benchmarks, on all processes, and adds their rows to ``results.json``."""
-    settings, tasks = run.settings, _tasks(run.settings)
+    settings, tasks = run.settings, build_tasks(run.settings)
 
     def lead(work: Work) -> list[ResultRow]:
         with run.display.task(f"evaluating {moment.value}") as progress:
@@ -141,10 +141,6 @@ def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
         )
     run.processes.wait()
     return read_results(run.directory.results)
-
-
-def _tasks(settings: Settings) -> dict[str, TaskSettings]:
-    return {task: view.task for task, view in task_views(settings).items()}
 
 
 def _ask(work: Work, asked: tuple[str, str], examples: Sequence[Example]) -> list[list[Completion]]:

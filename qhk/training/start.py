@@ -7,17 +7,17 @@ from dataclasses import replace
 
 from PIL import Image
 
+from qhk.data.adapters.vocabulary import descriptions
 from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER, build_messages
 from qhk.data.seeds import stream_generator, stream_seed
-from qhk.data.targets import taught_texts
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.rewards.answer import find_rule
 from qhk.rollout.group import Parser
-from qhk.settings import ModelSettings, Settings, task_views
+from qhk.settings import ModelSettings, Settings, build_tasks, task_views
+from qhk.tasks import build_task
 from qhk.training.inputs import ExampleReader, MakeTwin
 from qhk.types import Example
 
@@ -75,7 +75,7 @@ def _tiny_policy(
             *view.prompt.user.split(IMAGE_MARKER),
             *([view.prompt.system] if view.prompt.system else []),
         ]
-        texts += taught_texts(form=view.task.form, rule=view.task.answer_rule)
+        texts += build_task(view.task).vocabulary(descriptions())
     tokenizer = build_tokenizer(texts, num_merged_tokens=NUM_MERGED_TOKENS)
     sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})
     config = tiny_config(tokenizer, **sizes)
@@ -108,8 +108,7 @@ def _build_reader(settings: Settings, policy: Policy) -> ExampleReader:
     """Makes twins where the perception loss is on."""
     return ExampleReader(
         policy.encoder,
-        form=settings.task.form,
-        rule=settings.task.answer_rule,
+        task=build_task(settings.task),
         messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
         answer_decimals=settings.prompt.answer_decimals,
         augmentation=settings.data.augmentation,
@@ -145,6 +144,4 @@ def _twin_maker(settings: Settings) -> MakeTwin:
 
 def build_parsers(settings: Settings) -> dict[str, Parser]:
     """By task, its one parser: reward, uncertainty and evaluation all read with it."""
-    return {
-        task: find_rule(view.task.form, view.task.answer_rule) for task, view in task_views(settings).items()
-    }
+    return {name: task.parse for name, task in build_tasks(settings).items()}

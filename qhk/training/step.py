@@ -15,10 +15,10 @@ from qhk.data.seeds import stream_generator
 from qhk.objective.total import total_loss
 from qhk.policy.load import Policy
 from qhk.policy.packed import pack_tokens
-from qhk.rewards.answer import Span, find_span
 from qhk.rewards.term import RewardTerm
 from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
-from qhk.settings import Settings, TaskSettings, task_views
+from qhk.settings import Settings, build_tasks
+from qhk.tasks.task import Span
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import logprobs_of, run_branches
 from qhk.training.credit import Credit, assign_credit
@@ -90,7 +90,7 @@ def reinforcement_step(
     credited = time.perf_counter()
     metrics.merge(_update(learner, lesson, now, measure=measure))
     finished = time.perf_counter()
-    metrics.merge(rollout_metrics(drawn.groups, tasks=_tasks(learner)))
+    metrics.merge(rollout_metrics(drawn.groups, tasks=build_tasks(learner.settings)))
     metrics.merge(credit_metrics(credit))
     metrics.merge(coefficient_metrics(now))
     if learner.settings.objective.max_resamples:
@@ -143,7 +143,7 @@ def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple
         drawn.earnings,
         objective=objective,
         uncertainty=settings.uncertainty,
-        tasks=_tasks(learner),
+        tasks=build_tasks(learner.settings),
         alpha=now.alpha,
         divergence=divergence,
         memory=learner.memory,
@@ -153,12 +153,8 @@ def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple
     return credit, metrics
 
 
-def _tasks(learner: Learner) -> dict[str, TaskSettings]:
-    return {task: view.task for task, view in task_views(learner.settings).items()}
-
-
 def _spans(learner: Learner) -> dict[str, Span]:
-    return {task: find_span(asked.form, asked.answer_rule) for task, asked in _tasks(learner).items()}
+    return {name: task.answer_span for name, task in build_tasks(learner.settings).items()}
 
 
 def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int, resample: int = 0) -> list[Group]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from qhk.evaluation.diversity import num_distinct, score_entropy
 from qhk.objective.total import LossOutput
 from qhk.rollout.group import Group
-from qhk.settings import TaskSettings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import Branches
 from qhk.training.credit import Credit
@@ -60,7 +60,7 @@ def branch_metrics(branches: Branches, groups: Sequence[Group]) -> MetricSet:
     return metrics
 
 
-def rollout_metrics(groups: Sequence[Group], *, tasks: Mapping[str, TaskSettings]) -> MetricSet:
+def rollout_metrics(groups: Sequence[Group], *, tasks: Mapping[str, Task]) -> MetricSet:
     """What this process's completions look like, each on the scale of its own task."""
     metrics = MetricSet()
     completions = [completion for group in groups for completion in group.completions]

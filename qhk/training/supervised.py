@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qhk.data.targets import target_text, true_answer
 from qhk.objective.total import check_finite
 from qhk.policy.head import read_head
 from qhk.policy.load import Policy
@@ -17,6 +16,7 @@ from qhk.policy.packed import pack_tokens, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tokenizer import TURN_END
 from qhk.settings import task_views
+from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.branches import HEAD_CHUNK
 from qhk.training.inputs import StepPrompt
@@ -62,10 +62,9 @@ def supervised_step(learner: Learner, prompts: Sequence[StepPrompt], *, now: Coe
     lessons = []
     for prompt in prompts:
         view = views[prompt.task]
-        text = target_text(
-            true_answer(prompt.example, form=view.task.form),
-            form=view.task.form,
-            rule=view.task.answer_rule,
+        task = build_task(view.task)
+        text = task.text_to_teach(
+            task.true_answer(prompt.example),
             decimals=view.prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
             labels={},

@@ -11,13 +11,15 @@ from scipy import stats
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predictions import Prediction, make_prediction
 from qhk.evaluation.results import Moment, ResultRow
+from qhk.tasks import find_form
 from tests.evaluation.builders import completions, example
+from tests.tasks.builders import task_of
 
 
 def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Prediction]:
     return [
         make_prediction(
-            example(str(place), value), completions(scores), form="score", low=1.0, high=5.0, keep_texts=False
+            example(str(place), value), completions(scores), task=task_of("score", "strict"), keep_texts=False
         )
         for place, (scores, value) in enumerate(zip(samples, mos, strict=True))
     ]
@@ -26,7 +28,7 @@ def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Predi
 def measured(predictions: list[Prediction], *, num_resamples: int = 200, seed: int = 0) -> ResultRow:
     return measure_predictions(
         predictions,
-        form="score",
+        task=find_form("score"),
         benchmark="koniq",
         split="test",
         protocol="whole set",

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 
 from qhk.objective.aggregate import Counts
-from qhk.rewards.answer import find_span
 from qhk.rollout.group import Group
 from qhk.training.credit import Credit
 from qhk.training.distributed import Processes
 from qhk.training.lesson import make_lesson
 from qhk.types import Answer, Completion
+from tests.tasks.builders import task_of
 from tests.training.test_credit import make_group
 
 TEXT = "<answer>1</answer></think>3 <answer>22</answer>"
@@ -48,7 +48,10 @@ def test_answer_tokens_follow_each_tasks_rule() -> None:
         num_tokens=4 * len(TEXT),
         memory={},
     )
-    spans = {"ours": find_span("score", "strict"), "theirs": find_span("score", "q_hawkeye_release")}
+    spans = {
+        "ours": task_of("score", "strict").answer_span,
+        "theirs": task_of("score", "q_hawkeye_release").answer_span,
+    }
     lesson = make_lesson(groups, credit, tokenizer=Letters(), spans=spans, processes=Processes("single"))
     assert lesson.answers is not None
     read = [["".join(TEXT[i] for i in tokens.nonzero()) for tokens in group] for group in lesson.answers]

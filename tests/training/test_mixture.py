@@ -16,17 +16,19 @@ import torch
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rollout.group import Group
-from qhk.settings import Settings, TaskSettings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
+from qhk.tasks import Task
 from qhk.training.credit import Credit, assign_credit
 from qhk.training.data import RunData
 from qhk.training.distributed import Processes
 from qhk.training.earnings import earn_rewards
 from qhk.training.step_metrics import rollout_metrics
 from qhk.types import Answer, Completion, Example
+from tests.tasks.builders import task_of
 
 TASKS = {
-    "score": TaskSettings(form="score", answer_rule="strict", low=1.0, high=5.0),
-    "degradation": TaskSettings(form="degradation", answer_rule="json", low=1.0, high=5.0),
+    "score": task_of("score", "strict"),
+    "degradation": task_of("degradation", "json"),
 }
 
 
@@ -95,7 +97,7 @@ def named(number: int, *words: str) -> Group:
     return group(number, answers, None, "degradation")
 
 
-def credit_of(settings: Settings, groups: Sequence[Group], tasks: dict[str, TaskSettings]) -> Credit:
+def credit_of(settings: Settings, groups: Sequence[Group], tasks: dict[str, Task]) -> Credit:
     processes = Processes("single")
     return assign_credit(
         groups,
@@ -144,7 +146,7 @@ def test_an_answer_in_words_counts_as_read() -> None:
 
 
 def test_scores_are_out_of_range_on_their_own_tasks_scale() -> None:
-    hundred = TaskSettings(form="score", answer_rule="strict", low=0.0, high=100.0)
+    hundred = task_of("score", "strict", low=0.0, high=100.0)
     percent = replace(scored(1, 3.0, 0.0, 70.0, 101.0), task="percent")
     metrics = rollout_metrics([scored(0, 3.0, 0.5, 5.0, 6.0), percent], tasks={**TASKS, "percent": hundred})
     assert metrics.values()["train/parse/out_of_range_frac"] == pytest.approx(3 / 6)

@@ -1,33 +1,31 @@
-"""Rules that read scores and sub-scores; ``qhk.rewards.answer`` is the door to them."""
+"""One overall quality score per image: a number, or a JSON object that holds it."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
-from qhk.rewards.answer_text import (
-    BLANKS,
+from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
+from qhk.tasks.text import (
     first_answer_anywhere,
+    first_answer_span,
     flat_object,
     last_answer,
     last_answer_anywhere,
     last_span_anywhere,
+    read_decimal,
     without_blanks,
 )
 from qhk.types import Answer
 
-MAX_NUMBER_CHARS = 64
-"""Longer numbers are refused unread: no score needs them, and float() is not linear in the digits."""
+RATING = "rating"
+"""Key of a score in JSON (Q-Insight)."""
 
-_TOO_LONG = Answer(score=None, reason="answer too long")
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 # Possessive quantifiers never give characters back, so a failed match costs no second pass.
 _Q_HAWKEYE_ANSWER = re.compile(r"<answer>\s*+([0-9.]++)\s*+</answer>", re.IGNORECASE)
 _Q_INSIGHT_RATING = re.compile(r'"rating"\s*+:\s*+([0-9.]++)')
 _VISUALQUALITY_NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?")
-_PRERESQ_NUMBER = re.compile(r"[-+]?[0-9]*+\.[0-9]++|[0-9]++")
 
 
 def score_strict(text: str) -> Answer:
@@ -38,7 +36,7 @@ def score_strict(text: str) -> Answer:
     digits and nothing at all are not.
     """
     content, reason = last_answer(text)
-    return Answer(score=None, reason=reason) if content is None else _read_decimal(content)
+    return Answer(score=None, reason=reason) if content is None else read_decimal(content)
 
 
 def score_json(text: str) -> Answer:
@@ -68,7 +66,7 @@ def score_q_hawkeye_release(text: str) -> Answer:
     """
     match = _Q_HAWKEYE_ANSWER.search(text)
     return (
-        Answer(score=None, reason="no numeric answer tag") if match is None else _read_decimal(match.group(1))
+        Answer(score=None, reason="no numeric answer tag") if match is None else read_decimal(match.group(1))
     )
 
 
@@ -88,7 +86,7 @@ def score_q_insight_release(text: str) -> Answer:
     if content is None:
         return Answer(score=None, reason="no answer tag")
     match = _Q_INSIGHT_RATING.search(content)
-    return Answer(score=None, reason="no rating") if match is None else _read_decimal(match.group(1))
+    return Answer(score=None, reason="no rating") if match is None else read_decimal(match.group(1))
 
 
 def score_visualquality_r1_release(text: str) -> Answer:
@@ -99,7 +97,7 @@ def score_visualquality_r1_release(text: str) -> Answer:
     """
     content = last_answer_anywhere(text)
     match = _VISUALQUALITY_NUMBER.search(text if content is None else content)
-    return Answer(score=None, reason="no number") if match is None else _read_decimal(match.group())
+    return Answer(score=None, reason="no number") if match is None else read_decimal(match.group())
 
 
 def visualquality_r1_release_span(text: str) -> tuple[int, int] | None:
@@ -111,55 +109,37 @@ def visualquality_r1_release_span(text: str) -> tuple[int, int] | None:
     return None if match is None else match.span()
 
 
-def aspects_lines(text: str, *, count: int) -> Answer:
-    """The sub-scores in the last answer block after the reasoning, one decimal number per line (ours).
+class Score(ScoreTask):
+    """The score; its think part names the distortion where a set tells it."""
 
-    Exactly ``count`` lines, each a number as in ``score_strict``, blanks around it allowed, no empty line in
-    between. The score is their mean.
-    """
-    content, reason = last_answer(text)
-    if content is None:
-        return Answer(score=None, reason=reason)
-    if content.count("\n") != count - 1:
-        return Answer(score=None, reason=f"not {count} lines")
-    answers = [_read_decimal(line.strip(BLANKS)) for line in content.split("\n")]
-    unread = [answer for answer in answers if answer.score is None]
-    return unread[0] if unread else _average([a.score for a in answers if a.score is not None])
+    form = "score"
+    rules = {
+        "strict": AnswerRule(score_strict),
+        "json": AnswerRule(score_json),
+        "q_hawkeye_release": AnswerRule(score_q_hawkeye_release, q_hawkeye_release_span),
+        "q_insight_release": AnswerRule(score_q_insight_release, first_answer_span),
+        "visualquality_r1_release": AnswerRule(score_visualquality_r1_release, visualquality_r1_release_span),
+    }
 
+    def thought(self, answer: Answer, labels: Mapping[str, str | float]) -> str:
+        """Return ``appearance, severity`` where ``labels`` tell both, else the level word of the score."""
+        appearance, severity = labels.get("appearance"), labels.get("severity")
+        if isinstance(appearance, str) and isinstance(severity, str):
+            return f"{appearance}, {severity}"
+        return super().thought(answer, labels)
 
-def aspects_preresq_r1_release(text: str, *, count: int) -> Answer:
-    """The last ``count`` numbers of the whole text, reasoning included; their mean is the score (PreResQ-R1).
+    def write(self, answer: Answer, *, decimals: int) -> str:
+        """Return the number, in a JSON object for the rules that read one."""
+        number = super().write(answer, decimals=decimals)
+        return f'{{"{RATING}": {number}}}' if self._is_json else number
 
-    Numbers are signed decimals with a point (``-.5``) or unsigned integers (``-3`` and ``3.`` give 3). Where
-    there are fewer, the first fills up the rest, so that a single number counts for all. Not taken over: 3.0
-    for a text without a number, which is not read here.
-    """
-    first, last = None, deque[str](maxlen=count)
-    for match in _PRERESQ_NUMBER.finditer(text):
-        last.append(match.group())
-        first = last[0] if first is None else first
-    if first is None:
-        return Answer(score=None, reason="no number")
-    numbers = [*last, *[first] * (count - len(last))]
-    if max(map(len, numbers)) > MAX_NUMBER_CHARS:
-        return _TOO_LONG
-    return _average([float(number) for number in numbers])
+    def vocabulary(self, descriptions: Iterable[str]) -> list[str]:
+        ratings = {self.write(self.answer_of((score,)), decimals=0) for score in range(1, 6)}
+        return sorted({*descriptions, *LEVELS, *(ratings if self._is_json else ())})
+
+    @property
+    def _is_json(self) -> bool:
+        return self.answer_rule in ("json", "q_insight_release")
 
 
-def preresq_r1_release_span(text: str, *, count: int) -> tuple[int, int] | None:
-    """From the first to the last of the numbers that ``aspects_preresq_r1_release`` takes from the end."""
-    last = deque((match.span() for match in _PRERESQ_NUMBER.finditer(text)), maxlen=count)
-    return (last[0][0], last[-1][1]) if last else None
-
-
-def _average(aspects: Sequence[float]) -> Answer:
-    return Answer(score=math.fsum(aspects) / len(aspects), aspects=tuple(aspects))
-
-
-def _read_decimal(content: str) -> Answer:
-    """The number that ``content`` is, and nothing else."""
-    if len(content) > MAX_NUMBER_CHARS:
-        return _TOO_LONG
-    if not _DECIMAL.fullmatch(content):
-        return Answer(score=None, reason="not one number")
-    return Answer(score=float(content))
+TASK = Score

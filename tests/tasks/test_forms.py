@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import ANSWER_RULES, find_span, parse_answer
-from qhk.types import ANSWER_LABELS, NUM_ASPECTS, Answer
+from qhk.tasks import find_form, form_names
+from qhk.types import Answer
+from tests.tasks.builders import EVERY_RULE as ALL
+from tests.tasks.builders import parse_answer, task_of
 
-ALL = [(form, rule) for form, rules in ANSWER_RULES.items() for rule in rules]
 OURS = [(form, rule) for form, rule in ALL if not rule.endswith("_release")]
 
 CONTENTS = {
@@ -44,13 +45,13 @@ def test_no_text_raises_and_what_is_read_is_whole(text: str, how: tuple[str, str
     assert answer.parsed is not bool(answer.reason)
     if not answer.parsed:
         assert answer == Answer(score=None, reason=answer.reason)
-    elif form in ANSWER_LABELS:
+    elif not task_of(form, rule).has_scores:
         assert answer.score is None
-        assert tuple(answer.labels) == ANSWER_LABELS[form]
+        assert tuple(answer.labels) == find_form(form).labels
     else:
         assert answer.score is not None
         assert math.isfinite(answer.score)
-        assert len(answer.aspects) == NUM_ASPECTS.get(form, 0)
+        assert len(answer.aspects) == find_form(form).num_aspects
         assert all(math.isfinite(aspect) for aspect in answer.aspects)
 
 
@@ -80,7 +81,7 @@ def test_what_is_read_stands_alone_in_an_answer_tag(text: str, how: tuple[str, s
 @settings(max_examples=400, deadline=None)
 def test_a_rule_reads_in_its_span_and_nowhere_else(text: str, how: tuple[str, str]) -> None:
     form, rule = how
-    span, answer = find_span(form, rule)(text), parse_answer(text, form=form, rule=rule)
+    span, answer = task_of(form, rule).answer_span(text), parse_answer(text, form=form, rule=rule)
     assert span is None or 0 <= span[0] < span[1] <= len(text)
     if answer.parsed:
         assert span is not None
@@ -111,7 +112,7 @@ def test_a_rule_reads_in_its_span_and_nowhere_else(text: str, how: tuple[str, st
     ],
 )
 def test_where_the_rules_look(form: str, rule: str, text: str, inside: str | None) -> None:
-    span = find_span(form, rule)(text)
+    span = task_of(form, rule).answer_span(text)
     assert (None if span is None else text[slice(*span)]) == inside
 
 
@@ -137,10 +138,10 @@ def content_of(number: int, form: str, rule: str) -> str:
     if form == "score":
         is_object = rule in ("json", "q_insight_release")
         return json.dumps({"rating": number}) if is_object else str(number)
-    return "\n".join([str(number)] * NUM_ASPECTS[form])
+    return "\n".join([str(number)] * find_form(form).num_aspects)
 
 
-@given(st.integers(0, 10**9), st.sampled_from([how for how in ALL if how[0] not in ANSWER_LABELS]))
+@given(st.integers(0, 10**9), st.sampled_from([how for how in ALL if find_form(how[0]).has_scores]))
 def test_a_number_is_read_whole(number: int, how: tuple[str, str]) -> None:
     form, rule = how
     text = f"<think>x</think><answer>{content_of(number, form, rule)}</answer>"
@@ -165,17 +166,26 @@ def test_adversarial_texts_are_read_in_linear_time(piece: str, form: str, rule: 
 
 
 def test_unknown_rule_is_refused() -> None:
-    message = r"task\.answer_rule: unknown rule 'loose' of form score; use one of strict, json, "
+    message = r"^answer_rule: unknown rule 'loose' of form score; use one of strict, json, "
     with pytest.raises(ValueError, match=message):
         parse_answer("", form="score", rule="loose")
 
 
 def test_unknown_form_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"task\.form: unknown form 'taste'; use one of score, degradation, "
+        ValueError, match=r"^form: unknown form 'taste'; use one of comparison, degradation, "
     ):
         parse_answer("", form="taste", rule="strict")
 
 
-def test_every_form_of_the_tasks_can_be_read() -> None:
-    assert {*ANSWER_RULES} == {"score", *ANSWER_LABELS, *NUM_ASPECTS}
+@pytest.mark.parametrize("form", form_names())
+def test_a_form_is_called_like_its_file_and_measures_what_it_answers(form: str) -> None:
+    task = find_form(form)
+    assert task.form == form
+    assert task.has_scores == (not task.labels) == ("score" in task.answer_parts())
+    several = task.labels if len(task.labels) > 1 else ()
+    assert task.has_scores or [*task.metrics] == ["accuracy", *(f"{name}_accuracy" for name in several)]
+
+
+def test_every_form_is_found() -> None:
+    assert form_names() == ("comparison", "degradation", "multi_aspect", "score", "video")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from qhk.rewards.answer import parse_answer
-from qhk.rewards.answer_numbers import MAX_NUMBER_CHARS
+from qhk.tasks.text import MAX_NUMBER_CHARS
 from qhk.types import Answer
+from tests.tasks.builders import parse_answer
 
 THINK = "<think>a soft image</think>"
 

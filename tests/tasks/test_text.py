@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer_text import (
+from qhk.tasks.text import (
     MAX_OBJECT_CHARS,
     first_answer_anywhere,
     flat_object,

@@ -1,4 +1,4 @@
-"""Where in a completion the answer stands, and the flat JSON object that it may be."""
+"""Where in a completion the answer stands, and the number or flat JSON object that it may be."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import re
 from collections.abc import Mapping
 
 from qhk.errors import UserError
+from qhk.types import Answer
 
 THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 ANSWER_OPEN, ANSWER_CLOSE = "<answer>", "</answer>"
 BLANKS = " \t\r\n"
 """What may stand around an answer: space, tab and line breaks, which are also JSON's."""
 
+MAX_NUMBER_CHARS = 64
+"""Longer numbers are refused unread: no score needs them, and float() is not linear in the digits."""
+
 MAX_OBJECT_CHARS = 256
 """Longer JSON is refused unread: no answer needs it."""
 
+TOO_LONG = Answer(score=None, reason="answer too long")
+"""The answer of a number with more than ``MAX_NUMBER_CHARS``."""
+
+_DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
@@ -91,6 +99,15 @@ def last_span_anywhere(text: str) -> tuple[int, int] | None:
         for match in _ANSWER.finditer(text, 0, end + len(ANSWER_CLOSE)):
             found = match.span(1)
     return found
+
+
+def read_decimal(content: str) -> Answer:
+    """Return the number that ``content`` is, and nothing else: see ``qhk.tasks.forms.score.score_strict``."""
+    if len(content) > MAX_NUMBER_CHARS:
+        return TOO_LONG
+    if not _DECIMAL.fullmatch(content):
+        return Answer(score=None, reason="not one number")
+    return Answer(score=float(content))
 
 
 def flat_object(content: str) -> Mapping[str, object] | None:

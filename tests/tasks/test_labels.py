@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import parse_answer
-from qhk.types import CHOICES, DISTORTION_CLASSES, SEVERITIES
+from qhk.tasks.forms.comparison import CHOICES
+from qhk.tasks.forms.degradation import DISTORTION_CLASSES, SEVERITIES
+from tests.tasks.builders import parse_answer
 
 THINK = "<think>a soft image</think>"
 

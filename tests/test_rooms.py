@@ -34,8 +34,8 @@ ROOMS = {
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 
 OWNERS = {
-    "hydra": "config cli",
-    "omegaconf": "config cli",
+    "hydra": "config",
+    "omegaconf": "config",
     "accelerate": "training/distributed.py",
     "deepspeed": "training/distributed.py",
     "wandb": "tracking",

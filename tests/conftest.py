@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from qhk.cli.main import main
+from qhk.cli import main as command_line
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.policy.load import Policy, prepare_model
@@ -93,12 +93,18 @@ Qhk = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def qhk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Qhk:
-    """Runs command lines in an empty directory."""
+def qhk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    catalogue: Catalogue,
+) -> Qhk:
+    """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command_line, "read_catalogue", lambda root: catalogue)
 
     def run(*words: str) -> tuple[int, str, str]:
-        code = main(words)
+        code = command_line.main(words)
         out, err = capsys.readouterr()
         return code, out, err
 

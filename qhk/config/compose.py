@@ -126,7 +126,7 @@ def _base(command: str, catalogue: Catalogue) -> DictConfig | None:
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the config as plain data, its interpolations resolved and without ``strengths``.
 
-    That node is there for the options to refer to. Raises UserError where an interpolation has no target.
+    Raises UserError where an interpolation has no target.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)

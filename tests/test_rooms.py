@@ -17,8 +17,8 @@ ROOMS = {
     "types": "errors",
     "files": "errors",
     "tasks": "errors types",
-    "settings": "errors types tasks",
     "objective": "errors types",
+    "settings": "errors types tasks objective",
     "rewards": "errors types tasks",
     "config": f"{BASE} rewards",
     "data": f"{BASE} rewards",
@@ -34,8 +34,8 @@ ROOMS = {
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 
 OWNERS = {
-    "hydra": "config cli",
-    "omegaconf": "config cli",
+    "hydra": "config",
+    "omegaconf": "config",
     "accelerate": "training/distributed.py",
     "deepspeed": "training/distributed.py",
     "wandb": "tracking",

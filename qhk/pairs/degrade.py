@@ -25,7 +25,7 @@ FLUSH_S, FLUSH_ROWS = 2.0, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class CopyCounts:
     """What a step did now (``made``, ``failed``) and found done already (``before``)."""
 
     made: int
@@ -40,7 +40,7 @@ def degrade_examples(
     plan: Plan,
     workers: int,
     progress: Progress,
-) -> Counts:
+) -> CopyCounts:
     """Make a pair of every example that has none yet, and return how many were made, failed and found.
 
     ``examples`` are by split; the result does not depend on ``workers``.
@@ -79,7 +79,7 @@ def degrade_examples(
 
     before = len(by_group) - len(jobs)
     made, failed = make_copies(manifest, jobs, step="degrade", row=row, workers=workers, progress=progress)
-    return Counts(made=made, failed=failed, before=before)
+    return CopyCounts(made=made, failed=failed, before=before)
 
 
 def make_copies(

@@ -45,7 +45,7 @@ def operation(kind: str) -> Operation:
     return OPERATIONS[kind]
 
 
-def check_strength(kind: str, strength: float, *, key: str) -> None:
+def check_operation(kind: str, strength: float, *, key: str) -> None:
     """Raise ``UserError`` naming ``key`` when ``strength`` is outside the range of ``kind``."""
     known = operation(kind)
     low, high = sorted((known.mildest, known.strongest))

@@ -9,7 +9,7 @@ from typing import Any
 
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
-from qhk.pairs.operations import check_strength, operation
+from qhk.pairs.operations import check_operation, operation
 
 STEM_LENGTH = 40
 
@@ -52,7 +52,7 @@ class Plan:
                     "or give a target to calibrate to"
                 )
             if self.target is None:
-                check_strength(kind, self.strengths[kind], key=f"{key}.level: {self.level}: {kind}")
+                check_operation(kind, self.strengths[kind], key=f"{key}.level: {self.level}: {kind}")
 
 
 def ordered_kinds(plan: Plan, *, group_id: str, version: int, used: Sequence[str]) -> list[str]:

@@ -96,10 +96,10 @@ def write_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path, *, sc
             rows, features=_features(), cache_dir=str(scratch), fingerprint=_fingerprint(pairs)
         )
         built.save_to_disk(str(folder))
-    check_set(manifest, pairs, folder)
+    verify_set(manifest, pairs, folder)
 
 
-def check_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> None:
+def verify_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> None:
     """Raise ``RuntimeError`` unless the set at ``folder`` holds exactly ``pairs``, every byte of them."""
     num_rows = 0
     for number, (pair, row) in enumerate(zip(pairs, read_rows(folder), strict=False), start=1):

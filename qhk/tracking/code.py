@@ -108,7 +108,7 @@ def code_text(parts: Sequence[CodePart]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceFile:
     """The file of one module: ``name`` is dotted, ``place`` its path below a folder of the import path."""
 
     name: str
@@ -116,7 +116,7 @@ class Source:
     path: Path
 
 
-def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> list[Source]:
+def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> list[SourceFile]:
     """Return the files of ``modules`` and of everything that they import in turn, by name.
 
     Files of packages (``__init__.py``) are included. Left out are the standard library, installed packages
@@ -124,7 +124,7 @@ def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> lis
     module named only at run time (``importlib``) and a file that the code reads are not seen. A name that
     leads nowhere is left out: importing it will fail.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, SourceFile] = {}
     open_names = sorted(modules)
     while open_names:
         name = open_names.pop()
@@ -137,7 +137,7 @@ def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> lis
     return [found[name] for name in sorted(found)]
 
 
-def _chain(name: str) -> Iterator[Source]:
+def _chain(name: str) -> Iterator[SourceFile]:
     """Yield the files of a module and of the packages around it, up to the first part that is no module."""
     top, *rest = name.split(".")
     folders: list[Path] | None = _top_folders(top)
@@ -149,7 +149,7 @@ def _chain(name: str) -> Iterator[Source]:
         if file is not None:
             is_package = file.name == "__init__.py"
             place = "/".join([*parts, "__init__.py"] if is_package else [*parts[:-1], file.name])
-            yield Source(name=".".join(parts), place=place, path=file)
+            yield SourceFile(name=".".join(parts), place=place, path=file)
         folders = inner
 
 
@@ -194,7 +194,7 @@ def _is_installed(folder: Path) -> bool:
     return any(folder.is_relative_to(root) for root in roots)
 
 
-def _imports(source: Source) -> list[str]:
+def _imports(source: SourceFile) -> list[str]:
     """Return the dotted names of a module's imports, inside functions too; none for a compiled one."""
     try:
         tree = ast.parse(source.path.read_bytes())

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "types": {"errors"},
     "files": {"errors"},
     "tasks": {"errors", "types"},
-    "settings": {"errors", "types", "tasks"},
+    "settings": {"errors", "tasks"},
     "objective": {"errors", "types"},
     "rewards": {"errors", "types", "tasks"},
     "data": {*FOUNDATION, "rewards"},

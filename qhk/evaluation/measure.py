@@ -12,7 +12,7 @@ from qhk.evaluation.accuracy import accuracies
 from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
 from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
-from qhk.evaluation.results import Measure, ResultRow, Stage
+from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.tasks import Task
 from qhk.types import MOS_HIGH, MOS_LOW
 
@@ -26,7 +26,7 @@ def measure_predictions(
     protocol: str,
     miniature: bool,
     step: int,
-    stage: Stage,
+    moment: Moment,
     readout: str,
     num_resamples: int,
     confidence: float,
@@ -64,7 +64,7 @@ def measure_predictions(
         protocol=protocol,
         miniature=miniature,
         step=step,
-        stage=stage,
+        moment=moment,
         readout=readout,
         n=len(predictions),
         n_parsed=len(scored) + len(said),

@@ -10,7 +10,7 @@ from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predict import Sampler, evaluate_set
 from qhk.evaluation.predictions import make_prediction, predictions_path
-from qhk.evaluation.results import ResultRow, Stage
+from qhk.evaluation.results import Moment, ResultRow
 from qhk.policy.load import Policy
 from qhk.rollout.group import Parser, read_completions, sample_in_batches
 from qhk.settings import EvaluationSettings, Readout, Settings
@@ -85,7 +85,7 @@ def evaluate_benchmarks(
     seed: int,
     directory: Path,
     step: int,
-    stage: Stage,
+    moment: Moment,
     progress: Progress,
 ) -> list[ResultRow]:
     """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there.
@@ -104,7 +104,7 @@ def evaluate_benchmarks(
                 path=predictions_path(
                     directory,
                     step=step,
-                    before=stage is Stage.BEFORE,
+                    before=moment is Moment.BEFORE,
                     readout=readout,
                     benchmark=benchmark.name,
                 ),
@@ -123,7 +123,7 @@ def evaluate_benchmarks(
                     protocol=benchmark.protocol,
                     miniature=benchmark.miniature,
                     step=step,
-                    stage=stage,
+                    moment=moment,
                     readout=readout,
                     num_resamples=settings.bootstrap,
                     confidence=settings.confidence,
@@ -160,7 +160,7 @@ def validate(
         protocol="validation",
         miniature=False,
         step=step,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="validation",
         num_resamples=0,
         confidence=0.95,

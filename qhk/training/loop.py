@@ -9,13 +9,13 @@ from functools import partial
 import torch
 
 from qhk.data.seeds import stream_seed
-from qhk.evaluation.results import Results, Stage
+from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
 from qhk.rollout.group import Group
 from qhk.settings import Settings, task_views
 from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
-from qhk.tracking.recorder import MetricStage
+from qhk.tracking.recorder import MetricSection
 from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
 from qhk.training.optimizer import long_warmups
@@ -71,8 +71,8 @@ def _idle(settings: Settings) -> list[str]:
 
 def _report_after(run: Run, learner: Learner) -> None:
     with run.timed("evaluation_after"):
-        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
-        report_benchmarks(run, learner.policy, step=run.stage.last, stage=stage)
+        moment = Moment.CONTROL if run.settings.training.learner == "supervised" else Moment.AFTER
+        report_benchmarks(run, learner.policy, step=run.stage.last, moment=moment)
 
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:
@@ -102,7 +102,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             fresh = fresh_prompts(run, readers, step=step)
             metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
-            run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
+            run.record(step=done, section=MetricSection.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
             if logged:
                 _log(run, metrics, groups, step=done, pace=pace)
@@ -175,7 +175,7 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
         validation = validate_run(run, learner.policy, readers, step=step)
         if validation is not None:
             metrics = validation.metrics(prefix="validation")
-            run.record(step=step, stage=MetricStage.VALIDATION, metrics=metrics)
+            run.record(step=step, section=MetricSection.VALIDATION, metrics=metrics)
             value = validation.value
             run.display.line(f"step {step:4d}  validation  {validation.text}")
             run.last_validation = validation.text

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from qhk.evaluation.results import (
+    Moment,
     ResultRow,
     Results,
-    Stage,
     headline_value,
     read_results,
     scalar_metrics,
@@ -19,7 +19,7 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.settings import Readout, build_tasks
-from qhk.tracking.recorder import MetricStage
+from qhk.tracking.recorder import MetricSection
 from qhk.training.distributed import Work
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers, validate
 from qhk.training.inputs import ExampleReader
@@ -94,12 +94,12 @@ def validate_run(
     return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
 
 
-def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> None:
+def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
     """Evaluates the benchmarks, on all processes, and adds their rows to ``results.json``."""
     settings, tasks = run.settings, build_tasks(run.settings)
 
     def lead(work: Work) -> list[ResultRow]:
-        with run.display.task(f"evaluating {stage.value}") as progress:
+        with run.display.task(f"evaluating {moment.value}") as progress:
 
             def watched(done: int, total: int) -> None:
                 progress(done, total)
@@ -117,7 +117,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
                 seed=settings.seed,
                 directory=run.directory.path,
                 step=step,
-                stage=stage,
+                moment=moment,
                 progress=watched,
             )
 
@@ -161,5 +161,5 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
     metrics = {f"eval/mean/{name}": value for name, value in means.items()}
     for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
-    run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
+    run.record(step=step, section=MetricSection.EVAL, metrics=metrics)
     run.directory.report(srcc=means.get("srcc"))

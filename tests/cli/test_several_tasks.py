@@ -33,7 +33,7 @@ WORDS = (
     "benchmark.miniature_degradation.limit=6",
     f"+task@{OPINION}.task=score",
     f"+prompt@{OPINION}.prompt=score_short",
-    f"+reward@{OPINION}.reward=q_hawkeye_tiny",
+    f"+reward@{OPINION}.reward=q_hawkeye",
     f"+data@{OPINION}.data=miniature",
     f"~{OPINION}.data.sets.miniature_koniq",
     f"~{OPINION}.data.sets.miniature_kadid",
@@ -67,7 +67,7 @@ def evaluated(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> di
 
 def figures(folder: Path) -> dict[tuple[str, str], Any]:
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    after = [row for row in rows if row["stage"] == "after" and row["readout"] == "greedy"]
+    after = [row for row in rows if row["moment"] == "after" and row["readout"] == "greedy"]
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 

@@ -21,7 +21,6 @@ TASKS = {
     "q_hawkeye_overlong": ("score", "strict"),
     "q_hawkeye_paper": ("score", "strict"),
     "q_hawkeye_release": ("score", "q_hawkeye_release"),
-    "q_hawkeye_tiny": ("score", "strict"),
     "q_insight_score": ("score", "json"),
     "q_insight_score_release": ("score", "q_insight_release"),
     "q_insight_degradation": ("degradation", "json"),

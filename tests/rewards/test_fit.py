@@ -1,4 +1,4 @@
-"""A reward that does not fit its task is refused in one line before a model is built; others pass."""
+"""A reward that does not fit its task is refused in one line before a model is built."""
 
 from __future__ import annotations
 

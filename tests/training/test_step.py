@@ -29,7 +29,7 @@ OpenRun = Callable[[Settings], Run]
 Weights = dict[str, torch.Tensor]
 QUIET = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "reward.terms.format.weight=1.0")
 EXACT_OFF = (
-    "perception=exact_tiny",
+    "perception=exact",
     "perception.gamma=0",
     "perception.eta_original=0",
     "perception.eta_degraded=0",
@@ -268,7 +268,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
 
 
 def test_micro_batches_change_nothing_but_rounding(step: Step) -> None:
-    exact = ("model.dtype=float64", "perception=exact_tiny", "perception.gamma=0.1")
+    exact = ("model.dtype=float64", "perception=exact", "perception.gamma=0.1")
     exact += ("objective.kl_coef=0.3", "objective.kl_placement=reward")
     whole, one = step(*exact, "training.prompts_per_device=4")
     parts, two = step(*exact, "training.prompts_per_device=1")

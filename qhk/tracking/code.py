@@ -1,17 +1,110 @@
-"""The files of a user's own modules: what a dotted name imports, apart from what is installed."""
+"""The code that a run depends on: its digest, a user's own modules in it, and ``code.jsonl``.
+
+``code.jsonl`` says which code computed which steps of a run that was resumed on another one.
+"""
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
 import site
 import sys
 import sysconfig
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from qhk.errors import UserError
+from qhk.files import json_line, read_json_lines, write_atomically
+from qhk.settings import Settings, reward_modules
+from qhk.tracking.provenance import earlier_codes, read_provenance
+
+PACKAGE = Path(__file__).parents[1]
+CODE_FILE = "code.jsonl"
+CODE_SUFFIXES = (".py", ".yaml", ".yml")
 INSTALLED = ("site-packages", "dist-packages")
+
+SHOWN = 12
+"""Digits of a digest in a line for the reader, as in every other one."""
+
+
+def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
+    """SHA-256 in hex over the Python and YAML files below ``trees`` and the sources of ``modules``.
+
+    Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
+    install and a wheel of the same code agree. Names and contents count; times, order on disk and
+    byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
+    import, is the user's own counts too, see ``own_sources``. Raises ``ValueError`` where a tree holds no
+    such file.
+    """
+    digest = hashlib.sha256()
+    for name, root in sorted(trees.items()):
+        files = sorted(
+            (path.relative_to(root).as_posix(), path)
+            for path in root.rglob("*")
+            if path.suffix in CODE_SUFFIXES and path.is_file()
+        )
+        if not files:
+            raise UserError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
+        for relative, path in files:
+            content = path.read_bytes()
+            digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
+            digest.update(content)
+    for source in own_sources(modules, apart=trees):
+        content = source.path.read_bytes()
+        digest.update(f"module {source.name}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def run_code(settings: Settings) -> str:
+    """The digest of all code that a run of these settings depends on: this package, and rewards of its own.
+
+    It is what the run's ``provenance.json`` will say, so that a plan, a queued job and a finished run can be
+    held against each other.
+    """
+    return code_digest({PACKAGE.name: PACKAGE}, reward_modules(settings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodePart:
+    """``code`` computed the run from behind ``after_step`` on (-1: from the start, cold start included)."""
+
+    after_step: int
+    code: str
+
+
+def read_code_parts(directory: Path) -> list[CodePart]:
+    """The parts of a run in order; empty before it began, one for a run of one code."""
+    return [CodePart(**row) for row in read_json_lines(directory / CODE_FILE)]
+
+
+def note_code(directory: Path, *, step: int) -> list[CodePart]:
+    """The parts of the run, recorded, when its present code (in ``provenance.json``) goes on behind ``step``.
+
+    What lay behind that step is computed again and forgotten here; ``step`` -1 begins anew. A run of an
+    earlier version has no record: its last code before this is taken for all of it.
+    """
+    provenance = read_provenance(directory / "provenance.json")
+    assert provenance is not None, "an open run directory says which code it was opened by"
+    now, before = provenance.code_digest, earlier_codes(directory / "provenance.json")
+    parts = [part for part in read_code_parts(directory) if part.after_step < step]
+    if not parts:
+        first = before[-1] if before and step >= 0 else now
+        parts = [CodePart(after_step=-1, code=first)]
+    if parts[-1].code != now:
+        parts.append(CodePart(after_step=step, code=now))
+    write_atomically(directory / CODE_FILE, "".join(json_line(asdict(part)) for part in parts))
+    return parts
+
+
+def code_text(parts: Sequence[CodePart]) -> str:
+    """``aaaaaaaaaaaa, behind step 40 bbbbbbbbbbbb``."""
+    return ", ".join(
+        part.code[:SHOWN] if part.after_step < 0 else f"behind step {part.after_step} {part.code[:SHOWN]}"
+        for part in parts
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

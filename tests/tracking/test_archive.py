@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.tracking.aside import move_runs_aside
+from qhk.tracking.archive import archive_runs
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, present_status, write_status
 
@@ -22,7 +22,7 @@ def made(root: Path, name: str, state: RunState, **changes: object) -> Path:
 
 def test_what_has_ended_moves_and_what_was_never_there_does_not_matter(tmp_path: Path) -> None:
     paths = [made(tmp_path, "a", RunState.DONE), tmp_path / "b" / "seed0"]
-    move_runs_aside(paths)
+    archive_runs(paths)
     assert sorted(path.name for path in tmp_path.glob("*/seed0*")) == ["seed0.replaced-1"]
     for path in paths:
         RunLock(lock_path(path), directory=path).release()
@@ -36,7 +36,7 @@ def test_a_run_on_another_machine_keeps_all_where_they_are(tmp_path: Path) -> No
     with pytest.raises(
         ValueError, match=r"b/seed0 is in use by process 4321 on node7: fresh=true would move it"
     ):
-        move_runs_aside(paths)
+        archive_runs(paths)
     assert all(path.exists() for path in paths)
     RunLock(lock_path(paths[0]), directory=paths[0]).release()
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from qhk.pairs.workers import in_order
+from qhk.pairs.make import in_order
 
 
 @pytest.mark.parametrize("workers", [0, 2])

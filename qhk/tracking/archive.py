@@ -1,4 +1,4 @@
-"""Folders that make room for new ones of their name: renamed, never deleted, and never in use."""
+"""Folders are archived, not deleted, to make room for new ones of their name."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from qhk.tracking.status import STATUS_FILE, RunState, judge_status, read_status
 FIX = "fresh=true would move it; end the run first"
 
 
-def move_aside(path: Path) -> None:
-    """Renames the folder to ``<name>.replaced-<n>``, where there is one; nothing is deleted."""
+def archive_folder(path: Path) -> None:
+    """Rename ``path``, a folder or a file, to ``<name>.replaced-<n>``, if it exists."""
     if not path.exists():
         return
     number = 1
-    while (aside := path.with_name(f"{path.name}.replaced-{number}")).exists():
+    while (archived := path.with_name(f"{path.name}.replaced-{number}")).exists():
         number += 1
-    path.rename(aside)
+    path.rename(archived)
 
 
-def move_runs_aside(paths: Sequence[Path]) -> None:
-    """Moves run directories aside, as ``move_aside`` does: all of them, or none.
+def archive_runs(paths: Sequence[Path]) -> None:
+    """Archive run directories, all of them or none.
 
-    Raises ValueError, one line, where a process holds one of them, or says on another machine that it runs.
+    Raises ``UserError`` where a process holds the lock of one, or where the status of one says that a
+    process on another machine is running it.
     """
     with ExitStack() as held:
         for path in paths:
@@ -36,4 +37,4 @@ def move_runs_aside(paths: Sequence[Path]) -> None:
             if status is not None and judge_status(status).state is RunState.RUNNING:
                 raise UserError(f"{path} is in use by {holder_name(status.pid, status.host)}: {FIX}")
         for path in paths:
-            move_aside(path)
+            archive_folder(path)

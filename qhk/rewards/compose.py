@@ -19,7 +19,7 @@ _OWN_KEYS = ("_target_", "weight")
 
 
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
-    """Reward terms in the order of ``spec``: name -> ``_target_``, ``weight``, settings of the function.
+    """Return the reward terms of ``spec``: name -> ``_target_``, ``weight``, the function's settings.
 
     ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
@@ -76,7 +76,7 @@ def _import(target: object, where: str) -> Callable[..., Any]:
 
 
 def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
-    """Whether the function compares groups, and the annotation of every keyword-only parameter, by name.
+    """Return whether the function compares groups, and the annotations of its keyword-only parameters.
 
     ``ValueError`` on what is no reward function.
     """
@@ -132,7 +132,7 @@ def _is_number(value: object) -> bool:
 
 
 def _describe(annotation: Any) -> str:
-    """What a value of this type looks like, for a user."""
+    """Return what a value of this type looks like, for a user."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = [f" > {mark.bound:g}" for mark in arguments[1:] if isinstance(mark, Above)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -42,7 +41,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     weight = settings["weight"]
     if not _is_number(weight) or not weight > 0:
         raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
-    function = _import(settings["_target_"], where)
+    function, declared = _import(settings["_target_"], where)
     compares, expected = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
@@ -54,12 +53,12 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
         if key not in given:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
-    module = sys.modules[function.__module__]
-    needs = vars(module).get("NEEDS", {}).get(function.__name__, ("score",) if compares else ())
+    needs = declared or (("score",) if compares else ())
     return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
 
 
-def _import(target: object, where: str) -> Callable[..., Any]:
+def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """Return the function and what its module's table ``NEEDS`` says that it needs of an answer."""
     module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name or not attribute:
         raise UserError(f"{where}._target_: got {target!r}; give the dotted path of a function")
@@ -71,7 +70,7 @@ def _import(target: object, where: str) -> Callable[..., Any]:
         ) from error
     function = vars(module).get(attribute)
     if callable(function):
-        return function  # type: ignore[no-any-return]
+        return function, tuple(vars(module).get("NEEDS", {}).get(attribute, ()))
     raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 

@@ -53,7 +53,7 @@ RewardTerm = CompletionTerm | BatchTerm
 """``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives.
 
 ``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
-``NEEDS`` of its function's file declares. Where nothing is declared, a term that compares groups needs their
+``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs their
 scores, and one that judges completions nothing."""
 
 

@@ -18,7 +18,7 @@ from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
 from qhk.rollout.group import Group
-from qhk.settings import Settings
+from qhk.settings import Settings, build_tasks
 from qhk.training.credit import Credit, assign_credit
 from qhk.training.distributed import Processes
 from qhk.training.earnings import earn_rewards
@@ -110,7 +110,7 @@ def credit_by(
         earn_rewards(groups, terms={"score": build_terms(spec)}, processes=processes),
         objective=settings.objective,
         uncertainty=settings.uncertainty,
-        tasks={"score": settings.task},
+        tasks=build_tasks(settings),
         alpha=alpha,
         divergence=divergence,
         memory=memory or {},

@@ -28,7 +28,7 @@ from qhk.errors import UserError
 from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
 from qhk.rewards.answer import find_rule
-from qhk.rollout.group import read_completions, sample_in_batches
+from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.training.distributed import Processes
 from qhk.types import ANSWER_LABELS, Completion

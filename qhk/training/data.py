@@ -24,9 +24,9 @@ from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.training.batch import Batch
 from qhk.training.display import Display
 from qhk.training.evaluate import BenchmarkSet
-from qhk.training.inputs import PlannedPrompt
 from qhk.types import Example
 
 
@@ -65,10 +65,10 @@ class RunData:
         prompts_per_step: int,
         twin_factor: float = 1.0,
         task: str | None = None,
-    ) -> list[PlannedPrompt]:
-        """The examples of a step, a pure function of (seed, step), with twins of that strength.
+    ) -> Batch:
+        """Return what a step is to load, a pure function of (seed, step), with twins of that strength.
 
-        With ``task``, those of an order over that task's sets alone.
+        With ``task``, from an order over that task's sets alone.
         """
         keys = [key for key in self.train if task in (None, self.tasks[key])]
         draws = step_indices(
@@ -78,16 +78,13 @@ class RunData:
             weights={key: self.weights[key] for key in keys},
             prompts_per_step=prompts_per_step,
         )
-        return [
-            PlannedPrompt(
-                index=index,
-                task=self.tasks[draw.dataset],
-                example=self.train[draw.dataset][draw.index],
-                epoch=draw.epoch,
-                twin_factor=twin_factor,
-            )
-            for index, draw in enumerate(draws)
-        ]
+        return Batch(
+            indices=range(prompts_per_step),
+            tasks=[self.tasks[draw.dataset] for draw in draws],
+            examples=[self.train[draw.dataset][draw.index] for draw in draws],
+            epochs=[draw.epoch for draw in draws],
+            twin_factor=twin_factor,
+        )
 
 
 def dataset_spec(settings: DatasetSettings) -> DatasetSpec:

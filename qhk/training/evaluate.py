@@ -12,11 +12,10 @@ from qhk.evaluation.predict import Sampler, evaluate_set
 from qhk.evaluation.predictions import make_prediction, predictions_path
 from qhk.evaluation.results import ResultRow, Stage
 from qhk.policy.load import Policy
-from qhk.rollout.group import Parser, read_completions, sample_in_batches
+from qhk.rollout.sample import Parser, read_completions, sample_in_batches
 from qhk.settings import EvaluationSettings, Readout, Settings, TaskSettings
 from qhk.training.display import Progress
-from qhk.training.inputs import ExampleReader
-from qhk.training.start import build_parsers
+from qhk.training.inputs import ExampleReader, build_parsers
 from qhk.types import Completion, Example
 
 

@@ -22,9 +22,8 @@ from qhk.settings import Readout, Settings, TaskSettings, task_views
 from qhk.tracking.recorder import MetricStage
 from qhk.training.distributed import Work
 from qhk.training.evaluate import evaluate_benchmarks, run_samplers, validate
-from qhk.training.inputs import ExampleReader
+from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
-from qhk.training.start import build_readers
 from qhk.types import Completion, Example
 
 

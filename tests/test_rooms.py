@@ -102,8 +102,3 @@ def test_directions_have_no_circle() -> None:
     order = list(MAY_IMPORT)
     for place, room in enumerate(order):
         assert MAY_IMPORT[room] <= set(order[:place])
-
-
-def test_files_keep_their_size() -> None:
-    long = {path.name: count for path in FILES if (count := len(path.read_text().splitlines())) > 300}
-    assert not long

@@ -25,7 +25,7 @@ from qhk.tracking.aside import move_aside
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
-from qhk.training.evaluate import evaluate_benchmarks, run_samplers
+from qhk.training.evaluation import evaluate_benchmarks, run_samplers
 from qhk.training.inputs import build_readers
 
 STAGES = (Stage.BEFORE, Stage.AFTER)

@@ -127,7 +127,7 @@ def _run_row(
     embeddings = embeddings.index_copy(0, packed.image_places, features.to(embeddings.dtype))
     pieces: list[Tensor] = []
     for prompt, completion_ids in zip(
-        torch.split(embeddings, packed.prompt_lengths), packed.completion_ids, strict=True
+        torch.split(embeddings, list(packed.prompt_lengths)), packed.completion_ids, strict=True
     ):
         pieces += [prompt, embed(completion_ids)] if len(completion_ids) else [prompt]
     keep = {} if prompt_cache is None else {"prompt_cache": prompt_cache}

@@ -26,7 +26,7 @@ class Batch:
     Of B prompts in a step, this process has b; G completions are sampled for each. What is heavy stays with
     the process that owns it, what is compared is gathered, so that every process knows it alike.
 
-    Planned (``RunData.plan``), b each:
+    Planned (``inputs.plan``), b each:
         ``indices``      place among the B prompts of the step
         ``tasks``        name of the task that the prompt belongs to
         ``examples``     the example that it shows

@@ -18,12 +18,12 @@ from qhk.rewards.compose import build_terms
 from qhk.settings import PromptSettings, task_views
 from qhk.tracking.code_parts import code_text
 from qhk.tracking.recorder import MetricsRecorder, MetricStage
+from qhk.training.evaluation import report_benchmarks, validate_run
 from qhk.training.inputs import ExampleReader, build_parsers, build_readers
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, RunFailure, point_to_kept, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run
+from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.step import Learner
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
 from qhk.training.supervised import choose_taught, run_cold_start
 from qhk.types import Example
 

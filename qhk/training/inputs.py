@@ -1,4 +1,4 @@
-"""From planned examples to encoded prompts, ahead of time: pictures are read, degraded and encoded."""
+"""Which examples a step has, and their prompts, ahead of time: pictures are read, degraded and encoded."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from PIL import Image
 from qhk.data.augment import orient
 from qhk.data.image import load_image
 from qhk.data.prompts import build_messages
+from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
@@ -20,10 +21,41 @@ from qhk.rewards.answer import find_rule
 from qhk.rollout.sample import Parser
 from qhk.settings import Settings, TwinSettings, task_views
 from qhk.training.batch import Batch
+from qhk.training.data import RunData
 from qhk.types import Example
 
 Degrade = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
 """(example, its pictures, epoch, factor of strengths) -> their degraded copies, of the same sizes."""
+
+
+def plan(
+    data: RunData,
+    step: int,
+    *,
+    seed: int,
+    prompts_per_step: int,
+    twin_factor: float = 1.0,
+    task: str | None = None,
+) -> Batch:
+    """Return what a step is to load, a pure function of (seed, step), with twins of that strength.
+
+    With ``task``, from an order over that task's sets alone.
+    """
+    keys = [key for key in data.train if task in (None, data.tasks[key])]
+    draws = step_indices(
+        seed,
+        step,
+        sizes={key: len(data.train[key]) for key in keys},
+        weights={key: data.weights[key] for key in keys},
+        prompts_per_step=prompts_per_step,
+    )
+    return Batch(
+        indices=range(prompts_per_step),
+        tasks=[data.tasks[draw.dataset] for draw in draws],
+        examples=[data.train[draw.dataset][draw.index] for draw in draws],
+        epochs=[draw.epoch for draw in draws],
+        twin_factor=twin_factor,
+    )
 
 
 class ExampleReader:
@@ -131,19 +163,19 @@ def load(planned: Batch, readers: Mapping[str, ExampleReader], *, with_twins: bo
 
 
 def prefetch(
-    readers: Mapping[str, ExampleReader], plan: Callable[[int], Batch], steps: range, *, workers: int
+    readers: Mapping[str, ExampleReader], plan_step: Callable[[int], Batch], steps: range, *, workers: int
 ) -> Iterator[Batch]:
     """Yield each step's batch in turn, read in ``workers`` threads up to one step ahead (0: when asked for).
 
-    What a step holds depends on ``plan(step)`` alone, so reading ahead changes no result.
+    What a step holds depends on ``plan_step(step)`` alone, so reading ahead changes no result.
     """
     if workers == 0:
-        yield from (load(plan(step), readers) for step in steps)
+        yield from (load(plan_step(step), readers) for step in steps)
         return
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read") as pool:
 
         def submit(step: int) -> tuple[Batch, list[Future[Encoded]]]:
-            planned = plan(step)
+            planned = plan_step(step)
             return planned, [pool.submit(read) for read in _readings(planned, readers, with_twins=True)]
 
         ahead = submit(steps[0]) if steps else None

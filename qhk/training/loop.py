@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -16,16 +17,25 @@ from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricStage
 from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume, resume_point
-from qhk.training.inputs import ExampleReader, build_readers, load, prefetch
+from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
-from qhk.training.progress import Pace, progress_line
-from qhk.training.run import Run, RunFailure, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.run import Run, save_checkpoint
 from qhk.training.stages import RunStage
 from qhk.training.step import FreshPrompts, Learner, reinforcement_step
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
 from qhk.training.supervised import supervised_step
 from qhk.types import ANSWER_LABELS
+
+PROGRESS_PARTS = (
+    ("train/loss/total", "loss {:.3f}"),
+    ("train/reward/total/mean", "reward {:.3f}"),
+    ("train/parse/failed_frac", "unparsed {:.1%}"),
+    ("train/uncertainty/weight/mean", "uncertainty weight {:.3f}"),
+    ("train/perception/exact_kl", "perception KL {:.3f}"),
+    ("train/tokens_per_s", "{:.0f} tokens/s"),
+)
+"""Metric and how it is shown, in order; those that a step did not measure are left out."""
 
 LOGGED_GROUPS = 2
 """Groups per logged step whose completions are written out."""
@@ -78,8 +88,9 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
     readers = build_readers(settings, learner.policy)
     own = run.processes.own_part(settings.training.prompts_per_step)
 
-    def plan(step: int) -> Batch:
-        whole = run.data.plan(
+    def plan_step(step: int) -> Batch:
+        whole = plan(
+            run.data,
             step,
             seed=settings.seed,
             prompts_per_step=settings.training.prompts_per_step,
@@ -92,7 +103,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         pace = Pace(first=first, total=run.total_steps)
         steps = range(first, total)
         for step, batch in zip(
-            steps, prefetch(readers, plan, steps, workers=settings.data.workers), strict=True
+            steps, prefetch(readers, plan_step, steps, workers=settings.data.workers), strict=True
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
@@ -116,18 +127,19 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
     among the fresh prompts, and rounds repeat no image where the sets are large enough.
     """
     settings, rounds = run.settings, run.settings.objective.max_resamples
-    plan = partial(
-        run.data.plan,
+    plan_from = partial(
+        plan,
+        run.data,
         prompts_per_step=settings.training.prompts_per_step,
         twin_factor=_twin_factor(run, step),
     )
 
     def prompts(number: int, places: Sequence[int]) -> Batch:
-        own = plan(step, seed=settings.seed)
+        own = plan_from(step, seed=settings.seed)
         seed, place_in_order = stream_seed(settings.seed, "resample"), step * rounds + number - 1
         chosen = own.select(places)
         for task in set(chosen.tasks):
-            drawn = plan(place_in_order, seed=seed, task=task)
+            drawn = plan_from(place_in_order, seed=seed, task=task)
             mine = [place for place, name in enumerate(chosen.tasks) if name == task]
             chosen = chosen.with_prompts(mine, drawn.select([places[place] for place in mine]))
         return load(chosen, readers)
@@ -209,3 +221,31 @@ def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pac
         for example, completions in zip(batch.examples, batch.completions, strict=True)
     ]
     append_json_lines(run.directory.completions, rows[:LOGGED_GROUPS])
+
+
+class Pace:
+    """How long the steps of this process take; begins to count when it is made, at step ``first``."""
+
+    def __init__(self, *, first: int, total: int) -> None:
+        self.first, self.total = first, total
+        self._started = time.monotonic()
+
+    def seconds_left(self, step: int) -> float:
+        """What the remaining steps will take at the mean pace so far, validation and checkpoints included."""
+        assert step > self.first
+        return (time.monotonic() - self._started) / (step - self.first) * (self.total - step)
+
+
+def progress_line(metrics: Mapping[str, float], *, step: int, pace: Pace, validation: str) -> str:
+    """Return one line: step, time left, what the step measured, the last validation once there is one."""
+    width = len(str(pace.total))
+    parts = [f"step {step:{width}d}/{pace.total}", f"left {duration(pace.seconds_left(step))}"]
+    parts += [form.format(metrics[name]) for name, form in PROGRESS_PARTS if name in metrics]
+    parts += [f"last validation {validation}"] if validation else []
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return whole hours, minutes and seconds, as 0:00:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

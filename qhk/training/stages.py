@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 
 from qhk.errors import UserError
 from qhk.settings import Duration, Settings, StageView, stage_views, task_views
-from qhk.training.data import RunData, load_run_data
+from qhk.training.data import RunData, load_run_data, refuse_shared_images
 from qhk.training.display import Display
-from qhk.training.leakage import refuse_shared_images
 from qhk.training.optimizer import Coefficients, Horizon, Timeline, coefficients, horizon
 from qhk.training.reward_fit import refuse_unfit_rewards
 

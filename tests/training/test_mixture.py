@@ -17,6 +17,7 @@ from qhk.settings import Settings, TaskSettings, task_shares, task_views
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
 from qhk.training.distributed import Processes
+from qhk.training.inputs import plan
 from qhk.training.metrics import rollout_metrics
 from qhk.training.step import add_advantages, reward
 from qhk.types import Answer, Completion, Example
@@ -163,10 +164,10 @@ def run_data(sizes: dict[str, tuple[str, int]], weights: dict[str, float]) -> Ru
 
 def test_an_epoch_gives_every_task_its_share() -> None:
     data = run_data({"koniq": ("score", 60), "words/dq": ("words", 20)}, {"koniq": 0.75, "words/dq": 0.25})
-    plans = [data.plan(step, seed=3, prompts_per_step=8) for step in range(10)]
+    plans = [plan(data, step, seed=3, prompts_per_step=8) for step in range(10)]
     assert Counter(task for plan in plans for task in plan.tasks) == {"score": 60, "words": 20}
     assert list(plans[4].indices) == list(range(8))
-    again = data.plan(4, seed=3, prompts_per_step=8)
+    again = plan(data, 4, seed=3, prompts_per_step=8)
     assert (plans[4].examples, plans[4].tasks, plans[4].epochs) == (again.examples, again.tasks, again.epochs)
     assert any(len(set(plan.tasks)) == 2 for plan in plans)
 

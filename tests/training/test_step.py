@@ -18,7 +18,7 @@ from qhk.settings import Settings
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import build_readers, load, prefetch
+from qhk.training.inputs import build_readers, load, plan, prefetch
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
@@ -50,10 +50,10 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
                     parameter.mul_(1.01)
         readers = build_readers(settings, policy)
 
-        def plan(step: int) -> Batch:
-            return run.data.plan(step, seed=0, prompts_per_step=settings.training.prompts_per_step)
+        def plan_step(step: int) -> Batch:
+            return plan(run.data, step, seed=0, prompts_per_step=settings.training.prompts_per_step)
 
-        for step, batch in enumerate(prefetch(readers, plan, range(steps), workers=0)):
+        for step, batch in enumerate(prefetch(readers, plan_step, range(steps), workers=0)):
             now = coefficients(settings, step + 1, run.horizon)
             fresh = fresh_prompts(run, readers, step=step)
             metrics, _ = reinforcement_step(learner, batch, step=step, now=now, measure=True, fresh=fresh)
@@ -238,7 +238,7 @@ def test_a_fresh_prompt_is_of_the_task_whose_place_it_takes(small: Small, open_r
         readers = build_readers(run.settings, policy)
     seen: set[tuple[str, str]] = set()
     for step in range(4):
-        own = run.data.plan(step, seed=0, prompts_per_step=4).tasks
+        own = plan(run.data, step, seed=0, prompts_per_step=4).tasks
         for number in (1, 2, 3):
             fresh = fresh_prompts(run, readers, step=step)(number, [0, 1, 2, 3])
             assert fresh.tasks == own
@@ -265,7 +265,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
     assert len(set(rounds)) == 6
     passes = [name for part in rounds[:3] for name in part]
     assert len(set(passes)) == 12, "twelve images, four to a round: no image comes twice in three rounds"
-    ordinary = [p.example.id for p in run.data.plan(0, seed=0, prompts_per_step=4)]
+    ordinary = [one.id for one in plan(run.data, 0, seed=0, prompts_per_step=4).examples]
     assert list(rounds[0]) != ordinary
 
 
@@ -306,7 +306,7 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
             build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
             build_readers(run.settings, policy),
         )
-        batches = [load(run.data.plan(step, seed=0, prompts_per_step=4), readers) for step in range(2)]
+        batches = [load(plan(run.data, step, seed=0, prompts_per_step=4), readers) for step in range(2)]
 
         def ids(which: int, step: int, part: range = range(4)) -> list[list[int]]:
             sampled = sample(learner, batches[which].select(part), step=step)

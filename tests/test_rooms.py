@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qhk"
-FOUNDATION = {"errors", "types", "files", "settings"}
+FOUNDATION = {"errors", "types", "files", "tasks", "settings"}
 
 MAY_IMPORT = {
     "errors": set[str](),
     "types": {"errors"},
     "files": {"errors"},
-    "settings": {"errors"},
+    "tasks": {"errors", "types"},
+    "settings": {"errors", "types", "tasks"},
     "objective": {"errors", "types"},
-    "rewards": {"errors", "types"},
+    "rewards": {"errors", "types", "tasks"},
     "data": {*FOUNDATION, "rewards"},
     "policy": {*FOUNDATION, "objective", "rewards", "data"},
     "rollout": {*FOUNDATION, "objective", "rewards", "data", "policy"},

@@ -132,13 +132,16 @@ def _base(command: str) -> DictConfig | None:
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:
-    """The config as plain data with interpolations resolved. Raises ValueError where one leads nowhere."""
+    """Return the config as plain data, its interpolations resolved and without ``strengths``.
+
+    That node is only there for the options to refer to. Raises UserError where an interpolation has no target.
+    """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(explain_interpolation(error)) from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): value for key, value in plain.items() if key != "strengths"}
 
 
 def choice_of(group: str, overrides: Sequence[str]) -> str | None:

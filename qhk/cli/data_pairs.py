@@ -12,12 +12,11 @@ from rich.table import Table
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.pair_judges import open_judge
 from qhk.data.selection import require_split, select_training_data
-from qhk.pairs.build import DATASET, TWINS, Built, build_set
+from qhk.pairs.build import DATASET, TWINS, Built, build_set, count_reasons
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.judge import Filtered, filter_pairs
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.plan import Plan
-from qhk.pairs.selection import count_reasons
 from qhk.pairs.strengthen import awaits_review, strengthen_pairs
 from qhk.pairs.training_set import unpack_set
 from qhk.settings import CopySettings, Settings

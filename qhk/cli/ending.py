@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from qhk.evaluation.results import Results
-from qhk.tracking.run_log import log_line, log_traceback
+from qhk.tracking.run_directory import log_line, log_traceback
 from qhk.tracking.status import RunState
 from qhk.training.loop import train
 from qhk.training.run import Run

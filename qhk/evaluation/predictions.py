@@ -20,7 +20,8 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
-from qhk.types import ANSWER_LABELS, Completion, Example
+from qhk.tasks import Task
+from qhk.types import Completion, Example
 
 SCORE_DECIMALS = 9
 """Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
@@ -79,18 +80,16 @@ def make_prediction(
     example: Example,
     completions: Sequence[Completion],
     *,
-    form: str,
-    low: float,
-    high: float,
+    task: Task,
     keep_texts: bool,
 ) -> Prediction:
-    """The prediction for ``example`` from its sampled completions, for a task of this form.
+    """The prediction for ``example`` from its sampled completions.
 
-    Failures stay None and never enter a mean. Every sample is clipped to [low, high] by itself, so one
+    Failures stay None and never enter a mean. Every sample is clipped to the task's scale by itself, so one
     wild answer among eight moves the mean by no more than the scale allows.
     """
     texts = tuple(completion.text for completion in completions) if keep_texts else None
-    if form in ANSWER_LABELS:
+    if not task.has_scores:
         return Prediction(
             id=example.id,
             mos=None,
@@ -99,7 +98,7 @@ def make_prediction(
             samples=(),
             out_of_range=0,
             texts=texts,
-            labels={name: str(example.labels[name]) for name in ANSWER_LABELS[form]},
+            labels={name: str(example.labels[name]) for name in task.labels},
             answers=tuple(c.answer.labels if c.answer.parsed else None for c in completions),
         )
     samples = tuple(completion.answer.score for completion in completions)
@@ -108,9 +107,9 @@ def make_prediction(
         id=example.id,
         mos=example.mos,
         score=_mean(parsed),
-        clipped=_mean([min(max(sample, low), high) for sample in parsed]),
+        clipped=_mean([min(max(sample, task.low), task.high) for sample in parsed]),
         samples=samples,
-        out_of_range=sum(not low <= sample <= high for sample in parsed),
+        out_of_range=sum(not task.low <= sample <= task.high for sample in parsed),
         texts=texts,
     )
 

@@ -1,4 +1,4 @@
-"""``results.json``: every measured cell of a run, one row per benchmark, step, stage and read-out."""
+"""``results.json``: every measured cell of a run, one row per benchmark, step, moment and read-out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import write_atomically
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 
-class Stage(StrEnum):
+class Moment(StrEnum):
     """When a cell was measured: before reinforcement, after it, or after the matched supervised control."""
 
     BEFORE = "before"
@@ -49,7 +49,7 @@ class ResultRow:
     protocol: str
     miniature: bool
     step: int
-    stage: Stage
+    moment: Moment
     readout: str
     n: int
     n_parsed: int
@@ -61,9 +61,9 @@ class ResultRow:
     metrics: Mapping[str, Measure]
 
     @property
-    def key(self) -> tuple[str, int, Stage, str]:
+    def key(self) -> tuple[str, int, Moment, str]:
         """What identifies the cell inside one run; a row with the same key replaces it."""
-        return self.benchmark, self.step, self.stage, self.readout
+        return self.benchmark, self.step, self.moment, self.readout
 
     @property
     def parsed_fraction(self) -> float:
@@ -156,7 +156,7 @@ def update_results(
 
 def headline_metric(form: str) -> str:
     """The metric by which a task of this form selects checkpoints."""
-    return "accuracy" if form in ANSWER_LABELS else "srcc"
+    return find_form(form).headline_metric()
 
 
 def headline_value(row: ResultRow) -> float:
@@ -174,7 +174,7 @@ def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
 
 
 def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summary:
-    """Means of every metric over the benchmarks in ``rows`` (one row each: one stage, one read-out).
+    """Means of every metric over the benchmarks in ``rows`` (one row each: one moment, one read-out).
 
     Left out, by name and reason: cells with fewer than ``min_parsed_fraction`` of their images parsed,
     and cells without a correlation. Means are NaN where nothing counts.
@@ -203,7 +203,7 @@ def _row_to_json(row: ResultRow) -> dict[str, Any]:
         for name, measure in row.metrics.items()
     }
     flat = {field.name: row.__dict__[field.name] for field in fields(row)}
-    return {**flat, "stage": row.stage.value, "metrics": metrics}
+    return {**flat, "moment": row.moment.value, "metrics": metrics}
 
 
 def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
@@ -211,4 +211,6 @@ def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
         name: Measure(**{key: math.nan if value is None else value for key, value in measure.items()})
         for name, measure in row["metrics"].items()
     }
-    return ResultRow(**{**row, "stage": Stage(row["stage"]), "metrics": metrics})
+    # Files of earlier versions have ``stage`` for ``moment``.
+    named = {"moment" if key == "stage" else key: value for key, value in row.items()}
+    return ResultRow(**{**named, "moment": Moment(named["moment"]), "metrics": metrics})

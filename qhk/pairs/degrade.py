@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.pairs.make import CopyDone, CopyJob, run_job
+from qhk.pairs.make import CopyDone, CopyJob, in_order, run_job
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.plan import Plan
 from qhk.pairs.records import Copy, asked_row, failure_row, group_id, pair_row, settings_row, source_of
-from qhk.pairs.workers import in_order
 from qhk.types import Example
 
 Progress = Callable[[int, int], None]

@@ -17,9 +17,8 @@ import httpx
 from PIL import Image
 
 from qhk.errors import UserError
-from qhk.pairs.judge import Emit, Judged, failed_word, load_pair
+from qhk.pairs.judge import Emit, Judged, failed_word, load_pair, question_digest, read_answer
 from qhk.pairs.manifest import PairManifest
-from qhk.pairs.question import question_digest, read_answer
 from qhk.pairs.records import Pair
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +33,10 @@ class Judged:
     reply: str | None
     more: Mapping[str, Any] = field(default_factory=dict)
 
+
+REFUSALS = re.compile(
+    r"\b(i['’]?m sorry|i am sorry|i can(?:['’]?t|not)|unable to|as an ai|i won['’]?t)\b", re.IGNORECASE
+)
 
 Emit = Callable[[Sequence[Judged]], None]
 """Takes words that are complete; they are on disk when it returns."""
@@ -172,3 +179,35 @@ class SimilarityJudge:
         verdict: Verdict = "same" if similarity >= self.threshold else "different"
         more = {"ssim": similarity, "confidence": abs(similarity - self.threshold)}
         return Judged(pair=pair, version=version, verdict=verdict, failure="", reply=None, more=more)
+
+
+def question_digest(question: str, **values: Any) -> str:
+    """Six hexadecimal digits: a judge asked otherwise is another judge, and its words are kept apart."""
+    text = json.dumps([question, values], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def pair_messages(question: str) -> list[dict[str, Any]]:
+    """One user turn in the layout of chat templates: the original, the copy, the question."""
+    content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": question}]
+    return [{"role": "user", "content": content}]
+
+
+def read_answer(text: str) -> tuple[Verdict | None, str]:
+    """The verdict in a reply (yes: same, no: different) and, where there is none, why.
+
+    The last ``<answer>`` part counts where there is one, else the whole reply. It must begin with yes or
+    no, in any case and behind any punctuation; whatever else is a failure and no answer.
+    """
+    parts = re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL | re.IGNORECASE)
+    said = parts[-1] if parts else text
+    words = re.findall(r"[^\W\d_]+", said.lower())
+    if not words:
+        return None, "empty reply"
+    if words[0] == "yes" and "no" not in words:
+        return "same", ""
+    if words[0] == "no" and "yes" not in words:
+        return "different", ""
+    if REFUSALS.search(said):
+        return None, "refused"
+    return None, "neither yes nor no"

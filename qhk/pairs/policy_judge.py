@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 
 from qhk.data.seeds import stream_generator
-from qhk.pairs.judge import Emit, Judged, failed_word, load_pair
+from qhk.pairs.judge import Emit, Judged, failed_word, load_pair, pair_messages, question_digest, read_answer
 from qhk.pairs.manifest import PairManifest
-from qhk.pairs.question import pair_messages, question_digest, read_answer
 from qhk.pairs.records import Pair
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qhk.data.adapters.vocabulary import descriptions
 from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed
-from qhk.data.targets import taught_texts
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
 from qhk.settings import ModelSettings, Settings, task_views
+from qhk.tasks import build_task
 from qhk.types import Example
 
 NUM_MERGED_TOKENS = 160
@@ -68,7 +69,7 @@ def _tiny_policy(
             *view.prompt.user.split(IMAGE_MARKER),
             *([view.prompt.system] if view.prompt.system else []),
         ]
-        texts += taught_texts(form=view.task.form, rule=view.task.answer_rule)
+        texts += build_task(view.task).vocabulary(descriptions())
     tokenizer = build_tokenizer(texts, num_merged_tokens=NUM_MERGED_TOKENS)
     sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})
     config = tiny_config(tokenizer, **sizes)

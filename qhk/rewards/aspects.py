@@ -10,6 +10,9 @@ from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.term import Positive
 from qhk.types import Completion, Example
 
+NEEDS = {"response_penalty": ("aspects",), "triplet_balance": ("aspects",)}
+"""What an answer must have, by reward."""
+
 
 def response_penalty(completion: Completion, example: Example, *, deviation: Positive) -> float:
     """``-max(0, deviation - s)`` in [-deviation, 0], s the population standard deviation of the sub-scores.

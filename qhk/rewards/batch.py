@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qhk.types import Answer, Example
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredGroup:
@@ -30,6 +32,17 @@ class ScoredGroup:
     def parsed(self) -> list[float]:
         """The scores that were read, in the order of the completions."""
         return [score for score in self.scores if score is not None]
+
+
+def scored_group(example: Example, answers: Sequence[Answer]) -> ScoredGroup:
+    """Return what is seen of the answers to an example that has an opinion."""
+    return ScoredGroup(
+        id=example.id,
+        dataset=example.dataset,
+        mos=example.opinion,
+        scores=tuple(answer.score for answer in answers),
+        aspects=tuple(answer.aspects for answer in answers),
+    )
 
 
 def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:

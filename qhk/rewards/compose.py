@@ -1,10 +1,11 @@
-"""Rewards from config: named, weighted terms of two kinds, checked before anything runs, and their values."""
+"""Reward terms from config: every key and value is checked against the function's own signature."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import math
+import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,60 +14,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.term import Above, BatchTerm, CompletionTerm, RewardTerm
-from qhk.types import Completion, Example
 
 _OWN_KEYS = ("_target_", "weight")
-
-
-def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
-    """What a term gives one completion, before its weight; ``ValueError`` where that is not finite.
-
-    One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
-    that names term and example, with the original as its cause.
-    """
-    try:
-        value = term.function(completion, example)
-    except Exception as error:
-        raise UserError(
-            f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
-            f" and the completion {completion.text!r}"
-        ) from error
-    return _finite(value, term.name, example.id)
-
-
-def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
-    """What a term gives every completion of every group of a step, before its weight.
-
-    ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
-    """
-    try:
-        values = term.function(groups)
-    except Exception as error:
-        examples = ", ".join(group.id for group in groups[:3])
-        raise UserError(
-            f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
-            f"examples {examples}{', ...' if len(groups) > 3 else ''}"
-        ) from error
-    sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
-    if sizes != expected:
-        raise UserError(
-            f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
-            "give one per completion per group"
-        )
-    return [
-        [_finite(value, term.name, group.id) for value in row]
-        for group, row in zip(groups, values, strict=True)
-    ]
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _finite(value: float, name: str, example: str) -> float:
-    if not math.isfinite(value):
-        raise UserError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
-    return float(value)
 
 
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
@@ -105,7 +54,9 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
         if key not in given:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
-    return kind(name=name, weight=float(weight), function=partial(function, **given))
+    module = sys.modules[function.__module__]
+    needs = vars(module).get("NEEDS", {}).get(function.__name__, ("score",) if compares else ())
+    return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
 
 
 def _import(target: object, where: str) -> Callable[..., Any]:

@@ -1,12 +1,16 @@
-"""Rewards for the form of a completion: reasoning first, then the answer."""
+"""Rewards for the form of a completion: reasoning first, then the answer.
+
+Each pays some way of writing an answer, so that a run is refused where none that its rule reads is paid.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import Literal
 
-from qhk.rewards.answer_text import ANSWER_CLOSE, ANSWER_OPEN, BLANKS, THINK_CLOSE, THINK_OPEN, flat_object
-from qhk.types import NUM_ASPECTS, Completion, Example
+from qhk.tasks import find_form
+from qhk.tasks.text import ANSWER_CLOSE, ANSWER_OPEN, BLANKS, THINK_CLOSE, THINK_OPEN, flat_object
+from qhk.types import Completion, Example
 
 _TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _TURN = re.compile(r"</think>\s*<answer>")
@@ -99,20 +103,8 @@ def preresq_r1_release_format(
     content = found[1] + ("\n" if form == "multi_aspect" else "")
     *lines, tail = content.split("\n")
     numbers = [line.strip() for line in lines if line.strip()]
-    is_whole = len(numbers) == NUM_ASPECTS[form] and not tail.strip()
+    is_whole = len(numbers) == find_form(form).num_aspects and not tail.strip()
     return float(is_whole and all(_UNSIGNED.fullmatch(number) for number in numbers))
-
-
-FORMATS = (
-    think_answer_format,
-    tags_json_format,
-    strict_lines_json_format,
-    strict_lines_format,
-    q_hawkeye_release_format,
-    visualquality_r1_release_format,
-    preresq_r1_release_format,
-)
-"""Every reward of this module: each pays some way of writing an answer that it was made for."""
 
 
 def _well_formed_answer(text: str) -> str | None:

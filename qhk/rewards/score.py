@@ -9,6 +9,9 @@ from qhk.errors import UserError
 from qhk.rewards.term import Positive
 from qhk.types import Completion, Example
 
+NEEDS = {"exponential_error": ("score",), "threshold_error": ("score",)}
+"""What an answer must have, by reward."""
+
 OutOfRange = Literal["clip", "refuse", "keep"]
 """What a score outside [low, high] counts as: the nearest bound, no answer, or itself."""
 

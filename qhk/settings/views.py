@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qhk.settings.root import Settings
+from qhk.tasks import Task, build_task
 
 TASK_NODES = ("task", "prompt", "reward", "data", "benchmark")
 """The nodes that belong to one task."""
@@ -51,6 +52,11 @@ def task_views(settings: Settings) -> dict[str, Settings]:
         own: dict[str, Any] = {key: part.__dict__[key] for key in TASK_NODES}
         views[name] = settings.model_copy(update={"mixture": {}, **own})
     return views
+
+
+def build_tasks(settings: Settings) -> dict[str, Task]:
+    """Return the tasks of a stage, by the names of ``task_views``."""
+    return {name: build_task(view.task) for name, view in task_views(settings).items()}
 
 
 def task_shares(settings: Settings) -> dict[str, float]:

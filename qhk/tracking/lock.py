@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from qhk.errors import UserError
+
 POLL_S = 0.05
 
 
 FIX = "wait for it or choose another name="
 
 
-class DirectoryInUseError(ValueError):
+class DirectoryInUseError(UserError):
     """Another process, ``holder``, has the directory; the message names both and the fix in one line."""
 
     def __init__(self, directory: Path, holder: str, fix: str) -> None:

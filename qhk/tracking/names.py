@@ -1,6 +1,6 @@
 """Every metric there is: its name, what it means, and how its parts are reduced to one number.
 
-Names read ``stage/topic/quantity[/statistic]``. A part in braces stands for any one path component.
+Names read ``section/topic/quantity[/statistic]``. A part in braces stands for any one path component.
 Recording a name that is not declared here is an error.
 """
 

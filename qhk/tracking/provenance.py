@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +13,7 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import write_atomically
-from qhk.settings import Settings, reward_modules
-from qhk.tracking.sources import own_sources
 
-PACKAGE = Path(__file__).parents[1]
-CODE_SUFFIXES = (".py", ".yaml", ".yml")
 PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "safetensors", "accelerate", "deepspeed", "peft",
     "numpy", "scipy", "pandas", "pillow", "pydantic", "hydra-core", "omegaconf", "wandb",
@@ -36,44 +31,6 @@ class Provenance:
     hardware: Mapping[str, str | int | float]
     accelerators: Sequence[str]
     threads: int
-
-
-def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
-    """SHA-256 in hex over the Python and YAML files below ``trees`` and the sources of ``modules``.
-
-    Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
-    install and a wheel of the same code agree. Names and contents count; times, order on disk and
-    byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
-    import, is the user's own counts too, see ``own_sources``. Raises ``ValueError`` where a tree holds no
-    such file.
-    """
-    digest = hashlib.sha256()
-    for name, root in sorted(trees.items()):
-        files = sorted(
-            (path.relative_to(root).as_posix(), path)
-            for path in root.rglob("*")
-            if path.suffix in CODE_SUFFIXES and path.is_file()
-        )
-        if not files:
-            raise UserError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
-        for relative, path in files:
-            content = path.read_bytes()
-            digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
-            digest.update(content)
-    for source in own_sources(modules, apart=trees):
-        content = source.path.read_bytes()
-        digest.update(f"module {source.name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def run_code(settings: Settings) -> str:
-    """The digest of all code that a run of these settings depends on: this package, and rewards of its own.
-
-    It is what the run's ``provenance.json`` will say, so that a plan, a queued job and a finished run can be
-    held against each other.
-    """
-    return code_digest({PACKAGE.name: PACKAGE}, reward_modules(settings))
 
 
 def package_versions() -> dict[str, str]:

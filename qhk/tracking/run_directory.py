@@ -1,14 +1,16 @@
 """``outputs/<study>/<name>/seed<k>/``: made, resumed, recognised as finished, or refused.
 
 A directory belongs to one run id (its file ``run_id``). Nothing in it is ever overwritten by another
-run, and ``fresh`` moves it aside instead of deleting it.
+run, and ``fresh`` archives it instead of deleting it.
 """
 
 from __future__ import annotations
 
 import secrets
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +20,8 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
-from qhk.tracking.aside import move_aside
-from qhk.tracking.code_parts import CodePart, note_code, read_code_parts
-from qhk.tracking.heartbeat import Heartbeat
+from qhk.tracking.archive import archive_folder
+from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.provenance import (
     Provenance,
@@ -29,9 +30,9 @@ from qhk.tracking.provenance import (
     read_provenance,
     write_provenance,
 )
-from qhk.tracking.run_log import log_traceback
 from qhk.tracking.status import (
     STATUS_FILE,
+    Heartbeat,
     RunState,
     Status,
     present_status,
@@ -203,7 +204,7 @@ def open_run_directory(
     lock, heartbeat = RunLock(lock_path(path), directory=path, patience_s=PATIENCE_S), None
     try:
         if fresh:
-            move_aside(path)
+            archive_folder(path)
         opened = find_state(path, run_id=run_id, provenance=provenance)
         previous = read_status(path / STATUS_FILE)
         if opened is not Opened.FINISHED:
@@ -276,3 +277,19 @@ def leave_failure(
         log_traceback(path / LOG_FILE, error)
     finally:
         lock.release()
+
+
+def log_line(path: Path, text: str) -> None:
+    """Appends a line with the present time (UTC)."""
+    _append(path, f"{text}\n")
+
+
+def log_traceback(path: Path, error: BaseException) -> None:
+    """Appends the whole traceback of ``error``, those of its causes included."""
+    _append(path, "".join(traceback.format_exception(error)))
+
+
+def _append(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")

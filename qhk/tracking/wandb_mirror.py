@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.recorder import MetricSection, read_metrics
 
 CHILD_TIMEOUT_S = 600
 
@@ -126,8 +126,8 @@ def _child_environment(scratch: Path) -> dict[str, str]:
     return {**kept, **folders, "WANDB_ERROR_REPORTING": "false", "PYTHONPATH": modules}
 
 
-def _axis(stage: MetricStage) -> str:
-    return "cold_start/step" if stage is MetricStage.COLD_START else "train/step"
+def _axis(section: MetricSection) -> str:
+    return "cold_start/step" if section is MetricSection.COLD_START else "train/step"
 
 
 def _define_axes(run: Any) -> None:
@@ -136,10 +136,10 @@ def _define_axes(run: Any) -> None:
         run.define_metric(names, step_metric=axis)
 
 
-def _logged(step: int, stage: MetricStage, metrics: Mapping[str, float]) -> dict[str, float]:
+def _logged(step: int, section: MetricSection, metrics: Mapping[str, float]) -> dict[str, float]:
     """A row as W&B takes it: its axis, and the finite values."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    return {**finite, _axis(stage): step}
+    return {**finite, _axis(section): step}
 
 
 def _rebuild_offline(metrics_path: Path, run: MirrorRun) -> None:
@@ -159,7 +159,7 @@ def _rebuild_offline(metrics_path: Path, run: MirrorRun) -> None:
     live = wandb.init(mode="offline", settings=settings, **run.init_arguments())
     _define_axes(live)
     for index, row in enumerate(read_metrics(metrics_path)):
-        live.log(_logged(row.step, row.stage, row.metrics), step=index)
+        live.log(_logged(row.step, row.section, row.metrics), step=index)
     live.finish()
 
 
@@ -183,9 +183,9 @@ class OnlineMirror:
         self._run = wandb.init(mode="online", resume="allow", settings=settings, **arguments)
         _define_axes(self._run)
 
-    def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None:
+    def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
         """Send one row; values that are not finite are left out."""
-        self._run.log(_logged(step, stage, metrics))
+        self._run.log(_logged(step, section, metrics))
 
     def close(self) -> str:
         """The run's address, after everything was sent."""

@@ -22,10 +22,10 @@ from qhk.data.selection import (
     trained_images,
 )
 from qhk.data.spec import DatasetSpec
-from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example
 
@@ -124,7 +124,7 @@ def select_benchmarks(
     for benchmark in benchmarks:
         check_images(benchmark.examples, files=loaded[benchmark.name].files)
         check_pictures(settings.prompt.user, benchmark.examples)
-        check_answers(settings.task.form, benchmark.examples)
+        build_task(settings.task).check_examples(benchmark.examples)
     return benchmarks
 
 
@@ -167,7 +167,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     for task, view in views.items():
         own = [*learnt[task], *parts[task].validation]
         check_pictures(view.prompt.user, own)
-        check_answers(view.task.form, own)
+        build_task(view.task).check_examples(own)
     shares, main = task_shares(settings), settings.task.form
     keys = {
         (task, name): name if task == main else f"{task}/{name}"

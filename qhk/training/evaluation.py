@@ -13,9 +13,9 @@ from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predict import Progress, Sampler, evaluate_set
 from qhk.evaluation.predictions import make_prediction, predictions_path
 from qhk.evaluation.results import (
+    Moment,
     ResultRow,
     Results,
-    Stage,
     headline_value,
     read_results,
     scalar_metrics,
@@ -24,11 +24,12 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, TaskSettings, task_views
-from qhk.tracking.recorder import MetricStage
+from qhk.settings import EvaluationSettings, Readout, Settings, build_tasks
+from qhk.tasks import Task
+from qhk.tracking.recorder import MetricSection
 from qhk.training.data import BenchmarkSet
 from qhk.training.distributed import Work
-from qhk.training.inputs import ExampleReader, build_parsers, build_readers
+from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
 from qhk.types import Completion, Example
 
@@ -77,7 +78,7 @@ def validate_run(
     run: Run, policy: Policy, readers: Mapping[str, ExampleReader], *, step: int
 ) -> Validation | None:
     """The validation part's rows, alike on every process; None where the run keeps no validation part."""
-    settings, tasks = run.settings, _tasks(run.settings)
+    settings, tasks = run.settings, build_tasks(run.settings)
     if not any(run.data.validation.values()):
         return None
 
@@ -99,12 +100,12 @@ def validate_run(
     return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
 
 
-def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> None:
+def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
     """Evaluates the benchmarks, on all processes, and adds their rows to ``results.json``."""
-    settings, tasks = run.settings, _tasks(run.settings)
+    settings, tasks = run.settings, build_tasks(run.settings)
 
     def lead(work: Work) -> list[ResultRow]:
-        with run.display.task(f"evaluating {stage.value}") as progress:
+        with run.display.task(f"evaluating {moment.value}") as progress:
 
             def watched(done: int, total: int) -> None:
                 progress(done, total)
@@ -122,7 +123,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, stage: Stage) -> N
                 seed=settings.seed,
                 directory=run.directory.path,
                 step=step,
-                stage=stage,
+                moment=moment,
                 progress=watched,
             )
 
@@ -148,10 +149,6 @@ def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
     return read_results(run.directory.results)
 
 
-def _tasks(settings: Settings) -> dict[str, TaskSettings]:
-    return {task: view.task for task, view in task_views(settings).items()}
-
-
 def _ask(work: Work, asked: tuple[str, str], examples: Sequence[Example]) -> list[list[Completion]]:
     return work(asked, list(examples))
 
@@ -170,7 +167,7 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
     metrics = {f"eval/mean/{name}": value for name, value in means.items()}
     for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
-    run.record(step=step, stage=MetricStage.EVAL, metrics=metrics)
+    run.record(step=step, section=MetricSection.EVAL, metrics=metrics)
     run.directory.report(srcc=means.get("srcc"))
 
 
@@ -205,18 +202,18 @@ def run_samplers(
     policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout], settings: Settings
 ) -> dict[tuple[str, str], Sampler]:
     """The sampler of each read-out and task."""
-    parsers = build_parsers(settings)
+    tasks = build_tasks(settings)
     return {
         (name, task): make_sampler(
             policy,
             readers[task],
             readout,
             seed=settings.seed,
-            parse=parsers[task],
+            parse=tasks[task].parse,
             decode_batch=settings.rollout.decode_batch,
         )
         for name, readout in readouts.items()
-        for task in parsers
+        for task in tasks
     }
 
 
@@ -225,11 +222,11 @@ def evaluate_benchmarks(
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
-    tasks: Mapping[str, TaskSettings],
+    tasks: Mapping[str, Task],
     seed: int,
     directory: Path,
     step: int,
-    stage: Stage,
+    moment: Moment,
     progress: Progress,
 ) -> list[ResultRow]:
     """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there.
@@ -248,14 +245,12 @@ def evaluate_benchmarks(
                 path=predictions_path(
                     directory,
                     step=step,
-                    before=stage is Stage.BEFORE,
+                    before=moment is Moment.BEFORE,
                     readout=readout,
                     benchmark=benchmark.name,
                 ),
                 batch_images=settings.batch_images,
-                form=task.form,
-                low=task.low,
-                high=task.high,
+                task=task,
                 keep_texts=True,
                 progress=_shifted(progress, before, total),
             )
@@ -263,13 +258,13 @@ def evaluate_benchmarks(
             rows.append(
                 measure_predictions(
                     predictions,
-                    form=task.form,
+                    task=type(task),
                     benchmark=benchmark.name,
                     split=benchmark.split,
                     protocol=benchmark.protocol,
                     miniature=benchmark.miniature,
                     step=step,
-                    stage=stage,
+                    moment=moment,
                     readout=readout,
                     num_resamples=settings.bootstrap,
                     confidence=settings.confidence,
@@ -288,7 +283,7 @@ def validate(
     examples: Sequence[Example],
     *,
     batch_images: int,
-    task: TaskSettings,
+    task: Task,
     step: int,
     seed: int,
 ) -> ResultRow:
@@ -297,20 +292,16 @@ def validate(
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]
         for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(
-                make_prediction(
-                    example, completions, form=task.form, low=task.low, high=task.high, keep_texts=False
-                )
-            )
+            predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
     return measure_predictions(
         predictions,
-        form=task.form,
+        task=type(task),
         benchmark="validation",
         split="validation",
         protocol="validation",
         miniature=False,
         step=step,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="validation",
         num_resamples=0,
         confidence=0.95,

@@ -17,9 +17,8 @@ from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.rewards.answer import find_rule
-from qhk.rollout.sample import Parser
 from qhk.settings import Settings, TwinSettings, task_views
+from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
 from qhk.types import Example
@@ -65,15 +64,14 @@ class ExampleReader:
         self,
         encoder: PromptEncoder,
         *,
-        form: str,
-        rule: str,
+        task: Task,
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
         augmentation: str,
         seed: int,
         degrade: Degrade | None,
     ) -> None:
-        self.encoder, self.form, self.rule, self.messages = encoder, form, rule, messages
+        self.encoder, self.task, self.messages = encoder, task, messages
         self.answer_decimals, self.degrade = answer_decimals, degrade
         self.augmentation, self.seed = augmentation, seed
 
@@ -110,8 +108,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
     return {
         task: ExampleReader(
             policy.encoder,
-            form=view.task.form,
-            rule=view.task.answer_rule,
+            task=build_task(view.task),
             messages=build_messages(user=view.prompt.user, system=view.prompt.system),
             answer_decimals=view.prompt.answer_decimals,
             augmentation=view.data.augmentation,
@@ -119,13 +116,6 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
         )
         for task, view in task_views(settings).items()
-    }
-
-
-def build_parsers(settings: Settings) -> dict[str, Parser]:
-    """Return, by task, its one parser: reward, uncertainty and evaluation all read with it."""
-    return {
-        task: find_rule(view.task.form, view.task.answer_rule) for task, view in task_views(settings).items()
     }
 
 

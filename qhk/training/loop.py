@@ -10,11 +10,12 @@ from functools import partial
 import torch
 
 from qhk.data.seeds import stream_seed
-from qhk.evaluation.results import Results, Stage
+from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
 from qhk.settings import Settings, task_views
+from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
-from qhk.tracking.recorder import MetricStage
+from qhk.tracking.recorder import MetricSection
 from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume, resume_point
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
@@ -25,7 +26,6 @@ from qhk.training.stages import RunStage
 from qhk.training.step import FreshPrompts, Learner, reinforcement_step
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.training.supervised import supervised_step
-from qhk.types import ANSWER_LABELS
 
 PROGRESS_PARTS = (
     ("train/loss/total", "loss {:.3f}"),
@@ -72,15 +72,15 @@ def _idle(settings: Settings) -> list[str]:
     """A line where a weight by the spread of scores is on in a stage that has no scores."""
     uncertainty, views = settings.uncertainty, task_views(settings).values()
     weighs = uncertainty.form != "none" and uncertainty.alpha > 0
-    if not weighs or any(view.task.form not in ANSWER_LABELS for view in views):
+    if not weighs or any(build_task(view.task).has_scores for view in views):
         return []
     return [f"uncertainty {uncertainty.form} weighs nothing here: every task is answered in words"]
 
 
 def _report_after(run: Run, learner: Learner) -> None:
     with run.timed("evaluation_after"):
-        stage = Stage.CONTROL if run.settings.training.learner == "supervised" else Stage.AFTER
-        report_benchmarks(run, learner.policy, step=run.stage.last, stage=stage)
+        moment = Moment.CONTROL if run.settings.training.learner == "supervised" else Moment.AFTER
+        report_benchmarks(run, learner.policy, step=run.stage.last, moment=moment)
 
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:
@@ -111,7 +111,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             fresh = fresh_prompts(run, readers, step=step)
             metrics, batch = _take_step(run, learner, batch, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
-            run.record(step=done, stage=MetricStage.TRAIN, metrics=metrics)
+            run.record(step=done, section=MetricSection.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
             if logged:
                 _log(run, metrics, batch, step=done, pace=pace)
@@ -186,7 +186,7 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
         validation = validate_run(run, learner.policy, readers, step=step)
         if validation is not None:
             metrics = validation.metrics(prefix="validation")
-            run.record(step=step, stage=MetricStage.VALIDATION, metrics=metrics)
+            run.record(step=step, section=MetricSection.VALIDATION, metrics=metrics)
             value = validation.value
             run.display.line(f"step {step:4d}  validation  {validation.text}")
             run.last_validation = validation.text

@@ -11,7 +11,7 @@ from qhk.evaluation.diversity import num_distinct, score_entropy
 from qhk.objective.advantage import equal_rewards
 from qhk.objective.total import Branch, LossOutput
 from qhk.rollout.decode import Group
-from qhk.settings import TaskSettings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.optimizer import Coefficients
@@ -58,7 +58,7 @@ def branch_metrics(
     return metrics
 
 
-def rollout_metrics(batch: Batch, *, tasks: Mapping[str, TaskSettings]) -> MetricSet:
+def rollout_metrics(batch: Batch, *, tasks: Mapping[str, Task]) -> MetricSet:
     """Return what this process's completions look like, each on the scale of its own task."""
     metrics = MetricSet()
     completions = [completion for group in batch.completions for completion in group]

@@ -33,12 +33,11 @@ from qhk.objective.uncertainty import (
 )
 from qhk.policy.load import Policy
 from qhk.policy.spans import tokens_in_span
-from qhk.rewards.answer import Span, find_span
-from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, completion_value
-from qhk.rewards.term import CompletionTerm, RewardTerm
-from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import ObjectiveSettings, Settings, TaskSettings, UncertaintySettings, task_views
+from qhk.rewards.batch import ScoredGroup, scored_group
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
+from qhk.rollout.sample import read_completions, sample_in_batches
+from qhk.settings import ObjectiveSettings, Settings, UncertaintySettings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
@@ -60,7 +59,6 @@ from qhk.training.metrics import (
     rollout_metrics,
 )
 from qhk.training.optimizer import Coefficients, apply_gradients
-from qhk.types import ANSWER_LABELS
 
 FreshPrompts = Callable[[int, Sequence[int]], Batch]
 """(round from 1, indices) -> the loaded prompts that take these places of the step."""
@@ -70,8 +68,8 @@ FreshPrompts = Callable[[int, Sequence[int]], Batch]
 class Learner:
     """What a step works on.
 
-    ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``parsers``
-    go by task; ``memory`` holds the uncertainty's variances by image, which steps add to.
+    ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
+    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to.
     """
 
     policy: Policy
@@ -79,14 +77,9 @@ class Learner:
     optimizer: torch.optim.Optimizer
     settings: Settings
     terms: Mapping[str, Sequence[RewardTerm]]
-    parsers: Mapping[str, Parser]
+    tasks: Mapping[str, Task]
     processes: Processes
     memory: dict[str, float]
-
-    @property
-    def tasks(self) -> dict[str, TaskSettings]:
-        """The settings of each task by its name."""
-        return {name: view.task for name, view in task_views(self.settings).items()}
 
 
 def reinforcement_step(
@@ -146,8 +139,8 @@ def reinforcement_step(
     )
     learner.memory.update(batch.variances)
     if needs.answer_tokens:
-        spans = {name: find_span(task.form, task.answer_rule) for name, task in learner.tasks.items()}
-        batch = find_answers(batch, tokenizer=learner.policy.tokenizer, spans=spans, processes=processes)
+        tokenizer = learner.policy.tokenizer
+        batch = find_answers(batch, tokenizer=tokenizer, tasks=learner.tasks, processes=processes)
     clock.append(time.perf_counter())
 
     metrics = update(learner, batch, parts, references, now, measure=measure)
@@ -198,7 +191,7 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
         features=features,
     )
     completions = [
-        read_completions(policy, group, learner.parsers[task])
+        read_completions(policy, group, learner.tasks[task].parse)
         for group, task in zip(groups, batch.tasks, strict=True)
     ]
     return replace(batch, features=features, groups=groups, completions=completions)
@@ -229,15 +222,7 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
 def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
     """What rewards that compare groups see of this process's; None where an example has no score."""
     return [
-        None
-        if example.mos is None
-        else ScoredGroup(
-            id=example.id,
-            dataset=example.dataset,
-            mos=example.mos,
-            scores=tuple(completion.answer.score for completion in completions),
-            aspects=tuple(completion.answer.aspects for completion in completions),
-        )
+        None if example.mos is None else scored_group(example, [one.answer for one in completions])
         for example, completions in zip(batch.examples, batch.completions, strict=True)
     ]
 
@@ -326,7 +311,7 @@ def add_advantages(
     *,
     objective: ObjectiveSettings,
     uncertainty: UncertaintySettings,
-    tasks: Mapping[str, TaskSettings],
+    tasks: Mapping[str, Task],
     alpha: float,
     divergence: Tensor | None,
     memory: Mapping[str, float],
@@ -365,7 +350,7 @@ def add_advantages(
             epsilon=objective.advantage_epsilon,
             counted=counted[rows],
         )
-        if task.form not in ANSWER_LABELS:
+        if task.has_scores:
             scores[rows] = _scores([batch.scored[row] for row in rows])
             keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
             smoothed, remembered = smoothed_variances(
@@ -412,14 +397,11 @@ def _scores(groups: Sequence[ScoredGroup | None]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def find_answers(batch: Batch, *, tokenizer: Any, spans: Mapping[str, Span], processes: Processes) -> Batch:
-    """Return the batch with the tokens that stand in answers, for an entropy bonus on answers alone.
-
-    ``spans`` says by task where in a text its rule looks for the answer.
-    """
+def find_answers(batch: Batch, *, tokenizer: Any, tasks: Mapping[str, Task], processes: Processes) -> Batch:
+    """Return the batch with the tokens that stand in answers, for an entropy bonus on answers alone."""
     masks = [
         [
-            _answer_tokens(tokenizer, ids, spans[task](completion.text))
+            _answer_tokens(tokenizer, ids, tasks[task].answer_span(completion.text))
             for ids, completion in zip(group.completion_ids, completions, strict=True)
         ]
         for task, group, completions in zip(batch.tasks, batch.groups, batch.completions, strict=True)

@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 
 from qhk.data.seeds import stream_generator
-from qhk.data.targets import Taught, possible_words, target_text, true_answer
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups
 from qhk.policy.tokenizer import TURN_END
 from qhk.settings import ColdStartSettings, task_views
+from qhk.tasks import Task
+from qhk.tasks.task import ScoreTask
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.forward import micro_slices, token_logprobs
 from qhk.training.inputs import ExampleReader, load
 from qhk.training.optimizer import Coefficients, apply_gradients
 from qhk.training.step import Learner, apply_update
-from qhk.types import MOS_HIGH, MOS_LOW, Example
+from qhk.types import MOS_HIGH, MOS_LOW, Answer, Example
 
 Validate = Callable[[int], float]
 Report = Callable[[int, float], None]
@@ -55,10 +56,8 @@ def supervised_step(learner: Learner, batch: Batch, *, now: Coefficients) -> Met
     """
     started, settings, views = time.perf_counter(), learner.settings, task_views(learner.settings)
     texts = [
-        target_text(
-            true_answer(example, form=views[task].task.form),
-            form=views[task].task.form,
-            rule=views[task].task.answer_rule,
+        learner.tasks[task].text_to_teach(
+            learner.tasks[task].true_answer(example),
             decimals=views[task].prompt.answer_decimals,
             reasoning=settings.cold_start.reasoning,
             labels={},
@@ -95,27 +94,25 @@ def noisy_label(mos: float, *, noise: float, seed: int, example_id: str, aspect:
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
 
 
-def imperfect_answer(
-    example: Example, settings: ColdStartSettings, *, form: str, rule: str, seed: int
-) -> Taught:
+def imperfect_answer(example: Example, settings: ColdStartSettings, *, task: Task, seed: int) -> Answer:
     """Return the answer taught for an example, fixed per example.
 
     Scores carry ``label_noise``, each sub-score its own. Words are wrong with chance ``wrong_labels``: then
     they are another possible answer, all equally likely.
     """
-    truth = true_answer(example, form=form)
+    truth = task.true_answer(example)
     noise, example_id = settings.label_noise, example.id
-    if truth.scores:
+    if isinstance(task, ScoreTask):
         scores = tuple(
             noisy_label(score, noise=noise, seed=seed, example_id=example_id, aspect=aspect)
-            for aspect, score in enumerate(truth.scores)
+            for aspect, score in enumerate(truth.numbers)
         )
-        return Taught(scores=scores)
-    others = [words for words in possible_words(form=form, rule=rule) if words != truth.words]
+        return task.answer_of(scores)
+    others = [answer for answer in task.possible_answers() if answer != truth]
     generator = stream_generator(seed, "cold_start_words", example_id)
     if generator.random() >= settings.wrong_labels:
         return truth
-    return Taught(words=others[int(generator.integers(len(others)))])
+    return others[int(generator.integers(len(others)))]
 
 
 def choose_taught(
@@ -131,10 +128,8 @@ def choose_taught(
     chosen, answers = [examples[int(index)] for index in order], list[Tensor]()
     for task, example in chosen:
         reader = readers[task]
-        text = target_text(
-            imperfect_answer(example, settings, form=reader.form, rule=reader.rule, seed=seed),
-            form=reader.form,
-            rule=reader.rule,
+        text = reader.task.text_to_teach(
+            imperfect_answer(example, settings, task=reader.task, seed=seed),
             decimals=reader.answer_decimals,
             reasoning=settings.reasoning,
             labels=example.labels,

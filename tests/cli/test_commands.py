@@ -63,7 +63,7 @@ def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.
     folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
     trained_rows = json.loads((directory / "results.json").read_text())["rows"]
     evaluated = json.loads((folder / "results.json").read_text())["rows"]
-    after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["stage"] == "after"}
+    after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["moment"] == "after"}
     assert after["mean_of_8"]["value"] is not None
     assert {row["readout"]: row["metrics"]["mae"] for row in evaluated} == after
 

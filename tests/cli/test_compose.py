@@ -12,7 +12,8 @@ import yaml
 from qhk.cli.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
 from qhk.cli.compose import choice_of, compose_config, overruled_choices
 from qhk.cli.job import prepare
-from qhk.types import ANSWER_LABELS
+from qhk.settings.identity import run_id
+from qhk.tasks import find_form
 
 Compose = Callable[..., dict[str, Any]]
 CATALOGUE = read_catalogue(config_root())
@@ -46,7 +47,9 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     form = task_form(chosen["task"])
     if chosen["mixture"] == form:
         chosen["mixture"] = "none"  # a task is not mixed with itself
-    if form in ANSWER_LABELS:  # rewards that compare scores are refused there, and weights by their spread
+    if not find_form(
+        form
+    ).has_scores:  # rewards that compare scores are refused there, and weights by their spread
         chosen |= {"reward": f"q_insight_{form}", "stages": "none", "uncertainty": "none"}
     if chosen["stages"] == "exploration_then_stability":
         del chosen["reward"]  # each of its stages has its own
@@ -55,8 +58,8 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     for choice in chosen.items():
         overrides += COMPANIONS.get(choice, [])
     settings = prepare("train", overrides, catalogue).settings
-    assert settings.uncertainty.form == chosen["uncertainty"].removesuffix("_tiny")
-    assert settings.perception.form == chosen["perception"].removesuffix("_tiny")
+    assert settings.uncertainty.form == chosen["uncertainty"]
+    assert settings.perception.form == chosen["perception"]
     assert settings.optimizer.form == chosen["optimizer"]
     assert settings.cold_start.form == chosen["cold_start"]
 
@@ -216,19 +219,45 @@ def test_scale_keeps_what_the_experiment_is_about(compose_plain: Compose) -> Non
     full = compose_plain("experiment=q_hawkeye_release")
     small = compose_plain("experiment=q_hawkeye_release", "scale=miniature")
     for node in ("reward", "objective", "uncertainty", "perception"):
-        assert full[node] == small[node]
-    assert full["rollout"]["group_size"] == small["rollout"]["group_size"] == 4
+        assert _without_strengths(full[node]) == _without_strengths(small[node])
+    assert compose_plain("experiment=q_insight", "scale=miniature")["objective"]["kl_coef"] == 0.001
+    assert compose_plain("experiment=preresq_r1_iqa", "scale=miniature")["rollout"]["group_size"] == 6
 
 
-def test_miniature_scale_has_the_default_runs_numbers(compose_plain: Compose) -> None:
-    """The scale repeats numbers of the default options; the two must not drift apart."""
-    default, small = compose_plain(), compose_plain("scale=miniature")
-    scale = yaml.safe_load((config_root() / "conf/scale/miniature.yaml").read_text())
-    del scale["defaults"]
-    assert scale
-    for node, values in scale.items():
-        for key in values:
-            assert default[node][key] == small[node][key], f"{node}.{key}"
+def _without_strengths(node: Any) -> Any:
+    """The node without the values that come from ``strengths``."""
+    strengths = ("alpha", "gamma", "kl_coef", "tau", "weight")
+    if not isinstance(node, dict):
+        return node
+    return {key: _without_strengths(value) for key, value in node.items() if key not in strengths}
+
+
+def test_the_default_is_q_hawkeye_at_miniature_scale(catalogue: Catalogue) -> None:
+    """The scale repeats the defaults of ``base.yaml`` over the experiment; the two must not drift apart."""
+    default = prepare("train", [], catalogue).settings
+    small = prepare("train", ["experiment=q_hawkeye", "scale=miniature"], catalogue).settings
+    assert (default.name, small.name) == ("default", "q_hawkeye__scale-miniature")
+    assert small.model_copy(update={"name": "default"}) == default
+    assert run_id(small) == run_id(default)
+    alone = prepare("train", ["scale=miniature"], catalogue).settings
+    assert run_id(alone) == run_id(default)
+
+
+def test_strengths_come_from_the_model_the_command_line_and_the_experiment(compose_plain: Compose) -> None:
+    def of(*overrides: str) -> list[Any]:
+        run = compose_plain(*overrides)
+        terms = run["reward"]["terms"]
+        found = [run["uncertainty"]["alpha"], run["perception"]["gamma"], run["objective"]["kl_coef"]]
+        found += [terms["accuracy"]["tau"], terms["format"]["weight"], run["rollout"]["group_size"]]
+        assert "strengths" not in run
+        return [*found, run["twin"]["strengths"]["noise"]]
+
+    tiny, published = [1.0, 2e-3, 0.01, 0.7, 0.25, 8, 30.0], [0.2, 1e-4, 0.04, 0.3, 0.8, 4, 45.0]
+    assert of() == of("experiment=supervised_control") == of("model=checkpoint", "model.path=x") == tiny
+    assert of("experiment=q_hawkeye") == of("strengths=published") == of("model=qwen2_5_vl_7b") == published
+    assert of("experiment=q_hawkeye", "strengths=tiny") == tiny
+    assert of("strengths.kl_coef=0.5", "uncertainty=none", "perception=none")[:3] == [0.0, 0.0, 0.5]
+    assert of("strengths.uncertainty_alpha=0.5", "uncertainty.alpha=0.4", "uncertainty=rank")[0] == 0.4
 
 
 def test_published_hyperparameters(compose_plain: Compose) -> None:

@@ -17,6 +17,7 @@ from qhk.cli.job import prepare
 from qhk.cli.main import main
 from qhk.cli.score import NamedImage, as_table, summarise_words
 from qhk.types import Answer, Completion
+from tests.tasks.builders import task_of
 from tests.training.conftest import SMALL
 
 OPINION = "mixture.opinion"
@@ -32,7 +33,7 @@ WORDS = (
     "benchmark.miniature_degradation.limit=6",
     f"+task@{OPINION}.task=score",
     f"+prompt@{OPINION}.prompt=score_short",
-    f"+reward@{OPINION}.reward=q_hawkeye_tiny",
+    f"+reward@{OPINION}.reward=q_hawkeye",
     f"+data@{OPINION}.data=miniature",
     f"~{OPINION}.data.sets.miniature_koniq",
     f"~{OPINION}.data.sets.miniature_kadid",
@@ -66,7 +67,7 @@ def evaluated(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> di
 
 def figures(folder: Path) -> dict[tuple[str, str], Any]:
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    after = [row for row in rows if row["stage"] == "after" and row["readout"] == "greedy"]
+    after = [row for row in rows if row["moment"] == "after" and row["readout"] == "greedy"]
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 
@@ -170,6 +171,6 @@ def test_what_most_samples_say_is_the_answer() -> None:
 def shown(items: list[NamedImage]) -> list[list[str]]:
     """The cells of the printed table."""
     console = Console(file=io.StringIO(), width=200)
-    console.print(as_table(items, form="degradation"))
+    console.print(as_table(items, task_of("degradation", "json")))
     lines = console.file.getvalue().replace("┃", "│").splitlines()  # type: ignore[attr-defined]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]

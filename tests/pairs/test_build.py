@@ -12,11 +12,10 @@ from datasets import load_from_disk
 
 from qhk.data.twin import attach_twins, make_twin
 from qhk.pairs import training_set
-from qhk.pairs.build import Built, build_set
+from qhk.pairs.build import Built, build_set, count_reasons, select_pairs
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import decision_row, failure_row
-from qhk.pairs.selection import count_reasons, select_pairs
 from qhk.pairs.training_set import check_set, read_rows, unpack_set
 from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, quiet
 from tests.pairs.test_strengthen import judged, run

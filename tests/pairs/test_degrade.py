@@ -14,11 +14,11 @@ from PIL import Image
 from qhk.data.image import load_image
 from qhk.data.seeds import stream_generator
 from qhk.pairs import degrade as stage
+from qhk.pairs.build import select_pairs
 from qhk.pairs.degrade import Counts, degrade_examples
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import group_id
-from qhk.pairs.selection import select_pairs
 from qhk.pairs.similarity import structural
 from tests.pairs.conftest import Pictures, a_plan, contents, example, quiet, scene
 

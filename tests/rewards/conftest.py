@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from qhk.rewards.answer import parse_answer
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import RewardTerm
 from qhk.types import Completion, Example
+from tests.tasks.builders import parse_answer
 
 REWARDS = Path(__file__).parents[2] / "conf" / "reward"
 

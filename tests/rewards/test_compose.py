@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, build_terms, completion_value
-from qhk.rewards.term import BatchTerm, CompletionTerm, Positive
+from qhk.rewards.compose import build_terms
+from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
 from qhk.types import Completion, Example
 
 Make = Callable[..., Completion]

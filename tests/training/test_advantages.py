@@ -17,7 +17,8 @@ from qhk.objective.advantage import group_advantages
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
-from qhk.settings import Settings
+from qhk.settings import Settings, build_tasks
+from qhk.tasks import Task
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.run import Run
@@ -123,7 +124,7 @@ def weighed(
         reward(batch, terms={"score": build_terms(spec)}, processes=processes),
         objective=settings.objective,
         uncertainty=settings.uncertainty,
-        tasks={"score": settings.task},
+        tasks=build_tasks(settings),
         alpha=alpha,
         divergence=divergence,
         memory=memory or {},
@@ -205,7 +206,7 @@ def test_a_step_with_rewards_that_compare_moves_the_policy(
 
     off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", f"reward={reward}")
     still, _ = one_step(open_run(small(*off, name="still")))
-    monkeypatch.setattr("qhk.training.begin.build_parsers", lambda settings: {"score": read})
+    monkeypatch.setattr(Task, "parse", lambda task, text: read(text))
     run = open_run(small(*off, name="read"))
     moved, metrics = one_step(run)
     values = metrics.values()

@@ -7,11 +7,11 @@ from dataclasses import replace
 import torch
 
 from qhk.objective.aggregate import Counts
-from qhk.rewards.answer import find_span
 from qhk.rollout.decode import Group
 from qhk.training.distributed import Processes
 from qhk.training.step import find_answers
 from qhk.types import Answer, Completion
+from tests.tasks.builders import task_of
 from tests.training.test_advantages import make_batch
 
 TEXT = "<answer>1</answer></think>3 <answer>22</answer>"
@@ -38,8 +38,8 @@ def test_answer_tokens_follow_each_tasks_rule() -> None:
         loss_mask=torch.tensor([[True, True], [True, False]]),
         counts=Counts(sequences=4, tokens=4 * len(TEXT)),
     )
-    spans = {"ours": find_span("score", "strict"), "theirs": find_span("score", "q_hawkeye_release")}
-    found = find_answers(batch, tokenizer=Letters(), spans=spans, processes=Processes("single"))
+    tasks = {"ours": task_of("score", "strict"), "theirs": task_of("score", "q_hawkeye_release")}
+    found = find_answers(batch, tokenizer=Letters(), tasks=tasks, processes=Processes("single"))
     read = [["".join(TEXT[i] for i in mask.nonzero()) for mask in masks] for masks in found.answer_masks]
     assert read == [["22", "22"], ["1", "1"]]
     assert found.counts.answer_tokens == 2 + 2 + 1

@@ -13,7 +13,8 @@ import torch
 
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
-from qhk.settings import Settings, TaskSettings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
+from qhk.tasks import Task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
 from qhk.training.distributed import Processes
@@ -21,10 +22,11 @@ from qhk.training.inputs import plan
 from qhk.training.metrics import rollout_metrics
 from qhk.training.step import add_advantages, reward
 from qhk.types import Answer, Completion, Example
+from tests.tasks.builders import task_of
 
 TASKS = {
-    "score": TaskSettings(form="score", answer_rule="strict", low=1.0, high=5.0),
-    "degradation": TaskSettings(form="degradation", answer_rule="json", low=1.0, high=5.0),
+    "score": task_of("score", "strict"),
+    "degradation": task_of("degradation", "json"),
 }
 
 
@@ -96,7 +98,7 @@ def batch_of(*groups: Said) -> Batch:
     )
 
 
-def weighed(settings: Settings, batch: Batch, tasks: dict[str, TaskSettings]) -> Batch:
+def weighed(settings: Settings, batch: Batch, tasks: dict[str, Task]) -> Batch:
     """The batch with rewards and advantages."""
     processes = Processes("single")
     return add_advantages(
@@ -144,7 +146,7 @@ def test_an_answer_in_words_counts_as_read() -> None:
 
 
 def test_scores_are_out_of_range_on_their_own_tasks_scale() -> None:
-    hundred = TaskSettings(form="score", answer_rule="strict", low=0.0, high=100.0)
+    hundred = task_of("score", "strict", low=0.0, high=100.0)
     batch = batch_of(scored(3.0, 0.5, 5.0, 6.0), scored(3.0, 0.0, 70.0, 101.0, task="percent"))
     metrics = rollout_metrics(batch, tasks={**TASKS, "percent": hundred})
     assert metrics.values()["train/parse/out_of_range_frac"] == pytest.approx(3 / 6)

@@ -15,6 +15,7 @@ import torch
 
 from qhk.policy.start import start_policy
 from qhk.settings import Settings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
@@ -29,7 +30,7 @@ OpenRun = Callable[[Settings], Run]
 Weights = dict[str, torch.Tensor]
 QUIET = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "reward.terms.format.weight=1.0")
 EXACT_OFF = (
-    "perception=exact_tiny",
+    "perception=exact",
     "perception.gamma=0",
     "perception.eta_original=0",
     "perception.eta_degraded=0",
@@ -204,9 +205,7 @@ def test_a_bonus_on_answers_moves_the_weights_by_another_way(
     unanswered, measured = step(*base, "objective.entropy_scope=answer")
     assert all(torch.equal(plain[name], unanswered[name]) for name in plain)
     assert math.isnan(measured.values()["train/policy/entropy_bonus"])
-    monkeypatch.setattr(
-        "qhk.training.step.find_span", lambda form, rule: lambda text: (1, 3) if len(text) > 3 else None
-    )
+    monkeypatch.setattr(Task, "answer_span", lambda task, text: (1, 3) if len(text) > 3 else None)
     answers, metrics = step(*base, "objective.entropy_scope=answer")
     assert min(largest_difference(answers, other) for other in (plain, whole)) > 1e-7
     assert metrics.values()["train/policy/entropy_bonus"] > 0
@@ -270,7 +269,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
 
 
 def test_micro_batches_change_nothing_but_rounding(step: Step) -> None:
-    exact = ("model.dtype=float64", "perception=exact_tiny", "perception.gamma=0.1")
+    exact = ("model.dtype=float64", "perception=exact", "perception.gamma=0.1")
     exact += ("objective.kl_coef=0.3", "objective.kl_placement=reward")
     whole, one = step(*exact, "training.prompts_per_device=4")
     parts, two = step(*exact, "training.prompts_per_device=1")

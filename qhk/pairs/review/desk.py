@@ -7,15 +7,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from qhk.pairs.records import VERDICTS, Pair
+from qhk.pairs.records import VERDICTS, Answer, Pair
 from qhk.pairs.review.agreement import krippendorff_alpha, pairwise_agreement
 from qhk.pairs.review.queue import Queue, Show, wanted
-from qhk.pairs.review.requests import Decide
 from qhk.pairs.review.reviews import Entry, Reviews
 
 Side = Literal["original", "copy"]
 SIDES: tuple[Side, ...] = get_args(Side)
 MAX_WINDOW = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decide:
+    """A reviewer's answer on one version of a pair; ``key`` tells a repeated request from a new one."""
+
+    reviewer: str
+    group_id: str
+    version: int
+    answer: Answer
+    key: str
+    seconds: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
-from qhk.rollout.group import sample_in_batches
+from qhk.rollout.sample import sample_in_batches
 
 
 class PolicyJudge:

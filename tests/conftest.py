@@ -101,7 +101,11 @@ def qhk(
 ) -> Qhk:
     """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(command_line, "read_catalogue", lambda root: catalogue)
+    monkeypatch.setattr(
+        command_line,
+        "read_catalogue",
+        lambda root, own=(): read_catalogue(root, own) if own else catalogue,
+    )
 
     def run(*words: str) -> tuple[int, str, str]:
         code = command_line.main(words)

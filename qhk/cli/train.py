@@ -30,9 +30,9 @@ from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
-from qhk.training.failure import failure_line
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
+from qhk.training.stop import failure_line
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 

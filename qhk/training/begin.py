@@ -13,18 +13,18 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
+from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
-from qhk.settings import PromptSettings, task_views
+from qhk.settings import PromptSettings, build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
-from qhk.training.cold_start import choose_assignments, run_cold_start
-from qhk.training.inputs import ExampleReader
+from qhk.training.evaluation import report_benchmarks, validate_run
+from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, RunFailure, point_to_kept, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run
-from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
+from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.step import Learner
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
+from qhk.training.supervised import choose_taught, run_cold_start
 from qhk.types import Example
 
 
@@ -128,7 +128,7 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
         optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
         terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
-        parsers=build_parsers(settings),
+        tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
     )
@@ -169,7 +169,7 @@ def _start_model(run: Run) -> Any:
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
+def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
     """The readers of all that the run asks, by name, and each one's examples with its name.
 
     A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
@@ -194,8 +194,8 @@ def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader]
 def _cold_start(run: Run, policy: Policy) -> None:
     """Teaches every task of every stage, once in each way that it is asked."""
     settings = run.settings
-    readers, examples = lessons_to_teach(run, policy)
-    assignments = choose_assignments(examples, readers, policy, settings.cold_start, seed=settings.seed)
+    readers, examples = taught_examples(run, policy)
+    taught = choose_taught(examples, readers, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 
@@ -220,7 +220,7 @@ def _cold_start(run: Run, policy: Policy) -> None:
             kept = run_cold_start(
                 policy,
                 readers,
-                assignments,
+                taught,
                 settings.cold_start,
                 seed=settings.seed,
                 validate=judge,
@@ -230,6 +230,6 @@ def _cold_start(run: Run, policy: Policy) -> None:
             raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
     run.display.line(
-        f"cold start: {len(assignments)} supervised examples, label noise {noise:g}; "
+        f"cold start: {len(taught)} supervised examples, label noise {noise:g}; "
         f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
     )

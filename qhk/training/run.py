@@ -23,10 +23,6 @@ from qhk.training.step import Learner
 from qhk.training.stop import RunStopped, StopSignals
 
 
-class RunFailure(RuntimeError):
-    """Training cannot go on; the message says where and why in one line."""
-
-
 @dataclass(kw_only=True)
 class Run:
     """What one run holds. ``best`` (of this stage) and ``wall_s`` go into checkpoints.

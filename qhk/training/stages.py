@@ -9,9 +9,8 @@ from qhk.rewards.compose import build_terms
 from qhk.rewards.fit import refuse_unfit
 from qhk.settings import Duration, Settings, StageView, stage_views, task_views
 from qhk.tasks import build_task
-from qhk.training.data import RunData, load_run_data
+from qhk.training.data import RunData, load_run_data, refuse_shared_images
 from qhk.training.display import Display
-from qhk.training.leakage import refuse_shared_images
 from qhk.training.optimizer import Coefficients, Horizon, Timeline, coefficients, horizon
 
 

@@ -23,8 +23,10 @@ from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import loop
 from qhk.training.checkpoint import Checkpoints
+from qhk.training.inputs import plan
 from qhk.training.loop import train
-from qhk.training.run import Run, RunFailure
+from qhk.training.run import Run
+from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL
 
 Small = Callable[..., Settings]
@@ -338,8 +340,8 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
     control, usual = open_run(settings), open_run(small(name="usual"))
     per_step = settings.training.prompts_per_step
     for step in range(4):
-        plans = [run.data.plan(step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
-        assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
+        plans = [plan(run.data, step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
+        assert plans[0].examples == plans[1].examples
     rows = read_results(finish(control) / "results.json").rows
     assert {row.moment for row in rows} == {Moment.BEFORE, Moment.CONTROL}
 

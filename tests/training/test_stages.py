@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 from qhk.evaluation.results import Moment, read_results
+from qhk.policy.start import start_policy
 from qhk.settings import Settings, run_id, stage_at, stage_views
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training import loop
-from qhk.training.begin import lessons_to_teach
+from qhk.training.begin import taught_examples
 from qhk.training.loop import notes, train
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
-from qhk.training.start import start_policy
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
@@ -230,7 +230,7 @@ def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> 
                 stages=[stage.settings for stage in run.stages],
                 device="cpu",
             )
-            readers, examples = lessons_to_teach(run, policy)
+            readers, examples = taught_examples(run, policy)
         assert list(readers) == names and [reader.rule for reader in readers.values()] == rules
         assert Counter(name for name, _ in examples) == dict.fromkeys(names, 12)
 

@@ -1,4 +1,4 @@
-"""Credit: rewards that compare images see the whole step, whichever process holds which image."""
+"""Rewards and advantages: what compares images sees the whole step, whichever process holds which image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from qhk.objective.advantage import group_advantages
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
-from qhk.rollout.group import Group
-from qhk.settings import Settings
-from qhk.training.credit import Credit, assign_credit
+from qhk.settings import Settings, build_tasks
+from qhk.tasks import Task
+from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
-from qhk.training.earnings import earn_rewards
 from qhk.training.run import Run
+from qhk.training.step import add_advantages, reward
 from qhk.types import Answer, Completion, Example
 from tests.training.test_step import largest_difference, one_step
 
@@ -64,53 +64,67 @@ class OneOfTwo(Processes):
         return torch.cat(self.gather_items([rows]))
 
 
-def make_group(
-    number: int, dataset: str, mos: float, scores: Sequence[float | None], *, cut: Sequence[int] = ()
-) -> Group:
-    example = Example(
-        id=str(number),
-        dataset=dataset,
-        image=Path("x.png"),
-        mos=mos,
-        mos_native=mos,
-        higher_is_better=True,
-    )
-    completions = [
-        Completion(
-            text="x" * place, answer=Answer(score=score), num_tokens=number + place, truncated=place in cut
+Row = tuple[str, float, Sequence[float | None]]
+"""Data set, opinion, and the scores of the completions."""
+
+
+def make_batch(rows: Sequence[Row], *, first: int = 0, cut: Sequence[Sequence[int]] = ()) -> Batch:
+    """Prompts of the ids ``first``, ``first + 1``, ... with completions of id, id + 1, ... tokens.
+
+    ``cut`` says of each prompt which of its completions the length limit cut.
+    """
+    numbers = range(first, first + len(rows))
+    examples = [
+        Example(
+            id=str(number),
+            dataset=dataset,
+            image=Path("x.png"),
+            mos=mos,
+            mos_native=mos,
+            higher_is_better=True,
         )
-        for place, score in enumerate(scores)
+        for number, (dataset, mos, _) in zip(numbers, rows, strict=True)
     ]
-    return Group(
-        task="score",
-        example=example,
-        prompt=None,  # type: ignore[arg-type]  # credit looks at answers alone
-        twin=None,
-        completion_ids=[],
-        sampled_logprobs=[],
+    completions = [
+        [
+            Completion(
+                text="x" * place,
+                answer=Answer(score=score),
+                num_tokens=number + place,
+                truncated=place in (cut[number - first] if cut else ()),
+            )
+            for place, score in enumerate(scores)
+        ]
+        for number, (_, _, scores) in zip(numbers, rows, strict=True)
+    ]
+    return Batch(
+        indices=numbers,
+        tasks=["score"] * len(rows),
+        examples=examples,
+        epochs=[0] * len(rows),
         completions=completions,
     )
 
 
-GROUPS = [make_group(number, *row) for number, row in enumerate(SCORES)]
+BATCH = make_batch(SCORES)
 
 
-def credit_by(
+def weighed(
     settings: Settings,
-    groups: Sequence[Group],
+    batch: Batch,
     processes: Processes,
     *,
     spec: Mapping[str, dict[str, Any]] = SPEC,
     alpha: float = 0.5,
     divergence: Tensor | None = None,
     memory: Mapping[str, float] | None = None,
-) -> Credit:
-    return assign_credit(
-        groups,
-        earn_rewards(groups, terms={"score": build_terms(spec)}, processes=processes),
+) -> Batch:
+    """The batch with rewards and advantages, as one process computes them for its own prompts."""
+    return add_advantages(
+        reward(batch, terms={"score": build_terms(spec)}, processes=processes),
         objective=settings.objective,
         uncertainty=settings.uncertainty,
-        tasks={"score": settings.task},
+        tasks=build_tasks(settings),
         alpha=alpha,
         divergence=divergence,
         memory=memory or {},
@@ -118,30 +132,37 @@ def credit_by(
     )
 
 
-@pytest.fixture
-def credit_of(small: Callable[..., Settings]) -> Callable[[Sequence[Group], Processes], Credit]:
-    """The credit that one process computes for its own groups."""
-    settings = small()
+def in_two(
+    settings: Settings, batch: Batch, *, divergence: Tensor | None = None, **options: Any
+) -> list[Batch]:
+    """What two processes have, of which each owns two prompts."""
+    barrier, desk = Barrier(2), [None, None]
 
-    def compute(groups: Sequence[Group], processes: Processes) -> Credit:
-        return credit_by(settings, groups, processes)
+    def part(rank: int) -> Batch:
+        rows = slice(2 * rank, 2 * rank + 2)
+        own = None if divergence is None else divergence[rows]
+        return weighed(
+            settings,
+            batch.select(range(rows.start, rows.stop)),
+            OneOfTwo(rank, barrier, desk),
+            divergence=own,
+            **options,
+        )
 
-    return compute
+    with ThreadPoolExecutor(2) as threads:
+        return [future.result() for future in [threads.submit(part, rank) for rank in range(2)]]
 
 
 def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings]) -> None:
     """Scores of variance 2/3 shrink their group's advantages by e^(-alpha u); equal scores leave theirs."""
-    wide, narrow = (
-        make_group(number, "one", 3.0, scores)
-        for number, scores in enumerate([(2.0, 3.0, 4.0), (3.0, 3.0, 3.0)])
-    )
+    batch = make_batch([("one", 3.0, (2.0, 3.0, 4.0)), ("one", 3.0, (3.0, 3.0, 3.0))])
 
-    def credit(form: str) -> Credit:
+    def with_form(form: str) -> Batch:
         settings = small(f"uncertainty={form}", name=form)
         only = {"length": SPEC["length"]}
-        return credit_by(settings, [wide, narrow], Processes("single"), spec=only, alpha=1.0)
+        return weighed(settings, batch, Processes("single"), spec=only, alpha=1.0)
 
-    plain, weighted = credit("none"), credit("exponential")
+    plain, weighted = with_form("none"), with_form("exponential")
     variance, largest = 2 / 3, 4.0
     expected = torch.tensor([math.exp(-variance / largest), 1.0], dtype=torch.float64)
     assert torch.allclose(weighted.weights.double(), expected, atol=1e-6)
@@ -150,36 +171,26 @@ def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings])
     assert torch.allclose(weighted.advantages, plain.advantages * expected[:, None], atol=1e-6)
 
 
-def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(
-    credit_of: Callable[[Sequence[Group], Processes], Credit],
-) -> None:
-    credit = credit_of(GROUPS, Processes("single"))
+def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(small: Callable[..., Settings]) -> None:
+    batch = weighed(small(), BATCH, Processes("single"))
     scored = [ScoredGroup(id="", dataset=dataset, mos=mos, scores=scores) for dataset, mos, scores in SCORES]
     fidelity = torch.tensor(thurstone_fidelity(scored, **FIDELITY), dtype=torch.float64)
-    assert list(credit.breakdown) == ["fidelity", "length"]
-    assert torch.equal(credit.breakdown["fidelity"], fidelity)
-    assert credit.breakdown["fidelity"][1].tolist() == [0.7, 0.0, 0.7]
-    assert torch.allclose(credit.rewards, 2.0 * fidelity + 0.5 * credit.breakdown["length"])
-    assert credit.scores.isnan().tolist() == [[score is None for score in row[2]] for row in SCORES]
+    assert list(batch.breakdown) == ["fidelity", "length"]
+    assert torch.equal(batch.breakdown["fidelity"], fidelity)
+    assert batch.breakdown["fidelity"][1].tolist() == [0.7, 0.0, 0.7]
+    assert torch.allclose(batch.rewards, 2.0 * fidelity + 0.5 * batch.breakdown["length"])
+    assert batch.scores.isnan().tolist() == [[score is None for score in row[2]] for row in SCORES]
 
 
-def test_two_processes_give_the_credit_of_one(
-    credit_of: Callable[[Sequence[Group], Processes], Credit],
-) -> None:
-    alone = credit_of(GROUPS, Processes("single"))
-    barrier, desk = Barrier(2), [None, None]
-    with ThreadPoolExecutor(2) as threads:
-        parts = [
-            threads.submit(credit_of, GROUPS[2 * rank : 2 * rank + 2], OneOfTwo(rank, barrier, desk))
-            for rank in range(2)
-        ]
-    for part in parts:
-        credit = part.result()
-        assert torch.equal(credit.rewards, alone.rewards)
-        assert torch.equal(credit.advantages, alone.advantages)
-        assert torch.equal(credit.weights, alone.weights)
-        assert torch.equal(credit.scores.nan_to_num(-1), alone.scores.nan_to_num(-1))
-        assert all(torch.equal(credit.breakdown[name], alone.breakdown[name]) for name in alone.breakdown)
+def test_two_processes_have_the_rewards_and_advantages_of_one(small: Callable[..., Settings]) -> None:
+    settings = small()
+    alone = weighed(settings, BATCH, Processes("single"))
+    for part in in_two(settings, BATCH):
+        assert torch.equal(part.rewards, alone.rewards)
+        assert torch.equal(part.advantages, alone.advantages)
+        assert torch.equal(part.weights, alone.weights)
+        assert torch.equal(part.scores.nan_to_num(-1), alone.scores.nan_to_num(-1))
+        assert all(torch.equal(part.breakdown[name], alone.breakdown[name]) for name in alone.breakdown)
 
 
 @pytest.mark.parametrize("reward", ["visualquality_r1", "visualquality_r1_release", "preresq_r1_score"])
@@ -195,7 +206,7 @@ def test_a_step_with_rewards_that_compare_moves_the_policy(
 
     off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", f"reward={reward}")
     still, _ = one_step(open_run(small(*off, name="still")))
-    monkeypatch.setattr("qhk.training.begin.build_parsers", lambda settings: {"score": read})
+    monkeypatch.setattr(Task, "parse", lambda task, text: read(text))
     run = open_run(small(*off, name="read"))
     moved, metrics = one_step(run)
     values = metrics.values()
@@ -205,21 +216,22 @@ def test_a_step_with_rewards_that_compare_moves_the_policy(
 
 
 CUT = [(), (1,), (0, 2), ()]
-CUT_GROUPS = [
-    make_group(number, *row, cut=cut) for number, (row, cut) in enumerate(zip(SCORES, CUT, strict=True))
-]
+CUT_BATCH = make_batch(SCORES, cut=CUT)
 
 
 def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callable[..., Settings]) -> None:
     """Tokens 0 to 2, 1 to 3, 2 to 4 and 3 to 5, 30 in all; the cut ones have 2, 2 and 4."""
 
-    def credit(truncated: str) -> Credit:
-        settings = small(f"objective.truncated={truncated}", "uncertainty=none", name=truncated)
-        return credit_by(settings, CUT_GROUPS, Processes("single"))
-
-    keep, mask, exclude = credit("keep"), credit("mask"), credit("exclude")
+    keep, mask, exclude = (
+        weighed(
+            small(f"objective.truncated={truncated}", "uncertainty=none", name=truncated),
+            CUT_BATCH,
+            Processes("single"),
+        )
+        for truncated in ("keep", "mask", "exclude")
+    )
     cut = torch.tensor([[place in places for place in range(3)] for places in CUT])
-    assert keep.learns.all() and torch.equal(mask.learns, ~cut) and torch.equal(exclude.learns, ~cut)
+    assert keep.loss_mask.all() and torch.equal(mask.loss_mask, ~cut) and torch.equal(exclude.loss_mask, ~cut)
     assert [(c.counts.sequences, c.counts.tokens) for c in (keep, mask, exclude)] == [
         (12, 30),
         (12, 22),
@@ -235,12 +247,12 @@ def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callabl
 
 
 def test_without_cut_completions_the_setting_changes_no_bit(small: Callable[..., Settings]) -> None:
-    credits = [
-        credit_by(small(f"objective.truncated={name}", name=name), GROUPS, Processes("single"))
+    first, *others = [
+        weighed(small(f"objective.truncated={name}", name=name), BATCH, Processes("single"))
         for name in ("keep", "mask", "exclude")
     ]
-    for other in credits[1:]:
-        assert torch.equal(other.advantages, credits[0].advantages) and other.counts == credits[0].counts
+    for other in others:
+        assert torch.equal(other.advantages, first.advantages) and other.counts == first.counts
 
 
 @pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
@@ -249,13 +261,13 @@ def test_a_divergence_is_taken_off_the_reward_before_advantages(
 ) -> None:
     settings = small(f"objective.advantage_scaling={scaling}", "objective.kl_coef=0.1", "uncertainty=none")
     divergence = torch.arange(12, dtype=torch.float64).view(4, 3) ** 2 / 10
-    credit = credit_by(settings, GROUPS, Processes("single"), divergence=divergence)
-    without = credit_by(settings, GROUPS, Processes("single"))
+    with_kl = weighed(settings, BATCH, Processes("single"), divergence=divergence)
+    without = weighed(settings, BATCH, Processes("single"))
     lessened = without.rewards - 0.1 * divergence
     expected = group_advantages(lessened, scaling=scaling, epsilon=1e-4)  # type: ignore[arg-type]
-    assert torch.equal(credit.advantages, expected)
-    assert torch.equal(credit.rewards, without.rewards)
-    assert not torch.allclose(credit.advantages, without.advantages)
+    assert torch.equal(with_kl.advantages, expected)
+    assert torch.equal(with_kl.rewards, without.rewards)
+    assert not torch.allclose(with_kl.advantages, without.advantages)
 
 
 def test_two_processes_agree_on_divergence_cuts_and_memory(small: Callable[..., Settings]) -> None:
@@ -267,27 +279,19 @@ def test_two_processes_agree_on_divergence_cuts_and_memory(small: Callable[..., 
     )
     divergence = torch.arange(12, dtype=torch.float64).view(4, 3) / 7
     memory = {"score/one/0": 0.5, "score/two/1": 0.1}
-    alone = credit_by(settings, CUT_GROUPS, Processes("single"), divergence=divergence, memory=memory)
-    barrier, desk = Barrier(2), [None, None]
-
-    def part(rank: int) -> Credit:
-        rows = slice(2 * rank, 2 * rank + 2)
-        process = OneOfTwo(rank, barrier, desk)
-        return credit_by(settings, CUT_GROUPS[rows], process, divergence=divergence[rows], memory=memory)
-
-    with ThreadPoolExecutor(2) as threads:
-        credits = [future.result() for future in [threads.submit(part, rank) for rank in range(2)]]
-    for credit in credits:
-        assert torch.equal(credit.advantages, alone.advantages)
-        assert torch.equal(credit.learns, alone.learns)
-        assert credit.counts == alone.counts and credit.memory == alone.memory
+    options: dict[str, Any] = {"divergence": divergence, "memory": memory}
+    alone = weighed(settings, CUT_BATCH, Processes("single"), **options)
+    for part in in_two(settings, CUT_BATCH, **options):
+        assert torch.equal(part.advantages, alone.advantages)
+        assert torch.equal(part.loss_mask, alone.loss_mask)
+        assert part.counts == alone.counts and part.variances == alone.variances
 
 
 def test_history_weighs_an_image_by_what_it_showed_before(small: Callable[..., Settings]) -> None:
     """Variance 2/3 now, 2 before, decay 1/2: 4/3 over the largest, 4. The unread group has no memory."""
     settings = small("uncertainty.history_decay=0.5", "uncertainty.unparsed_weight=0.25")
-    groups = [make_group(0, "one", 3.0, (2.0, 3.0, 4.0)), make_group(1, "one", 3.0, (None, None, 2.0))]
+    batch = make_batch([("one", 3.0, (2.0, 3.0, 4.0)), ("one", 3.0, (None, None, 2.0))])
     memory = {"score/one/0": 2.0, "score/one/1": 0.0}
-    credit = credit_by(settings, groups, Processes("single"), alpha=1.0, memory=memory)
-    assert credit.weights.tolist() == pytest.approx([math.exp(-1 / 3), 0.25])
-    assert credit.memory == pytest.approx({"score/one/0": 4 / 3})
+    batch = weighed(settings, batch, Processes("single"), alpha=1.0, memory=memory)
+    assert batch.weights.tolist() == pytest.approx([math.exp(-1 / 3), 0.25])
+    assert batch.variances == pytest.approx({"score/one/0": 4 / 3})

@@ -1,24 +1,18 @@
-"""Where a run's policy comes from, and how it reads examples."""
+"""Where a run's policy comes from: random weights, a published model, a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-from PIL import Image
 
 from qhk.data.adapters.vocabulary import descriptions
 from qhk.data.image import load_image
-from qhk.data.prompts import IMAGE_MARKER, build_messages
+from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed
-from qhk.data.twin import make_twin
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.rollout.group import Parser
-from qhk.settings import ModelSettings, Settings, build_tasks, task_views
+from qhk.settings import ModelSettings, Settings, task_views
 from qhk.tasks import build_task
-from qhk.training.inputs import ExampleReader, MakeTwin
 from qhk.types import Example
 
 NUM_MERGED_TOKENS = 160
@@ -28,7 +22,7 @@ NUM_MERGED_TOKENS = 160
 def start_policy(
     settings: Settings, examples: Sequence[Example], *, stages: Sequence[Settings], device: str
 ) -> Policy:
-    """The policy a run begins with: built from random weights (tiny), or loaded (pretrained).
+    """Return the policy a run begins with: built from random weights (tiny), or loaded (pretrained).
 
     ``examples`` are training examples; a tiny model's patch embedding is whitened on their pictures, and its
     tokenizer knows the prompts of all ``stages``.
@@ -43,14 +37,14 @@ def start_policy(
 
 
 def open_policy(path: str, model: ModelSettings, *, device: str) -> Policy:
-    """The policy saved at ``path``, with this run's precision and pixel limits."""
+    """Return the policy saved at ``path``, with this run's precision and pixel limits."""
     return load_policy(
         path, dtype=model.dtype, min_pixels=model.min_pixels, max_pixels=model.max_pixels, device=device
     )
 
 
 def reopen_policy(path: str, model: ModelSettings, *, device: str) -> Policy:
-    """A checkpointed policy, ready to be trained on."""
+    """Return a checkpointed policy, ready to be trained on."""
     return _as_trained(open_policy(path, model, device=device), model)
 
 
@@ -97,51 +91,3 @@ def _tiny_policy(
     return Policy(
         model=prepare_model(network.to(device)).eval(), tokenizer=tokenizer, image_processor=processor
     )
-
-
-def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
-    """By task, the one way this run turns an example into a prompt."""
-    return {task: _build_reader(view, policy) for task, view in task_views(settings).items()}
-
-
-def _build_reader(settings: Settings, policy: Policy) -> ExampleReader:
-    """Makes twins where the perception loss is on."""
-    return ExampleReader(
-        policy.encoder,
-        task=build_task(settings.task),
-        messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
-        answer_decimals=settings.prompt.answer_decimals,
-        augmentation=settings.data.augmentation,
-        seed=settings.seed,
-        make_twin=_twin_maker(settings) if settings.perception.form != "none" else None,
-    )
-
-
-def _twin_maker(settings: Settings) -> MakeTwin:
-    twin = settings.twin
-    strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
-
-    def degraded(example: Example, image: Image.Image, epoch: int, factor: float) -> Image.Image:
-        return make_twin(
-            example,
-            image,
-            kinds=twin.kinds,
-            strengths=strengths,
-            seed=settings.seed,
-            epoch=epoch if twin.resample == "each_epoch" else None,
-            factor=factor,
-        )
-
-    def make(example: Example, images: list[Image.Image], epoch: int, factor: float) -> list[Image.Image]:
-        # Each picture of a prompt is degraded on its own: its place is part of what the stream follows.
-        places = [example] + [
-            replace(example, id=f"{example.id} picture {place}") for place in range(1, len(images))
-        ]
-        return [degraded(one, image, epoch, factor) for one, image in zip(places, images, strict=True)]
-
-    return make
-
-
-def build_parsers(settings: Settings) -> dict[str, Parser]:
-    """By task, its one parser: reward, uncertainty and evaluation all read with it."""
-    return {name: task.parse for name, task in build_tasks(settings).items()}

@@ -66,7 +66,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> Path:
-        """Write the checkpoint of ``state.step``, reached in ``stage``; point ``last`` to it, return its path."""
+        """Write the checkpoint of ``state.step``, point ``last`` to it and return its path."""
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
         self.clear_leftovers()

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from qhk.cli.arguments import COMMANDS
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.command import Job
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
@@ -25,8 +25,8 @@ from qhk.tasks import build_task
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
     """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
-    from qhk.cli.compose import choice_of, compose_config, overruled_choices, plain_config
-    from qhk.cli.stage_overrides import refuse_overruled_by_stages
+    from qhk.config.compose import choice_of, compose_config, overruled_choices, plain_config
+    from qhk.config.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
@@ -55,8 +55,8 @@ def prepare_seeds(overrides: Sequence[str], seeds: Sequence[int], catalogue: Cat
 
     Raises ValueError, one line, for any mistake.
     """
-    from qhk.cli.compose import compose_config, plain_config
-    from qhk.cli.stage_overrides import refuse_overruled_by_stages
+    from qhk.config.compose import compose_config, plain_config
+    from qhk.config.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config("train", overrides, catalogue)
     refuse_overruled_by_stages(overrides, config, catalogue)

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import qhk
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import check_files, share_plan
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher

@@ -1,4 +1,4 @@
-"""Stage 4: the training set, the twins that a run reads, and the list of what was left out."""
+"""the training set, the twins that a run reads, and the list of what was left out."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Dropped:
     dataset: str
     example_id: str
     image: str
-    stage: str
+    step: str
     reason: str
 
 
@@ -126,7 +126,7 @@ def _report(manifest: PairManifest, selection: Selection, **settings: str) -> di
         "kept": len(selection.kept),
         "dropped": len(selection.dropped),
         "settings": settings,
-        "stages": {stage: dict(values) for stage, values in manifest.settings.items()},
+        "steps": {step: dict(values) for step, values in manifest.settings.items()},
         "digest": digest.hexdigest(),
     }
 
@@ -134,9 +134,12 @@ def _report(manifest: PairManifest, selection: Selection, **settings: str) -> di
 def _read_report(folder: Path) -> Any:
     path = folder / REPORT
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except json.JSONDecodeError:
         return None
+    if isinstance(report, dict) and "stages" in report:
+        report["steps"] = report.pop("stages")  # as sets built by earlier versions call them
+    return report
 
 
 def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged: Unjudged) -> Selection:
@@ -146,16 +149,16 @@ def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged:
     """
     kept, dropped = [], []
     for pair in manifest:
-        stage, reason = why_dropped(pair, human_review=human_review, unjudged=unjudged)
+        step, reason = why_dropped(pair, human_review=human_review, unjudged=unjudged)
         if not reason:
-            stage, reason = "build", _changed(manifest, pair)
+            step, reason = "build", _changed(manifest, pair)
         if reason:
-            dropped.append(_dropped(pair, stage, reason))
+            dropped.append(_dropped(pair, step, reason))
         else:
             kept.append(pair)
     have = {f"{pair.source.dataset}/{pair.source.example_id}" for pair in manifest}
-    for (stage, item), reason in manifest.failures.items():
-        if stage == "degrade" and item not in have:
+    for (step, item), reason in manifest.failures.items():
+        if step == "degrade" and item not in have:
             dropped.append(_without_pair(item, f"no copy could be made: {reason}"))
     for item in manifest.asked:
         if item not in have and ("degrade", item) not in manifest.failures:
@@ -165,11 +168,11 @@ def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged:
 
 def _without_pair(item: str, reason: str) -> Dropped:
     dataset, _, example = item.partition("/")
-    return Dropped(group_id="", dataset=dataset, example_id=example, image="", stage="degrade", reason=reason)
+    return Dropped(group_id="", dataset=dataset, example_id=example, image="", step="degrade", reason=reason)
 
 
 def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) -> tuple[str, str]:
-    """The stage and the reason that keep a pair out; two empty texts for one that is kept.
+    """The step and the reason that keep a pair out; two empty texts for one that is kept.
 
     Kept are pairs that people, or else the judge, see a difference in. Of those nobody answered on,
     ``keep_strengthened`` keeps the ones degraded twice and ``keep`` all.
@@ -194,17 +197,17 @@ def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) ->
 
 
 def count_reasons(dropped: list[Dropped]) -> Mapping[tuple[str, str], int]:
-    """(stage, reason) -> how many; details behind a colon do not divide a reason."""
-    return Counter((item.stage, item.reason.partition(":")[0]) for item in dropped)
+    """(step, reason) -> how many; details behind a colon do not divide a reason."""
+    return Counter((item.step, item.reason.partition(":")[0]) for item in dropped)
 
 
-def _dropped(pair: Pair, stage: str, reason: str) -> Dropped:
+def _dropped(pair: Pair, step: str, reason: str) -> Dropped:
     return Dropped(
         group_id=pair.group_id,
         dataset=pair.source.dataset,
         example_id=pair.source.example_id,
         image=pair.source.path,
-        stage=stage,
+        step=step,
         reason=reason,
     )
 

@@ -1,4 +1,4 @@
-"""Stage 1: a degraded copy of every image, with where it came from."""
+"""a degraded copy of every image, with where it came from."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLUSH_S, FLUSH_ROWS = 2.0, 64
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What a stage did now (``made``, ``failed``) and found done already (``before``)."""
+    """What a step did now (``made``, ``failed``) and found done already (``before``)."""
 
     made: int
     failed: int
@@ -47,7 +47,7 @@ def degrade_examples(
     ``ValueError`` where the manifest was begun with other values, an example shows several pictures, or
     two are one.
     """
-    begin_stage(manifest, stage="degrade", key="pairs.degrade", values=plan.values())
+    begin_step(manifest, step="degrade", key="pairs.degrade", values=plan.values())
     jobs, by_group = [], {}
     for split, part in examples.items():
         for example in part:
@@ -60,7 +60,7 @@ def degrade_examples(
                 jobs.append(_job(example, group, manifest, plan))
 
     asked = [job.item for job in jobs if job.item not in manifest.asked]
-    if asked:  # said first, so that an interrupted stage leaves no image unlisted
+    if asked:  # said first, so that an interrupted step leaves no image unlisted
         manifest.append([asked_row(asked)])
 
     def row(done: CopyDone) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def degrade_examples(
         return pair_row(done.job.group_id, source, copy_of(done, manifest))
 
     before = len(by_group) - len(jobs)
-    made, failed = make_copies(manifest, jobs, stage="degrade", row=row, workers=workers, progress=progress)
+    made, failed = make_copies(manifest, jobs, step="degrade", row=row, workers=workers, progress=progress)
     return Counts(made=made, failed=failed, before=before)
 
 
@@ -84,7 +84,7 @@ def make_copies(
     manifest: PairManifest,
     jobs: Sequence[CopyJob],
     *,
-    stage: str,
+    step: str,
     row: Callable[[CopyDone], dict[str, Any]],
     workers: int,
     progress: Progress,
@@ -99,7 +99,7 @@ def make_copies(
         for done in results:
             if done.failure:
                 failed += 1
-                rows.append(failure_row(stage=stage, item=done.job.item, reason=done.failure))
+                rows.append(failure_row(step=step, item=done.job.item, reason=done.failure))
             else:
                 made += 1
                 rows.append(row(done))
@@ -114,11 +114,11 @@ def make_copies(
     return made, failed
 
 
-def begin_stage(manifest: PairManifest, *, stage: str, key: str, values: Mapping[str, Any]) -> None:
-    """Records the values a stage works with; raises ``ValueError`` where it began with others."""
-    known = manifest.settings.get(stage)
+def begin_step(manifest: PairManifest, *, step: str, key: str, values: Mapping[str, Any]) -> None:
+    """Records the values a step works with; raises ``ValueError`` where it began with others."""
+    known = manifest.settings.get(step)
     if known is None:
-        manifest.append([settings_row(stage=stage, values=values)])
+        manifest.append([settings_row(step=step, values=values)])
         return
     for name in [*values, *known]:
         if known.get(name) != values.get(name):

@@ -1,4 +1,4 @@
-"""Stage 2: a judge says which pairs look the same; every word is on disk before the next question."""
+"""a judge says which pairs look the same; every word is on disk before the next question."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Filtered:
-    """What the stage did: answers by verdict, failures by reason, tokens and their price.
+    """What the step did: answers by verdict, failures by reason, tokens and their price.
 
     ``before`` counts pairs that this judge had answered on already.
     """

@@ -1,4 +1,4 @@
-"""The manifest of pairs: one JSON Lines file that every stage reads and appends to, and nobody rewrites.
+"""The manifest of pairs: one JSON Lines file that every step reads and appends to, and nobody rewrites.
 
 The first line is a header with the format's version. A writer holds the file's lock (``flock``, so that a
 dead process holds nothing), first takes in what others wrote, then writes its records in one go and syncs
@@ -56,10 +56,10 @@ def _start(path: Path) -> None:
 class PairManifest:
     """The merged state of a manifest, kept up to date by ``append`` and ``refresh``; holds no pictures.
 
-    ``pairs`` maps group ids to pairs in the order of the file. ``failures`` maps (stage, item) to the
+    ``pairs`` maps group ids to pairs in the order of the file. ``failures`` maps (step, item) to the
     reason of the latest failure; a later success of the same item does not remove it here.
     ``asked`` holds every image that was ever to have a copy, whether it was reached or not.
-    ``settings`` maps a stage to the values it last worked with.
+    ``settings`` maps a step to the values it last worked with.
     """
 
     def __init__(self, path: Path) -> None:
@@ -184,13 +184,19 @@ class PairManifest:
             decision = read_decision(row)
             self.pairs[row["group_id"]].decisions[decision.reviewer, decision.version] = decision
         elif kind == "failure":
-            self.failures[row["stage"], row["item"]] = row["reason"]
+            self.failures[_step(row), row["item"]] = row["reason"]
         elif kind == "asked":
             self.asked |= dict.fromkeys(row["items"])
         elif kind == "settings":
-            self.settings[row["stage"]] = row["values"]
+            self.settings[_step(row)] = row["values"]
         else:
             raise KeyError(f"kind {kind!r}")
+
+
+def _step(row: Mapping[str, Any]) -> str:
+    """Return the step that wrote a record; manifests of earlier versions call it ``stage``."""
+    step: str = row["step"] if "step" in row else row["stage"]
+    return step
 
 
 def _check_header(row: Any, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a stage that degrades will do to one image: the kind, the strength, the name of the file."""
+"""What a step that degrades will do to one image: the kind, the strength, the name of the file."""
 
 from __future__ import annotations
 

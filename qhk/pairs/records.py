@@ -1,14 +1,14 @@
 """What a manifest of pairs holds: the records, and the merged state of one pair.
 
-A record is one JSON object. All have ``kind``, ``stage`` and ``time`` (UTC, ISO 8601); all but ``settings``
+A record is one JSON object. All have ``kind``, ``step`` and ``time`` (UTC, ISO 8601); all but ``settings``
 and ``failure`` have ``group_id``, the name that an original and its degraded copies share:
 
 - ``pair``: source image with its opinion, and the first degraded copy.
 - ``strengthened``: a further degraded copy, made from an earlier one, in a file of its own.
 - ``judgement``: what a judge said of one version of a pair, with the reply as it came.
 - ``decision``: what a person said of one version of a pair; verdict null takes it back.
-- ``failure``: what a stage could not do, and why (``item`` names the image or pair).
-- ``settings``: the values that a stage works with, so that a resumed stage can refuse others.
+- ``failure``: what a step could not do, and why (``item`` names the image or pair).
+- ``settings``: the values that a step works with, so that a resumed step can refuse others.
 
 The version of a degraded copy is its number of degradations: 1, or 2 once strengthened. Judgements and
 decisions say which version they saw; those on an older version than the newest stand, and count no more.
@@ -180,7 +180,7 @@ def group_id(dataset: str, example_id: str) -> str:
 
 def pair_row(group_id: str, source: Source, copy: Copy) -> dict[str, Any]:
     """The record of a new pair."""
-    return {"kind": "pair", "stage": "degrade", "group_id": group_id} | {
+    return {"kind": "pair", "step": "degrade", "group_id": group_id} | {
         "source": _plain(source),
         "copy": _copy_plain(copy),
     }
@@ -188,7 +188,7 @@ def pair_row(group_id: str, source: Source, copy: Copy) -> dict[str, Any]:
 
 def strengthened_row(group_id: str, copy: Copy) -> dict[str, Any]:
     """The record of a further degraded copy."""
-    return {"kind": "strengthened", "stage": "strengthen", "group_id": group_id, "copy": _copy_plain(copy)}
+    return {"kind": "strengthened", "step": "strengthen", "group_id": group_id, "copy": _copy_plain(copy)}
 
 
 def judgement_row(
@@ -196,29 +196,29 @@ def judgement_row(
 ) -> dict[str, Any]:
     """The record of a judge's word; ``more`` holds tokens, attempts, and ``version`` if not the newest."""
     assert (verdict is None) == bool(failure), "a failure has a reason and no verdict, an answer the reverse"
-    row = {"kind": "judgement", "stage": "filter", "group_id": pair.group_id, "version": pair.copy.version}
+    row = {"kind": "judgement", "step": "filter", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"judge": judge, "verdict": verdict, "reply": reply, "failure": failure} | more
 
 
 def decision_row(pair: Pair, *, reviewer: str, verdict: Answer | None, **more: Any) -> dict[str, Any]:
     """The record of a person's word on the newest copy; verdict None takes the last one back."""
-    row = {"kind": "decision", "stage": "review", "group_id": pair.group_id, "version": pair.copy.version}
+    row = {"kind": "decision", "step": "review", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"reviewer": reviewer, "verdict": verdict} | more
 
 
 def asked_row(items: Sequence[str]) -> dict[str, Any]:
     """The record of the images that are to have a copy, by the names that failures give them."""
-    return {"kind": "asked", "stage": "degrade", "items": list(items)}
+    return {"kind": "asked", "step": "degrade", "items": list(items)}
 
 
-def failure_row(*, stage: str, item: str, reason: str) -> dict[str, Any]:
-    """The record of what a stage could not do."""
-    return {"kind": "failure", "stage": stage, "item": item, "reason": reason}
+def failure_row(*, step: str, item: str, reason: str) -> dict[str, Any]:
+    """The record of what a step could not do."""
+    return {"kind": "failure", "step": step, "item": item, "reason": reason}
 
 
-def settings_row(*, stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the values a stage works with."""
-    return {"kind": "settings", "stage": stage, "values": dict(values)}
+def settings_row(*, step: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the values a step works with."""
+    return {"kind": "settings", "step": step, "values": dict(values)}
 
 
 def read_pair(row: Mapping[str, Any]) -> Pair:

@@ -53,8 +53,8 @@ RewardTerm = CompletionTerm | BatchTerm
 """``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives.
 
 ``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
-``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs their
-scores, and one that judges completions nothing."""
+``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs
+their scores, and one that judges completions nothing."""
 
 
 def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:

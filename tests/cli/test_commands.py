@@ -84,9 +84,9 @@ def test_evaluations_of_different_parts_do_not_meet(
 
 
 def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None:
-    from qhk.cli.catalogue import config_root, read_catalogue
     from qhk.cli.checkpoints import adopt_checkpoint
     from qhk.cli.job import prepare
+    from qhk.config.catalogue import config_root, read_catalogue
 
     directory, _ = trained
     words = [f"checkpoint={directory}/checkpoints/last", "scale=full", "experiment=q_hawkeye"]

@@ -32,7 +32,7 @@ def mixed(degraded_six: PairManifest) -> PairManifest:
     judged(degraded_six, {0: "same", 1: "same", 2: "different", 3: "different", 4: None})
     run(degraded_six)
     judged(degraded_six, {0: "same"})
-    degraded_six.append([failure_row(stage="degrade", item="set/bad.jpg", reason="bad.jpg: truncated")])
+    degraded_six.append([failure_row(step="degrade", item="set/bad.jpg", reason="bad.jpg: truncated")])
     return degraded_six
 
 
@@ -151,7 +151,7 @@ def test_changed_and_missing_files_are_listed(mixed: PairManifest, tmp_path: Pat
     mixed.copy_path(pairs[2]).write_bytes(b"other")
     mixed.source_path(pairs[3]).unlink()
     built = build(mixed, tmp_path / "set")
-    reasons = [item.reason for item in built.selection.dropped if item.stage == "build"]
+    reasons = [item.reason for item in built.selection.dropped if item.step == "build"]
     assert len(built.selection.kept) == 1 and len(reasons) == 2
     assert reasons[0].startswith("the copy changed on disk") and reasons[1].startswith(
         "the original is missing"
@@ -164,6 +164,10 @@ def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
     build(mixed, folder)
     before = contents(folder)
     assert build(mixed, folder).before is True
+    report = folder / "report.json"
+    report.write_text(report.read_text().replace('"steps"', '"stages"'))  # as earlier versions wrote it
+    assert build(mixed, folder).before is True
+    report.write_text(report.read_text().replace('"stages"', '"steps"'))
     with pytest.raises(ValueError, match="holds another set already"):
         build(mixed, folder, unjudged="keep")
     judged(mixed, {5: "different"})

@@ -13,7 +13,7 @@ from PIL import Image
 
 from qhk.data.image import load_image
 from qhk.data.seeds import stream_generator
-from qhk.pairs import degrade as stage
+from qhk.pairs import degrade as module
 from qhk.pairs.build import select_pairs
 from qhk.pairs.degrade import Counts, degrade_examples
 from qhk.pairs.manifest import PairManifest, open_pairs
@@ -49,7 +49,7 @@ def test_a_pair_tells_where_it_comes_from(manifest: PairManifest, pictures: Pict
         assert (pair.source.width, pair.source.height) == source.size == load_image(copy).size
         assert pair.source.reference == "content 7" and pair.source.labels == dict(one.labels)
     lines = [json.loads(line) for line in manifest.path.read_text().splitlines()]
-    assert all({"time", "stage", "kind"} <= line.keys() for line in lines[1:])
+    assert all({"time", "step", "kind"} <= line.keys() for line in lines[1:])
     assert not any(str(manifest.folder.parent) in line for line in manifest.path.read_text().splitlines())
 
 
@@ -67,11 +67,11 @@ def test_output_does_not_follow_the_number_of_workers(tmp_path: Path, pictures: 
     assert contents(tmp_path / "one" / "copies") == contents(tmp_path / "three" / "copies")
 
 
-def test_an_interrupted_stage_goes_on(
+def test_an_interrupted_run_goes_on(
     manifest: PairManifest, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     examples = pictures(8)
-    made = stage.in_order
+    made = module.in_order
 
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for number, done in enumerate(made(*args, **kwargs)):
@@ -79,7 +79,7 @@ def test_an_interrupted_stage_goes_on(
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr(stage, "in_order", interrupted)
+    monkeypatch.setattr(module, "in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(manifest, examples)
     monkeypatch.undo()
@@ -174,7 +174,7 @@ def test_what_a_full_disk_refused_is_the_error(
         if rows[0]["kind"] == "pair":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stage, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(module, "FLUSH_ROWS", 2)
     monkeypatch.setattr(manifest, "append", half)
     with pytest.raises(OSError, match="No space left"):
         degrade_examples(manifest, {"train": pictures(4)}, plan=a_plan(), workers=0, progress=quiet)

@@ -48,6 +48,7 @@ def load_terms() -> Callable[[str], list[RewardTerm]]:
 
     def load(name: str) -> list[RewardTerm]:
         run = {"task": {"low": 1.0, "high": 5.0}, "rollout": {"max_new_tokens": 200}}
+        run["strengths"] = {"reward_tau": 0.3, "reward_format": 0.8}
         node = OmegaConf.merge(run, {"reward": _with_defaults(name)})
         reward: Any = OmegaConf.to_container(node, resolve=True)
         return build_terms(reward["reward"]["terms"])

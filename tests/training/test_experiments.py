@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, headline_metric, read_results
 from qhk.settings import Settings, task_views
 from qhk.tracking.recorder import MetricSection, read_metrics

@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.job import prepare
 from qhk.cli.sweep_plan import plan_sweep
+from qhk.config.catalogue import Catalogue
 
 EXPERIMENT = ("experiment=preresq_r1_iqa", "scale=miniature")
 

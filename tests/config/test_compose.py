@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from qhk.cli.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
-from qhk.cli.compose import choice_of, compose_config, overruled_choices
 from qhk.cli.job import prepare
+from qhk.config.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
+from qhk.config.compose import choice_of, compose_config, overruled_choices
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
 

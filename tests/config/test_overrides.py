@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qhk.cli.catalogue import Catalogue
-from qhk.cli.overrides import expand, parse_override
+from qhk.config.catalogue import Catalogue
+from qhk.config.overrides import expand, parse_override
 
 
 def test_expand_is_the_full_product_in_order(catalogue: Catalogue) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from qhk.cli.catalogue import Catalogue
-from qhk.cli.overrides import parse_override
+from qhk.config.catalogue import Catalogue
+from qhk.config.overrides import parse_override
 from qhk.errors import UserError
 from qhk.settings.root import STAGE_KEYS
 

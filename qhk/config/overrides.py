@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from qhk.cli.catalogue import OVERLAYS, Catalogue
+from qhk.config.catalogue import OVERLAYS, Catalogue
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
 

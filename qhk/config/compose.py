@@ -11,15 +11,19 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.cli.catalogue import LAUNCHER, OVERLAYS, Catalogue
-from qhk.cli.command import primary_config
-from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
-from qhk.cli.overrides import check_overrides
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
+from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
+from qhk.config.overrides import check_overrides
 from qhk.errors import UserError
 
 VERSION_BASE = "1.3"
 SHOWN = 60
 """Characters of a value that a note shows."""
+
+
+def primary_config(command: str) -> str:
+    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
+    return command.replace(" ", "_")
 
 
 def register(catalogue: Catalogue) -> None:
@@ -134,7 +138,7 @@ def _base(command: str) -> DictConfig | None:
 def plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the config as plain data, its interpolations resolved and without ``strengths``.
 
-    Options refer to that node. Raises UserError where an interpolation has no target.
+    Raises UserError where an interpolation has no target.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -142,6 +146,11 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
         raise UserError(explain_interpolation(error)) from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key != "strengths"}
+
+
+def config_text(config: DictConfig, *, resolve: bool) -> str:
+    """The config as YAML, ``${...}`` written out or as the files have it."""
+    return OmegaConf.to_yaml(config, resolve=resolve)
 
 
 def choice_of(group: str, overrides: Sequence[str]) -> str | None:

@@ -30,8 +30,8 @@ from trl.trainer.grpo_config import GRPOConfig  # type: ignore[import-not-found,
 from trl.trainer.grpo_trainer import GRPOTrainer  # type: ignore[import-not-found,unused-ignore]
 from trl.trainer.utils import split_tensor_dict  # type: ignore[import-not-found,unused-ignore]
 
-from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.policy.tokenizer import build_tokenizer
 
 OUTPUT = Path(__file__).with_name("trl_parity.json")

@@ -29,8 +29,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.objective.advantage import Scaling, group_advantages
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
 from qhk.objective.reference import kl_estimate

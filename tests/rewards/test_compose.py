@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value

@@ -25,7 +25,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
         raise UserError(first_problem(error, plain, Settings)) from None
     views = [_checked_stage(stage, plain) for stage in stage_views(settings)]
     tasks = [task for view in views for task in task_views(view).values()]
-    used = {name for task in tasks for name in (*task.data.sets, *task.benchmark)}
+    used = {name for task in tasks for name in (*task.data, *task.benchmark)}
     kept = {name: entry for name, entry in settings.dataset.items() if name in used}
     return settings.model_copy(update={"dataset": kept})
 

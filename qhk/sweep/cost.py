@@ -103,7 +103,7 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
         flop=group.update_flop() * updates, decode_s=0
     )
     validations = steps // settings.training.validate_every
-    limit = settings.data.validation_limit or 200
+    limit = settings.loading.validation_limit or 200
     cold = settings.cold_start
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1), decode_s=0).times(cold.steps * cold.batch_size),
@@ -182,16 +182,16 @@ def training_steps(settings: Settings) -> int:
     if duration.steps is not None:
         return duration.steps
     assert duration.epochs is not None
-    images = sum(train_images(settings, name) for name in settings.data.sets)
+    images = sum(train_images(settings, name) for name in settings.data)
     return max(1, round(duration.epochs * images / settings.training.prompts_per_step))
 
 
 def train_images(settings: Settings, name: str) -> int:
-    """Training images of a set, known by its adapter or assumed, at most ``data.limit``."""
+    """Training images of a set, known by its adapter or assumed, at most ``loading.limit``."""
     entry = settings.dataset[name]
     sizes = MINIATURE_TRAIN if entry.miniature else TRAIN_IMAGES
     size = sizes.get(entry.adapter, UNKNOWN_IMAGES)
-    return min(size, settings.data.limit or size)
+    return min(size, settings.loading.limit or size)
 
 
 def benchmark_images(settings: Settings, name: str) -> int:

@@ -54,5 +54,5 @@ class Present:
                 dataset_spec(entry),
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             ).fingerprint

@@ -115,7 +115,7 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
                 spec,
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             )
     return loaded
 
@@ -174,7 +174,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)
-    names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
+    names = [name for view in views.values() for name in (*view.data, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -216,12 +216,12 @@ def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) 
 def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
     """The training and validation examples of one task, with prepared twins where the loss looks at them."""
     chosen = select_training_data(
-        [loaded[name] for name in view.data.sets],
-        weights=view.data.sets,
-        split=view.data.split,
-        validation_fraction=view.data.validation_fraction,
-        validation_limit=view.data.validation_limit,
-        limit=view.data.limit,
+        [loaded[name] for name in view.data],
+        weights=view.data,
+        split=view.loading.split,
+        validation_fraction=view.loading.validation_fraction,
+        validation_limit=view.loading.validation_limit,
+        limit=view.loading.limit,
         seed=view.seed,
     )
     if view.perception.form == "none" or view.twin.form != "manifest":

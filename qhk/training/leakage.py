@@ -52,7 +52,7 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
             judge, learner = (f"stages.{stage}, " if stage else "" for stage in (other, name))
             raise UserError(
                 f"{judge}validation part of task {held}: {shared.what}, by {learner}task {task}: "
-                f"{shared.fix}, or cut both alike (data.validation_fraction, validation_limit)"
+                f"{shared.fix}, or cut both alike (loading.validation_fraction, validation_limit)"
             )
 
 

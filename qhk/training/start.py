@@ -112,7 +112,7 @@ def _build_reader(settings: Settings, policy: Policy) -> ExampleReader:
         rule=settings.task.answer_rule,
         messages=build_messages(user=settings.prompt.user, system=settings.prompt.system),
         answer_decimals=settings.prompt.answer_decimals,
-        augmentation=settings.data.augmentation,
+        augmentation=settings.loading.augmentation,
         seed=settings.seed,
         make_twin=_twin_maker(settings) if settings.perception.form != "none" else None,
     )

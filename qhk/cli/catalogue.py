@@ -16,6 +16,9 @@ from qhk.errors import UserError
 
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
 OVERLAYS = ("experiment", "scale", "sweep")
+SETS = "dataset"
+"""The folder of sets, each known by its file's name: all of them are there, none is to be chosen."""
+
 LAUNCHER = "hydra/launcher"
 NESTED = (LAUNCHER,)
 """Groups whose own name has a slash; elsewhere the part behind it belongs to the option."""
@@ -43,10 +46,15 @@ class Catalogue:
         """Group -> its options. Options in folders are named from their top group: ``ablation/no_gamma``."""
         found: dict[str, list[str]] = {group: [] for group in FOLDER_OF_GROUP}
         for file in self.files:
-            if file.group:
+            if file.group and file.group.partition("/")[0] != SETS:
                 top, _, folder = (file.group, "", "") if file.group in NESTED else file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
+
+    @property
+    def sets(self) -> list[str]:
+        """The names of all sets, for ``data`` and ``benchmark``."""
+        return sorted(file.option for file in self.files if file.group == SETS)
 
 
 def config_root() -> Path:

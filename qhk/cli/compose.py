@@ -11,10 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.cli.catalogue import LAUNCHER, OVERLAYS, Catalogue
+from qhk.cli.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
 from qhk.cli.command import primary_config
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.cli.overrides import check_overrides
+from qhk.cli.sets import dataset_entries, named_in_lists
 from qhk.errors import UserError
 
 VERSION_BASE = "1.3"
@@ -25,7 +26,15 @@ SHOWN = 60
 def register(catalogue: Catalogue) -> None:
     """Puts every config file into Hydra's ConfigStore, where ``compose`` and ``hydra.main`` find it."""
     store = ConfigStore.instance()
+    sets = {
+        f"{file.group}/{file.option}".partition("/")[2]: file.content
+        for file in catalogue.files
+        if file.group.partition("/")[0] == SETS
+    }
+    store.store(name="all", node=dataset_entries(sets), group=SETS, provider="qhk")
     for file in catalogue.files:
+        if file.group.partition("/")[0] == SETS:
+            continue
         store.store(
             name=file.option,
             node=file.content,
@@ -53,6 +62,7 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
+    overrides = [named_in_lists(text) for text in overrides]
     register(catalogue)
     GlobalHydra.instance().clear()
     words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]

@@ -15,7 +15,6 @@ from qhk.data.check import Report, check_set
 from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.settings import Settings
-from qhk.training.data import dataset_spec
 
 HEADER = ("set", "question", "found", "expected", "verdict")
 
@@ -35,7 +34,7 @@ def run(settings: Settings, overrides: list[str], request: CheckRequest) -> int:
             reports.append(
                 check_set(
                     name,
-                    dataset_spec(settings.dataset[name]),
+                    settings.dataset[name],
                     cache=Path(settings.paths.cache),
                     images=request.images,
                     looks=request.near_duplicates,

@@ -40,10 +40,11 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
     from omegaconf import OmegaConf
 
     from qhk.cli.compose import compose_config
+    from qhk.cli.sets import keep_used_sets
 
     assert arguments.command is not None
     config = compose_config(arguments.command, arguments.overrides, catalogue)
-    print(OmegaConf.to_yaml(config, resolve=arguments.resolve), end="")
+    print(OmegaConf.to_yaml(keep_used_sets(config), resolve=arguments.resolve), end="")
     return 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
-from qhk.data.adapters.vocabulary import CSIQ_TYPES, KADID_TYPES, SEVERITIES, TID_TYPES
+from qhk.data.distortions import CSIQ_TYPES, KADID_TYPES, SEVERITIES, TID_TYPES
 from qhk.errors import UserError
 from qhk.types import ANSWER_LABELS, CHOICES, DISTORTION_CLASSES, MOS_HIGH, MOS_LOW, NUM_ASPECTS, Example
 from qhk.types import SEVERITIES as ANSWER_SEVERITIES

@@ -36,8 +36,9 @@ from qhk.settings.pairs import (
     PairsSettings,
     StrengthenSettings,
 )
-from qhk.settings.parse import parse_settings, plain_settings
+from qhk.settings.parse import parse_settings, plain_settings, read_settings
 from qhk.settings.root import (
+    VERSION,
     EvaluationSettings,
     MixtureSettings,
     Settings,
@@ -47,6 +48,7 @@ from qhk.settings.root import (
 from qhk.settings.views import StageView, reward_modules, stage_at, stage_views, task_shares, task_views
 
 __all__ = [
+    "VERSION",
     "BenchmarkSettings",
     "BuildSettings",
     "ColdStartSettings",
@@ -84,6 +86,7 @@ __all__ = [
     "UncertaintySettings",
     "parse_settings",
     "plain_settings",
+    "read_settings",
     "reward_modules",
     "run_directory",
     "run_id",

@@ -79,8 +79,8 @@ class ExpectedSettings(Node):
     """Numbers that the files of a published set can be held against; null or empty where none are known.
 
     ``rows`` counts labelled images, ``low`` and ``high`` are the extremes of the native scores to within
-    ``tolerance``, ``references`` counts contents (null: every image is its own). ``parts`` holds, by protocol,
-    the images of each split. ``unlabelled`` counts images that have no row by design, ``formats`` labelled
+    ``tolerance``, ``references`` counts contents (null: every image is its own). ``parts`` holds, by
+    protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats`` labelled
     images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels that the
     median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download it belongs
     to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an option:
@@ -101,20 +101,26 @@ class ExpectedSettings(Node):
     hint: str = ""
     by_option: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def of_part(self, protocol: str, split: str) -> int | None:
-        """Return the images of a split under a protocol, or None where they are not known."""
-        if protocol == "all":
-            return self.rows if split == "test" else None
-        return self.parts.get(protocol, {}).get(split)
+    def under(self, options: Mapping[str, Scalar]) -> ExpectedSettings:
+        """Return these numbers as they are for a set that is read with ``options``."""
+        chosen = (values.get(str(options.get(key)), {}) for key, values in self.by_option.items())
+        changes = {key: value for change in chosen for key, value in change.items()}
+        return ExpectedSettings.model_validate({**self.model_dump(), **changes})
+
+    def of_protocol(self, protocol: str) -> Mapping[str, int] | None:
+        """Return the images of each split under a protocol, None where they are not known."""
+        if protocol == "all" and self.rows is not None:
+            return {"test": self.rows}
+        return self.parts.get(protocol)
 
 
 class DatasetSettings(Node):
     """One set: who reads it, where it lies, and how native scores map to [1, 5].
 
     ``adapter`` names a module of ``qhk.data.adapters``. ``root`` and ``higher_is_better`` are null where only
-    the user can know them; they are asked for when the entry is used. A set with labels and no scores has null
-    for ``normalisation``, ``bounds`` and ``higher_is_better``. Of a miniature set, ``root`` is the name of the
-    generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no result.
+    the user can know them; they are asked for when the entry is used. A set with labels and no scores has
+    null for ``normalisation``, ``bounds`` and ``higher_is_better``. Of a miniature set, ``root`` is the name
+    of the generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no result.
     """
 
     adapter: Text
@@ -156,8 +162,8 @@ class BenchmarkSettings(Node):
 def _by_name(value: object, usual: object) -> object:
     """Return a list of set names, each a name or ``{name: value}``, as one mapping of names to values.
 
-    A single name stands for a list of one; ``usual`` is the value of a bare name. Anything else is left for the
-    type's own check. Raises UserError at a set that is named twice.
+    A single name stands for a list of one; ``usual`` is the value of a bare name. Anything else is left for
+    the type's own check. Raises UserError at a set that is named twice.
     """
     if not isinstance(value, list | tuple):
         return {value: usual} if isinstance(value, str) else value

@@ -128,13 +128,14 @@ STAGE_KEYS = ("place", "share", "reference", "schedules")
 """The keys of a stage that are not nodes of the run."""
 
 
+VERSION: Literal[2] = 2
+"""The form of stored configs, counted; ``upgrade`` reads earlier ones."""
+
+
 class Settings(Node):
-    """Everything one run depends on. Built by ``parse_settings`` alone.
+    """Everything one run depends on. Built by ``parse_settings`` alone."""
 
-    ``version`` counts the forms that stored configs have had; ``upgrade`` reads older ones.
-    """
-
-    version: Literal[2] = 2
+    version: Literal[2] = VERSION
     seed: NumOrZero
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None
@@ -201,8 +202,8 @@ class Settings(Node):
         for key, loading in [("", self.loading), *own]:
             if loading is not None and loading.augmentation != "none":
                 raise UserError(
-                    f"{key}loading.augmentation: {loading.augmentation} would turn images but not their prepared "
-                    "twins; use none, or twin=generated"
+                    f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
+                    "prepared twins; use none, or twin=generated"
                 )
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 from qhk.settings.root import Settings
 
 TASK_NODES = ("task", "prompt", "reward", "data", "benchmark", "loading")

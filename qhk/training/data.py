@@ -19,11 +19,10 @@ from qhk.data.selection import (
     select_benchmark,
     select_training_data,
 )
-from qhk.data.spec import DatasetSpec
 from qhk.data.targets import check_answers
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
 from qhk.training.display import Display
 from qhk.training.evaluate import BenchmarkSet
 from qhk.training.inputs import PlannedPrompt
@@ -90,26 +89,12 @@ class RunData:
         ]
 
 
-def dataset_spec(settings: DatasetSettings) -> DatasetSpec:
-    """The entry as the data room takes it."""
-    return DatasetSpec(
-        adapter=settings.adapter,
-        root=settings.root,
-        protocol=settings.protocol,
-        normalisation=settings.normalisation,
-        bounds=settings.bounds,
-        higher_is_better=settings.higher_is_better,
-        miniature=settings.miniature,
-        options=settings.options,
-    )
-
-
 def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dict[str, LoadedDataset]:
     """The named dataset entries; miniature sets are generated where they are not cached yet."""
     loaded = {}
     for name in names:
         with display.task(f"preparing {name}") as progress:
-            spec = dataset_spec(settings.dataset[name])
+            spec = settings.dataset[name]
             loaded[name] = load_dataset_entry(
                 name,
                 spec,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from qhk.data.miniature import ensure_miniature
-from qhk.data.spec import DatasetSpec
+from qhk.settings import DatasetSettings
 
 REPOSITORY = Path(__file__).parents[2]
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
@@ -16,12 +16,12 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
-def conf_entry(name: str, **changes: object) -> DatasetSpec:
+def conf_entry(name: str, **changes: object) -> DatasetSettings:
     """The entry of conf/dataset as the config gives it; interpolations are left as text."""
     values = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())[name] | changes
     if values["bounds"] is not None:
         values["bounds"] = tuple(values["bounds"])
-    return DatasetSpec(**values)
+    return DatasetSettings(**values)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from qhk.data.datasets import load_dataset_entry
 from qhk.data.facts import Facts, known_facts
 from qhk.data.finding import Finding
 from qhk.data.miniature import miniature_folder
-from qhk.data.spec import DatasetSpec
+from qhk.settings import DatasetSettings
 from tests.data.conftest import REAL_DATA, conf_entry, no_progress
 
 LABELS = REAL_DATA / "labels" / "official_format"
@@ -26,11 +26,11 @@ FOLDERS = {
     "agiqa_3k": "agiqa3k", "csiq": "csiq", "tid2013": "tid2013",
 }  # fmt: skip
 
-Make = Callable[..., DatasetSpec]
+Make = Callable[..., DatasetSettings]
 
 
 def run(
-    name: str, spec: DatasetSpec, cache: Path, *, images: Images = "decode", looks: bool = False
+    name: str, spec: DatasetSettings, cache: Path, *, images: Images = "decode", looks: bool = False
 ) -> Report:
     return check_set(name, spec, cache=cache, images=images, looks=looks, workers=0, progress=no_progress)
 
@@ -56,7 +56,7 @@ def make(tmp_path: Path) -> Make:
         rows.append(f"图 {number}.png,{number / 5},{'train' if number < 4 else 'test'}")
     (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
-    def entry(**changes: object) -> DatasetSpec:
+    def entry(**changes: object) -> DatasetSettings:
         options = {**conf_entry("folder").options, "score_column": "mos", **changes.pop("options", {})}  # type: ignore[dict-item]
         values = {"root": str(root), "bounds": (0.0, 1.0), "higher_is_better": True, "options": options}
         return conf_entry("folder", **(values | changes))
@@ -64,7 +64,7 @@ def make(tmp_path: Path) -> Make:
     return entry
 
 
-def pictures(spec: DatasetSpec) -> Path:
+def pictures(spec: DatasetSettings) -> Path:
     assert spec.root is not None
     return Path(spec.root) / "images"
 

@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 from scipy.io import savemat
 
-from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters import find_adapter
 from qhk.data.adapters.live import FOLDERS
 from qhk.data.facts import known_facts
 from tests.data.conftest import REAL_DATA
@@ -35,7 +35,7 @@ def live_files(root: Path, **changes: object) -> Path:
 
 
 def test_live_drops_copies_and_names_files_by_folder(tmp_path: Path) -> None:
-    rows = ADAPTERS["live"].read_labels(live_files(tmp_path), {})
+    rows = find_adapter("live").read_labels(live_files(tmp_path), {})
     assert len(rows) == 982 - 5 * 20
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         folder: count - 20 for folder, count in FOLDERS.items()
@@ -43,19 +43,19 @@ def test_live_drops_copies_and_names_files_by_folder(tmp_path: Path) -> None:
     first, jpeg = rows[0], rows[227 - 20]
     assert (first.name, first.score, first.std, first.reference) == ("jp2k/img1.bmp", 1 / 3, 2.0, "scene1")
     assert (jpeg.name, jpeg.score, jpeg.labels["distortion"]) == ("jpeg/img1.bmp", 1 / 3, "jpeg")
-    assert ADAPTERS["live"].higher_is_better is False
+    assert find_adapter("live").higher_is_better is False
 
 
 def test_live_refuses_other_arrays_and_the_scores_before_realignment(tmp_path: Path) -> None:
     live_files(tmp_path, dmos_new=np.ones((1, 779)))
     with pytest.raises(ValueError, match="dmos_new has 779 values, not 982"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
     live_files(tmp_path, dmos_new=np.full((1, 982), np.nan))
     with pytest.raises(ValueError, match=r"dmos_realigned\.mat value 1: score nan"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
     savemat(tmp_path / "dmos_realigned.mat", {"dmos": np.ones((1, 982)), "orgs": np.ones((1, 982))})
     with pytest.raises(ValueError, match="no variable 'dmos_new'; variables present: dmos, orgs"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
 
 
 @real
@@ -65,7 +65,7 @@ def test_live_of_the_published_scores(tmp_path: Path) -> None:
     names = [f"{folder}/img{k}.bmp" for folder, count in FOLDERS.items() for k in range(1, count + 1)]
     scores = [111.7747 - quality[name] if name in quality else 0.0 for name in names]
     originals = [int(name not in quality) for name in names]
-    rows = ADAPTERS["live"].read_labels(
+    rows = find_adapter("live").read_labels(
         live_files(tmp_path, dmos_new=np.array([scores]), orgs=np.array([originals])), {}
     )
     facts = known_facts("live", {})
@@ -90,14 +90,14 @@ def bid_file(root: Path, cells: list[list[object]]) -> Path:
 
 
 def test_bid_by_the_place_of_its_columns(tmp_path: Path) -> None:
-    rows = ADAPTERS["bid"].read_labels(
+    rows = find_adapter("bid").read_labels(
         bid_file(tmp_path, [["Image Number", "Average"], [1, 3.5], [None, None], [590, 0.2]]), {}
     )
     assert [(row.name, row.score) for row in rows] == [
         ("DatabaseImage0001.JPG", 3.5), ("DatabaseImage0590.JPG", 0.2),
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"row 2: the grade \(second column\) is '', not a number"):
-        ADAPTERS["bid"].read_labels(bid_file(tmp_path, [["Image", "Grade"], [7, None]]), {})
+        find_adapter("bid").read_labels(bid_file(tmp_path, [["Image", "Grade"], [7, None]]), {})
 
 
 @real
@@ -105,7 +105,7 @@ def test_bid_of_the_published_scores(tmp_path: Path) -> None:
     listed = [line.split("\t") for line in (OPTIONAL / "bid_all_liqe.txt").read_text().splitlines()]
     cells: list[list[object]] = [["Image", "Grade"]]
     cells += [[int(name[-8:-4]), float(score)] for name, score, _ in listed]
-    rows = ADAPTERS["bid"].read_labels(bid_file(tmp_path, cells), {})
+    rows = find_adapter("bid").read_labels(bid_file(tmp_path, cells), {})
     facts = known_facts("bid", {})
     assert facts is not None and len(rows) == facts.rows
     assert {row.name for row in rows} == {name.rpartition("/")[2] for name, _, _ in listed}
@@ -118,7 +118,7 @@ def test_flive_of_the_published_file(tmp_path: Path) -> None:
     (tmp_path / "database").mkdir()
     source = (OPTIONAL / "flive_labels_image.csv").resolve()
     (tmp_path / "database" / "labels_image.csv").symlink_to(source)
-    rows = ADAPTERS["flive"].read_labels(tmp_path, {})
+    rows = find_adapter("flive").read_labels(tmp_path, {})
     facts = known_facts("flive", {})
     assert facts is not None and len(rows) == facts.rows == 39810
     assert (min(row.score or 0 for row in rows), max(row.score or 0 for row in rows)) == (
@@ -134,6 +134,6 @@ def test_flive_official_parts(tmp_path: Path) -> None:
     (tmp_path / "labels_image.csv").write_text("name,mos\na/1.jpg,70\na/2.jpg,60\nb/3.jpg,50\nb/4.jpg,40\n")
     (tmp_path / "labels640.csv").write_text("mos_image,name_image\n50,b/3.jpg\n")
     (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,False\na/2.jpg,True\n")
-    rows = ADAPTERS["flive"].read_labels(tmp_path, {})
-    parts = ADAPTERS["flive"].assign_splits(rows, "official", tmp_path, {})
+    rows = find_adapter("flive").read_labels(tmp_path, {})
+    parts = find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
     assert parts == ["train", "validation", "test", None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow, Options, name_key, text_option
+from qhk.data.adapter import LabelRow, Options, name_key, text_option
 from qhk.data.seeds import stream_seed
 from qhk.errors import UserError
 
@@ -15,7 +15,7 @@ COMMON_OPTIONS = frozenset(
 )
 """Options of the common protocols."""
 
-_LISTS = Path(__file__).parents[1] / "splits"
+_LISTS = Path(__file__).parent / "splits"
 
 
 def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.adapters.base import name_key
+from qhk.data.adapter import name_key
 from qhk.errors import UserError
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.data.adapters.tables import Cells, read_text
+from qhk.data.tables import Cells, read_text
 from qhk.errors import UserError
 
 

@@ -21,8 +21,8 @@ def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
     """Return the node ``dataset``: every file by its name, with what it inherits.
 
     ``files`` maps the names of files below ``conf/dataset``, such as ``koniq`` and ``base/scored``, to their
-    content. An entry inherits from the files of its ``defaults``, which stand before it; those in ``base`` are
-    no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError where
+    content. An entry inherits from the files of its ``defaults``, which stand before it; those in ``base``
+    are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError where
     ``defaults`` names no file, or leads back to the entry.
     """
     plain = {name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()}
@@ -83,8 +83,7 @@ def keep_used_sets(config: DictConfig) -> DictConfig:
     """Return a copy of a composed config without the entries of ``dataset`` that nothing in it names."""
     kept = copy.deepcopy(config)
     used = set(_named(OmegaConf.to_container(kept, resolve=False)))
-    for name in [name for name in kept.get("dataset", {}) if name not in used]:
-        del kept.dataset[name]
+    kept.dataset = OmegaConf.masked_copy(config.dataset, [name for name in config.dataset if name in used])
     return kept
 
 

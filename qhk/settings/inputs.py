@@ -80,10 +80,10 @@ class ExpectedSettings(Node):
 
     ``rows`` counts labelled images, ``low`` and ``high`` are the extremes of the native scores to within
     ``tolerance``, ``references`` counts contents (null: every image is its own). ``parts`` holds, by
-    protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats`` labelled
-    images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels that the
-    median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download it belongs
-    to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an option:
+    protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats``
+    labelled images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels
+    that the median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download
+    it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an option:
     option -> value -> keys of this node.
     """
 
@@ -120,7 +120,8 @@ class DatasetSettings(Node):
     ``adapter`` names a module of ``qhk.data.adapters``. ``root`` and ``higher_is_better`` are null where only
     the user can know them; they are asked for when the entry is used. A set with labels and no scores has
     null for ``normalisation``, ``bounds`` and ``higher_is_better``. Of a miniature set, ``root`` is the name
-    of the generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no result.
+    of the generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no
+    result.
     """
 
     adapter: Text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import qhk
+from qhk.cli.sets import dataset_entries
 from qhk.errors import UserError
 
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
@@ -50,6 +52,14 @@ class Catalogue:
                 top, _, folder = (file.group, "", "") if file.group in NESTED else file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
+
+    @cached_property
+    def dataset(self) -> DictConfig:
+        """The config node ``dataset``: every set by its file's name, as ``dataset_entries`` reads it."""
+        found = {f"{file.group}/{file.option}": file.content for file in self.files}
+        return dataset_entries(
+            {key.removeprefix(f"{SETS}/"): file for key, file in found.items() if key.startswith(f"{SETS}/")}
+        )
 
     @property
     def sets(self) -> list[str]:

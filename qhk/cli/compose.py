@@ -14,8 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qhk.cli.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
 from qhk.cli.command import primary_config
 from qhk.cli.errors import HYDRA_ERRORS, explain_interpolation, explain_override
-from qhk.cli.overrides import check_overrides
-from qhk.cli.sets import dataset_entries, named_in_lists
+from qhk.cli.overrides import check_overrides, named_in_lists
 from qhk.errors import UserError
 
 VERSION_BASE = "1.3"
@@ -26,12 +25,7 @@ SHOWN = 60
 def register(catalogue: Catalogue) -> None:
     """Puts every config file into Hydra's ConfigStore, where ``compose`` and ``hydra.main`` find it."""
     store = ConfigStore.instance()
-    sets = {
-        f"{file.group}/{file.option}".partition("/")[2]: file.content
-        for file in catalogue.files
-        if file.group.partition("/")[0] == SETS
-    }
-    store.store(name="all", node=dataset_entries(sets), group=SETS, provider="qhk")
+    store.store(name="all", node=catalogue.dataset, group=SETS, provider="qhk")
     for file in catalogue.files:
         if file.group.partition("/")[0] == SETS:
             continue

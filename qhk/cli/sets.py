@@ -1,15 +1,13 @@
-"""The sets of ``conf/dataset``: what entries inherit, how sets are named, and which ones are used."""
+"""The sets of ``conf/dataset``: what entries inherit, and which of them a config uses."""
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from qhk.cli.overrides import parse_override
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
 
@@ -22,8 +20,8 @@ def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
 
     ``files`` maps the names of files below ``conf/dataset``, such as ``koniq`` and ``base/scored``, to their
     content. An entry inherits from the files of its ``defaults``, which stand before it; those in ``base``
-    are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError where
-    ``defaults`` names no file, or leads back to the entry.
+    are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError
+    where ``defaults`` names no file, or leads back to the entry.
     """
     plain = {name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()}
     entries: dict[str, Any] = {}
@@ -55,28 +53,6 @@ def _lineage(name: str, files: Mapping[str, Any], below: tuple[str, ...] = ()) -
             )
         found += [one for one in _lineage(parent, files, (name, *below)) if one not in found]
     return [*found, name]
-
-
-def named_in_lists(text: str) -> str:
-    """Return the override with sets as a list: ``data={koniq:1,spaq:2}`` as ``data=[{koniq:1},{spaq:2}]``.
-
-    A mapping would be merged with the names that are there, a list replaces them. Other overrides are
-    returned as they are.
-    """
-    key, _, value = text.partition("=")
-    if key.lstrip("+").rpartition(".")[2] not in NAMING or not value.startswith("{"):
-        return text
-    chosen = parse_override(text).value()
-    if not isinstance(chosen, dict) or not chosen:
-        return text
-    return f"{key}=[{','.join(_written({name: own}) for name, own in chosen.items())}]"
-
-
-def _written(value: object) -> str:
-    """Return a value of an override as Hydra reads it."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_written(own)}" for key, own in value.items()) + "}"
-    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def keep_used_sets(config: DictConfig) -> DictConfig:

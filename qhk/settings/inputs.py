@@ -83,8 +83,8 @@ class ExpectedSettings(Node):
     protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats``
     labelled images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels
     that the median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download
-    it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an option:
-    option -> value -> keys of this node.
+    it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an
+    option: option -> value -> keys of this node.
     """
 
     rows: Count | None = None

@@ -12,8 +12,7 @@ from scipy.io import savemat
 
 from qhk.data.adapters import find_adapter
 from qhk.data.adapters.live import FOLDERS
-from qhk.data.facts import known_facts
-from tests.data.conftest import REAL_DATA
+from tests.data.conftest import REAL_DATA, conf_entry
 
 OPTIONAL = REAL_DATA / "labels" / "official_format" / "optional"
 real = pytest.mark.skipif(not OPTIONAL.is_dir(), reason="the real label files are not beside this checkout")
@@ -68,16 +67,16 @@ def test_live_of_the_published_scores(tmp_path: Path) -> None:
     rows = find_adapter("live").read_labels(
         live_files(tmp_path, dmos_new=np.array([scores]), orgs=np.array([originals])), {}
     )
-    facts = known_facts("live", {})
-    assert facts is not None and len(rows) == facts.rows == 779
+    expected = conf_entry("live").expected
+    assert expected is not None and len(rows) == expected.rows == 779
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         "jp2k": 169, "jpeg": 175, "wn": 145, "gblur": 145, "fastfading": 145,
     }  # fmt: skip
     assert {row.name: row.score for row in rows} == pytest.approx(
         {name: 111.7747 - score for name, score in quality.items()}
     )
-    assert min(row.score or 0 for row in rows) == pytest.approx(facts.low, abs=facts.tolerance)
-    assert max(row.score or 0 for row in rows) == pytest.approx(facts.high, abs=facts.tolerance)
+    assert min(row.score or 0 for row in rows) == pytest.approx(expected.low, abs=expected.tolerance)
+    assert max(row.score or 0 for row in rows) == pytest.approx(expected.high, abs=expected.tolerance)
 
 
 def bid_file(root: Path, cells: list[list[object]]) -> Path:
@@ -106,11 +105,11 @@ def test_bid_of_the_published_scores(tmp_path: Path) -> None:
     cells: list[list[object]] = [["Image", "Grade"]]
     cells += [[int(name[-8:-4]), float(score)] for name, score, _ in listed]
     rows = find_adapter("bid").read_labels(bid_file(tmp_path, cells), {})
-    facts = known_facts("bid", {})
-    assert facts is not None and len(rows) == facts.rows
+    expected = conf_entry("bid").expected
+    assert expected is not None and len(rows) == expected.rows
     assert {row.name for row in rows} == {name.rpartition("/")[2] for name, _, _ in listed}
-    assert min(row.score or 0 for row in rows) == facts.low
-    assert max(row.score or 0 for row in rows) == facts.high
+    assert min(row.score or 0 for row in rows) == expected.low
+    assert max(row.score or 0 for row in rows) == expected.high
 
 
 @real
@@ -119,11 +118,11 @@ def test_flive_of_the_published_file(tmp_path: Path) -> None:
     source = (OPTIONAL / "flive_labels_image.csv").resolve()
     (tmp_path / "database" / "labels_image.csv").symlink_to(source)
     rows = find_adapter("flive").read_labels(tmp_path, {})
-    facts = known_facts("flive", {})
-    assert facts is not None and len(rows) == facts.rows == 39810
+    expected = conf_entry("flive").expected
+    assert expected is not None and len(rows) == expected.rows == 39810
     assert (min(row.score or 0 for row in rows), max(row.score or 0 for row in rows)) == (
-        facts.low,
-        facts.high,
+        expected.low,
+        expected.high,
     )
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         "voc_emotic_ava": 38808, "blur_dataset": 999, "EE371R": 3,

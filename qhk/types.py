@@ -65,6 +65,11 @@ class Answer:
     def parsed(self) -> bool:
         return self.score is not None or bool(self.labels)
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The numbers as written: the sub-scores, else the one score, if any."""
+        return self.aspects or (() if self.score is None else (self.score,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
@@ -77,19 +82,3 @@ class Completion:
     answer: Answer
     num_tokens: int
     truncated: bool
-
-
-DISTORTION_CLASSES = ("noise", "compression", "blur", "darken", "null")
-"""What a degradation answer may name; ``null`` is an undamaged image (Q-Insight)."""
-
-SEVERITIES = ("slight", "moderate", "obvious", "serious", "catastrophic", "null")
-"""How strong the named degradation is, weakest first; ``null`` goes with an undamaged image (Q-Insight)."""
-
-CHOICES = ("Image A", "Image B", "Similar")
-"""What a comparison answers: which image is better. Without a reference, ``Similar`` is not on offer."""
-
-ANSWER_LABELS = {"degradation": ("distortion_class", "severity"), "comparison": ("choice",)}
-"""Form of a task answered in words -> its labels' names, in ``Example.labels`` and ``Answer.labels``."""
-
-NUM_ASPECTS = {"multi_aspect": 5, "video": 2}
-"""Form of a task answered in several sub-scores -> how many (PreResQ-R1)."""

@@ -1,4 +1,4 @@
-"""A small random policy of the real class, for tests that need a model but no skill."""
+"""The repository's own config, composed; and a small random policy of the real class."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from qhk.config.catalogue import Catalogue, config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.policy.load import Policy, prepare_model
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
@@ -67,6 +69,21 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    return read_catalogue(config_root())
+
+
+@pytest.fixture(scope="session")
+def compose_plain(catalogue: Catalogue) -> Callable[..., dict[str, Any]]:
+    """The resolved plain config of a command and its overrides."""
+
+    def compose(*overrides: str, command: str = "train") -> dict[str, Any]:
+        return plain_config(compose_config(command, overrides, catalogue))
+
+    return compose
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from qhk.cli.errors import report
 from qhk.errors import UserError
 from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
-from qhk.tracking.provenance import PACKAGE, run_code
+from qhk.tracking.code import PACKAGE, run_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from qhk.errors import UserError
 from qhk.policy.load import Policy
+from qhk.policy.start import open_policy
 from qhk.settings import DatasetSettings, MixtureSettings, Settings, read_settings, stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
-from qhk.training.start import open_policy
 
 OWNED = ("model", "task", "prompt", "reward")
 """Nodes that come from the checkpoint: what was asked, of which pixels, and how answers are read."""

@@ -36,8 +36,3 @@ class Command:
     recipes: tuple[tuple[str, str], ...]
     request: type[Node] | None
     start: Callable[[Job, Sequence[str]], int]
-
-
-def primary_config(command: str) -> str:
-    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
-    return command.replace(" ", "_")

@@ -1,4 +1,4 @@
-"""``qhk data degrade | filter | strengthen | build``: degraded pairs, stage by stage or in one chain."""
+"""``qhk data degrade | filter | strengthen | build``: degraded pairs, step by step or in one chain."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from rich.table import Table
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.pair_judges import open_judge
 from qhk.data.selection import require_split, select_training_data
-from qhk.pairs.build import DATASET, TWINS, Built, build_set
+from qhk.pairs.build import DATASET, TWINS, Built, build_set, count_reasons
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.judge import Filtered, filter_pairs
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.plan import Plan
-from qhk.pairs.selection import count_reasons
 from qhk.pairs.strengthen import awaits_review, strengthen_pairs
 from qhk.pairs.training_set import unpack_set
 from qhk.settings import CopySettings, Settings
@@ -30,7 +29,7 @@ COST_EVERY_S = 30.0
 
 def run_degrade(settings: Settings) -> int:
     """0 after every training image has its pair; 1 where some could not be made. Raises ValueError."""
-    plan = copy_plan(settings, settings.pairs.degrade, stage="degrade")
+    plan = copy_plan(settings, settings.pairs.degrade, step="degrade")
     display = ConsoleDisplay()
     examples = training_examples(settings, display)
     manifest = open_pairs(_manifest_path(settings), create=True)
@@ -77,7 +76,7 @@ def run_filter(settings: Settings, overrides: list[str]) -> int:
 def run_strengthen(settings: Settings) -> int:
     """0 after every pair that looks the same was degraded again; 1 where some failed. Raises ValueError."""
     pairs = settings.pairs
-    plan = copy_plan(settings, pairs.strengthen, stage="strengthen")
+    plan = copy_plan(settings, pairs.strengthen, step="strengthen")
     manifest = open_pairs(_manifest_path(settings))
     with ConsoleDisplay().task("strengthening") as progress:
         done = strengthen_pairs(
@@ -100,7 +99,7 @@ def run_strengthen(settings: Settings) -> int:
 
 
 def run_build(settings: Settings, overrides: list[str]) -> int:
-    """0 after the set is built and read back; in a chain, after all stages. Raises ValueError."""
+    """0 after the set is built and read back; in a chain, after all steps. Raises ValueError."""
     pairs = settings.pairs
     folder = Path(pairs.build.output).expanduser()
     if pairs.build.unpack is not None:
@@ -115,7 +114,7 @@ def run_build(settings: Settings, overrides: list[str]) -> int:
 
 
 def _run_chain(settings: Settings, overrides: list[str]) -> int:
-    """The worst exit code of the stages before build; a failed pair is listed and does not end the chain."""
+    """The worst exit code of the steps before build; a failed pair is listed and does not end the chain."""
     print("chain: degrade, filter, strengthen, build; no person reviews (pairs.human_review=skipped)")
     codes = [run_degrade(settings), run_filter(settings, overrides), run_strengthen(settings)]
     if settings.pairs.rejudge:
@@ -123,8 +122,8 @@ def _run_chain(settings: Settings, overrides: list[str]) -> int:
     return max(codes)
 
 
-def copy_plan(settings: Settings, copies: CopySettings, *, stage: str) -> Plan:
-    """How a stage makes copies. Raises ValueError naming the key where a kind or strength is not possible."""
+def copy_plan(settings: Settings, copies: CopySettings, *, step: str) -> Plan:
+    """How a step makes copies. Raises ValueError naming the key where a kind or strength is not possible."""
     plan = Plan(
         kinds=tuple(copies.kinds),
         level=copies.level,
@@ -134,7 +133,7 @@ def copy_plan(settings: Settings, copies: CopySettings, *, stage: str) -> Plan:
         storage=copies.storage,
         seed=settings.seed,
     )
-    plan.check(key=f"pairs.{stage}")
+    plan.check(key=f"pairs.{step}")
     return plan
 
 
@@ -195,19 +194,19 @@ def _print_filtered(manifest: PairManifest, done: Filtered) -> None:
     print(f"  {waiting} pairs that the judge calls the same have not been seen by a person")
 
 
-def _print_failures(manifest: PairManifest, stage: str, failed: int) -> None:
+def _print_failures(manifest: PairManifest, step: str, failed: int) -> None:
     if not failed:
         return
-    lines = [f"  {item}: {reason}" for (where, item), reason in manifest.failures.items() if where == stage]
+    lines = [f"  {item}: {reason}" for (where, item), reason in manifest.failures.items() if where == step]
     print("\n".join(lines[-failed:][:5]))
     if failed > 5:
         print(f"  ... and {failed - 5} more; all stand in {manifest.path}")
 
 
 def _print_built(manifest: PairManifest, built: Built, *, human_review: str) -> None:
-    table = _table("stage", "dropped because", "pairs")
-    for (stage, reason), count in sorted(count_reasons(built.selection.dropped).items()):
-        table.add_row(stage, reason, str(count))
+    table = _table("step", "dropped because", "pairs")
+    for (step, reason), count in sorted(count_reasons(built.selection.dropped).items()):
+        table.add_row(step, reason, str(count))
     if built.selection.dropped:
         Console(highlight=False).print(table)
     kept, dropped = len(built.selection.kept), len(built.selection.dropped)

@@ -18,7 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from qhk.tracking.run_log import log_line
+from qhk.tracking.run_directory import log_line
 from qhk.training.display import Display
 from qhk.training.display import Progress as Report
 

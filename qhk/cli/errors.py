@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from qhk.cli.catalogue import Catalogue
+from qhk.config.explain import one_line
 from qhk.errors import UserError
-from qhk.settings import Settings
-from qhk.settings.problems import node_fields, suggestion
 from qhk.tracking.status import RunState
 from qhk.training.stop import RunStopped
 
@@ -24,7 +17,6 @@ INTERNAL_ERROR = 1
 INTERRUPTED = 130
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: not done, and the same command goes on."""
-HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def report(action: Callable[[], int]) -> int:
@@ -53,60 +45,3 @@ def report(action: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return INTERNAL_ERROR
-
-
-def one_line(text: str) -> str:
-    """The text with all white space, line ends included, as single spaces."""
-    return " ".join(text.split())
-
-
-def explain_override(
-    error: Exception, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue
-) -> str:
-    """One line that names the override which Hydra refused, why, and what to write instead."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = catalogue.options.get(group, [])
-        return f"{group}={option}: {group} has no option {option!r}; {suggestion(option, options)}"
-    found = re.search(
-        r"Could not (?:override|append to config|delete from config)[^'\"\n]*['\"]([^'\"]+)['\"]", str(error)
-    )
-    found = found or re.search(r"Could not (?:override|delete)\s+([\w./@-]+)", str(error))
-    if found is not None:
-        return _unknown_key(found.group(1).rstrip("."), overrides, base, catalogue)
-    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        return one_line(f"{error} ({error.__cause__})")
-    return one_line(str(error))
-
-
-def explain_interpolation(error: OmegaConfBaseException) -> str:
-    """One line for a value that refers to a key which is not there."""
-    key = error.full_key or "config"
-    first = str(error).splitlines()[0]
-    return f"{key}: {one_line(first)}; write the value itself, or refer to an existing key as ${{group.key}}"
-
-
-def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue) -> str:
-    typed = next((text for text in overrides if text.lstrip("+~").startswith(key)), key)
-    parent, _, last = key.rpartition(".")
-    node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
-    while parent and node is None:
-        parent, _, last = parent.rpartition(".")
-        node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
-    known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-    prefix = f"{parent}." if parent else ""
-    if last in known and typed.startswith("+"):
-        return f"{typed}: {key} is there already; write {typed.lstrip('+')}"
-    if last in known:
-        return (
-            f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"
-        )
-    if parent and not node_fields(Settings, parent):
-        return (
-            f"{typed}: {parent} has no key {last!r}; {suggestion(last, known, prefix=prefix)}; "
-            f"write +{prefix}{last}=VALUE to add it"
-        )
-    if not parent:
-        known = sorted({*known, *catalogue.options})
-    where = f"{parent} has no key {last!r}" if parent else f"there is no key or group {last!r}"
-    return f"{typed}: {where}; {suggestion(last, known, prefix=prefix)}"

@@ -17,18 +17,18 @@ from qhk.cli.display import ConsoleDisplay
 from qhk.cli.quiet import quiet_libraries
 from qhk.cli.requests import EvaluateRequest
 from qhk.errors import UserError
-from qhk.evaluation.results import Stage, update_results
+from qhk.evaluation.results import Moment, update_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
-from qhk.settings import DatasetSettings, Settings, plain_settings, task_views
-from qhk.tracking.aside import move_aside
+from qhk.settings import DatasetSettings, Settings, build_tasks, plain_settings, task_views
+from qhk.tracking.archive import archive_folder
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
-from qhk.training.evaluate import evaluate_benchmarks, run_samplers
-from qhk.training.start import build_readers
+from qhk.training.evaluation import evaluate_benchmarks, run_samplers
+from qhk.training.inputs import build_readers
 
-STAGES = (Stage.BEFORE, Stage.AFTER)
+MOMENTS = (Moment.BEFORE, Moment.AFTER)
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:
-        move_aside(folder)
+        archive_folder(folder)
     write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
     started = time.perf_counter()
     with display.task("evaluating") as progress:
@@ -65,11 +65,11 @@ def run(
             samplers,
             benchmarks,
             settings=settings.evaluation,
-            tasks={task: view.task for task, view in views.items()},
+            tasks=build_tasks(settings),
             seed=settings.seed,
             directory=folder,
             step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,
-            stage=Stage.BEFORE if checkpoint is None else Stage.AFTER,
+            moment=Moment.BEFORE if checkpoint is None else Moment.AFTER,
             progress=progress,
         )
     results = update_results(
@@ -82,7 +82,7 @@ def run(
     for table in results_tables(
         results.rows,
         readout=settings.evaluation.headline,
-        stages=STAGES,
+        moments=MOMENTS,
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
     ):
         print_table(table, file=sys.stdout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from qhk.cli.arguments import COMMANDS
-from qhk.cli.catalogue import OVERLAYS, Catalogue
+from qhk.config.catalogue import OVERLAYS, Catalogue
 
 WIDTH = 100
 

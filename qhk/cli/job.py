@@ -8,10 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from qhk.cli.arguments import COMMANDS
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.command import Job
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
-from qhk.rewards.answer import find_rule
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
 from qhk.settings.base import Node
@@ -21,13 +20,13 @@ from qhk.settings.parse import parse_settings
 from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import build_task
 
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
     """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
-    from qhk.cli.compose import choice_of, compose_config, overruled_choices, plain_config
-    from qhk.cli.stage_overrides import refuse_overruled_by_stages
+    from qhk.config.compose import choice_of, compose_config, overruled_choices, plain_config
+    from qhk.config.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
@@ -56,8 +55,8 @@ def prepare_seeds(overrides: Sequence[str], seeds: Sequence[int], catalogue: Cat
 
     Raises ValueError, one line, for any mistake.
     """
-    from qhk.cli.compose import compose_config, plain_config
-    from qhk.cli.stage_overrides import refuse_overruled_by_stages
+    from qhk.config.compose import compose_config, plain_config
+    from qhk.config.stage_overrides import refuse_overruled_by_stages
 
     config = compose_config("train", overrides, catalogue)
     refuse_overruled_by_stages(overrides, config, catalogue)
@@ -99,20 +98,19 @@ def _check_uncertainty(settings: Settings) -> None:
     if settings.training.learner != "reinforcement":
         return
     weighing = [stage for stage in stages if stage.uncertainty.form != "none" and stage.uncertainty.alpha > 0]
-    forms = [view.task.form for stage in weighing for view in task_views(stage).values()]
-    if forms and all(form in ANSWER_LABELS for form in forms):
+    tasks = [build_task(view.task) for stage in weighing for view in task_views(stage).values()]
+    if tasks and not any(task.has_scores for task in tasks):
         raise UserError(
             f"uncertainty.form: {weighing[0].uncertainty.form} weighs groups by the spread of their scores, "
-            f"but task.form {forms[0]} is answered in words; choose uncertainty=none"
+            f"but task.form {tasks[0].form} is answered in words; choose uncertainty=none"
         )
 
 
 def _check_reward(settings: Settings) -> None:
-    """Raises ValueError where a reward term or the answer rule of any stage is not one that can be built."""
+    """Raises ValueError where a reward term of any stage is not one that can be built."""
     for view in (view for stage in stage_views(settings) for view in task_views(stage.settings).values()):
-        find_rule(view.task.form, view.task.answer_rule)
         for term in build_terms(view.reward.specs):
-            if isinstance(term, BatchTerm) and view.task.form in ANSWER_LABELS:
+            if isinstance(term, BatchTerm) and not build_task(view.task).has_scores:
                 raise UserError(
                     f"reward.terms.{term.name}: compares scores, but task.form {view.task.form} is answered "
                     "in words; choose a reward made for this task"

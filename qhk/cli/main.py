@@ -6,10 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
-from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
 from qhk.cli.command import Job
 from qhk.cli.errors import report
 from qhk.cli.help import command_help, general_help
+from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,14 +37,11 @@ def _main(words: list[str]) -> int:
 
 
 def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
-    from omegaconf import OmegaConf
-
-    from qhk.cli.compose import compose_config
-    from qhk.cli.sets import keep_used_sets
+    from qhk.config.compose import compose_config, config_text
 
     assert arguments.command is not None
     config = compose_config(arguments.command, arguments.overrides, catalogue)
-    print(OmegaConf.to_yaml(keep_used_sets(config), resolve=arguments.resolve), end="")
+    print(config_text(config, resolve=arguments.resolve), end="")
     return 0
 
 
@@ -70,8 +67,8 @@ def _start(arguments: Arguments, job: Job) -> int:
 
 def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     """Plans a sweep or a multirun of trainings, prints it or launches it."""
-    from qhk.cli.compose import choice_of
     from qhk.cli.sweep_plan import plan_multirun, plan_sweep
+    from qhk.config.compose import choice_of
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
     planned = plan(arguments.overrides, catalogue)
@@ -97,7 +94,7 @@ def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
     """Checks every job of a multirun, then runs each in a process of its own; the worst exit code of all."""
     from qhk.cli.job import prepare
     from qhk.cli.multirun import run_each
-    from qhk.cli.overrides import expand
+    from qhk.config.overrides import expand
 
     command = arguments.command
     assert command is not None

@@ -27,11 +27,11 @@ from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
 from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
-from qhk.rewards.answer import find_rule
-from qhk.rollout.group import read_completions, sample_in_batches
+from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
+from qhk.tasks import Task, build_task
 from qhk.training.distributed import Processes
-from qhk.types import ANSWER_LABELS, Completion
+from qhk.types import Completion
 
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
@@ -90,7 +90,7 @@ def run(settings: Settings, overrides: list[str], images: list[str], request: Sc
                     print(json.dumps(asdict(item)), flush=True)
     seconds = time.perf_counter() - started
     if request.format == "table":
-        Console(highlight=False).print(as_table(scored, form=settings.task.form))
+        Console(highlight=False).print(as_table(scored, build_task(settings.task)))
     display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
     return 0
 
@@ -131,7 +131,7 @@ def score_images(
 ) -> Iterator[list[ScoredImage | NamedImage]]:
     """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
-    parse, rollout = find_rule(settings.task.form, settings.task.answer_rule), settings.rollout
+    task, rollout = build_task(settings.task), settings.rollout
     for start in range(0, len(paths), settings.evaluation.batch_images):
         batch = paths[start : start + settings.evaluation.batch_images]
         sampled = sample_in_batches(
@@ -143,11 +143,11 @@ def score_images(
             temperature=rollout.temperature,
             decode_batch=max(rollout.decode_batch, num_samples),
         )
-        read = [read_completions(policy, group, parse) for group in sampled]
+        read = [read_completions(policy, group, task.parse) for group in sampled]
         yield [
-            summarise_words(str(path), completions)
-            if settings.task.form in ANSWER_LABELS
-            else summarise(str(path), completions, low=settings.task.low, high=settings.task.high)
+            summarise(str(path), completions, low=task.low, high=task.high)
+            if task.has_scores
+            else summarise_words(str(path), completions)
             for path, completions in zip(batch, read, strict=True)
         ]
 
@@ -188,9 +188,9 @@ def _reasoning(text: str) -> str:
     return thought[1].strip() if thought else ""
 
 
-def as_table(scored: Sequence[ScoredImage | NamedImage], *, form: str) -> Table:
-    """The answers as a table: a score and its spread, or a column for each label of the task's form."""
-    table, labels = Table(), ANSWER_LABELS.get(form, ())
+def as_table(scored: Sequence[ScoredImage | NamedImage], task: Task) -> Table:
+    """The answers as a table: a score and its spread, or a column for each of the task's labels."""
+    table, labels = Table(), task.labels
     answer = (*labels, "agreement") if labels else ("score", "spread")
     for heading in ("image", *answer, "samples read", "reasoning"):
         is_text = heading in ("image", *labels, "reasoning")

@@ -152,9 +152,9 @@ def _without_failed_trials(views: Sequence[RunView]) -> list[RunView]:
 
 def _go_on_searching(manifest: Manifest) -> int:
     """The exit code of a search's next round, or of the search where there is none."""
-    from qhk.cli.catalogue import config_root, read_catalogue
     from qhk.cli.sweep_launch import launch_plan
     from qhk.cli.sweep_plan import plan_sweep
+    from qhk.config.catalogue import config_root, read_catalogue
 
     catalogue = read_catalogue(config_root())
     words = [word for word in manifest.overrides if not word.startswith(("study=", "paths.outputs="))]
@@ -176,8 +176,8 @@ def _launcher(own: LauncherSettings, overrides: Sequence[str]) -> LauncherSettin
     names_one = any(word.startswith("hydra/launcher=") for word in words)
     if not given and not names_one:
         return own
-    from qhk.cli.catalogue import config_root, read_catalogue
-    from qhk.cli.compose import compose_launcher
+    from qhk.config.catalogue import config_root, read_catalogue
+    from qhk.config.compose import compose_launcher
 
     asked = list(overrides) if names_one else [f"hydra/launcher={own.form}", *overrides]
     composed = compose_launcher("sweep resume", asked, read_catalogue(config_root()))

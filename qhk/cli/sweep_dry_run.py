@@ -6,9 +6,9 @@ import sys
 
 from rich.table import Table
 
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import missing_in, share_plan
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.config.catalogue import Catalogue
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.manifest import sweep_folder
 from qhk.sweep.plan import PlannedRun

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import qhk
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import check_files, share_plan
 from qhk.cli.sweep_plan import SweepPlan
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
 from qhk.settings.sweep import LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
@@ -29,7 +29,7 @@ from qhk.sweep.manifest import (
 )
 from qhk.sweep.state import RunView, launcher_lock, look, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
-from qhk.tracking.aside import move_aside, move_runs_aside
+from qhk.tracking.archive import archive_folder, archive_runs
 from qhk.tracking.lock import RunLock
 from qhk.tracking.status import Status
 
@@ -45,7 +45,7 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
     """The exit code of the sweep once started: see ``start``. Everything it consists of is frozen first.
 
     A search goes on round by round where the command stays; on a cluster, without ``wait``, it starts one.
-    With ``fresh=true`` an earlier search is set aside as a whole. Raises ValueError where another command is
+    With ``fresh=true`` an earlier search is archived as a whole. Raises ValueError where another command is
     at work on the sweep, and where ``fresh`` would move what still runs or waits.
     """
     if plan.search is None:
@@ -54,7 +54,7 @@ def launch_plan(plan: SweepPlan, catalogue: Catalogue) -> int:
 
     folder, code = sweep_folder(plan.outputs, plan.name).absolute(), None
     if plan.fresh and folder.exists():
-        _set_search_aside(folder)
+        _archive_search(folder)
     while True:
         drawn = next_round(plan, folder, catalogue)
         if not drawn.runs:
@@ -75,12 +75,12 @@ def _launch_runs(plan: SweepPlan) -> int:
         lock.release()
 
 
-def _set_search_aside(folder: Path) -> None:
+def _archive_search(folder: Path) -> None:
     lock = sweep_lock(folder)
     try:
         if (folder / "sweep.json").exists():
             refuse_active(look(read_manifest(folder)))
-        move_aside(folder)
+        archive_folder(folder)
     finally:
         lock.release()
 
@@ -89,7 +89,7 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
     """The sweep on disk: code, settings of every run, and the list of runs, joined to what was there.
 
     Of a run that is at work, or may be, settings and code stay those that it was submitted with. With
-    ``fresh`` what was there is moved aside. Raises ValueError, one line, where any of it still runs or waits,
+    ``fresh`` what was there is archived. Raises ValueError, one line, where any of it still runs or waits,
     and where runs of this machine would not find their data.
     """
     if plan.fresh and plan.search is None and (folder / "sweep.json").exists():
@@ -113,9 +113,9 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
         runs=tuple(kept.get(run.label, run) for run in merge_runs(old, new)),
     )
     if plan.fresh:
-        move_runs_aside([run.directory for run in new if not run.same_as])
+        archive_runs([run.directory for run in new if not run.same_as])
         if plan.search is None:
-            move_aside(folder / JOBS_FILE)
+            archive_folder(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
         if run.label not in kept:
             freeze_run(manifest, run, planned.settings)
@@ -126,7 +126,7 @@ def freeze(plan: SweepPlan, folder: Path) -> Manifest:
 
 
 def refuse_active(views: Sequence[RunView]) -> None:
-    """Raises ValueError, one line, where a run that is to be moved aside runs, waits, or may do so."""
+    """Raises ValueError, one line, where a run that is to be archived runs, waits, or may do so."""
     busy = [view for view in views if view.active or view.unheard]
     if busy:
         first, more = busy[0], f" and {len(busy) - 1} more" if len(busy) > 1 else ""

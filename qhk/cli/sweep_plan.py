@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.cli.catalogue import Catalogue
-from qhk.cli.compose import choice_of, compose_config, compose_launcher, plain_config
 from qhk.cli.job import prepare_seeds
-from qhk.cli.overrides import cells, expand, parse_override
+from qhk.config.catalogue import Catalogue
+from qhk.config.compose import choice_of, compose_config, compose_launcher, plain_config
+from qhk.config.overrides import cells, expand, parse_override
 from qhk.errors import UserError
 from qhk.settings import Settings, run_name
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep

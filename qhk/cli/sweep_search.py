@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_plan import SweepPlan, cell_runs, override_text, search_cells
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
 from qhk.settings.base import Scalar
 from qhk.settings.sweep import ChoiceSettings, SearchSettings

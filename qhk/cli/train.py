@@ -13,11 +13,11 @@ from qhk.cli.display import ConsoleDisplay, LoggedDisplay, SilentDisplay
 from qhk.cli.ending import run_to_end
 from qhk.cli.quiet import quiet_libraries
 from qhk.errors import UserError
-from qhk.evaluation.results import Results, Stage, read_results
+from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.settings import Settings, plain_settings, run_directory, run_id
-from qhk.tracking.code_parts import code_text, read_code_parts
-from qhk.tracking.provenance import Provenance, gather_provenance, run_code
+from qhk.tracking.code import code_text, read_code_parts, run_code
+from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import (
     Opened,
@@ -31,11 +31,11 @@ from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
-from qhk.training.failure import failure_line
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
+from qhk.training.stop import failure_line
 
-STAGES = (Stage.BEFORE, Stage.AFTER, Stage.CONTROL)
+MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 
 
 def run(settings: Settings, overrides: list[str]) -> int:
@@ -207,7 +207,7 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
         for table in results_tables(
             results.rows,
             readout=settings.evaluation.headline,
-            stages=STAGES,
+            moments=MOMENTS,
             min_parsed_fraction=settings.evaluation.min_parsed_fraction,
         ):
             print_table(table, file=sys.stdout)

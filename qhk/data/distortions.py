@@ -81,6 +81,13 @@ LIVE_TYPES: dict[str, Kind] = {
 }
 
 
+def descriptions() -> list[str]:
+    """Return how a text may describe a distorted image: every ``appearance, severity``, sorted."""
+    tables = (KADID_TYPES, TID_TYPES, CSIQ_TYPES, LIVE_TYPES)
+    appearances = {appearance for table in tables for _, appearance in table.values()}
+    return sorted(f"{appearance}, {severity}" for appearance in appearances for severity in SEVERITIES)
+
+
 def describe(kind: Kind, level: int) -> dict[str, str | float]:
     """The labels of a distorted image: distortion, appearance, level (1 to 5) and its word, severity."""
     distortion, appearance = kind

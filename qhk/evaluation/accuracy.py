@@ -10,32 +10,30 @@ import numpy as np
 from qhk.evaluation.bootstrap import bootstrap_interval, resampled_mean
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure
-
-NOTHING = "null"
-"""The label of an undamaged image; how strong its damage is cannot be right or wrong."""
+from qhk.tasks import Task
 
 
 def accuracies(
     predictions: Sequence[Prediction],
-    names: Sequence[str],
+    task: type[Task],
     *,
     num_resamples: int,
     confidence: float,
     seed: int,
 ) -> dict[str, Measure]:
-    """``accuracy`` (every label right) and ``<label>_accuracy`` of each of several labels, with intervals.
+    """Return ``accuracy`` (every label right) and each label's ``<label>_accuracy``, with intervals.
 
     Each is a share in [0, 1] of images whose most frequent answer is right; an image without a readable
-    answer is wrong, never left out. ``severity_accuracy`` is over the images that are damaged: the others
-    have no level (Q-Insight, arXiv 2503.22679). NaN over no images.
+    answer is wrong, never left out. A label's accuracy is over the images in which it ``is_measured``:
+    ``severity_accuracy`` over those that are damaged (Q-Insight, arXiv 2503.22679). NaN over no images.
     """
-    several = names if len(names) > 1 else ()
+    several = task.labels if len(task.labels) > 1 else ()
     asked: dict[str, list[bool]] = {"accuracy": [], **{f"{name}_accuracy": [] for name in several}}
     for item in predictions:
         answer = item.choice or {}
-        asked["accuracy"].append(all(_right(item, answer, name) for name in names))
+        asked["accuracy"].append(all(_right(item, answer, name) for name in task.labels))
         for name in several:
-            if name != "severity" or item.labels[name] != NOTHING:
+            if task.is_measured(name, item.labels):
                 asked[f"{name}_accuracy"].append(_right(item, answer, name))
     return {
         name: _measure(right, num_resamples=num_resamples, confidence=confidence, seed=seed)

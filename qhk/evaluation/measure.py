@@ -12,26 +12,27 @@ from qhk.evaluation.accuracy import accuracies
 from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
 from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
-from qhk.evaluation.results import Measure, ResultRow, Stage
-from qhk.types import ANSWER_LABELS, MOS_HIGH, MOS_LOW
+from qhk.evaluation.results import Measure, Moment, ResultRow
+from qhk.tasks import Task
+from qhk.types import MOS_HIGH, MOS_LOW
 
 
 def measure_predictions(
     predictions: Sequence[Prediction],
     *,
-    form: str,
+    task: type[Task],
     benchmark: str,
     split: str,
     protocol: str,
     miniature: bool,
     step: int,
-    stage: Stage,
+    moment: Moment,
     readout: str,
     num_resamples: int,
     confidence: float,
     seed: int,
 ) -> ResultRow:
-    """The row of one benchmark: correlations and errors over the parsed images, with bootstrap intervals.
+    """Return the row of one benchmark: metrics over the parsed images, with bootstrap intervals.
 
     Scores are the clipped ones and mos lies on the same scale, so rmse and mae are in its units.
     Metrics: srcc, plcc (raw), plcc_fitted (after the 4-parameter logistic, see ``logistic_plcc``),
@@ -47,10 +48,8 @@ def measure_predictions(
     x = np.array([score for score, _ in scored], dtype=np.float64)
     y = np.array([mos for _, mos in scored], dtype=np.float64)
     fallback, said = "", [item.choice for item in predictions if item.choice is not None]
-    if form in ANSWER_LABELS:
-        metrics = accuracies(
-            predictions, ANSWER_LABELS[form], num_resamples=num_resamples, confidence=confidence, seed=seed
-        )
+    if not task.has_scores:
+        metrics = accuracies(predictions, task, num_resamples=num_resamples, confidence=confidence, seed=seed)
         distinct = len({tuple(sorted(choice.items())) for choice in said})
     else:
         fit = logistic_plcc(x, y)
@@ -60,12 +59,12 @@ def measure_predictions(
         fallback, distinct = fit.fallback, diversity.num_distinct([score for score, _ in scored])
     return ResultRow(
         benchmark=benchmark,
-        form=form,
+        form=task.form,
         split=split,
         protocol=protocol,
         miniature=miniature,
         step=step,
-        stage=stage,
+        moment=moment,
         readout=readout,
         n=len(predictions),
         n_parsed=len(scored) + len(said),
@@ -81,7 +80,7 @@ def measure_predictions(
 def _metrics(
     x: Array, y: Array, fit: LogisticPlcc, *, num_resamples: int, confidence: float, seed: int
 ) -> dict[str, Measure]:
-    """Correlations and errors with their intervals; no interval where there is no value."""
+    """Return correlations and errors with their intervals; no interval where there is no value."""
 
     def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
         interval = Interval(math.nan, math.nan)
@@ -97,7 +96,7 @@ def _metrics(
 
 
 def _diversity(samples: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    """How varied the single samples are, as the model said them; their spread is taken on the scale."""
+    """Return how varied single samples are, as the model said them; their spread is of clipped scores."""
     parsed = [score for image in samples for score in image if score is not None]
     clipped = [
         [None if score is None else min(MOS_HIGH, max(MOS_LOW, score)) for score in row] for row in samples

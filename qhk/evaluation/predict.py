@@ -12,6 +12,7 @@ from qhk.evaluation.predictions import (
     make_prediction,
     resume_predictions,
 )
+from qhk.tasks import Task
 from qhk.types import Completion, Example
 
 Sampler = Callable[[Sequence[Example]], Sequence[Sequence[Completion]]]
@@ -27,18 +28,16 @@ def evaluate_set(
     sample: Sampler,
     path: Path,
     batch_images: int,
-    form: str,
-    low: float,
-    high: float,
+    task: Task,
     keep_texts: bool,
     progress: Progress,
 ) -> list[Prediction]:
-    """One prediction per example, in the order of ``examples``; a batch is on disk as soon as it is done.
+    """Return one prediction per example, in order; a batch is on disk as soon as it is done.
 
     Images already in ``path`` are not sampled again, but for those of a batch that was cut off: so every
     batch is one of an undisturbed evaluation, and rounds like it. Failed samples are kept as None, never
-    replaced; samples outside [low, high] are counted, then clipped (``Prediction.clipped``). Raises
-    ``ValueError`` where ``path`` holds predictions for other images or with another number of samples,
+    replaced; samples outside the task's scale are counted, then clipped (``Prediction.clipped``). Raises
+    ``UserError`` where ``path`` holds predictions for other images or with another number of samples,
     or an id occurs twice.
     """
     ids = [example.id for example in examples]
@@ -53,7 +52,7 @@ def evaluate_set(
         completions = sample(batch)
         assert len(completions) == len(batch), "the sampler must answer for every example"
         new = [
-            make_prediction(example, group, form=form, low=low, high=high, keep_texts=keep_texts)
+            make_prediction(example, group, task=task, keep_texts=keep_texts)
             for example, group in zip(batch, completions, strict=True)
         ]
         _refuse_mixed_samples([*list(done.values())[-1:], *new], path)

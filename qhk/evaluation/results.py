@@ -1,4 +1,4 @@
-"""``results.json``: every measured cell of a run, one row per benchmark, step, stage and read-out."""
+"""``results.json``: every measured cell of a run, one row per benchmark, step, moment and read-out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import write_atomically
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 
-class Stage(StrEnum):
+class Moment(StrEnum):
     """When a cell was measured: before reinforcement, after it, or after the matched supervised control."""
 
     BEFORE = "before"
@@ -49,7 +49,7 @@ class ResultRow:
     protocol: str
     miniature: bool
     step: int
-    stage: Stage
+    moment: Moment
     readout: str
     n: int
     n_parsed: int
@@ -61,9 +61,9 @@ class ResultRow:
     metrics: Mapping[str, Measure]
 
     @property
-    def key(self) -> tuple[str, int, Stage, str]:
+    def key(self) -> tuple[str, int, Moment, str]:
         """What identifies the cell inside one run; a row with the same key replaces it."""
-        return self.benchmark, self.step, self.stage, self.readout
+        return self.benchmark, self.step, self.moment, self.readout
 
     @property
     def parsed_fraction(self) -> float:
@@ -91,7 +91,7 @@ class Summary:
 
 
 def scalar_metrics(row: ResultRow) -> dict[str, float]:
-    """The row as plain numbers for the tracker: every metric's value and the shares of failures, by name."""
+    """Return the row's metrics and its shares of failures as plain numbers by name, for the tracker."""
     samples = row.samples or math.nan
     return {
         **{name: measure.value for name, measure in row.metrics.items()},
@@ -103,7 +103,7 @@ def scalar_metrics(row: ResultRow) -> dict[str, float]:
 
 
 def read_results(path: Path) -> Results:
-    """The results in ``path``, null read as NaN; raises ``ValueError`` naming a file that is none of ours."""
+    """Return the results in ``path``, null read as NaN. Raises ``UserError`` for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Results(
@@ -130,10 +130,10 @@ def write_results(path: Path, results: Results) -> None:
 def update_results(
     path: Path, *, seed: int, run_id: str, wall_times: Mapping[str, float], rows: Iterable[ResultRow]
 ) -> Results:
-    """The results in ``path`` (if any) with ``rows`` and ``wall_times`` added, written back atomically.
+    """Add ``rows`` and ``wall_times`` to the results in ``path``, atomically, and return all of them.
 
     A row replaces the one with its key in place; a wall time replaces the one of its name. Raises
-    ``ValueError`` where the file belongs to another run or seed.
+    ``UserError`` where the file belongs to another run or seed.
     """
     old = Results(seed=seed, run_id=run_id, wall_times={}, rows=())
     if path.exists():
@@ -155,17 +155,17 @@ def update_results(
 
 
 def headline_metric(form: str) -> str:
-    """The metric by which a task of this form selects checkpoints."""
-    return "accuracy" if form in ANSWER_LABELS else "srcc"
+    """Return the metric by which a task of this form selects checkpoints."""
+    return find_form(form).headline_metric()
 
 
 def headline_value(row: ResultRow) -> float:
-    """The row's value of its headline metric."""
+    """Return the row's value of its headline metric."""
     return row.metrics[headline_metric(row.form)].value
 
 
 def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
-    """Why a cell stays out of the means, in a few words; empty where it counts."""
+    """Return why a cell stays out of the means, in a few words; empty where it counts."""
     if row.parsed_fraction < min_parsed_fraction:
         return f"{row.n_parsed} of {row.n} images parsed (under {min_parsed_fraction:.0%})"
     if math.isnan(headline_value(row)):
@@ -174,7 +174,7 @@ def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
 
 
 def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summary:
-    """Means of every metric over the benchmarks in ``rows`` (one row each: one stage, one read-out).
+    """Return means of every metric over the benchmarks in ``rows`` (one row each: one moment, one read-out).
 
     Left out, by name and reason: cells with fewer than ``min_parsed_fraction`` of their images parsed,
     and cells without a correlation. Means are NaN where nothing counts.
@@ -203,7 +203,7 @@ def _row_to_json(row: ResultRow) -> dict[str, Any]:
         for name, measure in row.metrics.items()
     }
     flat = {field.name: row.__dict__[field.name] for field in fields(row)}
-    return {**flat, "stage": row.stage.value, "metrics": metrics}
+    return {**flat, "moment": row.moment.value, "metrics": metrics}
 
 
 def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
@@ -211,4 +211,6 @@ def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
         name: Measure(**{key: math.nan if value is None else value for key, value in measure.items()})
         for name, measure in row["metrics"].items()
     }
-    return ResultRow(**{**row, "stage": Stage(row["stage"]), "metrics": metrics})
+    # Files of earlier versions have ``stage`` for ``moment``.
+    named = {"moment" if key == "stage" else key: value for key, value in row.items()}
+    return ResultRow(**{**named, "moment": Moment(named["moment"]), "metrics": metrics})

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qhk.errors import UserError
-from qhk.evaluation.results import ResultRow, Stage, why_not_counted
-from qhk.types import ANSWER_LABELS
+from qhk.evaluation.results import Moment, ResultRow, why_not_counted
+from qhk.tasks import find_form
 
 ARROW, ASCII_ARROW = " → ", " -> "
 WIDTH = 120
@@ -42,35 +42,24 @@ def _metric(name: str) -> Callable[[ResultRow], float]:
 
 
 def failed_percent(row: ResultRow) -> float:
-    """Samples without a readable answer, in percent of all samples; NaN for none."""
+    """Return samples without a readable answer, in percent of all samples; NaN for none."""
     return 100 * row.samples_failed / row.samples if row.samples else math.nan
 
 
 FAILED = Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True)
 DISTINCT = Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False)
 
-SCORE_COLUMNS = (
-    FAILED,
-    Column(heading="SRCC", value=_metric("srcc"), decimals=3, gain=True, over_all=False),
-    Column(heading="PLCC", value=_metric("plcc"), decimals=3, gain=True, over_all=False),
-    Column(heading="PLCC fitted", value=_metric("plcc_fitted"), decimals=3, gain=True, over_all=False),
-    DISTINCT,
-    Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False),
-)
+ENTROPY = Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False)
 
 
 def columns_of(form: str) -> tuple[Column, ...]:
-    """What is shown of a benchmark whose task has this form."""
-    names = ANSWER_LABELS.get(form)
-    if names is None:
-        return SCORE_COLUMNS
-    metrics = {"accuracy": "accuracy"}
-    metrics |= {f"{name}_accuracy": name.replace("_", " ") for name in names if len(names) > 1}
+    """Return what is shown of a benchmark whose task has this form."""
+    task = find_form(form)
     shown = [
         Column(heading=heading, value=_metric(metric), decimals=3, gain=True, over_all=False)
-        for metric, heading in metrics.items()
+        for metric, heading in task.metrics.items()
     ]
-    return (FAILED, *shown, DISTINCT)
+    return (FAILED, *shown, DISTINCT, *((ENTROPY,) if task.has_scores else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,16 +74,16 @@ class TableText:
 
 
 def results_tables(
-    rows: Iterable[ResultRow], *, readout: str, stages: Sequence[Stage], min_parsed_fraction: float
+    rows: Iterable[ResultRow], *, readout: str, moments: Sequence[Moment], min_parsed_fraction: float
 ) -> list[TableText]:
-    """One table for each form of task among the rows of a read-out; see ``results_table``."""
+    """Return one table for each form of task among the rows of a read-out; see ``results_table``."""
     rows = list(rows)
     forms = dict.fromkeys(row.form for row in rows if row.readout == readout) or {"score": None}
     return [
         results_table(
             [row for row in rows if row.form == form],
             readout=readout,
-            stages=stages,
+            moments=moments,
             min_parsed_fraction=min_parsed_fraction,
         )
         for form in forms
@@ -102,26 +91,26 @@ def results_tables(
 
 
 def results_table(
-    rows: Iterable[ResultRow], *, readout: str, stages: Sequence[Stage], min_parsed_fraction: float
+    rows: Iterable[ResultRow], *, readout: str, moments: Sequence[Moment], min_parsed_fraction: float
 ) -> TableText:
-    """The table of one read-out, one line per benchmark, with the values of ``stages`` joined by arrows.
+    """Return the table of one read-out: a line per benchmark, the values of ``moments`` joined by arrows.
 
     All rows are of tasks of one form.
 
-    Stages without rows are left out; of several steps of a stage the last counts. The mean is paired: a
-    benchmark that cannot count in one stage is left out of all, so that a gain compares the same sets.
-    Raises ``ValueError`` where the read-out has no rows.
+    Moments without rows are left out; of several steps of a moment the last counts. The mean is paired: a
+    benchmark that cannot count in one moment is left out of all, so that a gain compares the same sets.
+    Raises ``UserError`` where the read-out has no rows.
     """
-    latest: dict[tuple[str, Stage], ResultRow] = {}
+    latest: dict[tuple[str, Moment], ResultRow] = {}
     for row in sorted(rows, key=lambda row: row.step):
         if row.readout == readout:
-            latest[row.benchmark, row.stage] = row
-    shown = [stage for stage in stages if any(key[1] is stage for key in latest)]
+            latest[row.benchmark, row.moment] = row
+    shown = [moment for moment in moments if any(key[1] is moment for key in latest)]
     if not shown:
-        raise UserError(f"no results for read-out {readout!r} at {', '.join(stages)}: evaluate first")
+        raise UserError(f"no results for read-out {readout!r} at {', '.join(moments)}: evaluate first")
     lines = {
-        name: [latest[name, stage] for stage in shown if (name, stage) in latest]
-        for name in dict.fromkeys(name for name, stage in latest if stage in shown)
+        name: [latest[name, moment] for moment in shown if (name, moment) in latest]
+        for name in dict.fromkeys(name for name, moment in latest if moment in shown)
     }
     columns = columns_of(next(iter(latest.values())).form)
     notes = _notes(lines, shown, min_parsed_fraction=min_parsed_fraction)
@@ -132,7 +121,7 @@ def results_table(
             _line(name, cells, shown, columns, mark=notes.get(name, ("", ""))[0])
             for name, cells in lines.items()
         ),
-        means=_mean_lines(lines, columns, left_out=notes, num_stages=len(shown)),
+        means=_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
         notes=(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
             *_fallback_notes(lines),
@@ -143,36 +132,37 @@ def results_table(
 
 def _legend(columns: Sequence[Column]) -> str:
     text = "unparsed %: samples without a readable answer (mean over all sets); "
-    if columns is SCORE_COLUMNS:
+    if ENTROPY in columns:
         return text + "distinct: different scores of the read-out; entropy: of single samples, in nats."
     return text + "accuracy: share of all images, every label right; distinct: different answers."
 
 
-def _title(rows: Sequence[ResultRow], *, readout: str, shown: Sequence[Stage]) -> str:
+def _title(rows: Sequence[ResultRow], *, readout: str, shown: Sequence[Moment]) -> str:
     miniature = [row.miniature for row in rows]
     kind = "MINIATURE SYNTHETIC benchmarks" if all(miniature) else "benchmarks"
     if any(miniature) and not all(miniature):
         kind = "benchmarks, some MINIATURE SYNTHETIC"
     when = ARROW.join(
-        f"{stage} (step {_steps(rows, stage)})" if stage is not Stage.BEFORE else stage for stage in shown
+        f"{moment} (step {_steps(rows, moment)})" if moment is not Moment.BEFORE else moment
+        for moment in shown
     )
     return f"{kind}, read-out {readout}: {when}"
 
 
-def _steps(rows: Sequence[ResultRow], stage: Stage) -> str:
-    steps = sorted({row.step for row in rows if row.stage is stage})
+def _steps(rows: Sequence[ResultRow], moment: Moment) -> str:
+    steps = sorted({row.step for row in rows if row.moment is moment})
     return str(steps[0]) if len(steps) == 1 else f"{steps[0]}-{steps[-1]}"
 
 
 def _notes(
-    lines: dict[str, list[ResultRow]], shown: Sequence[Stage], *, min_parsed_fraction: float
+    lines: dict[str, list[ResultRow]], shown: Sequence[Moment], *, min_parsed_fraction: float
 ) -> dict[str, tuple[str, str]]:
-    """Mark and reason for every benchmark that is left out of the means."""
+    """Return mark and reason for every benchmark that is left out of the means."""
     reasons: dict[str, str] = {}
     for name, cells in lines.items():
-        faults = {row.stage: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in cells}
-        texts = [f"{stage}: {fault}" for stage, fault in faults.items() if fault]
-        texts += [f"{stage}: not evaluated" for stage in shown if stage not in faults]
+        faults = {row.moment: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in cells}
+        texts = [f"{moment}: {fault}" for moment, fault in faults.items() if fault]
+        texts += [f"{moment}: not evaluated" for moment in shown if moment not in faults]
         if texts:
             reasons[name] = "; ".join(texts)
     return {name: (f"({number})", text) for number, (name, text) in enumerate(reasons.items(), start=1)}
@@ -183,18 +173,18 @@ def _fallback_notes(lines: dict[str, list[ResultRow]]) -> list[str]:
     for name, cells in lines.items():
         for row in cells:
             if row.plcc_fallback and "plcc" in row.metrics and not math.isnan(row.metrics["plcc"].value):
-                reasons.setdefault(row.plcc_fallback, []).append(f"{name} {row.stage}")
+                reasons.setdefault(row.plcc_fallback, []).append(f"{name} {row.moment}")
     return [f"PLCC fitted is the raw PLCC ({why}): {', '.join(cells)}" for why, cells in reasons.items()]
 
 
 def _line(
-    name: str, cells: Sequence[ResultRow], shown: Sequence[Stage], columns: Sequence[Column], *, mark: str
+    name: str, cells: Sequence[ResultRow], shown: Sequence[Moment], columns: Sequence[Column], *, mark: str
 ) -> tuple[str, ...]:
-    by_stage = {row.stage: row for row in cells}
+    by_moment = {row.moment: row for row in cells}
     numbers = [
         ARROW.join(
-            f"{column.value(by_stage[stage]):.{column.decimals}f}" if stage in by_stage else "-"
-            for stage in shown
+            f"{column.value(by_moment[moment]):.{column.decimals}f}" if moment in by_moment else "-"
+            for moment in shown
         )
         for column in columns
     ]
@@ -207,27 +197,27 @@ def _mean_lines(
     columns: Sequence[Column],
     *,
     left_out: Collection[str],
-    num_stages: int,
+    num_moments: int,
 ) -> tuple[tuple[str, ...], ...]:
-    """The mean over the benchmarks not left out and, for two stages or more, its gain from first to last."""
+    """Return the mean over the benchmarks that count and, for several moments, its gain."""
     counted = [cells for name, cells in lines.items() if name not in left_out]
     if not counted:
         return (("mean of 0", *[""] * (1 + len(columns))),)
     texts, gains = [], []
     for column in columns:
         means = []
-        for position in range(num_stages):
-            complete = [cells for cells in lines.values() if len(cells) == num_stages]
+        for position in range(num_moments):
+            complete = [cells for cells in lines.values() if len(cells) == num_moments]
             rows = [cells[position] for cells in (complete if column.over_all else counted)]
             means.append(math.fsum(column.value(row) for row in rows) / len(rows))
         texts.append(ARROW.join(f"{mean:.{column.decimals}f}" for mean in means))
         gains.append(f"{means[-1] - means[0]:+.{column.decimals}f}" if column.gain else "")
     label = "mean" if len(counted) == len(lines) else f"mean of {len(counted)} of {len(lines)}"
-    return ((label, "", *texts), ("gain", "", *gains)) if num_stages > 1 else ((label, "", *texts),)
+    return ((label, "", *texts), ("gain", "", *gains)) if num_moments > 1 else ((label, "", *texts),)
 
 
 def as_rich(table: TableText) -> Table:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     drawn = Table(
         title=table.title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False
     )
@@ -242,7 +232,7 @@ def as_rich(table: TableText) -> Table:
 
 
 def as_text(table: TableText) -> str:
-    """The table as plain ASCII lines, for a log or a pipe; ends with a newline."""
+    """Return the table as plain ASCII lines, for a log or a pipe; ends with a newline."""
     lines = [
         tuple(cell.replace(ARROW, ASCII_ARROW) for cell in line)
         for line in (table.headings, *table.body, *table.means)
@@ -270,7 +260,7 @@ def as_text(table: TableText) -> str:
 
 
 def _natural_width(drawn: Table, console: Console) -> int:
-    """Columns the table takes when nothing is wrapped (a console by itself reports at most its own width)."""
+    """Return the width of the unwrapped table (a console by itself reports at most its own width)."""
     return Measurement.get(console, console.options.update(width=10 * WIDTH), drawn).maximum
 
 

@@ -7,10 +7,10 @@ from typing import Literal
 
 from qhk.errors import UserError
 from qhk.objective.aggregate import Aggregation
+from qhk.objective.forms import PERCEPTION_FORMS
 from qhk.objective.policy import Ratio
 from qhk.objective.reference import Estimator
 
-PerceptionForm = Literal["none", "release", "paper", "exact"]
 EntropyForm = Literal["off", "sampled", "exact"]
 EntropyScope = Literal["completion", "answer"]
 
@@ -52,7 +52,7 @@ class Terms:
     kl_estimator: Estimator
     entropy_coef: float
     entropy_scope: EntropyScope
-    perception: PerceptionForm
+    perception: str
     gamma: float
     exponent_bound: float
     value_bound: float
@@ -62,9 +62,9 @@ class Terms:
     eta_degraded: float
 
     def __post_init__(self) -> None:
-        if self.perception not in ("none", "release", "paper", "exact"):
+        if self.perception not in PERCEPTION_FORMS:
             raise UserError(
-                f"perception.form: unknown {self.perception!r}; use none, release, paper or exact"
+                f"perception.form: unknown {self.perception!r}; use one of {', '.join(PERCEPTION_FORMS)}"
             )
         if self.entropy not in ("off", "sampled", "exact"):
             raise UserError(f"perception.entropy: unknown {self.entropy!r}; use off, sampled or exact")
@@ -84,15 +84,16 @@ class Terms:
 
     def needs(self) -> Needs:
         """What must be computed for this step."""
-        kl = self.perception != "none" and self.gamma != 0.0
-        entropy = self.entropy if self.perception != "none" else "off"
+        form = PERCEPTION_FORMS[self.perception]
+        kl = form is not None and self.gamma != 0.0
+        entropy = self.entropy if form is not None else "off"
         degraded_entropy = entropy == "exact" and self.eta_degraded != 0.0
         return Needs(
             reference=self.kl_coef != 0.0,
             original_entropy=self.entropy_coef != 0.0 or (entropy == "exact" and self.eta_original != 0.0),
             degraded=kl or (entropy != "off" and self.eta_degraded != 0.0),
             degraded_entropy=degraded_entropy,
-            degraded_gradient=(kl and self.perception in ("paper", "exact")) or degraded_entropy,
-            exact_kl=kl and self.perception == "exact",
+            degraded_gradient=(kl and form is not None and form.degraded_gradient) or degraded_entropy,
+            exact_kl=kl and form is not None and form.exact,
             answer_tokens=self.entropy_coef != 0.0 and self.entropy_scope == "answer",
         )

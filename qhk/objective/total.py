@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qhk.errors import UserError
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
+from qhk.objective.forms import PERCEPTION_FORMS
 from qhk.objective.perception import bounded_kl, sampled_kl
 from qhk.objective.policy import policy_loss
 from qhk.objective.reference import kl_estimate
@@ -188,14 +189,16 @@ def _perception_kl(
     ledger: _Ledger, original: Branch, degraded: Branch | None, exact_kl: Tensor | None
 ) -> Tensor:
     terms = ledger.terms
-    if terms.perception == "exact":
+    form = PERCEPTION_FORMS[terms.perception]
+    assert form is not None, "a perception term has a form"
+    if form.exact:
         exact = _require(exact_kl, "perception.gamma", terms.gamma, "KL values over the vocabulary")
         divergence, saturated = bounded_kl(ledger.inside(exact), value_bound=terms.value_bound)
     else:
         branch = _require(degraded, "perception.gamma", terms.gamma, "log-probs on the degraded image")
         divergence, saturated = sampled_kl(
             ledger.inside(original.logprobs),
-            ledger.inside(branch.logprobs.detach() if terms.perception == "release" else branch.logprobs),
+            ledger.inside(branch.logprobs if form.degraded_gradient else branch.logprobs.detach()),
             exponent_bound=terms.exponent_bound,
             value_bound=terms.value_bound,
         )

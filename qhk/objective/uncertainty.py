@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from qhk.errors import UserError
+from qhk.objective.forms import UNCERTAINTY_FORMS
 
-Form = Literal["none", "exponential", "linear", "inverse", "rank"]
 Normaliser = Literal["fixed_maximum", "batch_relative"]
 OutOfRange = Literal["clip", "refuse"]
 
@@ -82,55 +82,39 @@ def relative_uncertainty(variances: Tensor, *, low: float, high: float, normalis
 
 
 def uncertainty_weights(
-    uncertainty: Tensor, *, form: Form, alpha: float, unparsed_weight: float | Literal["minimum"]
+    uncertainty: Tensor, *, form: str, alpha: float, unparsed_weight: float | Literal["minimum"]
 ) -> Tensor:
-    """Weight ``(B,)`` of each group's advantages, in [0, 1], never rising with ``uncertainty (B,)``.
+    """Return the weight ``(B,)`` of each group, in [0, 1], never rising with ``uncertainty (B,)``.
 
-    none         ``1`` exactly, whatever u is, as is every form with alpha 0
-    exponential  ``exp(-alpha u)``                    (Q-Hawkeye; alpha 0.2 in the release)
-    linear       ``1 - alpha u``                      alpha in [0, 1]
-    inverse      ``1 / (1 + alpha u)``
-    rank         ``1 - alpha rank / (B' - 1)``        alpha in [0, 1]
-
-    ``rank`` counts from 0 (most certain) among the B' groups that have an uncertainty; ties share the mean of
-    their ranks; with B' = 1 the weight is 1. ``alpha`` is the strength at this step: a schedule multiplies it
-    beforehand. Where alpha is above 0, a group without uncertainty (NaN) weighs ``unparsed_weight``, or with
-    "minimum" what u = 1 (the last rank) would weigh; in the release such a group weighs 1, as if it were the
-    most certain.
+    ``form`` is a name of ``UNCERTAINTY_FORMS``, whose functions hold the formulas; with ``none``, and with
+    alpha 0, every weight is exactly 1. A form by rank takes ``u = rank / (B' - 1)``: ``rank`` counts from 0
+    (most certain) among the B' groups that have an uncertainty; ties share the mean of their ranks; with
+    B' = 1 the weight is 1. ``alpha`` is the strength at this step: a schedule multiplies it beforehand. Where
+    it is above 0, a group without uncertainty (NaN) weighs ``unparsed_weight``, or with "minimum" what u = 1
+    would weigh; in the release such a group weighs 1, as if it were the most certain.
 
     The same weight multiplies the G advantages after normalisation; neither KL nor perception is scaled.
+    Raises UserError for an unknown form, and for an alpha or a weight out of range.
     """
+    if form not in UNCERTAINTY_FORMS:
+        raise UserError(f"uncertainty.form: unknown {form!r}; use one of {', '.join(UNCERTAINTY_FORMS)}")
+    chosen = UNCERTAINTY_FORMS[form]
     if form == "none" or alpha == 0:
         return torch.ones_like(uncertainty)
-    if alpha < 0 or (form in ("linear", "rank") and alpha > 1):
+    if not 0 <= alpha <= chosen.largest_alpha:
         raise UserError(
             f"uncertainty.alpha: got {alpha} with form={form}; must be >= 0, and <= 1 for linear and rank"
         )
-    unknown = uncertainty.isnan()
-    if form == "rank":
-        weights = 1.0 - alpha * _relative_rank(uncertainty)
-    else:
-        weights = _weight_of(uncertainty, form, alpha)
+    weights = chosen.weight(_relative_rank(uncertainty) if chosen.by_rank else uncertainty, alpha)
     if unparsed_weight == "minimum":
-        largest = torch.ones((), dtype=uncertainty.dtype, device=uncertainty.device)
-        fallback = (1.0 - alpha * largest) if form == "rank" else _weight_of(largest, form, alpha)
+        fallback = chosen.weight(uncertainty.new_ones(()), alpha)
     elif math.isfinite(unparsed_weight) and 0.0 <= unparsed_weight <= 1.0:
-        fallback = torch.full((), unparsed_weight, dtype=uncertainty.dtype, device=uncertainty.device)
+        fallback = uncertainty.new_full((), unparsed_weight)
     else:
         raise UserError(
             f"uncertainty.unparsed_weight: got {unparsed_weight}; must lie in [0, 1] or be minimum"
         )
-    return torch.where(unknown, fallback, weights)
-
-
-def _weight_of(uncertainty: Tensor, form: str, alpha: float) -> Tensor:
-    if form == "exponential":
-        return torch.exp(-alpha * uncertainty)
-    if form == "linear":
-        return 1.0 - alpha * uncertainty
-    if form == "inverse":
-        return 1.0 / (1.0 + alpha * uncertainty)
-    raise UserError(f"uncertainty.form: unknown {form!r}; use none, exponential, linear, inverse or rank")
+    return torch.where(uncertainty.isnan(), fallback, weights)
 
 
 def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Stage 4: the training set, the twins that a run reads, and the list of what was left out."""
+"""Builds the training set, the list of degraded twins that a run reads, and the list of dropped pairs."""
 
 from __future__ import annotations
 
@@ -8,20 +8,44 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qhk.errors import UserError
 from qhk.files import json_line, write_atomically
+from qhk.pairs.make import file_digest
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
-from qhk.pairs.selection import Dropped, Selection, Unjudged, select_pairs
-from qhk.pairs.strengthen import HumanReview
+from qhk.pairs.strengthen import HumanReview, awaits_review
 from qhk.pairs.training_set import verdict_of, write_set
 
 DATASET, TWINS, DROPPED, REPORT = "dataset", "twins.jsonl", "dropped.csv", "report.json"
+
+
+Unjudged = Literal["drop", "keep_strengthened", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropped:
+    """What is left out: a pair, or an image that never became one (``group_id`` empty)."""
+
+    group_id: str
+    dataset: str
+    example_id: str
+    image: str
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """The pairs that are kept, in the manifest's order, and everything that is not."""
+
+    kept: list[Pair]
+    dropped: list[Dropped]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +60,10 @@ class Built:
 def build_set(
     manifest: PairManifest, folder: Path, *, human_review: HumanReview, unjudged: Unjudged
 ) -> Built:
-    """Writes ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
+    """Write ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
 
     Everything is written beside ``folder``, checked, and renamed. A folder built from the same manifest
-    in the same way is left as it is. Raises ``ValueError`` where ``folder`` holds anything else, or no
+    in the same way is left as it is. Raises ``UserError`` where ``folder`` holds anything else, or no
     pair is kept.
     """
     selection = select_pairs(manifest, human_review=human_review, unjudged=unjudged)
@@ -71,7 +95,7 @@ def build_set(
 
 
 def _twin(manifest: PairManifest, pair: Pair, folder: Path) -> dict[str, Any]:
-    """One line of the twins' file, which ``twin=manifest`` reads; its path starts at ``folder``."""
+    """Return one line of the twins' file, which ``twin=manifest`` reads; its path starts at ``folder``."""
     path = Path(os.path.relpath(manifest.copy_path(pair).resolve(), folder.resolve())).as_posix()
     return {
         "id": pair.source.example_id,
@@ -102,7 +126,7 @@ def _report(manifest: PairManifest, selection: Selection, **settings: str) -> di
         "kept": len(selection.kept),
         "dropped": len(selection.dropped),
         "settings": settings,
-        "stages": {stage: dict(values) for stage, values in manifest.settings.items()},
+        "steps": {step: dict(values) for step, values in manifest.settings.items()},
         "digest": digest.hexdigest(),
     }
 
@@ -110,6 +134,91 @@ def _report(manifest: PairManifest, selection: Selection, **settings: str) -> di
 def _read_report(folder: Path) -> Any:
     path = folder / REPORT
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     except json.JSONDecodeError:
         return None
+    if isinstance(report, dict) and "stages" in report:
+        report["steps"] = report.pop("stages")  # as sets built by earlier versions call them
+    return report
+
+
+def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged: Unjudged) -> Selection:
+    """Return the pairs to keep, and every other pair and every image without a pair with the reason.
+
+    Files are held against the digests of the manifest: a pair whose original or copy changed is dropped.
+    """
+    kept, dropped = [], []
+    for pair in manifest:
+        step, reason = why_dropped(pair, human_review=human_review, unjudged=unjudged)
+        if not reason:
+            step, reason = "build", _changed(manifest, pair)
+        if reason:
+            dropped.append(_dropped(pair, step, reason))
+        else:
+            kept.append(pair)
+    have = {f"{pair.source.dataset}/{pair.source.example_id}" for pair in manifest}
+    for (step, item), reason in manifest.failures.items():
+        if step == "degrade" and item not in have:
+            dropped.append(_without_pair(item, f"no copy could be made: {reason}"))
+    for item in manifest.asked:
+        if item not in have and ("degrade", item) not in manifest.failures:
+            dropped.append(_without_pair(item, "not degraded yet: run qhk data degrade to its end"))
+    return Selection(kept=kept, dropped=dropped)
+
+
+def _without_pair(item: str, reason: str) -> Dropped:
+    dataset, _, example = item.partition("/")
+    return Dropped(group_id="", dataset=dataset, example_id=example, image="", step="degrade", reason=reason)
+
+
+def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) -> tuple[str, str]:
+    """Return the step and the reason that keep a pair out; two empty texts for one that is kept.
+
+    Kept are pairs that people, or else the judge, see a difference in. Of those nobody answered on,
+    ``keep_strengthened`` keeps the ones degraded twice and ``keep`` all.
+    """
+    if pair.disputed:
+        return "review", "reviewers disagree"
+    if awaits_review(pair, human_review):
+        return "review", "looks the same to the judge, not reviewed by a person"
+    if pair.verdict == "unusable":
+        return ("review" if pair.human else "filter"), "unusable"
+    if pair.verdict == "same":
+        return "strengthen", (
+            "looks the same, not strengthened" if pair.copy.version == 1 else "still looks the same"
+        )
+    if pair.verdict == "different" or unjudged == "keep":
+        return "", ""
+    if pair.copy.version > 1 and unjudged == "keep_strengthened":
+        return "", ""
+    if pair.judgement is not None:
+        return "filter", f"the judge failed: {pair.judgement.failure}"
+    return "filter", "not judged"
+
+
+def count_reasons(dropped: list[Dropped]) -> Mapping[tuple[str, str], int]:
+    """Return (step, reason) -> how many; details behind a colon do not divide a reason."""
+    return Counter((item.step, item.reason.partition(":")[0]) for item in dropped)
+
+
+def _dropped(pair: Pair, step: str, reason: str) -> Dropped:
+    return Dropped(
+        group_id=pair.group_id,
+        dataset=pair.source.dataset,
+        example_id=pair.source.example_id,
+        image=pair.source.path,
+        step=step,
+        reason=reason,
+    )
+
+
+def _changed(manifest: PairManifest, pair: Pair) -> str:
+    for what, path, digest in (
+        ("the original", manifest.source_path(pair), pair.source.sha256),
+        ("the copy", manifest.copy_path(pair), pair.copy.sha256),
+    ):
+        if not path.is_file():
+            return f"{what} is missing: {path}"
+        if file_digest(path) != digest:
+            return f"{what} changed on disk: {path}"
+    return ""

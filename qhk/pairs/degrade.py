@@ -1,4 +1,4 @@
-"""Stage 1: a degraded copy of every image, with where it came from."""
+"""Makes a degraded copy of every image and records its source."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.pairs.make import CopyDone, CopyJob, run_job
+from qhk.pairs.make import CopyDone, CopyJob, in_order, run_job
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.plan import Plan
 from qhk.pairs.records import Copy, asked_row, failure_row, group_id, pair_row, settings_row, source_of
-from qhk.pairs.workers import in_order
 from qhk.types import Example
 
 Progress = Callable[[int, int], None]
@@ -26,8 +25,8 @@ FLUSH_S, FLUSH_ROWS = 2.0, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
-    """What a stage did now (``made``, ``failed``) and found done already (``before``)."""
+class CopyCounts:
+    """What a step did now (``made``, ``failed``) and found done already (``before``)."""
 
     made: int
     failed: int
@@ -41,14 +40,16 @@ def degrade_examples(
     plan: Plan,
     workers: int,
     progress: Progress,
-) -> Counts:
-    """One pair per example that has none yet; ``examples`` by split. No output follows ``workers``.
+) -> CopyCounts:
+    """Make a pair of every example that has none yet, and return how many were made, failed and found.
+
+    ``examples`` are by split; the result does not depend on ``workers``.
 
     An image that cannot be read is recorded as a failure, and tried again next time. Raises
-    ``ValueError`` where the manifest was begun with other values, an example shows several pictures, or
+    ``UserError`` where the manifest was begun with other values, an example shows several pictures, or
     two are one.
     """
-    begin_stage(manifest, stage="degrade", key="pairs.degrade", values=plan.values())
+    begin_step(manifest, step="degrade", key="pairs.degrade", values=plan.values())
     jobs, by_group = [], {}
     for split, part in examples.items():
         for example in part:
@@ -61,7 +62,7 @@ def degrade_examples(
                 jobs.append(_job(example, group, manifest, plan))
 
     asked = [job.item for job in jobs if job.item not in manifest.asked]
-    if asked:  # said first, so that an interrupted stage leaves no image unlisted
+    if asked:  # recorded first, so that an interrupted run leaves no image unlisted
         manifest.append([asked_row(asked)])
 
     def row(done: CopyDone) -> dict[str, Any]:
@@ -77,20 +78,20 @@ def degrade_examples(
         return pair_row(done.job.group_id, source, copy_of(done, manifest))
 
     before = len(by_group) - len(jobs)
-    made, failed = make_copies(manifest, jobs, stage="degrade", row=row, workers=workers, progress=progress)
-    return Counts(made=made, failed=failed, before=before)
+    made, failed = make_copies(manifest, jobs, step="degrade", row=row, workers=workers, progress=progress)
+    return CopyCounts(made=made, failed=failed, before=before)
 
 
 def make_copies(
     manifest: PairManifest,
     jobs: Sequence[CopyJob],
     *,
-    stage: str,
+    step: str,
     row: Callable[[CopyDone], dict[str, Any]],
     workers: int,
     progress: Progress,
 ) -> tuple[int, int]:
-    """How many copies were made and how many failed; each is recorded, by ``row`` or as a failure."""
+    """Return how many copies were made and how many failed; each is recorded, by ``row`` or as a failure."""
     rows: list[dict[str, Any]] = []
     made = failed = 0
     last = time.monotonic()
@@ -100,7 +101,7 @@ def make_copies(
         for done in results:
             if done.failure:
                 failed += 1
-                rows.append(failure_row(stage=stage, item=done.job.item, reason=done.failure))
+                rows.append(failure_row(step=step, item=done.job.item, reason=done.failure))
             else:
                 made += 1
                 rows.append(row(done))
@@ -115,11 +116,11 @@ def make_copies(
     return made, failed
 
 
-def begin_stage(manifest: PairManifest, *, stage: str, key: str, values: Mapping[str, Any]) -> None:
-    """Records the values a stage works with; raises ``ValueError`` where it began with others."""
-    known = manifest.settings.get(stage)
+def begin_step(manifest: PairManifest, *, step: str, key: str, values: Mapping[str, Any]) -> None:
+    """Record the values a step works with; raises ``UserError`` where it began with others."""
+    known = manifest.settings.get(step)
     if known is None:
-        manifest.append([settings_row(stage=stage, values=values)])
+        manifest.append([settings_row(step=step, values=values)])
         return
     for name in [*values, *known]:
         if known.get(name) != values.get(name):
@@ -130,7 +131,7 @@ def begin_stage(manifest: PairManifest, *, stage: str, key: str, values: Mapping
 
 
 def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
-    """The record of a copy that was made."""
+    """Return the record of a copy that was made."""
     assert done.path is not None
     return Copy(
         path=manifest.relative(done.path),
@@ -141,7 +142,7 @@ def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
 
 
 def item_of(example: Example) -> str:
-    """How failures name an image."""
+    """Return the name of an image in failures: ``dataset/id``."""
     return f"{example.dataset}/{example.id}"
 
 
@@ -159,7 +160,7 @@ def _job(example: Example, group: str, manifest: PairManifest, plan: Plan) -> Co
 
 
 def copies_folder(manifest: PairManifest, dataset: str) -> Path:
-    """Where copies of a set's images lie."""
+    """Return the folder of the copies of a set's images lie."""
     return manifest.folder / FOLDER / dataset
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
@@ -13,6 +19,12 @@ from qhk.files import write_bytes_atomically
 from qhk.pairs.plan import Plan, copy_name, ordered_kinds
 from qhk.pairs.records import Degradation
 from qhk.pairs.similarity import MadeCopy, calibrated_copy, make_copy
+
+Job = TypeVar("Job")
+Done = TypeVar("Done")
+
+AHEAD = 4
+"""Jobs in hand per worker: enough to keep them busy, few enough to stop soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +59,7 @@ class CopyDone:
 
 
 def run_job(job: CopyJob) -> CopyDone:
-    """Makes the copy and writes its file; a source that cannot be read is a failure, never a stand-in."""
+    """Make the copy and writes its file; a source that cannot be read is a failure, never a stand-in."""
     try:
         str(job.source).encode()
         source = load_image(job.source)
@@ -90,7 +102,7 @@ def run_job(job: CopyJob) -> CopyDone:
 
 
 def _degraded(job: CopyJob, source: Image.Image, start: Image.Image) -> tuple[MadeCopy | None, str]:
-    """The copy and its kind; the kinds that cannot reach the target are passed over in a seeded order."""
+    """Return the copy and its kind: the first kind, in a seeded order, that reaches the target."""
     plan, version = job.plan, len(job.done) + 1
     used = [done.type for done in job.done]
     stream = (plan.seed, job.group_id, version)
@@ -115,6 +127,34 @@ def _degraded(job: CopyJob, source: Image.Image, start: Image.Image) -> tuple[Ma
 
 
 def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """Return sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def in_order(
+    function: Callable[[Job], Done], jobs: Iterable[Job], *, workers: int
+) -> Generator[Done, None, None]:
+    """Return ``function(job)`` for every job, in the order of ``jobs``, whatever ``workers`` is.
+
+    0 workers run in this process. Others are processes that begin from a clean server (no threads of
+    ours are forked) and leave Ctrl-C to this one; closing the iterator drops the jobs not begun.
+    """
+    if workers == 0:
+        yield from map(function, jobs)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("forkserver"), initializer=_leave_interrupts)
+    waiting: deque[Future[Done]] = deque()
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(function, job))
+            if len(waiting) >= AHEAD * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Stage 3: a further, different degradation for pairs that stayed imperceptible, in files of their own."""
+"""Adds a second, different degradation to pairs that still look the same, in files of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from qhk.pairs.degrade import begin_stage, copies_folder, copy_of, make_copies
+from qhk.pairs.degrade import begin_step, copies_folder, copy_of, make_copies
 from qhk.pairs.make import CopyDone, CopyJob
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.plan import Plan
@@ -17,7 +17,7 @@ HumanReview = Literal["required", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Strengthened:
-    """What the stage did: copies made and failed; pairs not touched, by why."""
+    """What the step did: copies made and failed; pairs not touched, by why."""
 
     made: int
     failed: int
@@ -34,13 +34,13 @@ def strengthen_pairs(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> Strengthened:
-    """Degrades every pair once more that looks the same and has fewer than ``max_degradations``.
+    """Degrade every pair once more that looks the same and has fewer than ``max_degradations``.
 
     People's word beats the judge's. With ``required`` review a pair that only a judge calls the same waits
     for a person. The kind is drawn from those the pair has not had; earlier files stay as they are.
-    Raises ``ValueError`` where the manifest's strengthening began with other values.
+    Raises ``UserError`` where the manifest's strengthening began with other values.
     """
-    begin_stage(manifest, stage="strengthen", key="pairs.strengthen", values=plan.values())
+    begin_step(manifest, step="strengthen", key="pairs.strengthen", values=plan.values())
     alike = [pair for pair in manifest if pair.verdict == "same"]
     seen = [pair for pair in alike if not awaits_review(pair, human_review)]
     chosen = [pair for pair in seen if pair.copy.version < max_degradations]
@@ -49,16 +49,14 @@ def strengthen_pairs(
     def row(done: CopyDone) -> dict[str, object]:
         return strengthened_row(done.job.group_id, copy_of(done, manifest))
 
-    made, failed = make_copies(
-        manifest, jobs, stage="strengthen", row=row, workers=workers, progress=progress
-    )
+    made, failed = make_copies(manifest, jobs, step="strengthen", row=row, workers=workers, progress=progress)
     return Strengthened(
         made=made, failed=failed, waiting=len(alike) - len(seen), spent=len(seen) - len(chosen)
     )
 
 
 def awaits_review(pair: Pair, human_review: HumanReview) -> bool:
-    """Whether a person has still to confirm that the newest copy looks the same."""
+    """Return whether a person has still to confirm that the newest copy looks the same."""
     judged_same = pair.judgement is not None and pair.judgement.verdict == "same"
     return human_review == "required" and pair.human is None and (judged_same or pair.disputed)
 

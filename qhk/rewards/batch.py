@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from qhk.types import Answer, Example
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredGroup:
@@ -28,12 +30,23 @@ class ScoredGroup:
 
     @property
     def parsed(self) -> list[float]:
-        """The scores that were read, in the order of the completions."""
+        """Return the scores that were read, in the order of the completions."""
         return [score for score in self.scores if score is not None]
 
 
+def scored_group(example: Example, answers: Sequence[Answer]) -> ScoredGroup:
+    """Return what is seen of the answers to an example that has an opinion."""
+    return ScoredGroup(
+        id=example.id,
+        dataset=example.dataset,
+        mos=example.opinion,
+        scores=tuple(answer.score for answer in answers),
+        aspects=tuple(answer.aspects for answer in answers),
+    )
+
+
 def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
-    """Indices of the groups with a score, one list per data set: the images that meet each other."""
+    """Return the indices of the groups with a score, one list per data set: the images that are compared."""
     sets: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         if group.parsed:
@@ -42,5 +55,5 @@ def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
 
 
 def sign(value: float) -> int:
-    """1, 0 or -1."""
+    """Return 1, 0 or -1."""
     return (value > 0) - (value < 0)

@@ -1,4 +1,4 @@
-"""Rewards from config: named, weighted terms of two kinds, checked before anything runs, and their values."""
+"""Reward terms from config: every key and value is checked against the function's own signature."""
 
 from __future__ import annotations
 
@@ -13,64 +13,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.term import Above, BatchTerm, CompletionTerm, RewardTerm
-from qhk.types import Completion, Example
 
 _OWN_KEYS = ("_target_", "weight")
 
 
-def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
-    """What a term gives one completion, before its weight; ``ValueError`` where that is not finite.
-
-    One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
-    that names term and example, with the original as its cause.
-    """
-    try:
-        value = term.function(completion, example)
-    except Exception as error:
-        raise UserError(
-            f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
-            f" and the completion {completion.text!r}"
-        ) from error
-    return _finite(value, term.name, example.id)
-
-
-def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
-    """What a term gives every completion of every group of a step, before its weight.
-
-    ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
-    """
-    try:
-        values = term.function(groups)
-    except Exception as error:
-        examples = ", ".join(group.id for group in groups[:3])
-        raise UserError(
-            f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
-            f"examples {examples}{', ...' if len(groups) > 3 else ''}"
-        ) from error
-    sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
-    if sizes != expected:
-        raise UserError(
-            f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
-            "give one per completion per group"
-        )
-    return [
-        [_finite(value, term.name, group.id) for value in row]
-        for group, row in zip(groups, values, strict=True)
-    ]
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
-def _finite(value: float, name: str, example: str) -> float:
-    if not math.isfinite(value):
-        raise UserError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
-    return float(value)
-
-
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
-    """Reward terms in the order of ``spec``: name -> ``_target_``, ``weight``, settings of the function.
+    """Return the reward terms of ``spec``: name -> ``_target_``, ``weight``, the function's settings.
 
     ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
@@ -93,7 +41,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     weight = settings["weight"]
     if not _is_number(weight) or not weight > 0:
         raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
-    function = _import(settings["_target_"], where)
+    function, declared = _import(settings["_target_"], where)
     compares, expected = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
@@ -105,10 +53,12 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
         if key not in given:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
-    return kind(name=name, weight=float(weight), function=partial(function, **given))
+    needs = declared or (("score",) if compares else ())
+    return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
 
 
-def _import(target: object, where: str) -> Callable[..., Any]:
+def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """Return the function and what its module's table ``NEEDS`` says that it needs of an answer."""
     module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name or not attribute:
         raise UserError(f"{where}._target_: got {target!r}; give the dotted path of a function")
@@ -120,12 +70,12 @@ def _import(target: object, where: str) -> Callable[..., Any]:
         ) from error
     function = vars(module).get(attribute)
     if callable(function):
-        return function  # type: ignore[no-any-return]
+        return function, tuple(vars(module).get("NEEDS", {}).get(attribute, ()))
     raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
 def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
-    """Whether the function compares groups, and the annotation of every keyword-only parameter, by name.
+    """Return whether the function compares groups, and the annotations of its keyword-only parameters.
 
     ``ValueError`` on what is no reward function.
     """
@@ -181,7 +131,7 @@ def _is_number(value: object) -> bool:
 
 
 def _describe(annotation: Any) -> str:
-    """What a value of this type looks like, for a user."""
+    """Return what a value of this type looks like, for a user."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = [f" > {mark.bound:g}" for mark in arguments[1:] if isinstance(mark, Above)]

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from qhk.errors import UserError
-from qhk.types import ANSWER_LABELS, Completion, Example
+from qhk.tasks.forms.comparison import CHOICE
+from qhk.tasks.forms.degradation import CLASS, SEVERITY
+from qhk.types import Completion, Example
 
-_CLASS, _SEVERITY = ANSWER_LABELS["degradation"]
-(_CHOICE,) = ANSWER_LABELS["comparison"]
+NEEDS = {"degradation_labels": (CLASS, SEVERITY), "comparison_label": (CHOICE,)}
+"""What an answer must have, by reward."""
 
 
 def degradation_labels(
     completion: Completion, example: Example, *, class_reward: float, severity_reward: float
 ) -> float:
-    """``class_reward`` for the true distortion class, plus ``severity_reward`` if the severity is true too.
+    """Return ``class_reward`` for the true class, plus ``severity_reward`` if the severity is true too.
 
     The severity alone earns nothing; an answer that was not read earns 0. ``ValueError`` where the example
     has no such labels. Source: Q-Insight (arXiv 2503.22679), paper and release, 0.25 and 0.75.
     """
-    kind, severity = _true_label(example, _CLASS), _true_label(example, _SEVERITY)
+    kind, severity = _true_label(example, CLASS), _true_label(example, SEVERITY)
     answered = completion.answer.labels
-    if answered.get(_CLASS) != kind:
+    if answered.get(CLASS) != kind:
         return 0.0
-    return class_reward + (severity_reward if answered.get(_SEVERITY) == severity else 0.0)
+    return class_reward + (severity_reward if answered.get(SEVERITY) == severity else 0.0)
 
 
 def comparison_label(completion: Completion, example: Example) -> float:
-    """1 for the true choice, 0 for another and for an answer that was not read.
+    """Return 1 for the true choice, 0 for another and for an answer that was not read.
 
     ``ValueError`` where the example has no such label. Source: Q-Insight, paper and release.
     """
-    return float(completion.answer.labels.get(_CHOICE) == _true_label(example, _CHOICE))
+    return float(completion.answer.labels.get(CHOICE) == _true_label(example, CHOICE))
 
 
 def _true_label(example: Example, name: str) -> str | float:

@@ -1,11 +1,13 @@
-"""What a reward term is."""
+"""What a reward term is, and what it gives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
 from qhk.types import Completion, Example
 
@@ -34,6 +36,7 @@ class CompletionTerm:
     name: str
     weight: float
     function: CompletionFunction
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,63 @@ class BatchTerm:
     name: str
     weight: float
     function: BatchFunction
+    needs: tuple[str, ...] = ()
 
 
 RewardTerm = CompletionTerm | BatchTerm
-"""``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives."""
+"""``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives.
+
+``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
+``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs
+their scores, and one that judges completions nothing."""
+
+
+def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
+    """Return what a term gives one completion, before its weight; ``ValueError`` where that is not finite.
+
+    One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
+    that names term and example, with the original as its cause.
+    """
+    try:
+        value = term.function(completion, example)
+    except Exception as error:
+        raise UserError(
+            f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
+            f" and the completion {completion.text!r}"
+        ) from error
+    return _finite(value, term.name, example.id)
+
+
+def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
+    """Return what a term gives every completion of every group of a step, before its weight.
+
+    ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
+    """
+    try:
+        values = term.function(groups)
+    except Exception as error:
+        examples = ", ".join(group.id for group in groups[:3])
+        raise UserError(
+            f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
+            f"examples {examples}{', ...' if len(groups) > 3 else ''}"
+        ) from error
+    sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
+    if sizes != expected:
+        raise UserError(
+            f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
+            "give one per completion per group"
+        )
+    return [
+        [_finite(value, term.name, group.id) for value in row]
+        for group, row in zip(groups, values, strict=True)
+    ]
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _finite(value: float, name: str, example: str) -> float:
+    if not math.isfinite(value):
+        raise UserError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
+    return float(value)

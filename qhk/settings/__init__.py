@@ -45,7 +45,15 @@ from qhk.settings.root import (
     StageSettings,
     TrackingSettings,
 )
-from qhk.settings.views import StageView, reward_modules, stage_at, stage_views, task_shares, task_views
+from qhk.settings.views import (
+    StageView,
+    build_tasks,
+    reward_modules,
+    stage_at,
+    stage_views,
+    task_shares,
+    task_views,
+)
 
 __all__ = [
     "VERSION",
@@ -87,6 +95,7 @@ __all__ = [
     "parse_settings",
     "plain_settings",
     "read_settings",
+    "build_tasks",
     "reward_modules",
     "run_directory",
     "run_id",

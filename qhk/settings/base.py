@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,18 @@ def expand_home(text: str) -> str:
 
 FileText = Annotated[str, Field(min_length=1), AfterValidator(expand_home)]
 """A file or folder. Like a shell, Python does nothing about ``~`` by itself: it would be a folder's name."""
+
+
+def one_of(names: Collection[str]) -> AfterValidator:
+    """Return the check that a text is one of ``names``, for forms that are listed outside the settings."""
+
+    def check(name: str) -> str:
+        if name not in names:
+            raise UserError(f"must be one of {', '.join(map(repr, names))}, got {name!r}")
+        return name
+
+    return AfterValidator(check)
+
 
 Scalar = str | int | float | bool | None
 

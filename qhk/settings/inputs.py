@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
+from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
 
@@ -240,13 +241,14 @@ class TwinSettings(Node):
 class TaskSettings(Node):
     """What is asked of the policy, the rule by which the parser reads its answers, and their range."""
 
-    form: Literal["score", "degradation", "comparison", "multi_aspect", "video"]
+    form: Text
     answer_rule: Text
     low: float
     high: float
 
     @model_validator(mode="after")
-    def _range_in_order(self) -> Self:
+    def _is_a_task(self) -> Self:
+        build_task(self)
         if self.low >= self.high:
             raise UserError(f"low must be below high, got {self.low} and {self.high}")
         return self

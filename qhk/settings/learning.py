@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from qhk.errors import UserError
+from qhk.objective.forms import PERCEPTION_FORMS, UNCERTAINTY_FORMS
 from qhk.settings.base import (
     Count,
     Duration,
@@ -17,6 +18,7 @@ from qhk.settings.base import (
     Positive,
     Readout,
     Schedule,
+    one_of,
 )
 
 
@@ -131,7 +133,7 @@ class ObjectiveSettings(Node):
 class UncertaintySettings(Node):
     """The weight of a group by the spread of its scores; ``none`` is an exact no-op."""
 
-    form: Literal["none", "exponential", "linear", "inverse", "rank"]
+    form: Annotated[str, one_of(UNCERTAINTY_FORMS)]
     alpha: NonNegative
     normaliser: Literal["fixed_maximum", "batch_relative"]
     minimum_parsed: Count
@@ -147,15 +149,16 @@ class UncertaintySettings(Node):
                 f"alpha {self.alpha} and history_decay {self.history_decay} have no effect with form none; "
                 "choose an uncertainty option such as exponential, or leave them at 0"
             )
-        if self.form in ("linear", "rank") and self.alpha > 1:
-            raise UserError(f"alpha must be at most 1 with form {self.form}, got {self.alpha}")
+        largest = UNCERTAINTY_FORMS[self.form].largest_alpha
+        if self.alpha > largest:
+            raise UserError(f"alpha must be at most {largest:g} with form {self.form}, got {self.alpha}")
         return self
 
 
 class PerceptionSettings(Node):
     """The divergence between original and degraded image, which training raises; ``none`` is a no-op."""
 
-    form: Literal["none", "release", "paper", "exact"]
+    form: Annotated[str, one_of(PERCEPTION_FORMS)]
     gamma: NonNegative
     gamma_schedule: Schedule
     exponent_bound: Positive

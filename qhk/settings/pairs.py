@@ -86,7 +86,7 @@ class BuildSettings(Node):
 
 
 class PairsSettings(Node):
-    """The manifest that all stages share, and each stage. ``levels`` are strengths by name and kind."""
+    """The manifest that all steps share, and each step. ``levels`` are strengths by name and kind."""
 
     manifest: FileText
     human_review: Literal["required", "skipped"]
@@ -101,9 +101,9 @@ class PairsSettings(Node):
 
     @model_validator(mode="after")
     def _levels_are_known(self) -> Self:
-        for stage, level in (("degrade", self.degrade.level), ("strengthen", self.strengthen.level)):
+        for step, level in (("degrade", self.degrade.level), ("strengthen", self.strengthen.level)):
             if level not in self.levels:
-                raise UserError(f"{stage}.level must be one of {', '.join(self.levels)}, got {level!r}")
+                raise UserError(f"{step}.level must be one of {', '.join(self.levels)}, got {level!r}")
         return self
 
     @model_validator(mode="after")
@@ -111,6 +111,6 @@ class PairsSettings(Node):
         if self.chain and self.human_review == "required":
             raise UserError(
                 "human_review must be skipped for chain true, got required; a person cannot be run in "
-                "between: set pairs.human_review=skipped, or run the stages one by one"
+                "between: set pairs.human_review=skipped, or run the steps one by one"
             )
         return self

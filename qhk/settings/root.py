@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from qhk.errors import UserError
+from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.settings.base import Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
     Benchmarks,
@@ -219,9 +220,9 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _rank_needs_a_batch(self) -> Self:
-        if self.uncertainty.form == "rank" and self.training.prompts_per_step < 2:
+        if UNCERTAINTY_FORMS[self.uncertainty.form].by_rank and self.training.prompts_per_step < 2:
             raise UserError(
-                "training.prompts_per_step: must be at least 2 with uncertainty.form rank, got 1; "
-                "the rank of a group is among the groups of one step"
+                "training.prompts_per_step: must be at least 2 with uncertainty.form "
+                f"{self.uncertainty.form}, got 1; the rank of a group is among the groups of one step"
             )
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qhk.settings.root import Settings
+from qhk.tasks import Task, build_task
 
 TASK_NODES = ("task", "prompt", "reward", "data", "benchmark", "loading")
 """The nodes that belong to one task; ``loading`` may be the run's."""
@@ -50,6 +51,11 @@ def task_views(settings: Settings) -> dict[str, Settings]:
         own = {key: part.__dict__[key] for key in TASK_NODES if part.__dict__[key] is not None}
         views[name] = settings.model_copy(update={"mixture": {}, **own})
     return views
+
+
+def build_tasks(settings: Settings) -> dict[str, Task]:
+    """Return the tasks of a stage, by the names of ``task_views``."""
+    return {name: build_task(view.task) for name, view in task_views(settings).items()}
 
 
 def task_shares(settings: Settings) -> dict[str, float]:

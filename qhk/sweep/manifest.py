@@ -21,8 +21,7 @@ from qhk.files import append_json_lines, read_json_lines, write_atomically
 from qhk.settings import Settings, plain_settings, read_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.sweep.plan import PlannedRun
-from qhk.tracking.provenance import code_digest
-from qhk.tracking.sources import own_sources
+from qhk.tracking.code import code_digest, own_sources
 
 FOLDER = "sweeps"
 """Below outputs; beside the studies."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qhk.data.datasets import load_dataset_entry
 from qhk.settings import DatasetSettings, Settings, reward_modules
-from qhk.tracking.provenance import run_code
+from qhk.tracking.code import run_code
 from qhk.training.display import Display
 
 

@@ -12,10 +12,10 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from qhk.evaluation.results import ResultRow, Stage, read_results, summarise
+from qhk.evaluation.results import Moment, ResultRow, read_results, summarise
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.state import RunView
-from qhk.tracking.code_parts import SHOWN, code_text, read_code_parts
+from qhk.tracking.code import SHOWN, code_text, read_code_parts
 from qhk.tracking.status import RunState
 
 WIDTH = 160
@@ -200,8 +200,8 @@ def run_values(manifest: Manifest, view: RunView) -> tuple[dict[str, float], dic
         return {}, {}
     evaluation = manifest.settings(view.run).evaluation
     rows = [row for row in read_results(results).rows if row.readout == evaluation.headline]
-    before = _latest([row for row in rows if row.stage is Stage.BEFORE])
-    after = _latest([row for row in rows if row.stage in (Stage.AFTER, Stage.CONTROL)])
+    before = _latest([row for row in rows if row.moment is Moment.BEFORE])
+    after = _latest([row for row in rows if row.moment in (Moment.AFTER, Moment.CONTROL)])
     first, last = (
         summarise(part, min_parsed_fraction=evaluation.min_parsed_fraction).means for part in (before, after)
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,11 +13,7 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import write_atomically
-from qhk.settings import Settings, reward_modules
-from qhk.tracking.sources import own_sources
 
-PACKAGE = Path(__file__).parents[1]
-CODE_SUFFIXES = (".py", ".yaml", ".yml")
 PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "safetensors", "accelerate", "deepspeed", "peft",
     "numpy", "scipy", "pandas", "pillow", "pydantic", "hydra-core", "omegaconf", "wandb",
@@ -27,7 +22,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """``code_digest`` and ``data_fingerprints`` (by data set) decide whether a finished run still stands."""
+    """What made a run. It stands while ``code_digest`` and ``data_fingerprints`` are unchanged."""
 
     code_digest: str
     data_fingerprints: Mapping[str, str]
@@ -38,46 +33,8 @@ class Provenance:
     threads: int
 
 
-def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
-    """SHA-256 in hex over the Python and YAML files below ``trees`` and the sources of ``modules``.
-
-    Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
-    install and a wheel of the same code agree. Names and contents count; times, order on disk and
-    byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
-    import, is the user's own counts too, see ``own_sources``. Raises ``ValueError`` where a tree holds no
-    such file.
-    """
-    digest = hashlib.sha256()
-    for name, root in sorted(trees.items()):
-        files = sorted(
-            (path.relative_to(root).as_posix(), path)
-            for path in root.rglob("*")
-            if path.suffix in CODE_SUFFIXES and path.is_file()
-        )
-        if not files:
-            raise UserError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
-        for relative, path in files:
-            content = path.read_bytes()
-            digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
-            digest.update(content)
-    for source in own_sources(modules, apart=trees):
-        content = source.path.read_bytes()
-        digest.update(f"module {source.name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def run_code(settings: Settings) -> str:
-    """The digest of all code that a run of these settings depends on: this package, and rewards of its own.
-
-    It is what the run's ``provenance.json`` will say, so that a plan, a queued job and a finished run can be
-    held against each other.
-    """
-    return code_digest({PACKAGE.name: PACKAGE}, reward_modules(settings))
-
-
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that can change a number; those not installed are left out."""
+    """Return the versions of the installed packages that can change a number."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -88,7 +45,7 @@ def package_versions() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, str | int | float]:
-    """Machine, processor, cores this process may use, and memory in GiB."""
+    """Return machine, processor, cores this process may use, and memory in GiB."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -110,7 +67,7 @@ def gather_provenance(
     accelerators: Sequence[str],
     threads: int,
 ) -> Provenance:
-    """The provenance of a run started by this process.
+    """Return the provenance of a run started by this process.
 
     ``code`` is a digest as of ``code_digest``; ``accelerators`` are device names, empty on CPU.
     """
@@ -126,25 +83,25 @@ def gather_provenance(
 
 
 def code_differences(old: Provenance, new: Provenance) -> list[str]:
-    """What differs in the code, in a few words; empty for equal digests."""
+    """Return what differs in the code, in a few words; empty for equal digests."""
     if old.code_digest == new.code_digest:
         return []
     return [f"code ({old.code_digest[:12]}, now {new.code_digest[:12]})"]
 
 
 def data_differences(old: Provenance, new: Provenance) -> list[str]:
-    """Which data sets differ, in a few words each; empty for equal fingerprints."""
+    """Return which data sets differ, in a few words each; empty for equal fingerprints."""
     return changed_sets(old.data_fingerprints, new.data_fingerprints)
 
 
 def changed_sets(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The same, of fingerprints by the names of their sets."""
+    """Return which fingerprints, by the names of their sets, differ."""
     names = sorted({*before, *now})
     return [f"data {name}" for name in names if before.get(name) != now.get(name)]
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """The latest provenance in ``path``, None without one; raises ``ValueError`` naming a foreign file."""
+    """Return the latest provenance in ``path``, None without one. Raises ``UserError`` for any other file."""
     content = _content(path)
     if content is None:
         return None
@@ -155,13 +112,13 @@ def read_provenance(path: Path) -> Provenance | None:
 
 
 def earlier_codes(path: Path) -> list[str]:
-    """The digests of the code that the run was started with before its latest start, in order."""
+    """Return the digests of the code that the run was started with before its latest start, in order."""
     content = _content(path)
     return [] if content is None else [item["code_digest"] for item in content.get("earlier", [])]
 
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
-    """Write ``provenance`` atomically; what it replaces stays under ``earlier``, unless it says the same."""
+    """Write ``provenance`` atomically; what it replaces stays under ``earlier`` if it differs."""
     content = _content(path)
     earlier: list[dict[str, Any]] = [] if content is None else content.pop("earlier", [])
     if content is not None and content != asdict(provenance):

@@ -10,21 +10,21 @@ from typing import Any
 import torch
 
 from qhk.errors import UserError
-from qhk.evaluation.results import Stage
+from qhk.evaluation.results import Moment
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
+from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
-from qhk.settings import PromptSettings, task_views
-from qhk.tracking.code_parts import code_text
-from qhk.tracking.recorder import MetricsRecorder, MetricStage
-from qhk.training.cold_start import choose_assignments, run_cold_start
-from qhk.training.inputs import ExampleReader
+from qhk.settings import PromptSettings, build_tasks, task_views
+from qhk.tracking.code import code_text
+from qhk.tracking.recorder import MetricSection, MetricsRecorder
+from qhk.training.evaluation import report_benchmarks, validate_run
+from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, RunFailure, point_to_kept, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run
-from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
+from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.step import Learner
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
+from qhk.training.supervised import choose_taught, run_cold_start
 from qhk.types import Example
 
 
@@ -46,14 +46,14 @@ def begin(run: Run) -> tuple[Learner, int]:
         # Neither can be had again from elsewhere: the reference of a resumed run is read from here.
         save_checkpoint(run, learner, step=0)
     with run.timed("evaluation_before"):
-        report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+        report_benchmarks(run, policy, step=0, moment=Moment.BEFORE)
     return learner, 0
 
 
 def resume_point(run: Run) -> int | None:
     """The step of the newest checkpoint that can be read, alike on every process; None to begin anew.
 
-    Those that cannot be read are set aside, with a loud line each.
+    Those that cannot be read are archived, with a warning each.
     """
     return run.processes.shared(_newest_readable(run) if run.processes.is_main else None)
 
@@ -64,9 +64,9 @@ def _newest_readable(run: Run) -> int | None:
         fault = run.checkpoints.fault(step)
         if not fault:
             return step
-        aside = run.checkpoints.set_aside(step)
+        archived = run.checkpoints.archive_unreadable(step)
         run.display.line(
-            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {aside}, "
+            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {archived}, "
             "and the run goes on from an earlier one"
         )
     return None
@@ -95,7 +95,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
         run.display.line(f"WARNING: this run is of more than one code: {code_text(parts)}")
     if step == 0:
         with run.timed("evaluation_before"):
-            report_benchmarks(run, policy, step=0, stage=Stage.BEFORE)
+            report_benchmarks(run, policy, step=0, moment=Moment.BEFORE)
     return learner, step
 
 
@@ -104,12 +104,12 @@ def _forget_after(run: Run, *, step: int) -> None:
     if not run.processes.is_main:
         return
     run.directory.note_code(step=step)
-    stages = [MetricStage.TRAIN, MetricStage.VALIDATION]
-    stages += [MetricStage.COLD_START] if step < 0 else []
+    sections = [MetricSection.TRAIN, MetricSection.VALIDATION]
+    sections += [MetricSection.COLD_START] if step < 0 else []
     recorder = MetricsRecorder(run.directory.metrics)
-    recorder.cut_after(step, stages=stages)
+    recorder.cut_after(step, sections=sections)
     # Benchmarks are reported at the start and the end of a stage, where a resumed run reports them again.
-    recorder.cut_after(step - 1, stages=[MetricStage.EVAL])
+    recorder.cut_after(step - 1, sections=[MetricSection.EVAL])
     rows = [row for row in read_json_lines(run.directory.completions) if row["step"] <= step]
     write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
 
@@ -128,7 +128,7 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
         optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
         terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
-        parsers=build_parsers(settings),
+        tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
     )
@@ -152,7 +152,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
-            report_benchmarks(run, learner.policy, step=run.stage.first, stage=Stage.BEFORE)
+            report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)
     return entered
 
 
@@ -169,7 +169,7 @@ def _start_model(run: Run) -> Any:
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
+def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
     """The readers of all that the run asks, by name, and each one's examples with its name.
 
     A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
@@ -194,8 +194,8 @@ def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader]
 def _cold_start(run: Run, policy: Policy) -> None:
     """Teaches every task of every stage, once in each way that it is asked."""
     settings = run.settings
-    readers, examples = lessons_to_teach(run, policy)
-    assignments = choose_assignments(examples, readers, policy, settings.cold_start, seed=settings.seed)
+    readers, examples = taught_examples(run, policy)
+    taught = choose_taught(examples, readers, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 
@@ -207,7 +207,9 @@ def _cold_start(run: Run, policy: Policy) -> None:
             return validation.value
 
         def report(step: int, loss: float) -> None:
-            run.record(step=step, stage=MetricStage.COLD_START, metrics={"cold_start/loss": loss, **measured})
+            run.record(
+                step=step, section=MetricSection.COLD_START, metrics={"cold_start/loss": loss, **measured}
+            )
             measured.clear()
             progress(step, settings.cold_start.steps)
             asked = run.asked_to_stop()
@@ -218,7 +220,7 @@ def _cold_start(run: Run, policy: Policy) -> None:
             kept = run_cold_start(
                 policy,
                 readers,
-                assignments,
+                taught,
                 settings.cold_start,
                 seed=settings.seed,
                 validate=judge,
@@ -228,6 +230,6 @@ def _cold_start(run: Run, policy: Policy) -> None:
             raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
     run.display.line(
-        f"cold start: {len(assignments)} supervised examples, label noise {noise:g}; "
+        f"cold start: {len(taught)} supervised examples, label noise {noise:g}; "
         f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
     )

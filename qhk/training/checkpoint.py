@@ -106,14 +106,14 @@ class Checkpoints:
                 return f"{name} is missing" if found is None else f"{name} has {found} of {size} bytes"
         return ""
 
-    def set_aside(self, step: int) -> Path:
-        """Where the unreadable checkpoint of ``step`` now lies, out of the way."""
-        aside = self.folder / f"unreadable_{self.path(step).name}"
-        if aside.exists():
-            shutil.rmtree(aside)
-        self.path(step).rename(aside)
+    def archive_unreadable(self, step: int) -> Path:
+        """Rename the checkpoint of ``step``, so that no run resumes from it; return its new path."""
+        archived = self.folder / f"unreadable_{self.path(step).name}"
+        if archived.exists():
+            shutil.rmtree(archived)
+        self.path(step).rename(archived)
         sync_folder(self.folder)
-        return aside
+        return archived
 
     def mark_best(self, step: int | None) -> None:
         """Points ``best`` to the checkpoint of ``step``; takes it away where nothing is best yet (None)."""
@@ -136,7 +136,7 @@ class Checkpoints:
         if stored["run_id"] != run_id:
             raise UserError(
                 f"{path}: written by run {stored['run_id']}, this config is run {run_id}; "
-                "use another name=..., or fresh=true to set the old directory aside"
+                "use another name=..., or fresh=true to archive the old directory"
             )
         return TrainingState(**stored)
 

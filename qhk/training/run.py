@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from qhk.settings import Settings
-from qhk.tracking.recorder import MetricStage, Recorder
+from qhk.tracking.recorder import MetricSection, Recorder
 from qhk.tracking.run_directory import RunDirectory
 from qhk.training.checkpoint import Checkpoints, TrainingState
 from qhk.training.data import RunData
@@ -21,10 +21,6 @@ from qhk.training.optimizer import Horizon
 from qhk.training.stages import RunStage
 from qhk.training.step import Learner
 from qhk.training.stop import RunStopped, StopSignals
-
-
-class RunFailure(RuntimeError):
-    """Training cannot go on; the message says where and why in one line."""
 
 
 @dataclass(kw_only=True)
@@ -75,11 +71,11 @@ class Run:
             starts=[stage.first for stage in self.stages],
         )
 
-    def record(self, *, step: int, stage: MetricStage, metrics: Mapping[str, float]) -> None:
+    def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
         """Writes a row of metrics wherever they go; the main process alone does."""
         if self.processes.is_main:
             for recorder in self.recorders:
-                recorder.record(step=step, stage=stage, metrics=metrics)
+                recorder.record(step=step, section=section, metrics=metrics)
 
     def stop_here(self, kept: str) -> None:
         """Raises ``RunStopped`` where this process was asked to stop; ``kept`` says what stays."""

@@ -1,33 +1,15 @@
-"""The repository's own config, composed in this process."""
+"""Command lines, run in this process."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
 from qhk.cli.main import main
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def catalogue() -> Catalogue:
-    return read_catalogue(config_root())
-
-
-@pytest.fixture(scope="session")
-def compose_plain(catalogue: Catalogue) -> Callable[..., dict[str, Any]]:
-    """The resolved plain config of a command and its overrides."""
-
-    def compose(*overrides: str, command: str = "train") -> dict[str, Any]:
-        return plain_config(compose_config(command, overrides, catalogue))
-
-    return compose
 
 
 @pytest.fixture

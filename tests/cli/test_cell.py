@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from qhk.cli import cell
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import share_plan
 from qhk.cli.sweep_launch import freeze
 from qhk.cli.sweep_plan import SweepPlan, plan_multirun
+from qhk.config.catalogue import Catalogue
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.process import run_command, run_environment
 from qhk.tracking.recorder import read_metrics

@@ -63,7 +63,7 @@ def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.
     folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
     trained_rows = json.loads((directory / "results.json").read_text())["rows"]
     evaluated = json.loads((folder / "results.json").read_text())["rows"]
-    after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["stage"] == "after"}
+    after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["moment"] == "after"}
     assert after["mean_of_8"]["value"] is not None
     assert {row["readout"]: row["metrics"]["mae"] for row in evaluated} == after
 
@@ -84,9 +84,9 @@ def test_evaluations_of_different_parts_do_not_meet(
 
 
 def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None:
-    from qhk.cli.catalogue import config_root, read_catalogue
     from qhk.cli.checkpoints import adopt_checkpoint
     from qhk.cli.job import prepare
+    from qhk.config.catalogue import config_root, read_catalogue
 
     directory, _ = trained
     words = [f"checkpoint={directory}/checkpoints/last", "scale=full", "experiment=q_hawkeye"]

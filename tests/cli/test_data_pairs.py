@@ -1,4 +1,4 @@
-"""The stages of degraded pairs through the command line, on the miniature sets."""
+"""The steps of degraded pairs through the command line, on the miniature sets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def manifest_of(tmp_path: Path) -> Path:
     return tmp_path / "out" / "pairs" / "pairs.jsonl"
 
 
-def test_stage_by_stage(tmp_path: Path, words: list[str], capsys: Out) -> None:
+def test_step_by_step(tmp_path: Path, words: list[str], capsys: Out) -> None:
     assert main(["data", "degrade", *words]) == 0
     out = capsys.readouterr().out
     manifest = open_pairs(manifest_of(tmp_path))
@@ -131,9 +131,9 @@ def test_pairs_are_no_part_of_a_run(compose_plain: object) -> None:
 
 
 def test_training_reads_a_built_set(tmp_path: Path, words: list[str], capsys: Out) -> None:
-    from qhk.cli.catalogue import config_root, read_catalogue
     from qhk.cli.display import SilentDisplay
     from qhk.cli.job import prepare
+    from qhk.config.catalogue import config_root, read_catalogue
     from qhk.training.data import load_run_data
 
     assert main(["data", "build", *words, "pairs.chain=true", "pairs.human_review=skipped"]) == 0

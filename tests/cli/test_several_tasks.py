@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.checkpoints import adopt_checkpoint, other_tasks
 from qhk.cli.job import prepare
 from qhk.cli.main import main
 from qhk.cli.score import NamedImage, as_table, summarise_words
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.types import Answer, Completion
+from tests.tasks.builders import task_of
 from tests.training.conftest import SMALL
 
 OPINION = "mixture.opinion"
@@ -31,7 +32,7 @@ WORDS = (
     "benchmark={miniature_degradation:{limit:6}}",
     f"+task@{OPINION}.task=score",
     f"+prompt@{OPINION}.prompt=score_short",
-    f"+reward@{OPINION}.reward=q_hawkeye_tiny",
+    f"+reward@{OPINION}.reward=q_hawkeye",
     f"+{OPINION}.data=[miniature_spaq]",
     f"+{OPINION}.benchmark={{miniature_spaq:{{limit:5}}}}",
     f"+{OPINION}.share=0.5",
@@ -60,7 +61,7 @@ def evaluated(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> di
 
 def figures(folder: Path) -> dict[tuple[str, str], Any]:
     rows = json.loads((folder / "results.json").read_text())["rows"]
-    after = [row for row in rows if row["stage"] == "after" and row["readout"] == "greedy"]
+    after = [row for row in rows if row["moment"] == "after" and row["readout"] == "greedy"]
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 
@@ -164,6 +165,6 @@ def test_what_most_samples_say_is_the_answer() -> None:
 def shown(items: list[NamedImage]) -> list[list[str]]:
     """The cells of the printed table."""
     console = Console(file=io.StringIO(), width=200)
-    console.print(as_table(items, form="degradation"))
+    console.print(as_table(items, task_of("degradation", "json")))
     lines = console.file.getvalue().replace("┃", "│").splitlines()  # type: ignore[attr-defined]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]

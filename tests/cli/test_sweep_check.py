@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from qhk.cli import sweep_check
-from qhk.cli.catalogue import Catalogue
 from qhk.cli.sweep_check import check_files, missing_in
 from qhk.cli.sweep_plan import plan_multirun
+from qhk.config.catalogue import Catalogue
 from qhk.tracking.status import RunState
 
 Run = Callable[..., tuple[int, str, str]]

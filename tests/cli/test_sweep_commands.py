@@ -10,8 +10,7 @@ from qhk.cli import sweep_commands
 from qhk.files import json_line
 from qhk.sweep import local
 from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
-from qhk.tracking.code_parts import CODE_FILE
-from qhk.tracking.provenance import run_code
+from qhk.tracking.code import CODE_FILE, run_code
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 from tests.sweep.conftest import ON_SLURM, Build, build, say, settings, stub_command
 

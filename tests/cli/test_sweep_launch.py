@@ -186,7 +186,7 @@ WORDS = (
 CELLS = ("without_uncertainty", "grpo_baseline")
 
 
-def test_fresh_moves_aside_what_has_ended_and_refuses_what_runs_or_waits(
+def test_fresh_archives_what_has_ended_and_refuses_what_runs_or_waits(
     qhk: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
 ) -> None:
     monkeypatch.setattr(local, "run_command", stub_command({}))

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
-from qhk.cli.catalogue import Catalogue, config_root, read_catalogue
 from qhk.cli.job import prepare
 from qhk.cli.sweep_plan import plan_multirun, plan_sweep
+from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.settings import run_id
 
 Run = Callable[..., tuple[int, str, str]]

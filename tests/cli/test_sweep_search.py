@@ -25,7 +25,7 @@ STUB = """
 import json, pathlib, sys, time
 from qhk.tracking.status import RunState, present_status, write_status
 directory, reached = pathlib.Path(sys.argv[1]), float(sys.argv[2])
-rows = [{"step": step, "stage": "validation", "validation/srcc": reached - step} for step in (0, 1)]
+rows = [{"step": step, "section": "validation", "validation/srcc": reached - step} for step in (0, 1)]
 (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
 write_status(directory / "status.json", present_status(state=RunState.DONE, step=1, cause=""))
 """
@@ -108,7 +108,7 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[SweepRun]:
 
 def ended(run: SweepRun, state: RunState) -> None:
     say(run, state)
-    row = {"step": 0, "stage": "validation", "validation/srcc": reached(run)}
+    row = {"step": 0, "section": "validation", "validation/srcc": reached(run)}
     (run.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from qhk.cli.catalogue import config_root, read_catalogue
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.data.miniature import ensure_miniature
 from qhk.settings import DatasetSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.evaluation.results import Measure, ResultRow, Stage
+from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.types import Answer, Completion, Example
 
 NAN = float("nan")
@@ -28,7 +28,7 @@ def completions(scores: Sequence[float | None]) -> list[Completion]:
 def row(
     benchmark: str = "koniq",
     *,
-    stage: Stage = Stage.BEFORE,
+    moment: Moment = Moment.BEFORE,
     step: int = 0,
     readout: str = "mean8",
     n: int = 100,
@@ -49,7 +49,7 @@ def row(
         protocol="whole set",
         miniature=miniature,
         step=step,
-        stage=stage,
+        moment=moment,
         readout=readout,
         n=n,
         n_parsed=n_parsed,

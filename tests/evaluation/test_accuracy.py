@@ -10,7 +10,7 @@ import pytest
 from qhk.evaluation.accuracy import accuracies
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure
-from qhk.types import ANSWER_LABELS
+from qhk.tasks import find_form
 
 Words = tuple[str, str]
 BLUR: Words = ("blur", "slight")
@@ -18,7 +18,7 @@ CLEAN: Words = ("null", "null")
 
 
 def labels(words: Words) -> dict[str, str]:
-    return dict(zip(ANSWER_LABELS["degradation"], words, strict=True))
+    return dict(zip(find_form("degradation").labels, words, strict=True))
 
 
 def image(truth: Words, *answers: Words | None) -> Prediction:
@@ -43,7 +43,7 @@ def choice(truth: str, *answers: str | None) -> Prediction:
 
 
 def of(*predictions: Prediction, form: str = "degradation", resamples: int = 0) -> Mapping[str, Measure]:
-    return accuracies(predictions, ANSWER_LABELS[form], num_resamples=resamples, confidence=0.9, seed=0)
+    return accuracies(predictions, find_form(form), num_resamples=resamples, confidence=0.9, seed=0)
 
 
 def values(*predictions: Prediction, form: str = "degradation") -> dict[str, float]:

@@ -10,14 +10,16 @@ from scipy import stats
 
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predictions import Prediction, make_prediction
-from qhk.evaluation.results import ResultRow, Stage
+from qhk.evaluation.results import Moment, ResultRow
+from qhk.tasks import find_form
 from tests.evaluation.builders import completions, example
+from tests.tasks.builders import task_of
 
 
 def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Prediction]:
     return [
         make_prediction(
-            example(str(place), value), completions(scores), form="score", low=1.0, high=5.0, keep_texts=False
+            example(str(place), value), completions(scores), task=task_of("score", "strict"), keep_texts=False
         )
         for place, (scores, value) in enumerate(zip(samples, mos, strict=True))
     ]
@@ -26,13 +28,13 @@ def predicted(samples: list[list[float | None]], mos: list[float]) -> list[Predi
 def measured(predictions: list[Prediction], *, num_resamples: int = 200, seed: int = 0) -> ResultRow:
     return measure_predictions(
         predictions,
-        form="score",
+        task=find_form("score"),
         benchmark="koniq",
         split="test",
         protocol="whole set",
         miniature=True,
         step=7,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="mean2",
         num_resamples=num_resamples,
         confidence=0.95,
@@ -57,7 +59,7 @@ def test_counts_and_values_over_parsed_images_only() -> None:
     expected = stats.spearmanr(scores, [*mos, 4.9]).statistic
     assert row.metrics["srcc"].value == pytest.approx(expected, abs=1e-12)
     assert row.distinct == len(set(scores))
-    assert row.key == ("koniq", 7, Stage.AFTER, "mean2")
+    assert row.key == ("koniq", 7, Moment.AFTER, "mean2")
 
 
 def test_every_interval_holds_its_value() -> None:

@@ -11,6 +11,7 @@ from qhk.evaluation.predict import evaluate_set
 from qhk.evaluation.predictions import Prediction, read_predictions
 from qhk.types import Completion, Example
 from tests.evaluation.builders import completions, example
+from tests.tasks.builders import task_of
 
 EXAMPLES = [example(f"i{number}", mos=1 + number / 2) for number in range(7)]
 
@@ -37,9 +38,7 @@ def evaluate(path: Path, sampler: Sampler, calls: list[tuple[int, int]] | None =
         sample=sampler,
         path=path,
         batch_images=3,
-        form="score",
-        low=1.0,
-        high=5.0,
+        task=task_of("score", "strict"),
         keep_texts=True,
         progress=lambda done, total: calls.append((done, total)) if calls is not None else None,
     )
@@ -91,9 +90,7 @@ def test_duplicate_image_is_refused(tmp_path: Path) -> None:
             sample=Sampler(),
             path=tmp_path / "koniq.jsonl",
             batch_images=2,
-            form="score",
-            low=1.0,
-            high=5.0,
+            task=task_of("score", "strict"),
             keep_texts=False,
             progress=lambda done, total: None,
         )

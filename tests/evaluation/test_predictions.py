@@ -10,11 +10,12 @@ import pytest
 from qhk.evaluation import predictions
 from qhk.evaluation.predictions import Prediction
 from tests.evaluation.builders import completions, example
+from tests.tasks.builders import task_of
 
 
 def made(scores: list[float | None], id_: str = "a", mos: float = 3.0) -> Prediction:
     return predictions.make_prediction(
-        example(id_, mos), completions(scores), form="score", low=1.0, high=5.0, keep_texts=False
+        example(id_, mos), completions(scores), task=task_of("score", "strict"), keep_texts=False
     )
 
 
@@ -58,7 +59,7 @@ def test_path_names_step_readout_and_benchmark() -> None:
 def test_round_trip_with_and_without_texts(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "koniq.jsonl"
     kept = predictions.make_prediction(
-        example("b"), completions([0.1 + 0.2, None]), form="score", low=1, high=5, keep_texts=True
+        example("b"), completions([0.1 + 0.2, None]), task=task_of("score", "strict"), keep_texts=True
     )
     predictions.append_predictions(path, [made([2.5])])
     predictions.append_predictions(path, [kept])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qhk.evaluation import results
-from qhk.evaluation.results import Results, Stage
+from qhk.evaluation.results import Moment, Results
 from tests.evaluation.builders import NAN, row
 
 
@@ -26,26 +26,35 @@ def test_round_trip_keeps_nan_through_strict_json(tmp_path: Path) -> None:
 
     content = json.loads(path.read_text(), parse_constant=refuse)
     assert content["rows"][0]["metrics"]["srcc"] == {"value": None, "low": None, "high": None}
-    assert content["rows"][0]["stage"] == "before"
+    assert content["rows"][0]["moment"] == "before"
     assert (content["seed"], content["run_id"], content["wall_times"]) == (3, "abc", {"train_s": 1.5})
     back = results.read_results(path).rows[0]
     assert math.isnan(back.metrics["srcc"].value)
     assert back.metrics["plcc"].value == 0.7
-    assert back.stage is Stage.BEFORE
+    assert back.moment is Moment.BEFORE
+
+
+def test_rows_of_earlier_versions_call_the_moment_stage(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    update(path, row(moment=Moment.AFTER))
+    path.write_text(path.read_text().replace('"moment"', '"stage"'))
+    assert [old.key for old in results.read_results(path).rows] == [row(moment=Moment.AFTER).key]
+    assert len(update(path, row(moment=Moment.AFTER)).rows) == 1
+    assert '"stage"' not in path.read_text()
 
 
 def test_same_key_replaces_in_place_other_keys_append(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     update(path, row("koniq", srcc=0.1), row("spaq"), before_s=1.0)
     update(path, row("koniq", srcc=0.9), row("koniq", step=5), row("koniq", readout="greedy"), after_s=2.0)
-    update(path, row("koniq", stage=Stage.AFTER), before_s=3.0)
+    update(path, row("koniq", moment=Moment.AFTER), before_s=3.0)
     found = results.read_results(path)
     assert [item.key for item in found.rows] == [
-        ("koniq", 0, Stage.BEFORE, "mean8"),
-        ("spaq", 0, Stage.BEFORE, "mean8"),
-        ("koniq", 5, Stage.BEFORE, "mean8"),
-        ("koniq", 0, Stage.BEFORE, "greedy"),
-        ("koniq", 0, Stage.AFTER, "mean8"),
+        ("koniq", 0, Moment.BEFORE, "mean8"),
+        ("spaq", 0, Moment.BEFORE, "mean8"),
+        ("koniq", 5, Moment.BEFORE, "mean8"),
+        ("koniq", 0, Moment.BEFORE, "greedy"),
+        ("koniq", 0, Moment.AFTER, "mean8"),
     ]
     assert found.rows[0].metrics["srcc"].value == 0.9
     assert found.wall_times == {"before_s": 3.0, "after_s": 2.0}

@@ -7,21 +7,21 @@ import io
 import pytest
 
 from qhk.evaluation import table
-from qhk.evaluation.results import ResultRow, Stage
+from qhk.evaluation.results import Moment, ResultRow
 from qhk.evaluation.table import TableText
 from tests.evaluation.builders import NAN, row
 
-BOTH = (Stage.BEFORE, Stage.AFTER)
+BOTH = (Moment.BEFORE, Moment.AFTER)
 
 
-def built(rows: list[ResultRow], stages: tuple[Stage, ...] = BOTH) -> TableText:
-    return table.results_table(rows, readout="mean8", stages=stages, min_parsed_fraction=0.95)
+def built(rows: list[ResultRow], moments: tuple[Moment, ...] = BOTH) -> TableText:
+    return table.results_table(rows, readout="mean8", moments=moments, min_parsed_fraction=0.95)
 
 
 def pair(name: str, before: float, after: float) -> list[ResultRow]:
     return [
         row(name, srcc=before, samples_failed=8),
-        row(name, stage=Stage.AFTER, step=120, srcc=after, distinct=55),
+        row(name, moment=Moment.AFTER, step=120, srcc=after, distinct=55),
     ]
 
 
@@ -44,7 +44,7 @@ def test_title_of_real_and_mixed_sets() -> None:
 
 def test_mean_is_paired_but_failures_count_everywhere() -> None:
     rows = [*pair("koniq", 0.5, 0.7), *pair("spaq", 0.9, 0.1)]
-    rows[3] = row("spaq", stage=Stage.AFTER, step=120, srcc=0.1, n_parsed=50, samples_failed=400)
+    rows[3] = row("spaq", moment=Moment.AFTER, step=120, srcc=0.1, n_parsed=50, samples_failed=400)
     text = built(rows)
     assert text.means[0][:4] == ("mean of 1 of 2", "", "1.0 → 25.0", "0.500 → 0.700")
     assert text.body[1][0] == "spaq (1)"
@@ -62,23 +62,23 @@ def test_fallback_of_the_fit_is_noted() -> None:
     assert "PLCC fitted is the raw PLCC (no convergence): koniq before, spaq before" in text.notes
 
 
-def test_last_step_of_a_stage_other_readouts_left_out() -> None:
+def test_last_step_of_a_moment_other_readouts_left_out() -> None:
     rows = [
-        row(stage=Stage.AFTER, step=120, srcc=0.8),
-        row(stage=Stage.AFTER, step=60, srcc=0.1),
-        row(stage=Stage.AFTER, step=200, srcc=0.2, readout="greedy"),
+        row(moment=Moment.AFTER, step=120, srcc=0.8),
+        row(moment=Moment.AFTER, step=60, srcc=0.1),
+        row(moment=Moment.AFTER, step=200, srcc=0.2, readout="greedy"),
     ]
     assert built(rows).body[0][3] == "0.800"
 
 
 def test_control_stands_where_asked() -> None:
-    rows = [row(srcc=0.5), row(stage=Stage.CONTROL, step=9, srcc=0.6)]
-    assert built(rows, (Stage.BEFORE, Stage.CONTROL)).body[0][3] == "0.500 → 0.600"
+    rows = [row(srcc=0.5), row(moment=Moment.CONTROL, step=9, srcc=0.6)]
+    assert built(rows, (Moment.BEFORE, Moment.CONTROL)).body[0][3] == "0.500 → 0.600"
     assert built(rows).body[0][3] == "0.500"
 
 
-def test_benchmark_missing_at_a_stage_is_marked() -> None:
-    text = built([*pair("koniq", 0.5, 0.7), row("spaq", stage=Stage.AFTER, step=120, srcc=0.3)])
+def test_benchmark_missing_at_a_moment_is_marked() -> None:
+    text = built([*pair("koniq", 0.5, 0.7), row("spaq", moment=Moment.AFTER, step=120, srcc=0.3)])
     assert text.body[1][3] == "- → 0.300"
     assert "before: not evaluated" in text.notes[0]
     assert text.means[0][0] == "mean of 1 of 2"
@@ -97,7 +97,7 @@ class Terminal(io.StringIO):
 def full_size() -> TableText:
     names = ["koniq", "spaq", "kadid", "pipal", "live_wild", "agiqa_3k", "csiq", "tid2013"]
     rows = [item for name in names for item in pair(f"miniature_{name}", 0.5, 0.7)]
-    return built([*rows[:-1], row("miniature_tid2013", stage=Stage.AFTER, step=120, n_parsed=1)])
+    return built([*rows[:-1], row("miniature_tid2013", moment=Moment.AFTER, step=120, n_parsed=1)])
 
 
 def test_plain_text_is_ascii_and_fits_120_columns() -> None:

@@ -24,17 +24,17 @@ import torch
 import transformers
 import trl  # type: ignore[import-not-found,unused-ignore]
 from datasets.arrow_dataset import Dataset
-from omegaconf import OmegaConf
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from trl.trainer.grpo_config import GRPOConfig  # type: ignore[import-not-found,unused-ignore]
 from trl.trainer.grpo_trainer import GRPOTrainer  # type: ignore[import-not-found,unused-ignore]
 from trl.trainer.utils import split_tensor_dict  # type: ignore[import-not-found,unused-ignore]
 
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.policy.tokenizer import build_tokenizer
 
 OUTPUT = Path(__file__).with_name("trl_parity.json")
-PRESET_FOLDER = Path(__file__).parents[2] / "conf" / "objective"
 PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo")
 COMMAND = "PYTHONPATH=/tmp/trlsite:. python tests/objective/record_trl.py"
 SEED, MAX_COMPLETION_LENGTH, GROUP_SIZE = 23, 9, 6
@@ -155,10 +155,10 @@ def all_cases() -> list[Case]:
 
 
 def objective_values(preset: str) -> dict[str, Any]:
-    """The values of conf/objective/<preset>.yaml, the generation budget being TRL's."""
-    objective = OmegaConf.load(PRESET_FOLDER / f"{preset}.yaml")
-    tree = OmegaConf.create({"rollout": {"max_new_tokens": MAX_COMPLETION_LENGTH}, "objective": objective})
-    values: dict[str, Any] = OmegaConf.to_container(tree.objective, resolve=True)  # type: ignore[assignment]
+    """The values of an option of the objective group, the generation budget being TRL's."""
+    words = [f"objective={preset}", "strengths=published", f"rollout.max_new_tokens={MAX_COMPLETION_LENGTH}"]
+    config = compose_config("train", words, read_catalogue(config_root()))
+    values: dict[str, Any] = plain_config(config)["objective"]
     return values
 
 

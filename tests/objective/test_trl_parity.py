@@ -21,14 +21,16 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.objective.advantage import Scaling, group_advantages
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
 from qhk.objective.reference import kl_estimate
@@ -38,7 +40,6 @@ from qhk.objective.total import Branch, LossOutput, total_loss
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("trl_parity.json").read_text(encoding="utf-8"))
 HEADER, SCENE = RECORDED["header"], RECORDED["scene"]
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in RECORDED["cases"]}
-PRESET_FOLDER = Path(__file__).parents[2] / "conf" / "objective"
 PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Of the largest element. Float64 was recorded with 14 digits, and terms of the loss nearly cancel; float32
@@ -62,12 +63,13 @@ COMPLETE = torch.tensor([row not in SCENE["truncated"] for row in range(len(MASK
 BESIDE_THE_LOSS = ("updates_per_rollout", "max_resamples")
 
 
+@cache
 def objective_of_preset(preset: str) -> dict[str, Any]:
-    """conf/objective/<preset>.yaml, its generation budget being the one that TRL was given."""
-    budget = {"max_new_tokens": HEADER["max_completion_length"]}
-    objective = OmegaConf.load(PRESET_FOLDER / f"{preset}.yaml")
-    tree = OmegaConf.create({"rollout": budget, "objective": objective})
-    values: dict[str, Any] = OmegaConf.to_container(tree.objective, resolve=True)  # type: ignore[assignment]
+    """The option of the objective group, its generation budget being the one that TRL was given."""
+    budget = f"rollout.max_new_tokens={HEADER['max_completion_length']}"
+    words = [f"objective={preset}", "strengths=published", budget]
+    config = compose_config("train", words, read_catalogue(config_root()))
+    values: dict[str, Any] = plain_config(config)["objective"]
     return values
 
 

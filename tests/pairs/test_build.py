@@ -12,12 +12,11 @@ from datasets import load_from_disk
 
 from qhk.data.twin import attach_twins, make_twin
 from qhk.pairs import training_set
-from qhk.pairs.build import Built, build_set
+from qhk.pairs.build import Built, build_set, count_reasons, select_pairs
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import decision_row, failure_row
-from qhk.pairs.selection import count_reasons, select_pairs
-from qhk.pairs.training_set import check_set, read_rows, unpack_set
+from qhk.pairs.training_set import read_rows, unpack_set, verify_set
 from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, quiet
 from tests.pairs.test_strengthen import judged, run
 
@@ -33,7 +32,7 @@ def mixed(degraded_six: PairManifest) -> PairManifest:
     judged(degraded_six, {0: "same", 1: "same", 2: "different", 3: "different", 4: None})
     run(degraded_six)
     judged(degraded_six, {0: "same"})
-    degraded_six.append([failure_row(stage="degrade", item="set/bad.jpg", reason="bad.jpg: truncated")])
+    degraded_six.append([failure_row(step="degrade", item="set/bad.jpg", reason="bad.jpg: truncated")])
     return degraded_six
 
 
@@ -152,7 +151,7 @@ def test_changed_and_missing_files_are_listed(mixed: PairManifest, tmp_path: Pat
     mixed.copy_path(pairs[2]).write_bytes(b"other")
     mixed.source_path(pairs[3]).unlink()
     built = build(mixed, tmp_path / "set")
-    reasons = [item.reason for item in built.selection.dropped if item.stage == "build"]
+    reasons = [item.reason for item in built.selection.dropped if item.step == "build"]
     assert len(built.selection.kept) == 1 and len(reasons) == 2
     assert reasons[0].startswith("the copy changed on disk") and reasons[1].startswith(
         "the original is missing"
@@ -165,6 +164,10 @@ def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
     build(mixed, folder)
     before = contents(folder)
     assert build(mixed, folder).before is True
+    report = folder / "report.json"
+    report.write_text(report.read_text().replace('"steps"', '"stages"'))  # as earlier versions wrote it
+    assert build(mixed, folder).before is True
+    report.write_text(report.read_text().replace('"stages"', '"steps"'))
     with pytest.raises(ValueError, match="holds another set already"):
         build(mixed, folder, unjudged="keep")
     judged(mixed, {5: "different"})
@@ -192,7 +195,7 @@ def test_a_build_that_fails_leaves_nothing(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("disk")
 
-    monkeypatch.setattr(training_set, "check_set", broken)
+    monkeypatch.setattr(training_set, "verify_set", broken)
     with pytest.raises(RuntimeError, match="disk"):
         build(mixed, tmp_path / "out" / "set")
     assert list((tmp_path / "out").iterdir()) == []
@@ -201,11 +204,11 @@ def test_a_build_that_fails_leaves_nothing(
 def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) -> None:
     built = build(mixed, tmp_path / "set")
     folder, kept = tmp_path / "set" / "dataset", built.selection.kept
-    check_set(mixed, kept, folder)
+    verify_set(mixed, kept, folder)
     with pytest.raises(RuntimeError, match="3 rows, 2 were written"):
-        check_set(mixed, kept[:2], folder)
+        verify_set(mixed, kept[:2], folder)
     with pytest.raises(RuntimeError, match="row 1: id reads back otherwise"):
-        check_set(mixed, kept[::-1], folder)
+        verify_set(mixed, kept[::-1], folder)
     (arrow,) = folder.glob("*.arrow")
     content = bytearray(arrow.read_bytes())
     place = content.find(mixed.copy_path(kept[0]).read_bytes())
@@ -213,7 +216,7 @@ def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) ->
     content[place + 30] ^= 1
     arrow.write_bytes(bytes(content))
     with pytest.raises(RuntimeError, match="row 1: image_deg"):
-        check_set(mixed, kept, folder)
+        verify_set(mixed, kept, folder)
 
 
 def test_every_row_must_have_its_copy(mixed: PairManifest, tmp_path: Path) -> None:

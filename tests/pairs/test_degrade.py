@@ -13,17 +13,17 @@ from PIL import Image
 
 from qhk.data.image import load_image
 from qhk.data.seeds import stream_generator
-from qhk.pairs import degrade as stage
-from qhk.pairs.degrade import Counts, degrade_examples
+from qhk.pairs import degrade as module
+from qhk.pairs.build import select_pairs
+from qhk.pairs.degrade import CopyCounts, degrade_examples
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import group_id
-from qhk.pairs.selection import select_pairs
 from qhk.pairs.similarity import structural
 from tests.pairs.conftest import Pictures, a_plan, contents, example, quiet, scene
 
 
-def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan: Any) -> Counts:
+def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan: Any) -> CopyCounts:
     return degrade_examples(
         manifest, {"train": examples}, plan=a_plan(**plan), workers=workers, progress=quiet
     )
@@ -31,7 +31,7 @@ def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan
 
 def test_a_pair_tells_where_it_comes_from(manifest: PairManifest, pictures: Pictures) -> None:
     examples = pictures(5)
-    assert run(manifest, examples, seed=7) == Counts(made=5, failed=0, before=0)
+    assert run(manifest, examples, seed=7) == CopyCounts(made=5, failed=0, before=0)
     for pair, one in zip(manifest, examples, strict=True):
         assert pair.group_id == group_id("set", one.id)
         assert manifest.source_path(pair).resolve() == one.image.resolve()
@@ -49,7 +49,7 @@ def test_a_pair_tells_where_it_comes_from(manifest: PairManifest, pictures: Pict
         assert (pair.source.width, pair.source.height) == source.size == load_image(copy).size
         assert pair.source.reference == "content 7" and pair.source.labels == dict(one.labels)
     lines = [json.loads(line) for line in manifest.path.read_text().splitlines()]
-    assert all({"time", "stage", "kind"} <= line.keys() for line in lines[1:])
+    assert all({"time", "step", "kind"} <= line.keys() for line in lines[1:])
     assert not any(str(manifest.folder.parent) in line for line in manifest.path.read_text().splitlines())
 
 
@@ -67,11 +67,11 @@ def test_output_does_not_follow_the_number_of_workers(tmp_path: Path, pictures: 
     assert contents(tmp_path / "one" / "copies") == contents(tmp_path / "three" / "copies")
 
 
-def test_an_interrupted_stage_goes_on(
+def test_an_interrupted_run_goes_on(
     manifest: PairManifest, pictures: Pictures, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     examples = pictures(8)
-    made = stage.in_order
+    made = module.in_order
 
     def interrupted(*args: Any, **kwargs: Any) -> Iterator[Any]:
         for number, done in enumerate(made(*args, **kwargs)):
@@ -79,7 +79,7 @@ def test_an_interrupted_stage_goes_on(
                 raise KeyboardInterrupt
             yield done
 
-    monkeypatch.setattr(stage, "in_order", interrupted)
+    monkeypatch.setattr(module, "in_order", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(manifest, examples)
     monkeypatch.undo()
@@ -89,13 +89,13 @@ def test_an_interrupted_stage_goes_on(
     assert [drop.example_id for drop in untried] == [one.id for one in examples[3:]]
     assert {drop.reason for drop in untried} == {"not degraded yet: run qhk data degrade to its end"}
     kept = contents(manifest.folder / "copies")
-    assert run(open_pairs(manifest.path), examples) == Counts(made=5, failed=0, before=3)
+    assert run(open_pairs(manifest.path), examples) == CopyCounts(made=5, failed=0, before=3)
     assert kept.items() <= contents(manifest.folder / "copies").items()
     whole = open_pairs(tmp_path / "whole" / "pairs.jsonl", create=True)
     run(whole, examples)
     assert list(whole.pairs) == list(open_pairs(manifest.path).pairs)
     assert contents(whole.folder / "copies") == contents(manifest.folder / "copies")
-    assert run(open_pairs(manifest.path), examples) == Counts(made=0, failed=0, before=8)
+    assert run(open_pairs(manifest.path), examples) == CopyCounts(made=0, failed=0, before=8)
 
 
 def test_bad_images_are_listed_and_never_replaced(
@@ -109,12 +109,14 @@ def test_bad_images_are_listed_and_never_replaced(
     text = tmp_path / "text.png"
     text.write_text("no picture")
     bad = [example(path) for path in (cut, text, tmp_path / "gone.png")]
-    assert run(manifest, [*bad, *examples]) == Counts(made=2, failed=3, before=0)
+    assert run(manifest, [*bad, *examples]) == CopyCounts(made=2, failed=3, before=0)
     reasons = {item: reason for (_, item), reason in open_pairs(manifest.path).failures.items()}
     assert set(reasons) == {"set/cut.jpg", "set/text.png", "set/gone.png"}
     assert "no such image file" in reasons["set/gone.png"]
     scene().save(tmp_path / "gone.png")
-    assert run(manifest, [*bad, *examples]) == Counts(made=1, failed=2, before=2), "failures are tried again"
+    assert run(manifest, [*bad, *examples]) == CopyCounts(made=1, failed=2, before=2), (
+        "failures are tried again"
+    )
 
 
 def test_equal_base_names_make_two_copies(manifest: PairManifest, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_calibrated_pairs_lie_around_the_target(manifest: PairManifest, tmp_path
 def test_an_unreachable_target_is_a_failure_that_says_why(manifest: PairManifest, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (120, 120, 120)).save(tmp_path / "flat.png")
     counts = run(manifest, [example(tmp_path / "flat.png")], target=0.8, kinds=("blur",))
-    assert counts == Counts(made=0, failed=1, before=0)
+    assert counts == CopyCounts(made=0, failed=1, before=0)
     assert "no kind of blur reaches SSIM 0.8" in next(iter(manifest.failures.values()))
 
 
@@ -174,7 +176,7 @@ def test_what_a_full_disk_refused_is_the_error(
         if rows[0]["kind"] == "pair":
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(stage, "FLUSH_ROWS", 2)
+    monkeypatch.setattr(module, "FLUSH_ROWS", 2)
     monkeypatch.setattr(manifest, "append", half)
     with pytest.raises(OSError, match="No space left"):
         degrade_examples(manifest, {"train": pictures(4)}, plan=a_plan(), workers=0, progress=quiet)

@@ -209,7 +209,7 @@ def test_a_wrong_key_or_address_stops_at_once(degraded_six: PairManifest, status
     assert len(server.requests) <= 2 and records(degraded_six) == []
 
 
-def test_failures_in_a_row_stop_the_stage(degraded_six: PairManifest) -> None:
+def test_failures_in_a_row_stop_the_filter(degraded_six: PairManifest) -> None:
     with (
         serving(lambda number, request: Response(text="no" if number < 2 else "hm")) as server,
         pytest.raises(ValueError, match="3 failures in a row, the last: neither yes nor no"),

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qhk.pairs.judge import Emit, Filtered, Judge, Judged, SimilarityJudge, filter_pairs
+from qhk.pairs.judge import (
+    Emit,
+    Filtered,
+    Judge,
+    Judged,
+    SimilarityJudge,
+    filter_pairs,
+    pair_messages,
+    question_digest,
+    read_answer,
+)
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.policy_judge import PolicyJudge
 from qhk.pairs.records import Pair, strengthened_row
@@ -114,8 +124,7 @@ def test_a_local_policy_sees_both_pictures(degraded_six: PairManifest) -> None:
         record = open_pairs(degraded_six.path).record_at(word.place)
         assert isinstance(record["reply"], str)
         seen.append(record["prompt_tokens"])
-    from qhk.pairs.judge import load_pair
-    from qhk.pairs.question import pair_messages
+    from qhk.pairs.judge import load_pair, pair_messages
 
     first = next(iter(degraded_six))
     prompt = encode(pair_messages("Do they look the same?"), load_pair(degraded_six, first, version=1))
@@ -143,3 +152,34 @@ def test_a_missing_file_is_a_failure_of_its_pair_alone(degraded_six: PairManifes
     assert len(words) == 6
     assert "no such image file" in reasons[first.group_id]
     assert "40x40, its original is 60x48" in reasons[second.group_id]
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict", "failure"),
+    [
+        ("yes", "same", ""),
+        (" Yes.\n", "same", ""),
+        ("**No**, the second is blurred", "different", ""),
+        ("<think>no?</think><answer>Yes</answer>", "same", ""),
+        ("<answer>yes</answer> wait <answer>no</answer>", "different", ""),
+        ("yes or no", None, "neither yes nor no"),
+        ("nothing to see", None, "neither yes nor no"),
+        ("yesterday", None, "neither yes nor no"),
+        ("They look the same", None, "neither yes nor no"),
+        ("I am sorry, I cannot compare images", None, "refused"),
+        ("", None, "empty reply"),
+        ("42 !", None, "empty reply"),
+    ],
+)
+def test_answers(text: str, verdict: str | None, failure: str) -> None:
+    assert read_answer(text) == (verdict, failure)
+
+
+def test_the_question_comes_after_both_pictures() -> None:
+    (turn,) = pair_messages("Same?")
+    assert [part["type"] for part in turn["content"]] == ["image", "image", "text"]
+
+
+def test_a_judge_asked_otherwise_has_another_name() -> None:
+    digests = {question_digest("a", t=0.0), question_digest("b", t=0.0), question_digest("a", t=0.3)}
+    assert len(digests) == 3 and question_digest("a", t=0.0) in digests

@@ -30,8 +30,8 @@ def judge(manifest: object, group: str, verdict: str | None, *, by: str = "ssim"
 
 def test_records_come_back_merged(path: Path) -> None:
     manifest = open_pairs(path, create=True)
-    manifest.append([row(1), row(2, "noise"), settings_row(stage="degrade", values={"seed": 0})])
-    manifest.append([failure_row(stage="degrade", item="set/x.png", reason="truncated")])
+    manifest.append([row(1), row(2, "noise"), settings_row(step="degrade", values={"seed": 0})])
+    manifest.append([failure_row(step="degrade", item="set/x.png", reason="truncated")])
     manifest.append([judge(manifest, "group_000001", "same")])
     for opened in (manifest, open_pairs(path)):
         assert list(opened.pairs) == ["group_000001", "group_000002"]
@@ -44,8 +44,18 @@ def test_records_come_back_merged(path: Path) -> None:
         judgement = first.judgement
         assert judgement is not None
         record = opened.record_at(judgement.place)
-        assert (record["reply"], record["tokens"], record["stage"]) == ("Yes.", 3, "filter")
+        assert (record["reply"], record["tokens"], record["step"]) == ("Yes.", 3, "filter")
         assert record["time"].endswith("+00:00")
+
+
+def test_records_of_earlier_versions_call_the_step_stage(path: Path) -> None:
+    manifest = open_pairs(path, create=True)
+    manifest.append([settings_row(step="degrade", values={"seed": 0})])
+    manifest.append([failure_row(step="degrade", item="set/x.png", reason="truncated")])
+    path.write_text(path.read_text().replace('"step"', '"stage"'))
+    opened = open_pairs(path)
+    assert opened.failures == {("degrade", "set/x.png"): "truncated"}
+    assert opened.settings == {"degrade": {"seed": 0}}
 
 
 def test_latest_of_a_kind_wins_and_old_versions_count_no_more(path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from qhk.rewards.answer import parse_answer
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import RewardTerm
 from qhk.types import Completion, Example
+from tests.tasks.builders import parse_answer
 
 REWARDS = Path(__file__).parents[2] / "conf" / "reward"
 
@@ -48,6 +48,7 @@ def load_terms() -> Callable[[str], list[RewardTerm]]:
 
     def load(name: str) -> list[RewardTerm]:
         run = {"task": {"low": 1.0, "high": 5.0}, "rollout": {"max_new_tokens": 200}}
+        run["strengths"] = {"reward_tau": 0.3, "reward_format": 0.8}
         node = OmegaConf.merge(run, {"reward": _with_defaults(name)})
         reward: Any = OmegaConf.to_container(node, resolve=True)
         return build_terms(reward["reward"]["terms"])

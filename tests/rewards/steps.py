@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qhk.rewards.answer import parse_answer
-from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, completion_value
-from qhk.rewards.term import CompletionTerm, RewardTerm
+from qhk.rewards.batch import scored_group
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
 from qhk.types import Completion, Example
+from tests.tasks.builders import parse_answer
 
 Matrix = NDArray[np.float64]
 
@@ -22,7 +21,6 @@ TASKS = {
     "q_hawkeye_overlong": ("score", "strict"),
     "q_hawkeye_paper": ("score", "strict"),
     "q_hawkeye_release": ("score", "q_hawkeye_release"),
-    "q_hawkeye_tiny": ("score", "strict"),
     "q_insight_score": ("score", "json"),
     "q_insight_score_release": ("score", "q_insight_release"),
     "q_insight_degradation": ("degradation", "json"),
@@ -78,12 +76,7 @@ def breakdown(terms: Sequence[RewardTerm], step: Step, option: str) -> dict[str,
                 for text, read in zip(texts, answers, strict=True)
             ]
         )
-        scores, aspects = tuple(a.score for a in answers), tuple(a.aspects for a in answers)
-        groups.append(
-            ScoredGroup(
-                id=source.id, dataset=source.dataset, mos=source.opinion, scores=scores, aspects=aspects
-            )
-        )
+        groups.append(scored_group(source, answers))
     values = {}
     for term in terms:
         if isinstance(term, CompletionTerm):

@@ -2,15 +2,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from omegaconf import OmegaConf
 
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.compose import batch_values, build_terms, completion_value
-from qhk.rewards.term import BatchTerm, CompletionTerm, Positive
+from qhk.rewards.compose import build_terms
+from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
 from qhk.types import Completion, Example
 
 Make = Callable[..., Completion]
@@ -224,7 +224,6 @@ def test_no_terms_are_refused() -> None:
 
 
 def test_the_release_of_the_config_is_the_release_of_the_vectors() -> None:
-    path = Path(__file__).parents[2] / "conf" / "reward" / "q_hawkeye_release.yaml"
-    node = OmegaConf.merge({"task": {"low": 1.0, "high": 5.0}}, {"reward": OmegaConf.load(path)})
-    reward = OmegaConf.to_container(node, resolve=True)["reward"]  # type: ignore[index,call-overload]
-    assert reward == {"terms": RELEASE}
+    words = ["reward=q_hawkeye_release", "strengths=published"]
+    config = compose_config("train", words, read_catalogue(config_root()))
+    assert plain_config(config)["reward"] == {"terms": RELEASE}

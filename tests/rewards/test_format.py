@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import parse_answer
 from qhk.rewards.format import (
     preresq_r1_release_format,
     q_hawkeye_release_format,
@@ -18,6 +17,7 @@ from qhk.rewards.format import (
     visualquality_r1_release_format,
 )
 from qhk.types import Answer, Completion, Example
+from tests.tasks.builders import parse_answer
 
 Make = Callable[..., Completion]
 MakeExample = Callable[[float], Example]

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import parse_answer
 from qhk.rewards.labels import comparison_label, degradation_labels
-from qhk.types import CHOICES, DISTORTION_CLASSES, SEVERITIES, Completion, Example
+from qhk.tasks.forms.comparison import CHOICES
+from qhk.tasks.forms.degradation import DISTORTION_CLASSES, SEVERITIES
+from qhk.types import Completion, Example
+from tests.tasks.builders import parse_answer
 
 STRENGTHS = {"class_reward": 0.25, "severity_reward": 0.75}
 

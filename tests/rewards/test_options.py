@@ -11,11 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qhk.rewards.answer import parse_answer
 from qhk.rewards.term import RewardTerm
-from qhk.types import CHOICES, DISTORTION_CLASSES, NUM_ASPECTS, SEVERITIES
+from qhk.tasks import find_form
+from qhk.tasks.forms.comparison import CHOICES
+from qhk.tasks.forms.degradation import DISTORTION_CLASSES, SEVERITIES
 from tests.rewards.conftest import REWARDS
 from tests.rewards.steps import TASKS, Step, answer, breakdown, example, total
+from tests.tasks.builders import parse_answer
 
 Load = Callable[[str], list[RewardTerm]]
 
@@ -58,7 +60,7 @@ def contents(option: str) -> st.SearchStrategy[str]:
         is_object = rule in ("json", "q_insight_release")
         read = NUMBERS.map(lambda score: json.dumps({"rating": score}) if is_object else str(score))
     else:
-        size = NUM_ASPECTS[form]
+        size = find_form(form).num_aspects
         rows = st.lists(NUMBERS, min_size=size, max_size=size)
         read = rows.map(lambda row: "\n".join(map(str, row)))
     return st.one_of(read, read, st.sampled_from(["", "fair", "{}"]))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from qhk.rewards.term import RewardTerm
-from qhk.types import NUM_ASPECTS
+from qhk.tasks import find_form
 from tests.rewards.steps import TASKS, Matrix, Step, answer, breakdown, example, total
 
 Load = Callable[[str], list[RewardTerm]]
@@ -89,7 +89,7 @@ def released_accuracy(mos: Matrix, aspects: Matrix, is_image: bool) -> Matrix:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_releases_are_what_their_formulas_say(load_terms: Load, option: str, seed: int) -> None:
     draw = np.random.default_rng(seed)
-    size, group, width = 3 + seed, 3 + seed % 3, NUM_ASPECTS[TASKS[option][0]]
+    size, group, width = 3 + seed, 3 + seed % 3, find_form(TASKS[option][0]).num_aspects
     mos = draw.uniform(1, 5, size)
     aspects = draw.uniform(1, 5, (size, group, width))
     aspects[0] = 3 + (aspects[0] - 3) / 20  # near-equal sub-scores, so that penalty and margin act

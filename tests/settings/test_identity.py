@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.settings import parse_settings, run_directory, run_id, run_name
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
-from qhk.cli.compose import compose_config, plain_config
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.compose import compose_config, plain_config
 from qhk.settings import Settings, parse_settings, plain_settings
 
 Plain = dict[str, Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare_seeds
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.settings import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings, SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, freeze_run, planned_as_run, write_manifest

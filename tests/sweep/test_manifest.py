@@ -20,7 +20,7 @@ from qhk.sweep.manifest import (
     read_manifest,
     record_events,
 )
-from qhk.tracking.provenance import code_digest
+from qhk.tracking.code import code_digest
 from tests.sweep.conftest import Build
 
 

@@ -10,7 +10,7 @@ import pytest
 from qhk.settings import Settings
 from qhk.sweep import present
 from qhk.sweep.present import Present
-from qhk.tracking.provenance import run_code
+from qhk.tracking.code import run_code
 
 
 class Silent:

@@ -204,7 +204,7 @@ def test_the_cell_that_has_begun_is_the_one_that_an_equal_cell_follows(
     ]
 
 
-def test_runs_moved_aside_are_not_known(settings: Settings, tmp_path: Path) -> None:
+def test_archived_runs_are_not_known(settings: Settings, tmp_path: Path) -> None:
     directory = _leave(settings, tmp_path, "a", RunState.DONE)
     directory.rename(directory.with_name("seed0.replaced-1"))
     assert existing_runs(tmp_path).directories == {}

@@ -227,7 +227,7 @@ def test_the_time_that_is_left(build: Build) -> None:
     manifest = build("a")
     run = manifest.runs[0]
     say(run, RunState.RUNNING, step=4, total=10)
-    rows = [{"step": step, "stage": "train", "time/step_s": float(step)} for step in range(1, 5)]
+    rows = [{"step": step, "section": "train", "time/step_s": float(step)} for step in range(1, 5)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (run.directory / "metrics.jsonl").write_text(text + '{"step": 5, "time/st')
     assert step_times(run.directory / "metrics.jsonl") == [2.0, 3.0, 4.0]

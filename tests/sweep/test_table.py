@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from qhk.evaluation.results import Measure, ResultRow, Stage, update_results
+from qhk.evaluation.results import Measure, Moment, ResultRow, update_results
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.state import RunView
 from qhk.sweep.table import CellMeans, cell_means, means_table
@@ -30,16 +30,16 @@ def view(manifest: Manifest, number: int, rows: Sequence[ResultRow], state: RunS
 
 def scores(before: Sequence[float], after: Sequence[float]) -> list[ResultRow]:
     rows = []
-    for stage, step, values in ((Stage.BEFORE, 0, before), (Stage.AFTER, 9, after)):
+    for moment, step, values in ((Moment.BEFORE, 0, before), (Moment.AFTER, 9, after)):
         for name, srcc in zip(("koniq", "spaq"), values, strict=True):
-            rows.append(row(name, stage=stage, step=step, readout=READOUT, srcc=srcc))
+            rows.append(row(name, moment=moment, step=step, readout=READOUT, srcc=srcc))
     return rows
 
 
-def words(accuracy: float, stage: Stage) -> ResultRow:
+def words(accuracy: float, moment: Moment) -> ResultRow:
     measure = Measure(value=accuracy, low=NAN, high=NAN)
     return replace(
-        row("pairs", stage=stage, readout=READOUT), form="comparison", metrics={"accuracy": measure}
+        row("pairs", moment=moment, readout=READOUT), form="comparison", metrics={"accuracy": measure}
     )
 
 
@@ -72,7 +72,7 @@ def test_a_run_without_a_correlation_does_not_count(build: Callable[..., Manifes
 def test_tasks_in_words_show_their_accuracy(build: Callable[..., Manifest]) -> None:
     manifest = build("pairs", "scores")
     views = [
-        view(manifest, 0, [words(0.4, Stage.BEFORE), words(0.75, Stage.AFTER)], RunState.DONE),
+        view(manifest, 0, [words(0.4, Moment.BEFORE), words(0.75, Moment.AFTER)], RunState.DONE),
         view(manifest, 1, scores((0.2, 0.4), (0.5, 0.7)), RunState.DONE),
     ]
     pairs, plain = cell_means(manifest, views)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.results import Stage, scalar_metrics
+from qhk.evaluation.results import Moment, scalar_metrics
+from qhk.tasks import find_form
 from qhk.tracking import names
+from qhk.tracking.names import glossary_markdown
 
 
 def test_every_name_is_declared_once_with_a_meaning() -> None:
@@ -39,13 +42,13 @@ def test_undeclared_name_gets_its_nearest() -> None:
 def measured(form: str) -> set[str]:
     row = measure_predictions(
         [],
-        form=form,
+        task=find_form(form),
         benchmark="koniq",
         split="test",
         protocol="",
         miniature=False,
         step=0,
-        stage=Stage.AFTER,
+        moment=Moment.AFTER,
         readout="greedy",
         num_resamples=0,
         confidence=0.95,
@@ -65,3 +68,13 @@ def test_glossary_holds_every_name_or_its_parts() -> None:
         assert f"| `{metric.name}` | {metric.reduction} | {metric.meaning} |" in glossary
     for part in (*names.READOUT_QUANTITIES, *(f"{prefix}/" for prefix in names.READOUT_PREFIXES)):
         assert f"| `{part}` |" in glossary
+
+
+README = Path(__file__).parents[2] / "outputs" / "README.md"
+
+
+def test_glossary_of_the_outputs_is_up_to_date() -> None:
+    text = README.read_text(encoding="utf-8")
+    start, end = "<!-- glossary: from qhk/tracking/names.py -->\n\n", "\n<!-- end of glossary -->"
+    inside = text[text.index(start) + len(start) : text.index(end)]
+    assert inside == glossary_markdown(), "write glossary_markdown() between the marks in outputs/README.md"

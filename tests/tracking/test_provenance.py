@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +10,6 @@ import pytest
 
 from qhk.tracking import provenance
 from qhk.tracking.provenance import Provenance
-
-
-def tree(root: Path, files: dict[str, str]) -> Path:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    return root
 
 
 def made(**changes: object) -> Provenance:
@@ -31,50 +23,6 @@ def made(**changes: object) -> Provenance:
         threads=2,
     )
     return replace(base, **changes)
-
-
-def test_digest_sees_content_and_names_not_place_or_time(tmp_path: Path) -> None:
-    files = {"a.py": "x = 1\n", "sub/b.yaml": "k: 1\n"}
-    one, two = tree(tmp_path / "one", files), tree(tmp_path / "two", files)
-    os.utime(two / "a.py", (0, 0))
-    tree(two, {"__pycache__/a.cpython-311.pyc": "bytes", "notes.txt": "x"})
-    digest = provenance.code_digest({"qhk": one})
-    assert digest == provenance.code_digest({"qhk": two})
-    assert digest != provenance.code_digest({"conf": one})
-    tree(two, {"a.py": "x = 2\n"})
-    assert digest != provenance.code_digest({"qhk": two})
-
-
-def test_digest_tells_a_moved_line_and_a_renamed_file(tmp_path: Path) -> None:
-    variants = [
-        {"a.py": "1\n2\n", "b.py": ""},
-        {"a.py": "1\n", "b.py": "2\n"},
-        {"a.py": "1\n2\n", "c.py": ""},
-    ]
-    digests = {
-        provenance.code_digest({"qhk": tree(tmp_path / str(place), files)})
-        for place, files in enumerate(variants)
-    }
-    assert len(digests) == 3
-
-
-def test_digest_sees_the_modules_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = tree(tmp_path / "code", {"a.py": ""})
-    tree(tmp_path, {"my_rewards.py": "x = 1\n", "kit/__init__.py": "", "kit/rewards.py": "x = 1\n"})
-    monkeypatch.syspath_prepend(tmp_path)
-    alone = provenance.code_digest({"qhk": root})
-    seen = {alone}
-    for name, file in (("my_rewards", "my_rewards.py"), ("kit.rewards", "kit/rewards.py")):
-        for text in ("x = 1\n", "x = 2\n"):
-            tree(tmp_path, {file: text})
-            seen.add(provenance.code_digest({"qhk": root}, [name]))
-    assert len(seen) == 5
-    assert provenance.code_digest({"qhk": root}, ["builtins"]) == alone
-
-
-def test_empty_tree_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="code tree conf at .* holds no"):
-        provenance.code_digest({"conf": tmp_path})
 
 
 def test_gathered_provenance_survives_the_disk(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run directories: fresh, resumed, finished, refused, moved aside, locked."""
+"""Run directories: fresh, resumed, finished, refused, archived, locked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from qhk.tracking.code_parts import code_text
+from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
 from qhk.tracking.run_directory import (
     Opened,
@@ -124,7 +124,7 @@ def test_folder_of_somebody_else_is_refused_an_empty_one_is_fresh(tmp_path: Path
         opened(tmp_path)
 
 
-def test_fresh_moves_the_old_directory_aside(tmp_path: Path) -> None:
+def test_fresh_archives_the_old_directory(tmp_path: Path) -> None:
     path = left(tmp_path, RunState.DONE)
     for number in (1, 2):
         with opened(tmp_path, fresh=True, run_id=f"new{number}") as run:

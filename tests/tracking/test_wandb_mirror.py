@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qhk.tracking.recorder import MetricsRecorder, MetricStage
+from qhk.tracking.recorder import MetricSection, MetricsRecorder
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 
 LOSS = "train/loss/total"
@@ -20,9 +20,11 @@ LOSS = "train/loss/total"
 
 def recorded(directory: Path, steps: int) -> Path:
     recorder = MetricsRecorder(directory / "metrics.jsonl")
-    recorder.record(step=300, stage=MetricStage.COLD_START, metrics={"cold_start/loss": 1.5})
+    recorder.record(step=300, section=MetricSection.COLD_START, metrics={"cold_start/loss": 1.5})
     for step in range(steps):
-        recorder.record(step=step, stage=MetricStage.TRAIN, metrics={LOSS: math.nan if step == 0 else step})
+        recorder.record(
+            step=step, section=MetricSection.TRAIN, metrics={LOSS: math.nan if step == 0 else step}
+        )
     return recorder.path
 
 
@@ -58,7 +60,7 @@ def test_offline_run_is_rebuilt_in_the_run_directory_and_nowhere_else(
     path = recorded(run, steps=5)
     before = everything(tmp_path)
     mirrored(path, WandbMode.OFFLINE)
-    MetricsRecorder(path).record(step=5, stage=MetricStage.TRAIN, metrics={LOSS: 5.0})
+    MetricsRecorder(path).record(step=5, section=MetricSection.TRAIN, metrics={LOSS: 5.0})
     command = mirrored(path, WandbMode.OFFLINE)
     assert everything(tmp_path) == before
     assert capfd.readouterr() == ("", "")
@@ -84,7 +86,7 @@ def test_failing_child_is_reported_in_one_line_and_keeps_the_record(tmp_path: Pa
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"no step": 1}\n')
     with pytest.raises(
-        RuntimeError, match="the W&B mirror of .* failed: ValueError: .*not a metric"
+        RuntimeError, match="the W&B mirror of .* failed: .*UserError: .*not a metric"
     ) as caught:
         mirrored(path, WandbMode.OFFLINE)
     assert "\n" not in str(caught.value)
@@ -147,8 +149,8 @@ def test_live_run_continues_under_its_id_on_its_own_axes(
     assert {key: wandb.init_arguments[key] for key in ("id", "resume", "mode", "group", "entity")} == {
         "id": "abc", "resume": "allow", "mode": "online", "group": "first", "entity": "team",
     }  # fmt: skip
-    mirror.record(step=4, stage=MetricStage.TRAIN, metrics={LOSS: 0.5, "train/perception/kl": math.nan})
-    mirror.record(step=9, stage=MetricStage.COLD_START, metrics={"cold_start/loss": 1.0})
+    mirror.record(step=4, section=MetricSection.TRAIN, metrics={LOSS: 0.5, "train/perception/kl": math.nan})
+    mirror.record(step=9, section=MetricSection.COLD_START, metrics={"cold_start/loss": 1.0})
     assert wandb.rows == [{LOSS: 0.5, "train/step": 4}, {"cold_start/loss": 1.0, "cold_start/step": 9}]
     assert ("*", "train/step") in wandb.axes and ("cold_start/*", "cold_start/step") in wandb.axes
     assert mirror.close() == wandb.url and wandb.finished

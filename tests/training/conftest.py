@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare
 from qhk.cli.train import open_directory
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.settings import Settings, plain_settings
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.distributed import Processes

@@ -37,9 +37,9 @@ def launch(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def stages(directory: Path) -> list[str]:
-    """The stage of every whole row of the record; a row that is being written does not count."""
-    return [row["stage"] for row in read_json_lines(directory / "metrics.jsonl")]
+def sections(directory: Path) -> list[str]:
+    """The section of every whole row of the record; a row that is being written does not count."""
+    return [row["section"] for row in read_json_lines(directory / "metrics.jsonl")]
 
 
 def _partial(directory: Path) -> list[str]:
@@ -56,10 +56,10 @@ def _predictions(directory: Path, *, before: bool) -> bool:
 
 MOMENTS: dict[str, tuple[Callable[[Path], bool], float]] = {
     "start": (lambda directory: True, 6.0),
-    "cold start": (lambda directory: "cold_start" in stages(directory), 1.0),
+    "cold start": (lambda directory: "cold_start" in sections(directory), 1.0),
     "first checkpoint": (lambda directory: ".partial_step_000000" in _partial(directory), 0.02),
     "evaluation before": (lambda directory: _predictions(directory, before=True), 0.1),
-    "training": (lambda directory: "train" in stages(directory), 1.5),
+    "training": (lambda directory: "train" in sections(directory), 1.5),
     "checkpoint": (
         lambda directory: any(name != ".partial_step_000000" for name in _partial(directory)),
         0.02,
@@ -73,7 +73,7 @@ def landed(directory: Path) -> str:
     """The phase that a kill interrupted, by what lies in the directory."""
     if _partial(directory):
         return "writing a checkpoint"
-    seen = stages(directory)
+    seen = sections(directory)
     if _predictions(directory, before=False):
         return "evaluation after"
     if "train" in seen:

@@ -113,14 +113,14 @@ def test_a_removal_that_dies_half_way_leaves_no_half_checkpoint(
         (lambda folder: (folder / "sizes.json").write_text("{"), r"sizes\.json is missing or cut short"),
     ],
 )
-def test_faults_are_found_and_set_aside(checkpoints: Checkpoints, harm: Any, fault: str) -> None:
+def test_faults_are_found_and_archived(checkpoints: Checkpoints, harm: Any, fault: str) -> None:
     import re
 
     harm(save(checkpoints, 1))
     assert re.fullmatch(fault, checkpoints.fault(1))
     for _ in range(2):
-        aside = checkpoints.set_aside(1)
-        assert aside.name == "unreadable_step_000001" and checkpoints.steps() == []
+        archived = checkpoints.archive_unreadable(1)
+        assert archived.name == "unreadable_step_000001" and checkpoints.steps() == []
         save(checkpoints, 1)
     assert checkpoints.fault(1) == ""
 

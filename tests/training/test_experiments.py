@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.catalogue import config_root, read_catalogue
 from qhk.cli.job import prepare
-from qhk.evaluation.results import Stage, headline_metric, read_results
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.evaluation.results import Moment, headline_metric, read_results
 from qhk.settings import Settings, task_views
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training.loop import train
 from qhk.training.run import Run
 
@@ -65,13 +65,13 @@ def test_scores_then_comparisons_run_to_their_table(
     with run.directory:
         train(run)
     rows = [
-        (row.benchmark, row.form, row.stage, row.step) for row in read_results(run.directory.results).rows
+        (row.benchmark, row.form, row.moment, row.step) for row in read_results(run.directory.results).rows
     ]
     assert sorted(set(rows)) == [
-        ("miniature_comparison", "comparison", Stage.AFTER, 2),
-        ("miniature_comparison", "comparison", Stage.BEFORE, 1),
-        ("miniature_spaq", "score", Stage.AFTER, 1),
-        ("miniature_spaq", "score", Stage.BEFORE, 0),
+        ("miniature_comparison", "comparison", Moment.AFTER, 2),
+        ("miniature_comparison", "comparison", Moment.BEFORE, 1),
+        ("miniature_spaq", "score", Moment.AFTER, 1),
+        ("miniature_spaq", "score", Moment.BEFORE, 0),
     ]
     assert "weighs nothing here" in "".join(run.display.lines)  # type: ignore[attr-defined]
 
@@ -85,15 +85,15 @@ def test_every_experiment_runs_two_steps(
     with run.directory:
         train(run)
     rows = read_results(run.directory.results).rows
-    after = Stage.CONTROL if settings.training.learner == "supervised" else Stage.AFTER
-    assert {row.stage for row in rows} == {Stage.BEFORE, after}
+    after = Moment.CONTROL if settings.training.learner == "supervised" else Moment.AFTER
+    assert {row.moment for row in rows} == {Moment.BEFORE, after}
     for view in task_views(settings).values():
         asked = [row for row in rows if row.form == view.task.form]
         assert {row.benchmark for row in asked} == set(view.benchmark)
         assert all(headline_metric(row.form) in row.metrics for row in asked)
         assert all(row.miniature and row.n == 4 for row in asked)
     steps: list[dict[str, Any]] = [
-        row.metrics for row in read_metrics(run.directory.metrics) if row.stage is MetricStage.TRAIN
+        row.metrics for row in read_metrics(run.directory.metrics) if row.section is MetricSection.TRAIN
     ]
     assert len(steps) == 2
     assert all(math.isfinite(row["train/loss/total"]) for row in steps)

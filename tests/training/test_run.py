@@ -15,16 +15,18 @@ import pytest
 import torch
 
 from qhk.cli import train as train_command
-from qhk.evaluation.results import Stage, read_results
+from qhk.evaluation.results import Moment, read_results
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
-from qhk.tracking.code_parts import read_code_parts
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.code import read_code_parts
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import loop
 from qhk.training.checkpoint import Checkpoints
+from qhk.training.inputs import plan
 from qhk.training.loop import train
-from qhk.training.run import Run, RunFailure
+from qhk.training.run import Run
+from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL
 
 Small = Callable[..., Settings]
@@ -58,7 +60,7 @@ def records(directory: Path) -> list[tuple[Any, ...]]:
             for name, value in row.metrics.items()
             if not name.startswith(("time/", "memory/")) and not name.endswith("_per_s")
         }
-        rows.append((row.step, row.stage, kept))
+        rows.append((row.step, row.section, kept))
     return rows
 
 
@@ -113,7 +115,7 @@ def test_a_run_that_goes_on_by_other_code_says_so(
 
 
 @pytest.mark.parametrize("harmed", [(3,), (3, 2)])
-def test_an_unreadable_checkpoint_is_set_aside_with_a_loud_line(
+def test_an_unreadable_checkpoint_is_archived_with_a_loud_line(
     finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, harmed: tuple[int, ...]
 ) -> None:
     def opened() -> Run:
@@ -173,7 +175,7 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
         finish(open_run(small(*options, name="stopped")))
     monkeypatch.setattr(loop, "_take_step", step)
     stopped = finish(open_run(small(*options, name="stopped")))
-    trained = [[row for row in records(path) if row[1] is MetricStage.TRAIN] for path in (stopped, whole)]
+    trained = [[row for row in records(path) if row[1] is MetricSection.TRAIN] for path in (stopped, whole)]
     assert trained[0] == trained[1] and len(trained[0]) == 4
     assert same_weights(stopped, whole)
     states = [torch.load(path / "checkpoints" / "last" / "training.pt") for path in (stopped, whole)]
@@ -182,10 +184,10 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
 
 def test_results_hold_before_and_after(finished: Path) -> None:
     rows = read_results(finished / "results.json").rows
-    cells = {(row.benchmark, row.stage, row.readout, row.step) for row in rows}
+    cells = {(row.benchmark, row.moment, row.readout, row.step) for row in rows}
     assert cells == {
-        ("miniature_spaq", stage, readout, step)
-        for stage, step in ((Stage.BEFORE, 0), (Stage.AFTER, 4))
+        ("miniature_spaq", moment, readout, step)
+        for moment, step in ((Moment.BEFORE, 0), (Moment.AFTER, 4))
         for readout in ("mean_of_8", "greedy")
     }
     assert all(row.miniature and row.n == 6 for row in rows)
@@ -202,23 +204,25 @@ def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> N
 
 def test_every_step_is_recorded_once(finished: Path) -> None:
     rows = read_metrics(finished / "metrics.jsonl")
-    steps = {stage: [row.step for row in rows if row.stage is stage] for stage in MetricStage}
-    assert steps[MetricStage.COLD_START] == list(range(1, 41))
-    assert steps[MetricStage.TRAIN] == [1, 2, 3, 4]
-    assert steps[MetricStage.VALIDATION] == [2, 4]
-    assert steps[MetricStage.EVAL] == [0, 4]
+    steps = {section: [row.step for row in rows if row.section is section] for section in MetricSection}
+    assert steps[MetricSection.COLD_START] == list(range(1, 41))
+    assert steps[MetricSection.TRAIN] == [1, 2, 3, 4]
+    assert steps[MetricSection.VALIDATION] == [2, 4]
+    assert steps[MetricSection.EVAL] == [0, 4]
 
 
 def test_sampling_and_training_agree_on_log_probabilities(finished: Path) -> None:
     rows = read_metrics(finished / "metrics.jsonl")
-    gaps = [row.metrics["train/policy/logprob_gap/max"] for row in rows if row.stage is MetricStage.TRAIN]
+    gaps = [row.metrics["train/policy/logprob_gap/max"] for row in rows if row.section is MetricSection.TRAIN]
     assert len(gaps) == 4 and max(gaps) < 1e-4
 
 
 def test_checkpoints_keep_start_last_and_best(small: Small, open_run: OpenRun) -> None:
     directory = finish(open_run(small("training.checkpoint_every=1", "training.validate_every=1")))
     rows = read_metrics(directory / "metrics.jsonl")
-    srcc = {row.step: row.metrics["validation/srcc"] for row in rows if row.stage is MetricStage.VALIDATION}
+    srcc = {
+        row.step: row.metrics["validation/srcc"] for row in rows if row.section is MetricSection.VALIDATION
+    }
     best = max(srcc, key=lambda step: (srcc[step], -step))
     kept = {path.name for path in (directory / "checkpoints").glob("step_*")}
     assert kept == {"step_000000", "step_000004", f"step_{best:06d}"}
@@ -228,7 +232,9 @@ def test_checkpoints_keep_start_last_and_best(small: Small, open_run: OpenRun) -
 
 def test_small_runs_have_answers_to_learn_from(finished: Path) -> None:
     """What the tests of reproducibility and resuming rest on: rewards differ and answers can be read."""
-    rows = [row.metrics for row in read_metrics(finished / "metrics.jsonl") if row.stage is MetricStage.TRAIN]
+    rows = [
+        row.metrics for row in read_metrics(finished / "metrics.jsonl") if row.section is MetricSection.TRAIN
+    ]
     assert min(row["train/parse/failed_frac"] for row in rows) < 0.5
     assert min(row["train/group/equal_reward_frac"] for row in rows) < 1.0
     assert max(row["train/optimizer/grad_norm"] for row in rows) > 0.01
@@ -334,10 +340,10 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
     control, usual = open_run(settings), open_run(small(name="usual"))
     per_step = settings.training.prompts_per_step
     for step in range(4):
-        plans = [run.data.plan(step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
-        assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
+        plans = [plan(run.data, step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
+        assert plans[0].examples == plans[1].examples
     rows = read_results(finish(control) / "results.json").rows
-    assert {row.stage for row in rows} == {Stage.BEFORE, Stage.CONTROL}
+    assert {row.moment for row in rows} == {Moment.BEFORE, Moment.CONTROL}
 
 
 @pytest.mark.parametrize(("processes", "per_device"), [(3, 1), (2, 4)])

@@ -14,15 +14,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qhk.evaluation.results import Stage, read_results
+from qhk.evaluation.results import Moment, read_results
+from qhk.policy.start import start_policy
 from qhk.settings import Settings, run_id, stage_at, stage_views
-from qhk.tracking.recorder import MetricStage, read_metrics
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training import loop
-from qhk.training.begin import lessons_to_teach
+from qhk.training.begin import taught_examples
 from qhk.training.loop import notes, train
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
-from qhk.training.start import start_policy
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
@@ -229,7 +229,7 @@ def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> 
                 stages=[stage.settings for stage in run.stages],
                 device="cpu",
             )
-            readers, examples = lessons_to_teach(run, policy)
+            readers, examples = taught_examples(run, policy)
         assert list(readers) == names and [reader.rule for reader in readers.values()] == rules
         assert Counter(name for name, _ in examples) == dict.fromkeys(names, 12)
 
@@ -245,8 +245,8 @@ def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Smal
     json = ("+task@stages.second.task=score_json", "+prompt@stages.second.prompt=score_json_short")
     directory = finish(open_run(small(*TWO, *json, "training.duration.steps=2", name="otherwise")))
     rows = [row for row in read_results(directory / "results.json").rows if row.readout == "greedy"]
-    read = {(row.stage, row.step): row.n_parsed for row in rows}
-    assert min(read[Stage.AFTER, 1], read[Stage.BEFORE, 1]) > 0
+    read = {(row.moment, row.step): row.n_parsed for row in rows}
+    assert min(read[Moment.AFTER, 1], read[Moment.BEFORE, 1]) > 0
     texts = {
         part: (directory / "predictions" / part / "greedy" / "miniature_spaq.jsonl").read_text()
         for part in ("step_000001", "step_000001_before")
@@ -268,12 +268,12 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
 ) -> None:
     """Before 2: at the border, its checkpoint just written. Before 3: with a reference from the border."""
     rows = read_results(switched / "results.json").rows
-    cells = {(row.benchmark, row.stage, row.step) for row in rows if row.readout == "greedy"}
+    cells = {(row.benchmark, row.moment, row.step) for row in rows if row.readout == "greedy"}
     assert cells == {
-        ("miniature_spaq", Stage.BEFORE, 0),
-        ("miniature_spaq", Stage.AFTER, 2),
-        ("miniature_csiq", Stage.BEFORE, 2),
-        ("miniature_csiq", Stage.AFTER, 4),
+        ("miniature_spaq", Moment.BEFORE, 0),
+        ("miniature_spaq", Moment.AFTER, 2),
+        ("miniature_csiq", Moment.BEFORE, 2),
+        ("miniature_csiq", Moment.AFTER, 4),
     }
     step = loop._take_step
 
@@ -290,9 +290,9 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
     assert same(stopped, switched)
     steps = {
         path: [
-            (row.step, row.stage)
+            (row.step, row.section)
             for row in read_metrics(path / "metrics.jsonl")
-            if row.stage is not MetricStage.COLD_START
+            if row.section is not MetricSection.COLD_START
         ]
         for path in (stopped, switched)
     }

@@ -13,22 +13,24 @@ from pathlib import Path
 import pytest
 import torch
 
+from qhk.policy.start import start_policy
 from qhk.settings import Settings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
+from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import prefetch
+from qhk.training.inputs import build_readers, load, plan, prefetch
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
-from qhk.training.start import build_readers, start_policy
-from qhk.training.step import reinforcement_step, roll_out
+from qhk.training.step import reinforcement_step, sample
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
 Weights = dict[str, torch.Tensor]
 QUIET = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "reward.terms.format.weight=1.0")
 EXACT_OFF = (
-    "perception=exact_tiny",
+    "perception=exact",
     "perception.gamma=0",
     "perception.eta_original=0",
     "perception.eta_degraded=0",
@@ -49,13 +51,13 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
                     parameter.mul_(1.01)
         readers = build_readers(settings, policy)
 
-        def plan(step: int) -> list:  # type: ignore[type-arg]
-            return run.data.plan(step, seed=0, prompts_per_step=settings.training.prompts_per_step)
+        def plan_step(step: int) -> Batch:
+            return plan(run.data, step, seed=0, prompts_per_step=settings.training.prompts_per_step)
 
-        for step, prompts in enumerate(prefetch(readers, plan, range(steps), workers=0)):
+        for step, batch in enumerate(prefetch(readers, plan_step, range(steps), workers=0)):
             now = coefficients(settings, step + 1, run.horizon)
             fresh = fresh_prompts(run, readers, step=step)
-            metrics, _ = reinforcement_step(learner, prompts, step=step, now=now, measure=True, fresh=fresh)
+            metrics, _ = reinforcement_step(learner, batch, step=step, now=now, measure=True, fresh=fresh)
     return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}, metrics
 
 
@@ -203,9 +205,7 @@ def test_a_bonus_on_answers_moves_the_weights_by_another_way(
     unanswered, measured = step(*base, "objective.entropy_scope=answer")
     assert all(torch.equal(plain[name], unanswered[name]) for name in plain)
     assert math.isnan(measured.values()["train/policy/entropy_bonus"])
-    monkeypatch.setattr(
-        "qhk.training.step.find_span", lambda form, rule: lambda text: (1, 3) if len(text) > 3 else None
-    )
+    monkeypatch.setattr(Task, "answer_span", lambda task, text: (1, 3) if len(text) > 3 else None)
     answers, metrics = step(*base, "objective.entropy_scope=answer")
     assert min(largest_difference(answers, other) for other in (plain, whole)) > 1e-7
     assert metrics.values()["train/policy/entropy_bonus"] > 0
@@ -237,14 +237,14 @@ def test_a_fresh_prompt_is_of_the_task_whose_place_it_takes(small: Small, open_r
         readers = build_readers(run.settings, policy)
     seen: set[tuple[str, str]] = set()
     for step in range(4):
-        own = [planned.task for planned in run.data.plan(step, seed=0, prompts_per_step=4)]
+        own = plan(run.data, step, seed=0, prompts_per_step=4).tasks
         for number in (1, 2, 3):
             fresh = fresh_prompts(run, readers, step=step)(number, [0, 1, 2, 3])
-            assert [prompt.task for prompt in fresh] == own
-            assert [prompt.index for prompt in fresh] == [0, 1, 2, 3]
-            (second,) = fresh_prompts(run, readers, step=step)(number, [2])
-            assert second.example == fresh[2].example
-            seen |= {(prompt.task, prompt.example.dataset) for prompt in fresh}
+            assert fresh.tasks == own
+            assert list(fresh.indices) == [0, 1, 2, 3]
+            second = fresh_prompts(run, readers, step=step)(number, [2])
+            assert second.examples == [fresh.examples[2]]
+            seen |= {(task, one.dataset) for task, one in zip(fresh.tasks, fresh.examples, strict=True)}
     assert seen == {("score", "miniature_spaq"), ("degradation", "miniature_degradation")}
 
 
@@ -256,7 +256,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
         readers = build_readers(run.settings, policy)
 
     def names(step: int, number: int, places: list[int]) -> list[str]:
-        return [p.example.id for p in fresh_prompts(run, readers, step=step)(number, places)]
+        return [one.id for one in fresh_prompts(run, readers, step=step)(number, places).examples]
 
     whole = names(2, 1, [0, 1, 2, 3])
     assert names(2, 1, [1, 3]) == [whole[1], whole[3]]
@@ -264,12 +264,12 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
     assert len(set(rounds)) == 6
     passes = [name for part in rounds[:3] for name in part]
     assert len(set(passes)) == 12, "twelve images, four to a round: no image comes twice in three rounds"
-    ordinary = [p.example.id for p in run.data.plan(0, seed=0, prompts_per_step=4)]
+    ordinary = [one.id for one in plan(run.data, 0, seed=0, prompts_per_step=4).examples]
     assert list(rounds[0]) != ordinary
 
 
 def test_micro_batches_change_nothing_but_rounding(step: Step) -> None:
-    exact = ("model.dtype=float64", "perception=exact_tiny", "perception.gamma=0.1")
+    exact = ("model.dtype=float64", "perception=exact", "perception.gamma=0.1")
     exact += ("objective.kl_coef=0.3", "objective.kl_placement=reward")
     whole, one = step(*exact, "training.prompts_per_device=4")
     parts, two = step(*exact, "training.prompts_per_device=1")
@@ -305,19 +305,18 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
             build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
             build_readers(run.settings, policy),
         )
-        plan = [run.data.plan(step, seed=0, prompts_per_step=4) for step in range(2)]
-        prompts = [[readers[p.task].step_prompt(p) for p in planned] for planned in plan]
+        batches = [load(plan(run.data, step, seed=0, prompts_per_step=4), readers) for step in range(2)]
 
-        def ids(which: int, step: int, part: slice = slice(None)) -> list[list[int]]:
-            groups = roll_out(learner, prompts[which][part], step=step)
-            return [completion.tolist() for group in groups for completion in group.completion_ids]
+        def ids(which: int, step: int, part: range = range(4)) -> list[list[int]]:
+            sampled = sample(learner, batches[which].select(part), step=step)
+            return [completion.tolist() for group in sampled.groups for completion in group.completion_ids]
 
         first = ids(0, 0)
         torch.manual_seed(99)
         ids(1, 1)
         assert ids(0, 0) == first
         assert ids(0, 1) != first
-        assert ids(0, 0, slice(2, 4)) == first[6:]
+        assert ids(0, 0, range(2, 4)) == first[6:]
 
 
 EVERYTHING = (

@@ -66,7 +66,7 @@ def test_two_processes_equal_one(tmp_path: Path, miniature_cache: Path, words: t
     assert largest_difference(one, weights(alone, "step_000000")) > 1e-4
     assert largest_difference(one, two) < 1e-5
     cells = [
-        [(row.benchmark, row.form, row.stage, row.step, row.readout, row.n_parsed) for row in rows]
+        [(row.benchmark, row.form, row.moment, row.step, row.readout, row.n_parsed) for row in rows]
         for rows in (read_results(directory / "results.json").rows for directory in (alone, together))
     ]
     assert sorted(cells[0]) == sorted(cells[1]) and len({cell[0] for cell in cells[0]}) == 2

@@ -14,7 +14,7 @@ from qhk.data.json_records import read_json_rows
 from qhk.data.label_files import records_adapter
 from qhk.data.tables import label_word
 from qhk.errors import UserError
-from qhk.types import CHOICES
+from qhk.tasks.forms.comparison import CHOICES
 
 FIELDS = ("ref_image", "ImageA", "ImageB", "result")
 

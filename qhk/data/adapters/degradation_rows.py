@@ -14,7 +14,7 @@ from qhk.data.json_records import read_json_rows
 from qhk.data.label_files import records_adapter
 from qhk.data.tables import label_word
 from qhk.errors import UserError
-from qhk.types import DISTORTION_CLASSES, SEVERITIES
+from qhk.tasks.forms.degradation import DISTORTION_CLASSES, SEVERITIES
 
 
 def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -14,12 +17,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from qhk.data.image import load_image
 from qhk.errors import UserError
-from qhk.pairs.review.desk import SIDES, Desk
+from qhk.pairs.records import ANSWERS
+from qhk.pairs.review.desk import SIDES, Decide, Desk
 from qhk.pairs.review.guard import Guard
-from qhk.pairs.review.pictures import as_bitmap
 from qhk.pairs.review.queue import SHOWS
-from qhk.pairs.review.requests import read_decide, read_key, read_place, reviewer_name
 
 CONTENT_TYPES = {
     "html": "text/html; charset=utf-8",
@@ -28,10 +31,13 @@ CONTENT_TYPES = {
     "svg": "image/svg+xml",
 }
 MANY = 10**9
+LONGEST_NAME = 40
+LONGEST_KEY = 64
+MOST_SECONDS = 86400.0
 
 
 def build_app(desk: Desk) -> Starlette:
-    """The application over one desk."""
+    """Return the application over one desk."""
     routes = Routes(desk, read_page_files())
     return Starlette(
         routes=[
@@ -51,7 +57,7 @@ def build_app(desk: Desk) -> Starlette:
 
 
 def read_page_files() -> dict[str, tuple[bytes, str]]:
-    """File name -> content and type of everything the page consists of."""
+    """Return file name -> content and type of everything the page consists of."""
     found = {}
     for file in files("qhk.pairs.review").joinpath("page").iterdir():
         kind = CONTENT_TYPES.get(file.name.rpartition(".")[2])
@@ -138,7 +144,7 @@ class Routes:
         return JSONResponse(outcome)
 
     def _check_manifest(self, body: dict[str, Any]) -> None:
-        """Refuses an answer of a page that an earlier server on this port gave out for another manifest."""
+        """Refuse an answer of a page that an earlier server on this port gave out for another manifest."""
         if body.get("manifest") != self._desk.manifest_id:
             raise UserError("this server reviews another manifest than this page shows; reload the page")
 
@@ -153,7 +159,7 @@ class Routes:
 
 
 def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """The endpoint with our refusals as status 422 and their line."""
+    """Return the endpoint with our refusals as status 422 and their line."""
 
     def answer(request: Request) -> Response:
         try:
@@ -165,7 +171,7 @@ def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Res
 
 
 def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
-    """The endpoint with the JSON object of a post; a disk that does not take an answer is status 507."""
+    """Return the endpoint with a post's JSON object; a disk that does not take an answer is status 507."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -183,3 +189,66 @@ def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
 
 def _missing(line: str) -> Response:
     return JSONResponse({"error": line}, 404)
+
+
+def read_decide(body: Mapping[str, Any], known: Sequence[str]) -> Decide:
+    """Return the answer in a request; ``known`` are the reviewers so far, see ``reviewer_name``."""
+    answer = next((word for word in ANSWERS if word == body.get("answer")), None)
+    if answer is None:
+        raise UserError(f"answer: must be one of {', '.join(ANSWERS)}, got {body.get('answer')!r}")
+    version = body.get("version")
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise UserError(f"version: must be a whole number, got {version!r}")
+    return Decide(
+        reviewer=reviewer_name(body.get("reviewer"), known),
+        group_id=str(body.get("pair")),
+        version=version,
+        answer=answer,
+        key=read_key(body.get("key")),
+        seconds=_looked_at(body.get("seconds")),
+    )
+
+
+def reviewer_name(value: Any, known: Sequence[str]) -> str:
+    """Return the name with single spaces; in the spelling of ``known`` where it differs in case alone.
+
+    Raises ``UserError`` for an empty, overlong or unprintable name.
+    """
+    name = " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else ""
+    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
+        raise UserError(f"reviewer: must be a name of 1 to {LONGEST_NAME} letters, got {str(value)[:60]!r}")
+    return next((other for other in known if other.casefold() == name.casefold()), name)
+
+
+def read_key(value: Any) -> str:
+    """Return the key of a request."""
+    if not isinstance(value, str) or not 8 <= len(value) <= LONGEST_KEY or not value.isascii():
+        raise UserError(f"key: must be 8 to {LONGEST_KEY} ASCII characters, got {str(value)[:60]!r}")
+    return value
+
+
+def read_place(text: str, *, default: int, high: int) -> int:
+    """Return a whole number in [0, high] from a query; ``default`` for an empty one."""
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()) or int(text) > high:
+        raise UserError(f"{text[:40]!r}: must be a whole number from 0 to {high}")
+    return int(text)
+
+
+def _looked_at(value: Any) -> float | None:
+    """Return how long the pair was in sight; None where a browser says something else."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_SECONDS:
+        return None
+    return round(float(value), 3)
+
+
+def as_bitmap(path: Path) -> bytes:
+    """Return the upright RGB picture as BMP: lossless, and without a colour profile for browsers to apply.
+
+    Uncompressed, because a reviewer waits: for 8 megapixels, PNG takes 30 times as long to write and still
+    makes a quarter of the bytes. Raises ``UserError`` like ``load_image``.
+    """
+    buffer = io.BytesIO()
+    load_image(path).save(buffer, "BMP")
+    return buffer.getvalue()

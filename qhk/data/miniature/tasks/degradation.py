@@ -14,7 +14,7 @@ from pathlib import Path
 from qhk.data.miniature.content import render_content
 from qhk.data.miniature.distort import as_pixels, distort
 from qhk.data.seeds import stream_generator
-from qhk.types import SEVERITIES
+from qhk.tasks.forms.degradation import SEVERITIES
 
 CLASSES = {"noise": "white_noise", "compression": "jpeg", "blur": "gaussian_blur", "darken": "darken"}
 STRENGTHS = dict(zip(SEVERITIES, (0.1, 0.32, 0.55, 0.78, 1.0), strict=False))

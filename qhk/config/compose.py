@@ -1,0 +1,211 @@
+"""Composes a command's config from the catalogue, and says what was wrong in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra import compose, initialize
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
+from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
+from qhk.config.overrides import check_overrides, named_in_lists
+from qhk.config.sets import keep_used_sets
+from qhk.errors import UserError
+
+VERSION_BASE = "1.3"
+SHOWN = 60
+"""Characters of a value that a note shows."""
+
+
+def primary_config(command: str) -> str:
+    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
+    return command.replace(" ", "_")
+
+
+def register(catalogue: Catalogue) -> None:
+    """Puts every config file into Hydra's ConfigStore, where ``compose`` and ``hydra.main`` find it."""
+    store = ConfigStore.instance()
+    store.store(name="all", node=catalogue.dataset, group=SETS, provider="qhk")
+    for file in catalogue.files:
+        if file.group.partition("/")[0] == SETS:
+            continue
+        store.store(
+            name=file.option,
+            node=file.content,
+            group=file.group or None,
+            package=file.package,
+            provider="qhk",
+        )
+
+
+def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
+    """The composed config of one job, without Hydra's own node, interpolations unresolved.
+
+    Raises ValueError in one line for an unknown group, option or key, and for an override that Hydra
+    cannot read; the line names it and the fix.
+    """
+    return _compose(command, overrides, catalogue, with_hydra=False)
+
+
+def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:
+    """The node ``hydra.launcher`` as plain data. Raises ValueError as ``compose_config`` does."""
+    launcher = _compose(command, overrides, catalogue, with_hydra=True).hydra.launcher
+    assert isinstance(launcher, DictConfig)
+    return plain_config(launcher)
+
+
+def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
+    check_overrides(overrides, catalogue)
+    overrides = [named_in_lists(text) for text in overrides]
+    register(catalogue)
+    GlobalHydra.instance().clear()
+    words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
+    try:
+        with initialize(config_path=None, version_base=VERSION_BASE):
+            return compose(
+                config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
+            )
+    except HYDRA_ERRORS as error:
+        raise UserError(explain_override(error, overrides, _base(command), catalogue)) from None
+
+
+def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """The override that chooses our own launcher, where neither the user nor the sweep's file chooses one.
+
+    A primary config cannot say so: its choice would beat a sweep file's.
+    """
+    if choice_of(LAUNCHER, overrides) is not None:
+        return []
+    sweep = choice_of("sweep", overrides)
+    file = next((file for file in catalogue.files if (file.group, file.option) == ("sweep", sweep)), None)
+    lines = file.content.get("defaults", []) if file is not None else []
+    chosen = any(
+        LAUNCHER in str(key) for line in lines for key in (line if isinstance(line, DictConfig) else ())
+    )
+    return [] if chosen else [f"{LAUNCHER}=local"]
+
+
+def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """The overrides with ``scale=miniature`` fitted to the chosen experiment, and to stages and mixture.
+
+    An experiment on another task than scores needs other miniature sets and prompts: they stand in the
+    option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``. Stages and mixtures that
+    bring sets of their own have ``scale/miniature_<option>`` for those sets alone, which is added. Which
+    stages and mixture they are is the command line's choice, else the experiment's.
+    """
+    scale, experiment = choice_of("scale", overrides), choice_of("experiment", overrides)
+    chosen_options = {
+        group: choice_of(group, overrides) or _experiment_choice(experiment, group, catalogue)
+        for group in ("stages", "mixture")
+    }
+    chosen_options["experiment"] = experiment
+    names = {group: f"{scale}_{option}" for group, option in chosen_options.items()}
+    fits = {group: name for group, name in names.items() if name in catalogue.options["scale"]}
+    if scale is None or not fits:
+        return list(overrides)
+    # An experiment's fit holds the scale itself, and what it says of lengths: it comes last.
+    chosen = [*fits.values()] if "experiment" in fits else [scale, *fits.values()]
+    fitted = f"scale=[{','.join(chosen)}]" if len(chosen) > 1 else f"scale={chosen[0]}"
+    return [text if text.lstrip("+").partition("=")[0] != "scale" else fitted for text in overrides]
+
+
+def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue) -> str | None:
+    """The option that an experiment chooses for a group, itself or through one it builds on, or None."""
+    folder, _, name = (experiment or "").rpartition("/")
+    place = ("/".join(part for part in ("experiment", folder) if part), name)
+    file = next((file for file in catalogue.files if (file.group, file.option) == place), None)
+    if file is None:
+        return None
+    chosen = None
+    for line in file.content.get("defaults", []):
+        if isinstance(line, str) and line != "_self_":
+            chosen = _experiment_choice(f"{folder}/{line}".lstrip("/"), group, catalogue) or chosen
+        elif isinstance(line, DictConfig) and f"override /{group}" in line:
+            chosen = str(line[f"override /{group}"])
+    return chosen
+
+
+def _base(command: str) -> DictConfig | None:
+    """The command's config without any override, for the names of its keys; None if it cannot compose."""
+    GlobalHydra.instance().clear()
+    try:
+        with initialize(config_path=None, version_base=VERSION_BASE):
+            return compose(config_name=primary_config(command))
+    except HYDRA_ERRORS:
+        return None
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """Return the config as plain data, its interpolations resolved and without ``strengths``.
+
+    Raises UserError where an interpolation has no target.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(explain_interpolation(error)) from None
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "strengths"}
+
+
+def config_text(config: DictConfig, *, resolve: bool) -> str:
+    """Return the config as YAML with the sets in use, ``${...}`` written out or as the files have it."""
+    return OmegaConf.to_yaml(keep_used_sets(config), resolve=resolve)
+
+
+def choice_of(group: str, overrides: Sequence[str]) -> str | None:
+    """The option that the command line chose for a group, or None."""
+    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith(f"{group}=")]
+    return chosen[-1] if chosen and chosen[-1] not in ("", "null") else None
+
+
+def overruled_choices(
+    command: str, overrides: Sequence[str], config: DictConfig, catalogue: Catalogue
+) -> list[str]:
+    """One line for each option chosen on the command line of which an overlay then replaced some values.
+
+    An experiment's or a scale's own values stand after all groups, so they also beat an option that the
+    command line chose; a value given on the command line beats both.
+    """
+    overlays = [text for text in overrides if text.lstrip("+").partition("=")[0] in OVERLAYS]
+    chosen = [
+        text for text in overrides if text.partition("=")[0] in catalogue.options and text not in overlays
+    ]
+    if not overlays or not chosen:
+        return []
+    # Of the options alone: a key that is set besides may belong to a node that only an overlay has.
+    alone = compose_config(command, chosen, catalogue)
+    said = {text.lstrip("+~").partition("=")[0] for text in overrides}
+    lines = []
+    for text in chosen:
+        group = text.partition("=")[0]
+        ours, theirs = (dict(_leaves(OmegaConf.to_container(node[group]), group)) for node in (alone, config))
+        both = sorted((ours.keys() & theirs.keys()) - said)
+        replaced = [key for key in both if ours[key] != theirs[key]]
+        if replaced:
+            lines.append(
+                f"{text}: {' '.join(overlays)} replaces values of it: "
+                + ", ".join(f"{key}={_text(theirs[key])} (was {_text(ours[key])})" for key in replaced)
+                + "; set a key on the command line to decide it"
+            )
+    return lines
+
+
+def _leaves(plain: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value below a node of plain data, with its dotted key."""
+    if not isinstance(plain, dict):
+        yield key, plain
+        return
+    for name, child in plain.items():
+        yield from _leaves(child, f"{key}.{name}")
+
+
+def _text(value: Any) -> str:
+    """A value on one line, cut where it is long, as prompts are."""
+    text = "null" if value is None else " ".join(str(value).split())
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

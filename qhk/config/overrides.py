@@ -1,0 +1,116 @@
+"""Overrides as typed by the user: reads them, checks groups and options before Hydra does."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override
+from hydra.errors import HydraException
+
+from qhk.config.catalogue import OVERLAYS, Catalogue
+from qhk.config.sets import NAMING
+from qhk.errors import UserError
+from qhk.settings.problems import suggestion
+
+
+def parse_override(text: str) -> Override:
+    """One override as Hydra reads it. Raises ValueError that says how to write it."""
+    try:
+        override = OverridesParser.create().parse_overrides([text])[0]
+    except HydraException:
+        raise UserError(f"{text}: {_reading_fix(text)}") from None
+    if not override.key_or_group:
+        raise UserError(f"{text}: nothing stands before '='; write key=value")
+    return override
+
+
+def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
+    """Raises ValueError where an override cannot be read, holds several values, or names no option."""
+    for text in overrides:
+        override = parse_override(text)
+        if override.is_sweep_override():
+            raise UserError(
+                f"{text}: several values; add -m to run one after another, or give one list as "
+                f"'{override.key_or_group}=[...]'"
+            )
+        options = catalogue.options.get(override.key_or_group)
+        if options is None or override.is_delete():
+            continue
+        chosen = override.value()
+        for option in chosen if isinstance(chosen, list) else [chosen]:
+            _check_option(override.key_or_group, option, options)
+
+
+def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
+    """The jobs of a multirun: every combination of the swept values, the last override fastest.
+
+    Raises ValueError for a pattern that matches no option, and for a range without an end.
+    """
+    return [list(job) for job in itertools.product(*(cells(text, catalogue) for text in overrides))]
+
+
+def cells(text: str, catalogue: Catalogue) -> list[str]:
+    """The single overrides that one override stands for: itself, or one for each of its values."""
+    override = parse_override(text)
+    if not override.is_sweep_override():
+        return [text]
+    key = override.get_key_element()
+    value: object = override.value()
+    if isinstance(value, Glob):
+        options = catalogue.options.get(override.key_or_group, [])
+        names = value.filter(list(options))
+        if not names:
+            raise UserError(f"{text}: matches nothing; {suggestion('', options)}")
+        return [f"{key}={name}" for name in names]
+    try:
+        return [f"{key}={item}" for item in override.sweep_string_iterator()]
+    except HydraException as error:
+        raise UserError(f"{text}: {' '.join(str(error).split())}; list the values as a,b,c") from None
+
+
+def named_in_lists(text: str) -> str:
+    """Return the override with sets as a list: ``data={koniq:1,spaq:2}`` as ``data=[{koniq:1},{spaq:2}]``.
+
+    A mapping would be merged with the names that are there, a list replaces them. Other overrides are
+    returned as they are.
+    """
+    key, _, value = text.partition("=")
+    if key.lstrip("+").rpartition(".")[2] not in NAMING or not value.startswith("{"):
+        return text
+    chosen = parse_override(text).value()
+    if not isinstance(chosen, dict) or not chosen:
+        return text
+    return f"{key}=[{','.join(_written({name: own}) for name, own in chosen.items())}]"
+
+
+def _written(value: object) -> str:
+    """Return a value of an override as Hydra reads it."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(own)}" for key, own in value.items()) + "}"
+    return str(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _check_option(group: str, option: object, options: list[str]) -> None:
+    if option in options or (option is None and group in OVERLAYS):
+        return
+    shown = "null" if option is None else str(option)
+    raise UserError(
+        f"{group}={shown}: {group} has no option {shown!r}; {suggestion(shown, options, prefix=f'{group}=')}"
+    )
+
+
+def _reading_fix(text: str) -> str:
+    """What most likely went wrong in an override that cannot be read."""
+    key, _, value = text.partition("=")
+    if text.count("[") != text.count("]") or text.count("{") != text.count("}"):
+        return "unbalanced brackets; quote the whole argument for the shell, e.g. 'benchmark=[koniq,spaq]'"
+    if text.count("'") % 2 or text.count('"') % 2:
+        return "unbalanced quotes; quote the value twice, e.g. 'name=\"my run\"'"
+    if not key.strip():
+        return "nothing stands before '='; write key=value"
+    if "=" in value or any(sign in value for sign in ":()$&;!?*#|<>% "):
+        return f"cannot be read as key=value; quote the value twice, e.g. '{key}=\"{value}\"'"
+    return "cannot be read; write key=value, group=option or +key=value, without spaces around '='"

@@ -23,14 +23,8 @@ TEXT_TOKENS = 150
 PIXELS = 1024 * 768
 """Assumed size of a picture where the limits allow it."""
 
-TRAIN_IMAGES = {"koniq": 7058, "spaq": 8900, "kadid": 8125, "pipal": 23200}
-TEST_IMAGES = {
-    "koniq": 2015, "spaq": 2224, "kadid": 2000, "pipal": 23200, "live_wild": 1162, "agiqa_3k": 2982,
-    "csiq": 866, "tid2013": 3000,
-}  # fmt: skip
-MINIATURE_TRAIN = {"koniq": 400, "spaq": 342, "kadid": 480}
-UNKNOWN_IMAGES, MINIATURE_TEST = 5000, 100
-"""Images of a set by its adapter; assumed where nothing is known."""
+UNKNOWN_IMAGES = 5000
+"""Assumed images of a part that nothing is known of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +97,7 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
         flop=group.update_flop() * updates, decode_s=0
     )
     validations = steps // settings.training.validate_every
-    limit = settings.data.validation_limit or 200
+    limit = settings.loading.validation_limit or 200
     cold = settings.cold_start
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1), decode_s=0).times(cold.steps * cold.batch_size),
@@ -182,20 +176,24 @@ def training_steps(settings: Settings) -> int:
     if duration.steps is not None:
         return duration.steps
     assert duration.epochs is not None
-    images = sum(train_images(settings, name) for name in settings.data.sets)
+    images = sum(train_images(settings, name) for name in settings.data)
     return max(1, round(duration.epochs * images / settings.training.prompts_per_step))
 
 
 def train_images(settings: Settings, name: str) -> int:
-    """Training images of a set, known by its adapter or assumed, at most ``data.limit``."""
-    entry = settings.dataset[name]
-    sizes = MINIATURE_TRAIN if entry.miniature else TRAIN_IMAGES
-    size = sizes.get(entry.adapter, UNKNOWN_IMAGES)
-    return min(size, settings.data.limit or size)
+    """Training images of a set, known or assumed, at most ``loading.limit``."""
+    size = _images(settings, name, settings.loading.split)
+    return min(size, settings.loading.limit or size)
 
 
 def benchmark_images(settings: Settings, name: str) -> int:
-    """Test images of a benchmark, known by its adapter or assumed, at most its ``limit``."""
+    """Images of a benchmark, known or assumed, at most its ``limit``."""
+    benchmark = settings.benchmark[name]
+    size = _images(settings, name, benchmark.split)
+    return min(size, benchmark.limit or size)
+
+
+def _images(settings: Settings, name: str, split: str) -> int:
     entry = settings.dataset[name]
-    size = MINIATURE_TEST if entry.miniature else TEST_IMAGES.get(entry.adapter, UNKNOWN_IMAGES)
-    return min(size, settings.benchmark[name].limit or size)
+    parts = entry.expected.of_protocol(entry.protocol) if entry.expected is not None else None
+    return (parts or {}).get(split, UNKNOWN_IMAGES)

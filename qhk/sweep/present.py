@@ -8,7 +8,6 @@ from pathlib import Path
 from qhk.data.datasets import load_dataset_entry
 from qhk.settings import DatasetSettings, Settings, reward_modules
 from qhk.tracking.code import run_code
-from qhk.training.data import dataset_spec
 from qhk.training.display import Display
 
 
@@ -51,8 +50,8 @@ class Present:
         with self.display.task(f"comparing {name}") as progress:
             return load_dataset_entry(
                 name,
-                dataset_spec(entry),
+                entry,
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             ).fingerprint

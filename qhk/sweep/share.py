@@ -11,6 +11,7 @@ from qhk.errors import UserError
 from qhk.settings import Settings
 from qhk.sweep.plan import PlannedRun
 from qhk.tracking.provenance import changed_sets, read_provenance
+from qhk.tracking.run_directory import known_run_id
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 FIX = "choose another study=NAME or fresh=true"
@@ -108,13 +109,13 @@ class Sharing:
     def _on_disk(self, run: PlannedRun) -> PlannedRun:
         own = run.directory / "run_id"
         if own.exists():
-            found = own.read_text(encoding="utf-8").strip()
-            if found != run.run_id:
+            found, known = own.read_text(encoding="utf-8").strip(), known_run_id(run.directory, run.settings)
+            if found != known:
                 raise UserError(
                     f"{run.directory} belongs to run id {found}, {run.label} is {run.run_id}: {FIX}"
                 )
             self._check_own(run)
-            return replace(run, state=_state(run.directory))
+            return replace(run, run_id=known, state=_state(run.directory))
         for directory in self.existing.directories.get(run.run_id, ()):
             state, label = _state(directory), "/".join(directory.parts[-3:])
             if state not in SHAREABLE:

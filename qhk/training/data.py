@@ -21,10 +21,9 @@ from qhk.data.selection import (
     select_training_data,
     trained_images,
 )
-from qhk.data.spec import DatasetSpec
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example
@@ -70,32 +69,18 @@ class RunData:
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
 
-def dataset_spec(settings: DatasetSettings) -> DatasetSpec:
-    """Return the entry as the data room takes it."""
-    return DatasetSpec(
-        adapter=settings.adapter,
-        root=settings.root,
-        protocol=settings.protocol,
-        normalisation=settings.normalisation,
-        bounds=settings.bounds,
-        higher_is_better=settings.higher_is_better,
-        miniature=settings.miniature,
-        options=settings.options,
-    )
-
-
 def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dict[str, LoadedDataset]:
     """Return the named dataset entries; miniature sets are generated where they are not cached yet."""
     loaded = {}
     for name in names:
         with display.task(f"preparing {name}") as progress:
-            spec = dataset_spec(settings.dataset[name])
+            spec = settings.dataset[name]
             loaded[name] = load_dataset_entry(
                 name,
                 spec,
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             )
     return loaded
 
@@ -154,7 +139,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)
-    names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
+    names = [name for view in views.values() for name in (*view.data, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -196,12 +181,12 @@ def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) 
 def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
     """The training and validation examples of one task, with prepared twins where the loss looks at them."""
     chosen = select_training_data(
-        [loaded[name] for name in view.data.sets],
-        weights=view.data.sets,
-        split=view.data.split,
-        validation_fraction=view.data.validation_fraction,
-        validation_limit=view.data.validation_limit,
-        limit=view.data.limit,
+        [loaded[name] for name in view.data],
+        weights=view.data,
+        split=view.loading.split,
+        validation_fraction=view.loading.validation_fraction,
+        validation_limit=view.loading.validation_limit,
+        limit=view.loading.limit,
         seed=view.seed,
     )
     if view.perception.form == "none" or view.twin.form != "manifest":
@@ -263,7 +248,7 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
             judge, learner = (f"stages.{stage}, " if stage else "" for stage in (other, name))
             raise UserError(
                 f"{judge}validation part of task {held}: {shared.what}, by {learner}task {task}: "
-                f"{shared.fix}, or cut both alike (data.validation_fraction, validation_limit)"
+                f"{shared.fix}, or cut both alike (loading.validation_fraction, validation_limit)"
             )
 
 

@@ -103,7 +103,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         pace = Pace(first=first, total=run.total_steps)
         steps = range(first, total)
         for step, batch in zip(
-            steps, prefetch(readers, plan_step, steps, workers=settings.data.workers), strict=True
+            steps, prefetch(readers, plan_step, steps, workers=settings.loading.workers), strict=True
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1

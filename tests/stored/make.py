@@ -70,7 +70,7 @@ def photos(root: Path) -> list[str]:
     """Return the words that name the stored pictures as data and benchmark."""
     return [
         "data=folder",
-        "data.workers=0",
+        "loading.workers=0",
         "benchmark=folder",
         f"dataset.folder.root={root}/photos",
         "dataset.folder.options.score_column=mos",
@@ -137,7 +137,7 @@ def _stop(directory: Path) -> None:
 
 def make_pairs(root: Path) -> None:
     """Degrade the pictures, judge the pairs, and degrade again where they look alike; none is built yet."""
-    pairs = [*photos(root), *paths(root), "data.limit=4", "pairs.workers=0"]
+    pairs = [*photos(root), *paths(root), "loading.limit=4", "pairs.workers=0"]
     for step in (["degrade"], ["filter", "pairs.filter.threshold=0.8"], ["strengthen"]):
         assert qhk(["data", step[0], *pairs, *step[1:]]) == 0
 

@@ -88,11 +88,11 @@ def picky_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
 MIXED = (
     "mixture=degradation",
     "prompt@mixture.degradation.prompt=degradation_short",
-    "data@mixture.degradation.data=miniature_degradation",
-    "benchmark@mixture.degradation.benchmark=miniature_degradation",
-    "mixture.degradation.data.limit=12",
-    "mixture.degradation.data.validation_limit=4",
-    "mixture.degradation.benchmark.miniature_degradation.limit=4",
+    "mixture.degradation.data=miniature_degradation",
+    "mixture.degradation.benchmark={miniature_degradation:{limit:4}}",
+    "+loading@mixture.degradation.loading=miniature",
+    "mixture.degradation.loading.limit=12",
+    "mixture.degradation.loading.validation_limit=4",
 )
 """A second task, on miniature sets."""
 

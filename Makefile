@@ -9,10 +9,11 @@ INDEX := $(if $(filter cpu,$(FLAVOUR)),--no-deps --extra-index-url https://downl
 PINS := .constraints/$(FLAVOUR).txt
 STAMP := .venv/installed-$(FLAVOUR)
 BIN := .venv/bin
+BARE := $(CURDIR)/.venv/bare
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-browser test-slurm test-slow test-gpu bench bench-data bench-submit lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -34,6 +35,11 @@ train: install  ## train the default: the tiny model on miniature sets; ARGS="se
 
 test: install  ## the test suite: offline, CPU, about seven minutes on two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 $(ARGS)
+
+# mount and umount stay in reach: the tests of a full disk make one with them.
+test-bare: install  ## the same with no other program in reach: no SLURM, nvidia-smi, browser, git or shell
+	@mkdir -p $(BARE) && for name in mount umount; do ln -sf "$$(command -v $$name)" $(BARE)/$$name; done
+	@OMP_NUM_THREADS=1 PATH=$(BARE) $(BIN)/python -m pytest -q -n 2 $(ARGS)
 
 test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)

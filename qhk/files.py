@@ -36,12 +36,12 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether the name is one that ``write_atomically`` uses while it writes."""
+    """Return whether the name is one that ``write_atomically`` uses while it writes."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the folder's entries, such as a file's new name, on disk."""
+    """Put the folder's entries, such as a file's new name, on disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -50,15 +50,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """One line of strict JSON with its newline; a NaN or an infinity in ``row`` raises ``ValueError``."""
+    """Return one line of strict JSON with its newline. Raises ``ValueError`` for NaN and infinities."""
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file in order; empty where the file does not exist.
+    """Return the rows of a JSON-lines file in order; empty where the file does not exist.
 
     A last line without its newline was torn by a killed writer and is left out. Any other line that
-    is not a JSON object raises ``ValueError`` naming file and line.
+    is not a JSON object raises ``UserError`` naming file and line.
     """
     if not path.exists():
         return []

@@ -9,10 +9,9 @@ from contextlib import suppress
 from qhk.evaluation.results import Results
 from qhk.tracking.run_directory import log_line, log_traceback
 from qhk.tracking.status import RunState
-from qhk.training.failure import failure_line, is_known
 from qhk.training.loop import train
 from qhk.training.run import Run
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunStopped, failure_line, is_known
 
 
 def run_to_end(job: Run, *, finish: Callable[[], None]) -> Results | None:

@@ -25,8 +25,8 @@ from qhk.tracking.archive import archive_folder
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
-from qhk.training.evaluate import evaluate_benchmarks, run_samplers
-from qhk.training.start import build_readers
+from qhk.training.evaluation import evaluate_benchmarks, run_samplers
+from qhk.training.inputs import build_readers
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER)
 

@@ -35,6 +35,7 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     options = catalogue.options
     groups = [group for group in options if group not in OVERLAYS]
     lines += ["", "Groups and their options:", *_table({group: options[group] for group in groups})]
+    lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets})]
     lines += ["", "Overlays, applied after the groups in this order:"]
     lines += _table({group: options.get(group, []) for group in OVERLAYS})
     lines += [

@@ -27,7 +27,7 @@ from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
 from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
-from qhk.rollout.group import read_completions, sample_in_batches
+from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.tasks import Task, build_task
 from qhk.training.distributed import Processes

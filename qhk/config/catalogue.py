@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,10 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 import qhk
+from qhk.config.sets import dataset_entries
 from qhk.errors import UserError
 
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
 OVERLAYS = ("experiment", "scale", "sweep")
+SETS = "dataset"
+"""The folder of sets, each known by its file's name: all of them are there, none is to be chosen."""
+
 LAUNCHER = "hydra/launcher"
 NESTED = (LAUNCHER,)
 """Groups whose own name has a slash; elsewhere the part behind it belongs to the option."""
@@ -43,10 +48,23 @@ class Catalogue:
         """Group -> its options. Options in folders are named from their top group: ``ablation/no_gamma``."""
         found: dict[str, list[str]] = {group: [] for group in FOLDER_OF_GROUP}
         for file in self.files:
-            if file.group:
+            if file.group and file.group.partition("/")[0] != SETS:
                 top, _, folder = (file.group, "", "") if file.group in NESTED else file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
+
+    @cached_property
+    def dataset(self) -> DictConfig:
+        """The config node ``dataset``: every set by its file's name, as ``dataset_entries`` reads it."""
+        found = {f"{file.group}/{file.option}": file.content for file in self.files}
+        return dataset_entries(
+            {key.removeprefix(f"{SETS}/"): file for key, file in found.items() if key.startswith(f"{SETS}/")}
+        )
+
+    @property
+    def sets(self) -> list[str]:
+        """The names of all sets, for ``data`` and ``benchmark``."""
+        return sorted(file.option for file in self.files if file.group == SETS)
 
 
 def config_root() -> Path:

@@ -11,9 +11,10 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
-from qhk.config.overrides import check_overrides
+from qhk.config.overrides import check_overrides, named_in_lists
+from qhk.config.sets import keep_used_sets
 from qhk.errors import UserError
 
 VERSION_BASE = "1.3"
@@ -29,7 +30,10 @@ def primary_config(command: str) -> str:
 def register(catalogue: Catalogue) -> None:
     """Puts every config file into Hydra's ConfigStore, where ``compose`` and ``hydra.main`` find it."""
     store = ConfigStore.instance()
+    store.store(name="all", node=catalogue.dataset, group=SETS, provider="qhk")
     for file in catalogue.files:
+        if file.group.partition("/")[0] == SETS:
+            continue
         store.store(
             name=file.option,
             node=file.content,
@@ -57,6 +61,7 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
+    overrides = [named_in_lists(text) for text in overrides]
     register(catalogue)
     GlobalHydra.instance().clear()
     words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
@@ -149,8 +154,8 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def config_text(config: DictConfig, *, resolve: bool) -> str:
-    """The config as YAML, ``${...}`` written out or as the files have it."""
-    return OmegaConf.to_yaml(config, resolve=resolve)
+    """Return the config as YAML with the sets in use, ``${...}`` written out or as the files have it."""
+    return OmegaConf.to_yaml(keep_used_sets(config), resolve=resolve)
 
 
 def choice_of(group: str, overrides: Sequence[str]) -> str | None:

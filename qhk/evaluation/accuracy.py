@@ -21,7 +21,7 @@ def accuracies(
     confidence: float,
     seed: int,
 ) -> dict[str, Measure]:
-    """``accuracy`` (every label right) and ``<label>_accuracy`` of each of several labels, with intervals.
+    """Return ``accuracy`` (every label right) and each label's ``<label>_accuracy``, with intervals.
 
     Each is a share in [0, 1] of images whose most frequent answer is right; an image without a readable
     answer is wrong, never left out. A label's accuracy is over the images in which it ``is_measured``:

@@ -31,7 +31,7 @@ class Interval:
 
 
 def resample_counts(num_images: int, num_resamples: int, *, seed: int) -> Iterator[Counts]:
-    """Chunks ``(b, n)`` of draw counts that add up to ``num_resamples`` rows; every row sums to n.
+    """Return chunks ``(b, n)`` of draw counts that add up to ``num_resamples`` rows; every row sums to n.
 
     The draws depend on ``seed`` and the sizes only, so metrics of one cell share their resamples.
     """
@@ -44,7 +44,7 @@ def resample_counts(num_images: int, num_resamples: int, *, seed: int) -> Iterat
 
 
 def _tie_counts(values: Array, counts: Counts) -> tuple[Counts, npt.NDArray[np.int64]]:
-    """Draws per distinct value ``(b, k)`` in ascending order, and every image's distinct value ``(n,)``."""
+    """Return draws per distinct value ``(b, k)``, ascending, and the index of each image's value ``(n,)``."""
     order = np.argsort(values, kind="stable")
     ascending = values[order]
     new = np.concatenate([[True], ascending[1:] != ascending[:-1]])
@@ -54,14 +54,14 @@ def _tie_counts(values: Array, counts: Counts) -> tuple[Counts, npt.NDArray[np.i
 
 
 def resampled_ranks(values: Array, counts: Counts) -> Array:
-    """Average rank ``(b, n)`` of every image's value inside each resample (1 = lowest drawn)."""
+    """Return the average rank ``(b, n)`` of every image's value inside each resample (1 = lowest drawn)."""
     drawn, group = _tie_counts(values, counts)
     ranks: Array = (np.cumsum(drawn, axis=1) - drawn + (drawn + 1) / 2)[:, group]
     return ranks
 
 
 def _weighted_pearson(x: Array, y: Array, counts: Counts) -> Array:
-    """Pearson ``(b,)`` over the drawn images; NaN where the resample is constant on a side."""
+    """Return the Pearson ``(b,)`` over the drawn images; NaN where the resample is constant on a side."""
     n = counts.sum(axis=1, keepdims=True)
     x, y = np.broadcast_to(x, counts.shape), np.broadcast_to(y, counts.shape)
     dx = x - (counts * x).sum(axis=1, keepdims=True) / n
@@ -77,17 +77,17 @@ def _weighted_pearson(x: Array, y: Array, counts: Counts) -> Array:
 
 
 def resampled_plcc(prediction: Array, mos: Array, counts: Counts) -> Array:
-    """PLCC ``(b,)`` of every resample."""
+    """Return the PLCC ``(b,)`` of every resample."""
     return _weighted_pearson(prediction, mos, counts)
 
 
 def resampled_srcc(prediction: Array, mos: Array, counts: Counts) -> Array:
-    """SRCC ``(b,)`` of every resample, ranked inside it."""
+    """Return the SRCC ``(b,)`` of every resample, ranked inside it."""
     return _weighted_pearson(resampled_ranks(prediction, counts), resampled_ranks(mos, counts), counts)
 
 
 def resampled_krcc(prediction: Array, mos: Array, counts: Counts) -> Array:
-    """Kendall's tau-b ``(b,)`` of every resample; a pair of copies of one image is a tie on both sides.
+    """Return Kendall's tau-b ``(b,)`` of every resample; two copies of one image are a tie on both sides.
 
     Costs n^2 products per resample, in blocks of images, so that memory stays linear in n.
     """
@@ -97,7 +97,7 @@ def resampled_krcc(prediction: Array, mos: Array, counts: Counts) -> Array:
     weights = counts.astype(np.float32)
     for start in range(0, n, block):
         rows = slice(start, start + block)
-        # -1, 0 and 1 and small counts: single precision is exact until a sum passes 2^24
+        # The factors are -1, 0, 1 and small counts: single precision is exact until a sum passes 2^24.
         agreement = np.sign(prediction[rows, None] - prediction) * np.sign(mos[rows, None] - mos)
         towards = weights @ agreement.T.astype(np.float32)
         score += (towards.astype(np.float64) * counts[:, rows]).sum(axis=1)
@@ -112,19 +112,19 @@ def resampled_krcc(prediction: Array, mos: Array, counts: Counts) -> Array:
 
 
 def resampled_rmse(prediction: Array, mos: Array, counts: Counts) -> Array:
-    """Root mean squared error ``(b,)`` of every resample."""
+    """Return the root mean squared error ``(b,)`` of every resample."""
     root: Array = np.sqrt(counts @ (prediction - mos) ** 2 / counts.sum(axis=1))
     return root
 
 
 def resampled_mae(prediction: Array, mos: Array, counts: Counts) -> Array:
-    """Mean absolute error ``(b,)`` of every resample."""
+    """Return the mean absolute error ``(b,)`` of every resample."""
     mean: Array = counts @ np.abs(prediction - mos) / counts.sum(axis=1)
     return mean
 
 
 def resampled_mean(values: Array, _mos: Array, counts: Counts) -> Array:
-    """Mean ``(b,)`` of the values of every resample; the other side plays no part."""
+    """Return the mean ``(b,)`` of the values of every resample; ``_mos`` is not used."""
     mean: Array = counts @ values / counts.sum(axis=1)
     return mean
 
@@ -136,11 +136,11 @@ RESAMPLED: dict[str, Statistic] = {
     "rmse": resampled_rmse,
     "mae": resampled_mae,
 }
-"""The resampled twin of every metric in ``correlate.POINT_METRICS``, by the same name."""
+"""The resampled form of every metric in ``correlate.POINT_METRICS``, by the same name."""
 
 
 def percentile_interval(values: Array, *, confidence: float) -> Interval:
-    """The central ``confidence`` share of the resampled values ``(B,)``.
+    """Return the central ``confidence`` share of the resampled values ``(B,)``.
 
     Constant resamples (NaN) are left out, which matters only for a handful of images or of distinct
     scores; where fewer than half are finite there is no interval.
@@ -162,7 +162,7 @@ def bootstrap_interval(
     confidence: float,
     seed: int,
 ) -> Interval:
-    """Percentile interval of ``statistic`` over ``num_resamples`` draws of the images, with replacement.
+    """Return the percentile interval of ``statistic`` over ``num_resamples`` bootstrap draws of the images.
 
     ``confidence`` lies in (0, 1). No interval (NaN) for ``num_resamples`` = 0 or no images.
     """

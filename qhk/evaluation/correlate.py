@@ -38,7 +38,9 @@ class LogisticPlcc:
 
 
 def as_pair(prediction: Scores, mos: Scores) -> tuple[Array, Array]:
-    """Both sides as float64 ``(n,)``; raises ``ValueError`` on unequal lengths or a non-finite entry."""
+    """Return both sides as float64 ``(n,)``.
+
+    Raises ``UserError`` on unequal lengths and on an entry that is not finite."""
     x, y = np.asarray(prediction, dtype=np.float64), np.asarray(mos, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
         raise UserError(f"predictions {x.shape} and mos {y.shape} must be two lists of one length")
@@ -48,14 +50,14 @@ def as_pair(prediction: Scores, mos: Scores) -> tuple[Array, Array]:
 
 
 def is_constant(values: Array) -> bool:
-    """True where the values ``(n,)`` do not differ beyond rounding; True for an empty array."""
+    """Return true where the values ``(n,)`` do not differ beyond rounding; True for an empty array."""
     if values.size == 0:
         return True
     return bool(np.ptp(values) <= RELATIVE_SPREAD * np.abs(values).max())
 
 
 def plcc(prediction: Scores, mos: Scores) -> float:
-    """Pearson correlation in [-1, 1], raw (no fit)."""
+    """Return the Pearson correlation in [-1, 1], raw (no fit)."""
     x, y = as_pair(prediction, mos)
     if len(x) < MIN_IMAGES or is_constant(x) or is_constant(y):
         return float("nan")
@@ -64,7 +66,7 @@ def plcc(prediction: Scores, mos: Scores) -> float:
 
 
 def srcc(prediction: Scores, mos: Scores) -> float:
-    """Spearman correlation in [-1, 1]: Pearson on ranks, ties share their average rank."""
+    """Return the Spearman correlation in [-1, 1]: Pearson on ranks, ties share their average rank."""
     x, y = as_pair(prediction, mos)
     if len(x) < MIN_IMAGES or is_constant(x) or is_constant(y):
         return float("nan")
@@ -72,7 +74,7 @@ def srcc(prediction: Scores, mos: Scores) -> float:
 
 
 def krcc(prediction: Scores, mos: Scores) -> float:
-    """Kendall's tau-b in [-1, 1]: concordant minus discordant pairs, corrected for ties."""
+    """Return Kendall's tau-b in [-1, 1]: concordant minus discordant pairs, corrected for ties."""
     x, y = as_pair(prediction, mos)
     if len(x) < MIN_IMAGES or is_constant(x) or is_constant(y):
         return float("nan")
@@ -80,26 +82,26 @@ def krcc(prediction: Scores, mos: Scores) -> float:
 
 
 def rmse(prediction: Scores, mos: Scores) -> float:
-    """Root mean squared error, in units of ``mos``."""
+    """Return root mean squared error, in units of ``mos``."""
     x, y = as_pair(prediction, mos)
     return float(np.sqrt(np.mean((x - y) ** 2))) if len(x) >= MIN_IMAGES else float("nan")
 
 
 def mae(prediction: Scores, mos: Scores) -> float:
-    """Mean absolute error, in units of ``mos``."""
+    """Return mean absolute error, in units of ``mos``."""
     x, y = as_pair(prediction, mos)
     return float(np.mean(np.abs(x - y))) if len(x) >= MIN_IMAGES else float("nan")
 
 
 def logistic(x: Array, parameters: Array) -> Array:
-    """``(b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2`` for ``parameters`` = (b1, b2, b3, b4); no overflow."""
+    """Return ``(b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2`` without overflow."""
     b1, b2, b3, b4 = parameters
     curve: Array = (b1 - b2) * special.expit((x - b3) / b4) + b2
     return curve
 
 
 def logistic_jacobian(x: Array, parameters: Array) -> Array:
-    """Derivatives ``(n, 4)`` of :func:`logistic` by its parameters."""
+    """Return derivatives ``(n, 4)`` of :func:`logistic` by its parameters."""
     b1, b2, b3, b4 = parameters
     place = (x - b3) / b4
     rising = special.expit(place)
@@ -108,7 +110,7 @@ def logistic_jacobian(x: Array, parameters: Array) -> Array:
 
 
 def fit_logistic(prediction: Array, mos: Array) -> Array | None:
-    """Least-squares parameters ``(4,)`` of the logistic from prediction to mos, or None without convergence.
+    """Return the least-squares parameters ``(4,)`` of the logistic from prediction to mos, or None.
 
     Trust-region steps from (max mos, min mos, mean prediction, std prediction / 4), the start of
     DeQA-Score's evaluation script. Needs at least four images, else None.
@@ -132,7 +134,7 @@ def fit_logistic(prediction: Array, mos: Array) -> Array | None:
 
 
 def logistic_plcc(prediction: Scores, mos: Scores) -> LogisticPlcc:
-    """PLCC between the fitted logistic of the predictions and mos, or the raw PLCC with the reason.
+    """Return PLCC between the fitted logistic of the predictions and mos, or the raw PLCC with the reason.
 
     Falls back to raw where the fit does not converge; where the fitted curve falls or is flat (a
     falling curve would show an inverted ranking as a positive correlation); and where the fit gives

@@ -10,12 +10,12 @@ import numpy as np
 
 
 def num_distinct(scores: Sequence[float]) -> int:
-    """Number of different values among ``scores``; 0 for none."""
+    """Return the number of different values among ``scores``; 0 for none."""
     return len(set(scores))
 
 
 def score_entropy(samples: Sequence[Sequence[float | None]]) -> float:
-    """Entropy in nats of the single-sample score distribution, ``-sum p ln p``; NaN where nothing parsed.
+    """Return the entropy ``-sum p ln p`` (nats) of the scores of single samples; NaN where nothing parsed.
 
     ``samples`` holds the sampled scores of each image. All parsed ones are pooled and counted per
     distinct value. 0 when the model always says one number; at most ``ln`` of the distinct values.
@@ -29,7 +29,7 @@ def score_entropy(samples: Sequence[Sequence[float | None]]) -> float:
 
 
 def within_image_spread(samples: Sequence[Sequence[float | None]]) -> float:
-    """Mean over images of the unbiased standard deviation of an image's samples: the predictive uncertainty.
+    """Return the mean over images of the unbiased standard deviation of an image's sampled scores.
 
     Images with fewer than two parsed samples have none and are left out; NaN where that leaves no image.
     """

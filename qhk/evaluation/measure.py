@@ -32,7 +32,7 @@ def measure_predictions(
     confidence: float,
     seed: int,
 ) -> ResultRow:
-    """The row of one benchmark: correlations and errors over the parsed images, with bootstrap intervals.
+    """Return the row of one benchmark: metrics over the parsed images, with bootstrap intervals.
 
     Scores are the clipped ones and mos lies on the same scale, so rmse and mae are in its units.
     Metrics: srcc, plcc (raw), plcc_fitted (after the 4-parameter logistic, see ``logistic_plcc``),
@@ -80,7 +80,7 @@ def measure_predictions(
 def _metrics(
     x: Array, y: Array, fit: LogisticPlcc, *, num_resamples: int, confidence: float, seed: int
 ) -> dict[str, Measure]:
-    """Correlations and errors with their intervals; no interval where there is no value."""
+    """Return correlations and errors with their intervals; no interval where there is no value."""
 
     def measure(value: float, statistic: Statistic, prediction: Array) -> Measure:
         interval = Interval(math.nan, math.nan)
@@ -96,7 +96,7 @@ def _metrics(
 
 
 def _diversity(samples: Sequence[Sequence[float | None]]) -> dict[str, float]:
-    """How varied the single samples are, as the model said them; their spread is taken on the scale."""
+    """Return how varied single samples are, as the model said them; their spread is of clipped scores."""
     parsed = [score for image in samples for score in image if score is not None]
     clipped = [
         [None if score is None else min(MOS_HIGH, max(MOS_LOW, score)) for score in row] for row in samples

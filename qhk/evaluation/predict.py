@@ -32,12 +32,12 @@ def evaluate_set(
     keep_texts: bool,
     progress: Progress,
 ) -> list[Prediction]:
-    """One prediction per example, in the order of ``examples``; a batch is on disk as soon as it is done.
+    """Return one prediction per example, in order; a batch is on disk as soon as it is done.
 
     Images already in ``path`` are not sampled again, but for those of a batch that was cut off: so every
     batch is one of an undisturbed evaluation, and rounds like it. Failed samples are kept as None, never
     replaced; samples outside the task's scale are counted, then clipped (``Prediction.clipped``). Raises
-    ``ValueError`` where ``path`` holds predictions for other images or with another number of samples,
+    ``UserError`` where ``path`` holds predictions for other images or with another number of samples,
     or an id occurs twice.
     """
     ids = [example.id for example in examples]

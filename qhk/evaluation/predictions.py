@@ -61,13 +61,13 @@ class Prediction:
 
 
 def most_said(answers: Sequence[Mapping[str, str] | None]) -> dict[str, str] | None:
-    """The most frequent of the readable answers in words, the first of those as frequent; None of none."""
+    """Return the most frequent readable answer in words (the first of equals), or None without any."""
     said = [tuple(sorted(answer.items())) for answer in answers if answer is not None]
     return dict(Counter(said).most_common(1)[0][0]) if said else None
 
 
 def predictions_path(run: Path, *, step: int, before: bool, readout: str, benchmark: str) -> Path:
-    """Where the predictions of one benchmark, read-out and step live below the run's folder.
+    """Return where the predictions of one benchmark, read-out and step live below the run's folder.
 
     ``before``: asked as training from this step on asks. Behind step 0 that is told apart, since what was
     trained up to it may have asked the same benchmark otherwise.
@@ -83,7 +83,7 @@ def make_prediction(
     task: Task,
     keep_texts: bool,
 ) -> Prediction:
-    """The prediction for ``example`` from its sampled completions.
+    """Return the prediction for ``example`` from its sampled completions.
 
     Failures stay None and never enter a mean. Every sample is clipped to the task's scale by itself, so one
     wild answer among eight moves the mean by no more than the scale allows.
@@ -124,9 +124,9 @@ def append_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
 
 
 def read_predictions(path: Path) -> list[Prediction]:
-    """The predictions in the file, in the order written; empty where it does not exist.
+    """Return the predictions in the file, in the order written; empty where it does not exist.
 
-    A torn last line is left out. Raises ``ValueError`` naming the file on a row that is not a prediction.
+    A torn last line is left out. Raises ``UserError`` naming the file on a row that is not a prediction.
     """
     return [_from_row(row, path) for row in read_json_lines(path)]
 
@@ -134,9 +134,9 @@ def read_predictions(path: Path) -> list[Prediction]:
 def resume_predictions(
     path: Path, examples: Sequence[Example], *, batch_images: int
 ) -> dict[str, Prediction]:
-    """Predictions by id that an earlier, interrupted evaluation of the same examples left in ``path``.
+    """Return predictions by id that an earlier, interrupted evaluation of the same examples left in ``path``.
 
-    Cuts a batch that is not whole off the file, so that appending may go on. Raises ``ValueError`` where
+    Cuts a batch that is not whole off the file, so that appending may go on. Raises ``UserError`` where
     the file holds an image that is not among ``examples``, another mos for one, or one image twice.
     """
     drop_torn_line(path)

@@ -91,7 +91,7 @@ class Summary:
 
 
 def scalar_metrics(row: ResultRow) -> dict[str, float]:
-    """The row as plain numbers for the tracker: every metric's value and the shares of failures, by name."""
+    """Return the row's metrics and its shares of failures as plain numbers by name, for the tracker."""
     samples = row.samples or math.nan
     return {
         **{name: measure.value for name, measure in row.metrics.items()},
@@ -103,7 +103,7 @@ def scalar_metrics(row: ResultRow) -> dict[str, float]:
 
 
 def read_results(path: Path) -> Results:
-    """The results in ``path``, null read as NaN; raises ``ValueError`` naming a file that is none of ours."""
+    """Return the results in ``path``, null read as NaN. Raises ``UserError`` for any other file."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Results(
@@ -130,10 +130,10 @@ def write_results(path: Path, results: Results) -> None:
 def update_results(
     path: Path, *, seed: int, run_id: str, wall_times: Mapping[str, float], rows: Iterable[ResultRow]
 ) -> Results:
-    """The results in ``path`` (if any) with ``rows`` and ``wall_times`` added, written back atomically.
+    """Add ``rows`` and ``wall_times`` to the results in ``path``, atomically, and return all of them.
 
     A row replaces the one with its key in place; a wall time replaces the one of its name. Raises
-    ``ValueError`` where the file belongs to another run or seed.
+    ``UserError`` where the file belongs to another run or seed.
     """
     old = Results(seed=seed, run_id=run_id, wall_times={}, rows=())
     if path.exists():
@@ -155,17 +155,17 @@ def update_results(
 
 
 def headline_metric(form: str) -> str:
-    """The metric by which a task of this form selects checkpoints."""
+    """Return the metric by which a task of this form selects checkpoints."""
     return find_form(form).headline_metric()
 
 
 def headline_value(row: ResultRow) -> float:
-    """The row's value of its headline metric."""
+    """Return the row's value of its headline metric."""
     return row.metrics[headline_metric(row.form)].value
 
 
 def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
-    """Why a cell stays out of the means, in a few words; empty where it counts."""
+    """Return why a cell stays out of the means, in a few words; empty where it counts."""
     if row.parsed_fraction < min_parsed_fraction:
         return f"{row.n_parsed} of {row.n} images parsed (under {min_parsed_fraction:.0%})"
     if math.isnan(headline_value(row)):
@@ -174,7 +174,7 @@ def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
 
 
 def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summary:
-    """Means of every metric over the benchmarks in ``rows`` (one row each: one moment, one read-out).
+    """Return means of every metric over the benchmarks in ``rows`` (one row each: one moment, one read-out).
 
     Left out, by name and reason: cells with fewer than ``min_parsed_fraction`` of their images parsed,
     and cells without a correlation. Means are NaN where nothing counts.

@@ -42,7 +42,7 @@ def _metric(name: str) -> Callable[[ResultRow], float]:
 
 
 def failed_percent(row: ResultRow) -> float:
-    """Samples without a readable answer, in percent of all samples; NaN for none."""
+    """Return samples without a readable answer, in percent of all samples; NaN for none."""
     return 100 * row.samples_failed / row.samples if row.samples else math.nan
 
 
@@ -53,7 +53,7 @@ ENTROPY = Column(heading="entropy", value=_metric("score_entropy"), decimals=2, 
 
 
 def columns_of(form: str) -> tuple[Column, ...]:
-    """What is shown of a benchmark whose task has this form."""
+    """Return what is shown of a benchmark whose task has this form."""
     task = find_form(form)
     shown = [
         Column(heading=heading, value=_metric(metric), decimals=3, gain=True, over_all=False)
@@ -76,7 +76,7 @@ class TableText:
 def results_tables(
     rows: Iterable[ResultRow], *, readout: str, moments: Sequence[Moment], min_parsed_fraction: float
 ) -> list[TableText]:
-    """One table for each form of task among the rows of a read-out; see ``results_table``."""
+    """Return one table for each form of task among the rows of a read-out; see ``results_table``."""
     rows = list(rows)
     forms = dict.fromkeys(row.form for row in rows if row.readout == readout) or {"score": None}
     return [
@@ -93,13 +93,13 @@ def results_tables(
 def results_table(
     rows: Iterable[ResultRow], *, readout: str, moments: Sequence[Moment], min_parsed_fraction: float
 ) -> TableText:
-    """The table of one read-out, one line per benchmark, with the values of ``moments`` joined by arrows.
+    """Return the table of one read-out: a line per benchmark, the values of ``moments`` joined by arrows.
 
     All rows are of tasks of one form.
 
     Moments without rows are left out; of several steps of a moment the last counts. The mean is paired: a
     benchmark that cannot count in one moment is left out of all, so that a gain compares the same sets.
-    Raises ``ValueError`` where the read-out has no rows.
+    Raises ``UserError`` where the read-out has no rows.
     """
     latest: dict[tuple[str, Moment], ResultRow] = {}
     for row in sorted(rows, key=lambda row: row.step):
@@ -157,7 +157,7 @@ def _steps(rows: Sequence[ResultRow], moment: Moment) -> str:
 def _notes(
     lines: dict[str, list[ResultRow]], shown: Sequence[Moment], *, min_parsed_fraction: float
 ) -> dict[str, tuple[str, str]]:
-    """Mark and reason for every benchmark that is left out of the means."""
+    """Return mark and reason for every benchmark that is left out of the means."""
     reasons: dict[str, str] = {}
     for name, cells in lines.items():
         faults = {row.moment: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in cells}
@@ -199,7 +199,7 @@ def _mean_lines(
     left_out: Collection[str],
     num_moments: int,
 ) -> tuple[tuple[str, ...], ...]:
-    """The mean over the benchmarks not left out and, for two moments or more, its gain from first to last."""
+    """Return the mean over the benchmarks that count and, for several moments, its gain."""
     counted = [cells for name, cells in lines.items() if name not in left_out]
     if not counted:
         return (("mean of 0", *[""] * (1 + len(columns))),)
@@ -217,7 +217,7 @@ def _mean_lines(
 
 
 def as_rich(table: TableText) -> Table:
-    """The table for a terminal."""
+    """Return the table for a terminal."""
     drawn = Table(
         title=table.title, box=box.SIMPLE_HEAD, title_style="bold", title_justify="left", pad_edge=False
     )
@@ -232,7 +232,7 @@ def as_rich(table: TableText) -> Table:
 
 
 def as_text(table: TableText) -> str:
-    """The table as plain ASCII lines, for a log or a pipe; ends with a newline."""
+    """Return the table as plain ASCII lines, for a log or a pipe; ends with a newline."""
     lines = [
         tuple(cell.replace(ARROW, ASCII_ARROW) for cell in line)
         for line in (table.headings, *table.body, *table.means)
@@ -260,7 +260,7 @@ def as_text(table: TableText) -> str:
 
 
 def _natural_width(drawn: Table, console: Console) -> int:
-    """Columns the table takes when nothing is wrapped (a console by itself reports at most its own width)."""
+    """Return the width of the unwrapped table (a console by itself reports at most its own width)."""
     return Measurement.get(console, console.options.update(width=10 * WIDTH), drawn).maximum
 
 

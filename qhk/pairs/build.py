@@ -1,4 +1,4 @@
-"""the training set, the twins that a run reads, and the list of what was left out."""
+"""Builds the training set, the list of degraded twins that a run reads, and the list of dropped pairs."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Built:
 def build_set(
     manifest: PairManifest, folder: Path, *, human_review: HumanReview, unjudged: Unjudged
 ) -> Built:
-    """Writes ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
+    """Write ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
 
     Everything is written beside ``folder``, checked, and renamed. A folder built from the same manifest
-    in the same way is left as it is. Raises ``ValueError`` where ``folder`` holds anything else, or no
+    in the same way is left as it is. Raises ``UserError`` where ``folder`` holds anything else, or no
     pair is kept.
     """
     selection = select_pairs(manifest, human_review=human_review, unjudged=unjudged)
@@ -95,7 +95,7 @@ def build_set(
 
 
 def _twin(manifest: PairManifest, pair: Pair, folder: Path) -> dict[str, Any]:
-    """One line of the twins' file, which ``twin=manifest`` reads; its path starts at ``folder``."""
+    """Return one line of the twins' file, which ``twin=manifest`` reads; its path starts at ``folder``."""
     path = Path(os.path.relpath(manifest.copy_path(pair).resolve(), folder.resolve())).as_posix()
     return {
         "id": pair.source.example_id,
@@ -143,7 +143,7 @@ def _read_report(folder: Path) -> Any:
 
 
 def select_pairs(manifest: PairManifest, *, human_review: HumanReview, unjudged: Unjudged) -> Selection:
-    """Every pair is kept or listed with its reason, and so is every image that no pair could be made of.
+    """Return the pairs to keep, and every other pair and every image without a pair with the reason.
 
     Files are held against the digests of the manifest: a pair whose original or copy changed is dropped.
     """
@@ -172,7 +172,7 @@ def _without_pair(item: str, reason: str) -> Dropped:
 
 
 def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) -> tuple[str, str]:
-    """The step and the reason that keep a pair out; two empty texts for one that is kept.
+    """Return the step and the reason that keep a pair out; two empty texts for one that is kept.
 
     Kept are pairs that people, or else the judge, see a difference in. Of those nobody answered on,
     ``keep_strengthened`` keeps the ones degraded twice and ``keep`` all.
@@ -197,7 +197,7 @@ def why_dropped(pair: Pair, *, human_review: HumanReview, unjudged: Unjudged) ->
 
 
 def count_reasons(dropped: list[Dropped]) -> Mapping[tuple[str, str], int]:
-    """(step, reason) -> how many; details behind a colon do not divide a reason."""
+    """Return (step, reason) -> how many; details behind a colon do not divide a reason."""
     return Counter((item.step, item.reason.partition(":")[0]) for item in dropped)
 
 

@@ -1,4 +1,4 @@
-"""a degraded copy of every image, with where it came from."""
+"""Makes a degraded copy of every image and records its source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLUSH_S, FLUSH_ROWS = 2.0, 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class CopyCounts:
     """What a step did now (``made``, ``failed``) and found done already (``before``)."""
 
     made: int
@@ -40,11 +40,13 @@ def degrade_examples(
     plan: Plan,
     workers: int,
     progress: Progress,
-) -> Counts:
-    """One pair per example that has none yet; ``examples`` by split. No output follows ``workers``.
+) -> CopyCounts:
+    """Make a pair of every example that has none yet, and return how many were made, failed and found.
+
+    ``examples`` are by split; the result does not depend on ``workers``.
 
     An image that cannot be read is recorded as a failure, and tried again next time. Raises
-    ``ValueError`` where the manifest was begun with other values, an example shows several pictures, or
+    ``UserError`` where the manifest was begun with other values, an example shows several pictures, or
     two are one.
     """
     begin_step(manifest, step="degrade", key="pairs.degrade", values=plan.values())
@@ -60,7 +62,7 @@ def degrade_examples(
                 jobs.append(_job(example, group, manifest, plan))
 
     asked = [job.item for job in jobs if job.item not in manifest.asked]
-    if asked:  # said first, so that an interrupted step leaves no image unlisted
+    if asked:  # recorded first, so that an interrupted run leaves no image unlisted
         manifest.append([asked_row(asked)])
 
     def row(done: CopyDone) -> dict[str, Any]:
@@ -77,7 +79,7 @@ def degrade_examples(
 
     before = len(by_group) - len(jobs)
     made, failed = make_copies(manifest, jobs, step="degrade", row=row, workers=workers, progress=progress)
-    return Counts(made=made, failed=failed, before=before)
+    return CopyCounts(made=made, failed=failed, before=before)
 
 
 def make_copies(
@@ -89,7 +91,7 @@ def make_copies(
     workers: int,
     progress: Progress,
 ) -> tuple[int, int]:
-    """How many copies were made and how many failed; each is recorded, by ``row`` or as a failure."""
+    """Return how many copies were made and how many failed; each is recorded, by ``row`` or as a failure."""
     rows: list[dict[str, Any]] = []
     made = failed = 0
     last = time.monotonic()
@@ -115,7 +117,7 @@ def make_copies(
 
 
 def begin_step(manifest: PairManifest, *, step: str, key: str, values: Mapping[str, Any]) -> None:
-    """Records the values a step works with; raises ``ValueError`` where it began with others."""
+    """Record the values a step works with; raises ``UserError`` where it began with others."""
     known = manifest.settings.get(step)
     if known is None:
         manifest.append([settings_row(step=step, values=values)])
@@ -129,7 +131,7 @@ def begin_step(manifest: PairManifest, *, step: str, key: str, values: Mapping[s
 
 
 def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
-    """The record of a copy that was made."""
+    """Return the record of a copy that was made."""
     assert done.path is not None
     return Copy(
         path=manifest.relative(done.path),
@@ -140,7 +142,7 @@ def copy_of(done: CopyDone, manifest: PairManifest) -> Copy:
 
 
 def item_of(example: Example) -> str:
-    """How failures name an image."""
+    """Return the name of an image in failures: ``dataset/id``."""
     return f"{example.dataset}/{example.id}"
 
 
@@ -158,7 +160,7 @@ def _job(example: Example, group: str, manifest: PairManifest, plan: Plan) -> Co
 
 
 def copies_folder(manifest: PairManifest, dataset: str) -> Path:
-    """Where copies of a set's images lie."""
+    """Return the folder of the copies of a set's images lie."""
     return manifest.folder / FOLDER / dataset
 
 

@@ -17,7 +17,7 @@ import httpx
 from PIL import Image
 
 from qhk.errors import UserError
-from qhk.pairs.judge import Emit, Judged, failed_word, load_pair, question_digest, read_answer
+from qhk.pairs.judge import Emit, Judged, failed_answer, load_pair, question_digest, read_answer
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 
@@ -66,7 +66,7 @@ class _Reply:
 
 
 class EndpointJudge:
-    """Asks about pairs concurrently; words arrive in any order and are handed over at once."""
+    """Asks about pairs concurrently; answers arrive in any order and are handed over at once."""
 
     def __init__(self, manifest: PairManifest, options: EndpointOptions) -> None:
         self.manifest, self.options = manifest, options
@@ -77,9 +77,9 @@ class EndpointJudge:
         self._failed_in_row = 0
 
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        """Emits one word per pair.
+        """Emit one answer per pair.
 
-        Raises ``ValueError`` where the server refuses us (401, 403, 404), and after
+        Raises ``UserError`` where the server refuses us (401, 403, 404), and after
         ``stop_after_failures`` failures in a row; what was said until then has been handed over.
         """
         asyncio.run(self._judge(pairs, emit))
@@ -104,13 +104,13 @@ class EndpointJudge:
 
     async def _work(self, client: httpx.AsyncClient, queue: Iterator[Pair], emit: Emit) -> None:
         for pair in queue:
-            word = await self._ask(client, pair)
-            emit([word])
-            self._failed_in_row = self._failed_in_row + 1 if word.verdict is None else 0
+            answer = await self._ask(client, pair)
+            emit([answer])
+            self._failed_in_row = self._failed_in_row + 1 if answer.verdict is None else 0
             if self._failed_in_row >= self.options.stop_after_failures:
                 raise UserError(
                     f"pairs.filter.endpoint: {self._failed_in_row} failures in a row, the last: "
-                    f"{word.failure}; correct the server or the settings, then run again: answers are kept"
+                    f"{answer.failure}; correct the server or the settings, then run again: answers are kept"
                 )
 
     async def _ask(self, client: httpx.AsyncClient, pair: Pair) -> Judged:
@@ -118,14 +118,14 @@ class EndpointJudge:
         try:
             payload = await asyncio.to_thread(self._payload, pair, version)
         except ValueError as error:
-            return failed_word(pair, version, error)
+            return failed_answer(pair, version, error)
         failed: list[dict[str, Any]] = []
         for attempt in range(1, self.options.attempts + 1):
             await self._wait_for_turn()
             reply = await self._send(client, payload)
-            word = self._read(pair, version, reply)
-            if word is not None:
-                return _with(word, attempts=attempt, failed_attempts=failed)
+            answer = self._read(pair, version, reply)
+            if answer is not None:
+                return _with(answer, attempts=attempt, failed_attempts=failed)
             failed.append(reply.as_row())
             if not reply.worth_trying_again and reply.status != 200:
                 break
@@ -143,7 +143,7 @@ class EndpointJudge:
         )
 
     async def _send(self, client: httpx.AsyncClient, payload: bytes) -> _Reply:
-        """One response. Raises ``ValueError`` for a status that no pair can be blamed for."""
+        """Return one response. Raises ``UserError`` for a status that no pair can be blamed for."""
         url = f"{self.options.url.rstrip('/')}/chat/completions"
         try:
             async with asyncio.timeout(self.options.timeout_s):
@@ -167,7 +167,7 @@ class EndpointJudge:
         )
 
     def _read(self, pair: Pair, version: int, reply: _Reply) -> Judged | None:
-        """The word in a response, be it a refusal or unreadable; None where there is none."""
+        """Return the answer in a response, be it a refusal or unreadable, or None."""
         if reply.status != 200:
             return None
         try:
@@ -198,14 +198,14 @@ class EndpointJudge:
         return Judged(pair=pair, version=version, verdict=verdict, failure=failure, reply=content, more=more)
 
     async def _wait_for_turn(self) -> None:
-        """Until the server may be asked again: after a rate limit, and at most so many times a minute."""
+        """Wait until the server may be asked again: after a rate limit, or for the pace per minute."""
         while (wait := self._free_at - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         if self.options.requests_per_minute is not None:
             self._free_at = time.monotonic() + 60.0 / self.options.requests_per_minute
 
     async def _back_off(self, reply: _Reply, attempt: int) -> None:
-        """Waits longer after every attempt, and as the server says; a rate limit holds up everyone."""
+        """Wait longer after every attempt, and as the server says; a rate limit holds up everyone."""
         wait = self.options.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
         wait = min(wait, self.options.max_backoff_s)
         if reply.retry_after_s is not None:
@@ -232,12 +232,12 @@ class EndpointJudge:
         return json.dumps(request).encode()
 
 
-def _with(word: Judged, **more: Any) -> Judged:
-    return replace(word, more={**word.more, **more})
+def _with(answer: Judged, **more: Any) -> Judged:
+    return replace(answer, more={**answer.more, **more})
 
 
 def _data_url(image: Image.Image, options: EndpointOptions) -> str:
-    """The picture as a data URL, shrunk to ``max_pixels`` where it has more."""
+    """Return the picture as a data URL, shrunk to ``max_pixels`` where it has more."""
     share = math.sqrt(options.max_pixels / (image.width * image.height))
     if share < 1:
         size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
@@ -251,7 +251,7 @@ def _data_url(image: Image.Image, options: EndpointOptions) -> str:
 
 
 def _seconds(header: str | None) -> float | None:
-    """The seconds of a ``Retry-After`` header; None where there is none, or a date."""
+    """Return the seconds of a ``Retry-After`` header; None where there is none, or a date."""
     try:
         seconds = float(header or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""a judge says which pairs look the same; every word is on disk before the next question."""
+"""Judges that say which pairs look the same; every answer is on disk before the next question."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qhk.pairs.similarity import structural
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """A judge's word on one pair: ``verdict``, or None with the reason of the failure.
+    """A judge's answer about one pair: ``verdict``, or None with the reason of the failure.
 
     ``version`` is the copy that was shown; another process may have made a newer one meanwhile.
     ``reply`` is the text as it came, None where there is none to keep; ``more`` goes into the record. In it,
@@ -39,14 +39,14 @@ REFUSALS = re.compile(
 )
 
 Emit = Callable[[Sequence[Judged]], None]
-"""Takes words that are complete; they are on disk when it returns."""
+"""Takes complete answers; they are on disk when it returns."""
 
 TOGETHER = 256
-"""Words of the threshold that are written together: they cost nothing to say again."""
+"""Answers of the threshold that are written together: they cost nothing to compute again."""
 
 
 class Judge(Protocol):
-    """Looks at pairs in any order and hands every word over as soon as it is there."""
+    """Looks at pairs in any order and hands over every answer as soon as it is there."""
 
     name: str
 
@@ -55,7 +55,7 @@ class Judge(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Filtered:
-    """What the step did: answers by verdict, failures by reason, tokens and their price.
+    """What ``filter_pairs`` did: answers by verdict, failures by reason, tokens and their price.
 
     ``before`` counts pairs that this judge had answered on already.
     """
@@ -76,11 +76,11 @@ def filter_pairs(
     price: tuple[float, float],
     progress: Callable[[int, int, float], None],
 ) -> Filtered:
-    """Asks ``judge`` about every pair whose newest copy it has no answer on; failures are asked again.
+    """Ask ``judge`` about every pair whose newest copy it has no answer on; failures are asked again.
 
     ``price`` is per million prompt and completion tokens; ``limit`` bounds the pairs of this call.
-    ``progress`` is called with (judged, in all, cost so far) after every word. An interruption keeps what
-    was said.
+    ``progress`` is called with (judged, in all, cost so far) after every answer. Answers given before an
+    interruption are kept.
     """
     open_, before = unanswered(manifest, judge.name)
     open_ = open_ if limit is None else open_[:limit]
@@ -92,12 +92,12 @@ def filter_pairs(
     def cost() -> float:
         return (tokens["prompt_tokens"] * price[0] + tokens["completion_tokens"] * price[1]) / 1e6
 
-    def emit(words: Sequence[Judged]) -> None:
-        manifest.append([_row(judge.name, word) for word in words])
+    def emit(answers: Sequence[Judged]) -> None:
+        manifest.append([_row(judge.name, answer) for answer in answers])
         for key in ("prompt_tokens", "completion_tokens"):
-            tokens[key] += sum(int(word.more.get(key) or 0) for word in words)
-        verdicts.update(word.verdict for word in words if word.verdict is not None)
-        failures.update(word.failure for word in words if word.verdict is None)
+            tokens[key] += sum(int(answer.more.get(key) or 0) for answer in answers)
+        verdicts.update(answer.verdict for answer in answers if answer.verdict is not None)
+        failures.update(answer.failure for answer in answers if answer.verdict is None)
         progress(verdicts.total() + failures.total(), len(open_), cost())
 
     judge.judge(open_, emit)
@@ -111,30 +111,30 @@ def filter_pairs(
     )
 
 
-def _row(judge: str, word: Judged) -> dict[str, Any]:
+def _row(judge: str, answer: Judged) -> dict[str, Any]:
     return judgement_row(
-        word.pair,
-        version=word.version,
+        answer.pair,
+        version=answer.version,
         judge=judge,
-        verdict=word.verdict,
-        reply=word.reply,
-        failure=word.failure,
-        **word.more,
+        verdict=answer.verdict,
+        reply=answer.reply,
+        failure=answer.failure,
+        **answer.more,
     )
 
 
 def unanswered(manifest: PairManifest, judge: str) -> tuple[list[Pair], int]:
-    """The pairs whose newest copy ``judge`` has no answer on, and how many it has one on."""
+    """Return the pairs whose newest copy ``judge`` has no answer on, and how many it has one on."""
     left = []
     for pair in manifest:
-        word = pair.judgements.get((judge, pair.copy.version))
-        if word is None or word.verdict is None:
+        answer = pair.judgements.get((judge, pair.copy.version))
+        if answer is None or answer.verdict is None:
             left.append(pair)
     return left, len(manifest) - len(left)
 
 
 def load_pair(manifest: PairManifest, pair: Pair, *, version: int) -> tuple[Any, Any]:
-    """The original and the copy of ``version`` as upright RGB. Raises ``ValueError`` naming a bad file."""
+    """Return the original and the copy of ``version`` as RGB. Raises ``UserError`` naming a bad file."""
     original, copy = (
         load_image(manifest.source_path(pair)),
         load_image(manifest.copy_path(pair, version=version)),
@@ -147,8 +147,8 @@ def load_pair(manifest: PairManifest, pair: Pair, *, version: int) -> tuple[Any,
     return original, copy
 
 
-def failed_word(pair: Pair, version: int, error: ValueError) -> Judged:
-    """The word on a pair whose pictures cannot be shown."""
+def failed_answer(pair: Pair, version: int, error: ValueError) -> Judged:
+    """Return the failure of a pair whose pictures cannot be shown."""
     reason = " ".join(str(error).split())
     return Judged(pair=pair, version=version, verdict=None, failure=reason, reply=None)
 
@@ -165,36 +165,38 @@ class SimilarityJudge:
         self.name = f"ssim>={threshold:g} (no model)"
 
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        """Emits one word per pair; a file that cannot be read is a failure."""
+        """Emit one answer per pair; a file that cannot be read is a failure."""
         for start in range(0, len(pairs), TOGETHER):
-            emit([self._word(pair) for pair in pairs[start : start + TOGETHER]])
+            emit([self._answer(pair) for pair in pairs[start : start + TOGETHER]])
 
-    def _word(self, pair: Pair) -> Judged:
+    def _answer(self, pair: Pair) -> Judged:
         version, similarity = pair.copy.version, pair.copy.ssim
         if similarity is None:
             try:
                 similarity = structural(*load_pair(self.manifest, pair, version=version))
             except ValueError as error:
-                return failed_word(pair, version, error)
+                return failed_answer(pair, version, error)
         verdict: Verdict = "same" if similarity >= self.threshold else "different"
         more = {"ssim": similarity, "confidence": abs(similarity - self.threshold)}
         return Judged(pair=pair, version=version, verdict=verdict, failure="", reply=None, more=more)
 
 
 def question_digest(question: str, **values: Any) -> str:
-    """Six hexadecimal digits: a judge asked otherwise is another judge, and its words are kept apart."""
+    """Return six hexadecimal digits of the question and ``values``.
+
+    They are part of a judge's name: one that is asked another question is another judge."""
     text = json.dumps([question, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def pair_messages(question: str) -> list[dict[str, Any]]:
-    """One user turn in the layout of chat templates: the original, the copy, the question."""
+    """Return one user turn in the layout of chat templates: the original, the copy, the question."""
     content = [{"type": "image"}, {"type": "image"}, {"type": "text", "text": question}]
     return [{"role": "user", "content": content}]
 
 
 def read_answer(text: str) -> tuple[Verdict | None, str]:
-    """The verdict in a reply (yes: same, no: different) and, where there is none, why.
+    """Return the verdict in a reply (yes: same, no: different) and, where there is none, why.
 
     The last ``<answer>`` part counts where there is one, else the whole reply. It must begin with yes or
     no, in any case and behind any punctuation; whatever else is a failure and no answer.

@@ -59,7 +59,7 @@ class CopyDone:
 
 
 def run_job(job: CopyJob) -> CopyDone:
-    """Makes the copy and writes its file; a source that cannot be read is a failure, never a stand-in."""
+    """Make the copy and writes its file; a source that cannot be read is a failure, never a stand-in."""
     try:
         str(job.source).encode()
         source = load_image(job.source)
@@ -102,7 +102,7 @@ def run_job(job: CopyJob) -> CopyDone:
 
 
 def _degraded(job: CopyJob, source: Image.Image, start: Image.Image) -> tuple[MadeCopy | None, str]:
-    """The copy and its kind; the kinds that cannot reach the target are passed over in a seeded order."""
+    """Return the copy and its kind: the first kind, in a seeded order, that reaches the target."""
     plan, version = job.plan, len(job.done) + 1
     used = [done.type for done in job.done]
     stream = (plan.seed, job.group_id, version)
@@ -127,7 +127,7 @@ def _degraded(job: CopyJob, source: Image.Image, start: Image.Image) -> tuple[Ma
 
 
 def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
+    """Return sha256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -135,7 +135,7 @@ def file_digest(path: Path) -> str:
 def in_order(
     function: Callable[[Job], Done], jobs: Iterable[Job], *, workers: int
 ) -> Generator[Done, None, None]:
-    """``function(job)`` for every job, in the order of ``jobs``, whatever ``workers`` is.
+    """Return ``function(job)`` for every job, in the order of ``jobs``, whatever ``workers`` is.
 
     0 workers run in this process. Others are processes that begin from a clean server (no threads of
     ours are forked) and leave Ctrl-C to this one; closing the iterator drops the jobs not begun.

@@ -25,9 +25,9 @@ FORMAT, VERSION = "qhk pairs", 1
 
 
 def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
-    """The manifest at ``path`` with all its records merged; ``create`` makes it where there is none.
+    """Return the manifest at ``path`` with all its records merged; ``create`` makes it where there is none.
 
-    Raises ``ValueError`` where there is no such file, where it is no manifest or one of another version,
+    Raises ``UserError`` where there is no such file, where it is no manifest or one of another version,
     and on a line that is not a record.
     """
     if create:
@@ -38,7 +38,7 @@ def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
 
 
 def _start(path: Path) -> None:
-    """Writes the header into a new or empty file, or over one that was torn; no other file is touched."""
+    """Write the header into a new or empty file, or over one that was torn; no other file is touched."""
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"kind": "header", "format": FORMAT, "version": VERSION}
     known = json_line(header).encode()[:-2]
@@ -83,27 +83,27 @@ class PairManifest:
         return len(self.pairs)
 
     def source_path(self, pair: Pair) -> Path:
-        """Where the original lies."""
+        """Return where the original lies."""
         return self.folder / pair.source.path
 
     def copy_path(self, pair: Pair, *, version: int | None = None) -> Path:
-        """Where a degraded copy lies: the newest, or that of ``version``."""
+        """Return where a degraded copy lies: the newest, or that of ``version``."""
         copy = pair.copy if version is None else pair.copies[version - 1]
         return self.folder / copy.path
 
     def relative(self, path: Path) -> str:
-        """``path`` as the manifest writes it: relative to its own folder, with forward slashes."""
+        """Return ``path`` as the manifest writes it: relative to its own folder, with forward slashes."""
         return Path(os.path.relpath(path.resolve(), self.folder.resolve())).as_posix()
 
     def refresh(self) -> int:
-        """Takes in what was appended since the last look; the number of new records."""
+        """Take in what was appended since the last look; the number of new records."""
         with self.path.open("rb") as file:
             return self._take_in(file)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes records, each with its time, after what others wrote; they are on disk on return.
+        """Write records, each with its time, after what others wrote; they are on disk on return.
 
-        Raises ``ValueError`` where a record does not fit the state: a second ``pair`` of one group id, a
+        Raises ``UserError`` where a record does not fit the state: a second ``pair`` of one group id, a
         copy whose number of degradations is not the next, a word on an unknown pair. Then nothing of
         ``rows`` is written.
         """
@@ -116,7 +116,7 @@ class PairManifest:
             self._take_in(file)
 
     def record_at(self, place: int) -> dict[str, Any]:
-        """The whole record that begins at byte ``place``: a judge's verbatim reply, tokens, time."""
+        """Return the whole record that begins at byte ``place``: a judge's verbatim reply, tokens, time."""
         with self.path.open("rb") as file:
             file.seek(place)
             row = json.loads(file.readline())
@@ -211,7 +211,7 @@ def _check_header(row: Any, path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, exclusively ours."""
+    """Return the file, exclusively ours."""
     with path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file

@@ -39,14 +39,14 @@ class Operation:
 
 
 def operation(kind: str) -> Operation:
-    """The operation called ``kind``. Raises ``ValueError`` naming the known ones for any other name."""
+    """Return the operation called ``kind``. Raises ``UserError`` naming the known ones for any other name."""
     if kind not in OPERATIONS:
         raise UserError(f"pairs: {kind!r} is no degradation: choose from {', '.join(OPERATIONS)}")
     return OPERATIONS[kind]
 
 
-def check_strength(kind: str, strength: float, *, key: str) -> None:
-    """Raises ``ValueError`` naming ``key`` when ``strength`` is outside the range of ``kind``."""
+def check_operation(kind: str, strength: float, *, key: str) -> None:
+    """Raise ``UserError`` naming ``key`` when ``strength`` is outside the range of ``kind``."""
     known = operation(kind)
     low, high = sorted((known.mildest, known.strongest))
     if not low <= strength <= high or (known.whole and strength != int(strength)):
@@ -57,7 +57,7 @@ def check_strength(kind: str, strength: float, *, key: str) -> None:
 def apply_operation(
     image: Image.Image, *, kind: str, strength: float, rng: np.random.Generator
 ) -> Image.Image:
-    """A degraded copy of ``image`` (RGB) of the same size; all randomness comes from ``rng``."""
+    """Return a degraded copy of ``image`` (RGB) of the same size; all randomness comes from ``rng``."""
     assert image.mode == "RGB", image.mode
     result = operation(kind).apply(image, strength, rng)
     assert result.size == image.size and result.mode == "RGB"
@@ -67,7 +67,7 @@ def apply_operation(
 def encode_copy(
     image: Image.Image, *, kind: str, strength: float, rng: np.random.Generator, storage: str
 ) -> tuple[bytes, str]:
-    """The degraded copy of ``image`` as the bytes of a file, and the file's extension.
+    """Return the degraded copy of ``image`` as the bytes of a file, and the file's extension.
 
     ``lossless`` stores PNG, and jpeg as the JPEG of its last round (which decodes to the same pixels);
     ``published`` stores JPEG of quality 95 for every other kind, as the release does.
@@ -121,7 +121,7 @@ def _haze(image: Image.Image, share: float, rng: np.random.Generator) -> Image.I
 
 
 def _shot_noise(image: Image.Image, scale: float, rng: np.random.Generator) -> Image.Image:
-    """Poisson noise of photons; ``scale`` grey levels per photon."""
+    """Return poisson noise of photons; ``scale`` grey levels per photon."""
     pixels = np.asarray(image, dtype=np.float64)
     if scale == 0:
         return image.copy()
@@ -149,7 +149,7 @@ def _defocus(image: Image.Image, radius: float, rng: np.random.Generator) -> Ima
 
 
 def _motion_blur(image: Image.Image, length: float, rng: np.random.Generator) -> Image.Image:
-    """A straight shake of ``length`` pixels in a direction drawn from ``rng``."""
+    """Return a straight shake of ``length`` pixels in a direction drawn from ``rng``."""
     reach = int(length)
     angle = rng.uniform(0.0, np.pi)
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1))

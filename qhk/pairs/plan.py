@@ -1,4 +1,4 @@
-"""What a step that degrades will do to one image: the kind, the strength, the name of the file."""
+"""How images are degraded: the kinds, the strengths and the names of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
-from qhk.pairs.operations import check_strength, operation
+from qhk.pairs.operations import check_operation, operation
 
 STEM_LENGTH = 40
 
@@ -30,7 +30,7 @@ class Plan:
     seed: int
 
     def values(self) -> dict[str, Any]:
-        """The plan as the manifest records it."""
+        """Return the plan as the manifest records it."""
         strengths = None if self.target is not None else {kind: self.strengths[kind] for kind in self.kinds}
         return {
             "kinds": list(self.kinds),
@@ -43,7 +43,7 @@ class Plan:
         }
 
     def check(self, *, key: str) -> None:
-        """Raises ``ValueError`` naming ``key`` where a kind is unknown, or its strength missing or wrong."""
+        """Raise ``UserError`` naming ``key`` where a kind is unknown, or its strength missing or wrong."""
         for kind in self.kinds:
             operation(kind)
             if self.target is None and kind not in self.strengths:
@@ -52,11 +52,11 @@ class Plan:
                     "or give a target to calibrate to"
                 )
             if self.target is None:
-                check_strength(kind, self.strengths[kind], key=f"{key}.level: {self.level}: {kind}")
+                check_operation(kind, self.strengths[kind], key=f"{key}.level: {self.level}: {kind}")
 
 
 def ordered_kinds(plan: Plan, *, group_id: str, version: int, used: Sequence[str]) -> list[str]:
-    """The kinds that this image may get, in the order in which they are tried; the first is uniform.
+    """Return the kinds that this image may get, in the order in which they are tried; the first is uniform.
 
     Kinds in ``used`` are left out: a second degradation differs from the first.
     """
@@ -66,7 +66,7 @@ def ordered_kinds(plan: Plan, *, group_id: str, version: int, used: Sequence[str
 
 
 def copy_name(*, example_id: str, group_id: str, kinds: Sequence[str], extension: str) -> str:
-    """The file's path below the folder of copies: readable, and unique by the group id and the version.
+    """Return the path of a copy below the folder of copies, unique by the group id and the version.
 
     Two images of one base name have different ids; nothing depends on the case of letters.
     """

@@ -6,12 +6,20 @@ import math
 from collections.abc import Sequence
 
 from qhk.data.seeds import stream_generator
-from qhk.pairs.judge import Emit, Judged, failed_word, load_pair, pair_messages, question_digest, read_answer
+from qhk.pairs.judge import (
+    Emit,
+    Judged,
+    failed_answer,
+    load_pair,
+    pair_messages,
+    question_digest,
+    read_answer,
+)
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
-from qhk.rollout.group import sample_in_batches
+from qhk.rollout.sample import sample_in_batches
 
 
 class PolicyJudge:
@@ -38,7 +46,7 @@ class PolicyJudge:
         self.name = f"{label}#{digest}"
 
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        """Emits the words batch by batch; a pair whose files cannot be read is a failure."""
+        """Emit the answers batch by batch; a pair whose files cannot be read is a failure."""
         for start in range(0, len(pairs), self.batch_pairs):
             shown: list[tuple[Pair, int, EncodedPrompt]] = []
             for pair in pairs[start : start + self.batch_pairs]:
@@ -46,7 +54,7 @@ class PolicyJudge:
                 try:
                     images = load_pair(self.manifest, pair, version=version)
                 except ValueError as error:
-                    emit([failed_word(pair, version, error)])
+                    emit([failed_answer(pair, version, error)])
                     continue
                 shown.append(
                     (pair, version, self.policy.encoder.encode(pair_messages(self.question), images))
@@ -64,7 +72,7 @@ class PolicyJudge:
             temperature=self.temperature,
             decode_batch=self.decode_batch,
         )
-        words = []
+        answers = []
         for (pair, version, prompt), group in zip(shown, sampled, strict=True):
             reply = self.policy.tokenizer.decode(group.completion_ids[0], skip_special_tokens=True)
             verdict, failure = read_answer(reply)
@@ -73,7 +81,7 @@ class PolicyJudge:
                 "completion_tokens": len(group.completion_ids[0]),
                 "confidence": math.exp(float(group.logprobs[0].sum())),  # the probability of this reply
             }
-            words.append(
+            answers.append(
                 Judged(pair=pair, version=version, verdict=verdict, failure=failure, reply=reply, more=more)
             )
-        return words
+        return answers

@@ -96,7 +96,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """A judge's word on one version; ``verdict`` is None for a failure, which is no answer.
+    """A judge's answer about one version; ``verdict`` is None for a failure, which is no answer.
 
     The reply itself stays on disk: ``PairManifest.record_at(place)`` reads the whole record.
     """
@@ -110,7 +110,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A person's word on one version; ``answer`` is None once it was taken back."""
+    """A person's answer about one version; ``answer`` is None once it was taken back."""
 
     reviewer: str
     version: int
@@ -125,7 +125,7 @@ class Decision:
 
 @dataclass(slots=True, kw_only=True)
 class Pair:
-    """All that is known of one pair; ``copies`` by version, the latest word per judge and per reviewer."""
+    """All that is known of one pair; ``copies`` by version, the latest answer per judge and per reviewer."""
 
     group_id: str
     source: Source
@@ -173,13 +173,13 @@ class Pair:
 
 
 def group_id(dataset: str, example_id: str) -> str:
-    """``group_`` and 16 hexadecimal digits, the same for one image of one set in every manifest."""
+    """Return ``group_`` and 16 hexadecimal digits, the same for one image of one set in every manifest."""
     text = f"{len(dataset)}:{dataset}{example_id}".encode("utf-8", "surrogateescape")
     return f"group_{hashlib.blake2b(text, digest_size=8).hexdigest()}"
 
 
 def pair_row(group_id: str, source: Source, copy: Copy) -> dict[str, Any]:
-    """The record of a new pair."""
+    """Return the record of a new pair."""
     return {"kind": "pair", "step": "degrade", "group_id": group_id} | {
         "source": _plain(source),
         "copy": _copy_plain(copy),
@@ -187,49 +187,49 @@ def pair_row(group_id: str, source: Source, copy: Copy) -> dict[str, Any]:
 
 
 def strengthened_row(group_id: str, copy: Copy) -> dict[str, Any]:
-    """The record of a further degraded copy."""
+    """Return the record of a further degraded copy."""
     return {"kind": "strengthened", "step": "strengthen", "group_id": group_id, "copy": _copy_plain(copy)}
 
 
 def judgement_row(
     pair: Pair, *, judge: str, verdict: Verdict | None, reply: str | None, failure: str, **more: Any
 ) -> dict[str, Any]:
-    """The record of a judge's word; ``more`` holds tokens, attempts, and ``version`` if not the newest."""
+    """Return the record of a judge's answer; ``more`` holds tokens, attempts, and an older ``version``."""
     assert (verdict is None) == bool(failure), "a failure has a reason and no verdict, an answer the reverse"
     row = {"kind": "judgement", "step": "filter", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"judge": judge, "verdict": verdict, "reply": reply, "failure": failure} | more
 
 
 def decision_row(pair: Pair, *, reviewer: str, verdict: Answer | None, **more: Any) -> dict[str, Any]:
-    """The record of a person's word on the newest copy; verdict None takes the last one back."""
+    """Return the record of a person's answer about the newest copy; verdict None takes the last one back."""
     row = {"kind": "decision", "step": "review", "group_id": pair.group_id, "version": pair.copy.version}
     return row | {"reviewer": reviewer, "verdict": verdict} | more
 
 
 def asked_row(items: Sequence[str]) -> dict[str, Any]:
-    """The record of the images that are to have a copy, by the names that failures give them."""
+    """Return the record of the images that are to have a copy, by the names that failures give them."""
     return {"kind": "asked", "step": "degrade", "items": list(items)}
 
 
 def failure_row(*, step: str, item: str, reason: str) -> dict[str, Any]:
-    """The record of what a step could not do."""
+    """Return the record of what a step could not do."""
     return {"kind": "failure", "step": step, "item": item, "reason": reason}
 
 
 def settings_row(*, step: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of the values a step works with."""
+    """Return the record of the values a step works with."""
     return {"kind": "settings", "step": step, "values": dict(values)}
 
 
 def read_pair(row: Mapping[str, Any]) -> Pair:
-    """The pair of a ``pair`` record. Raises KeyError or TypeError where the record is not one."""
+    """Return the pair of a ``pair`` record. Raises KeyError or TypeError where the record is not one."""
     values = dict(row["source"])
     source = Source(**values | {key: sys.intern(values[key]) for key in ("dataset", "split")})
     return Pair(group_id=row["group_id"], source=source, copies=[read_copy(row["copy"])])
 
 
 def read_copy(values: Mapping[str, Any]) -> Copy:
-    """The degraded copy in a record."""
+    """Return the degraded copy in a record."""
     degradations = tuple(
         Degradation(**step | {"type": sys.intern(step["type"]), "level": sys.intern(step["level"])})
         for step in values["degradations"]
@@ -238,7 +238,7 @@ def read_copy(values: Mapping[str, Any]) -> Copy:
 
 
 def read_judgement(row: Mapping[str, Any], *, place: int) -> Judgement:
-    """The judgement in a record that begins at byte ``place``."""
+    """Return the judgement in a record that begins at byte ``place``."""
     return Judgement(
         judge=sys.intern(row["judge"]),
         version=row["version"],
@@ -249,7 +249,7 @@ def read_judgement(row: Mapping[str, Any], *, place: int) -> Judgement:
 
 
 def read_decision(row: Mapping[str, Any]) -> Decision:
-    """The decision in a record."""
+    """Return the decision in a record."""
     return Decision(
         reviewer=sys.intern(row["reviewer"]),
         version=row["version"],
@@ -259,12 +259,12 @@ def read_decision(row: Mapping[str, Any]) -> Decision:
 
 
 def read_verdict(value: Any) -> Verdict | None:
-    """The verdict in a record; raises KeyError on any other word."""
+    """Return the verdict in a record; raises KeyError on any other word."""
     return None if value is None else {word: word for word in VERDICTS}[value]
 
 
 def source_of(example: Example, *, split: str, path: str, sha256: str, size: tuple[int, int]) -> Source:
-    """The source record of an example, its picture at ``path`` relative to the manifest."""
+    """Return the source record of an example, its picture at ``path`` relative to the manifest."""
     return Source(
         example_id=example.id,
         dataset=example.dataset,

@@ -20,7 +20,7 @@ STEPS = 24
 
 
 def structural(original: Image.Image, copy: Image.Image) -> float:
-    """SSIM in [-1, 1] of two RGB pictures of one size: 1 for equal ones.
+    """Return SSIM in [-1, 1] of two RGB pictures of one size: 1 for equal ones.
 
     Wang et al. 2004: Gaussian window of 11 pixels with sigma 1.5, population covariance, mean over R, G
     and B, after averaging blocks of f x f pixels with f = max(1, round(shorter side / 256)).
@@ -60,7 +60,7 @@ def make_copy(
     stream: tuple[int, str, int],
     storage: str,
 ) -> MadeCopy:
-    """``start`` degraded once more, compared with ``source``.
+    """Return ``start`` degraded once more, compared with ``source``.
 
     ``stream`` is (seed, group id, version): equal arguments give equal bytes wherever they are made.
     """
@@ -81,7 +81,7 @@ def calibrated_copy(
     stream: tuple[int, str, int],
     storage: str,
 ) -> MadeCopy | None:
-    """The copy of ``kind`` whose SSIM to the source is nearest to ``target``; None where none is near enough.
+    """Return the copy of ``kind`` whose SSIM to the source is nearest to ``target``, or None.
 
     The strength is found by halving the operation's range, on the same random stream throughout, so
     that more strength only means less similarity. None means that no strength came within ``tolerance``:

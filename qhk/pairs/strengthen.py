@@ -1,4 +1,4 @@
-"""a further, different degradation for pairs that stayed imperceptible, in files of their own."""
+"""Adds a second, different degradation to pairs that still look the same, in files of their own."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def strengthen_pairs(
     workers: int,
     progress: Callable[[int, int], None],
 ) -> Strengthened:
-    """Degrades every pair once more that looks the same and has fewer than ``max_degradations``.
+    """Degrade every pair once more that looks the same and has fewer than ``max_degradations``.
 
     People's word beats the judge's. With ``required`` review a pair that only a judge calls the same waits
     for a person. The kind is drawn from those the pair has not had; earlier files stay as they are.
-    Raises ``ValueError`` where the manifest's strengthening began with other values.
+    Raises ``UserError`` where the manifest's strengthening began with other values.
     """
     begin_step(manifest, step="strengthen", key="pairs.strengthen", values=plan.values())
     alike = [pair for pair in manifest if pair.verdict == "same"]
@@ -56,7 +56,7 @@ def strengthen_pairs(
 
 
 def awaits_review(pair: Pair, human_review: HumanReview) -> bool:
-    """Whether a person has still to confirm that the newest copy looks the same."""
+    """Return whether a person has still to confirm that the newest copy looks the same."""
     judged_same = pair.judgement is not None and pair.judgement.verdict == "same"
     return human_review == "required" and pair.human is None and (judged_same or pair.disputed)
 

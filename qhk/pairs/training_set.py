@@ -51,7 +51,7 @@ COLUMNS: dict[str, Any] = {
 
 
 def set_row(manifest: PairManifest, pair: Pair) -> dict[str, Any]:
-    """One row of a built set; the two images are the bytes of their files, never encoded anew."""
+    """Return one row of a built set; the two images are the bytes of their files, never encoded anew."""
     source, copy = pair.source, pair.copy
     kinds = [step.type for step in copy.degradations]
     return {
@@ -82,7 +82,7 @@ def set_row(manifest: PairManifest, pair: Pair) -> dict[str, Any]:
 
 
 def write_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path, *, scratch: Path) -> None:
-    """Writes the set to ``folder`` by ``save_to_disk`` and checks it by reading it back, row by row.
+    """Write the set to ``folder`` by ``save_to_disk`` and checks it by reading it back, row by row.
 
     ``scratch`` is used on the way. Raises ``RuntimeError`` where what is read differs from what was written.
     """
@@ -96,11 +96,11 @@ def write_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path, *, sc
             rows, features=_features(), cache_dir=str(scratch), fingerprint=_fingerprint(pairs)
         )
         built.save_to_disk(str(folder))
-    check_set(manifest, pairs, folder)
+    verify_set(manifest, pairs, folder)
 
 
-def check_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> None:
-    """Raises ``RuntimeError`` unless the set at ``folder`` holds exactly ``pairs``, every byte of them."""
+def verify_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> None:
+    """Raise ``RuntimeError`` unless the set at ``folder`` holds exactly ``pairs``, every byte of them."""
     num_rows = 0
     for number, (pair, row) in enumerate(zip(pairs, read_rows(folder), strict=False), start=1):
         expected = set_row(manifest, pair)
@@ -117,7 +117,7 @@ def check_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> No
 
 
 def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a built set with images as ``{"bytes", "path"}``. Raises ``ValueError`` for any other set.
+    """Yield the rows of a built set, images as ``{"bytes", "path"}``. Raises ``UserError`` for other sets.
 
     Every row is looked at: one without its degraded copy is an error that names it.
     """
@@ -137,7 +137,7 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def unpack_set(folder: Path, *, images: Path) -> list[Example]:
-    """The examples of a built set, each with its degraded twin; their files are written below ``images``.
+    """Return the examples of a built set with their degraded twins; their files lie below ``images``.
 
     Bytes are those of the original files. Files that are there already with the same bytes are left alone.
     """
@@ -168,7 +168,7 @@ def unpack_set(folder: Path, *, images: Path) -> list[Example]:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """The library's progress bars are off inside the block."""
+    """Return the library's progress bars are off inside the block."""
     were_on = not are_progress_bars_disabled()
     disable_progress_bars()
     try:
@@ -187,7 +187,7 @@ def _image(path: Path) -> dict[str, Any]:
 
 
 def verdict_of(pair: Pair) -> str | None:
-    """Whose verdict counts: ``people``, a judge's name, or None without one."""
+    """Return whose verdict counts: ``people``, a judge's name, or None without one."""
     if pair.verdict is None:
         return None
     return "people" if pair.human is not None else (pair.judgement.judge if pair.judgement else None)

@@ -7,7 +7,6 @@ the backward pass, so logits of the whole vocabulary exist for one chunk at a ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,16 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from qhk.objective.entropy import categorical_entropy
 from qhk.objective.perception import categorical_kl
+from qhk.objective.total import Branch
 
 Head = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadReadout:
-    """``logprobs`` (N,) of the completion tokens and, where asked for, ``entropy`` (N,) in nats."""
-
-    logprobs: Tensor
-    entropy: Tensor | None
 
 
 def _logits(head: Head, hidden: Tensor, temperature: float) -> Tensor:
@@ -56,8 +48,11 @@ def _in_chunks(
 
 def read_head(
     head: Head, hidden: Tensor, targets: Tensor, *, temperature: float, with_entropy: bool, chunk: int
-) -> HeadReadout:
-    """Log-probabilities of ``targets`` (N,) under ``hidden`` (N, H), at the sampling temperature."""
+) -> Branch:
+    """Return log-probabilities (N,) of ``targets`` (N,) under ``hidden`` (N, H), and entropies if asked for.
+
+    Both are of the distribution at the sampling temperature.
+    """
 
     def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         logits = _logits(head, hidden, temperature)
@@ -65,13 +60,13 @@ def read_head(
         return (logprobs, categorical_entropy(logits)) if with_entropy else (logprobs,)
 
     outputs = _in_chunks(one, (hidden, targets), chunk)
-    return HeadReadout(logprobs=outputs[0], entropy=outputs[1] if with_entropy else None)
+    return Branch(logprobs=outputs[0], entropy=outputs[1] if with_entropy else None)
 
 
 def read_head_pair(
     head: Head, original: Tensor, degraded: Tensor, targets: Tensor, *, temperature: float, chunk: int
-) -> tuple[HeadReadout, HeadReadout, Tensor]:
-    """Readouts of both branches and KL(original || degraded) (N,), summed over the vocabulary."""
+) -> tuple[Branch, Branch, Tensor]:
+    """Return both branches (N,) and KL(original || degraded) (N,), summed over the vocabulary."""
 
     def one(original: Tensor, degraded: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         first, second = _logits(head, original, temperature), _logits(head, degraded, temperature)
@@ -84,5 +79,5 @@ def read_head_pair(
         )
 
     outputs = _in_chunks(one, (original, degraded, targets), chunk)
-    first = HeadReadout(logprobs=outputs[0], entropy=outputs[1])
-    return first, HeadReadout(logprobs=outputs[2], entropy=outputs[3]), outputs[4]
+    first = Branch(logprobs=outputs[0], entropy=outputs[1])
+    return first, Branch(logprobs=outputs[2], entropy=outputs[3]), outputs[4]

@@ -10,64 +10,69 @@ import torch
 from torch import Tensor
 
 from qhk.errors import UserError
-from qhk.policy.attention import GROUP_ATTENTION, PromptCache, build_packing
+from qhk.policy.attention import GROUP_ATTENTION, Packing, PromptCache, build_packing
 from qhk.policy.prompt import EncodedPrompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackedTokens:
-    """Which token of which completion each of the N scored positions is.
+class PackedGroups:
+    """Prompts with their completions, laid out in one row of L tokens, on the model's device.
 
-    ``targets`` (N,) are the completion tokens; ``row`` (N,) and ``column`` (N,) their place in the
-    padded form (R, T): R completions of at most T tokens, group by group.
+    It depends on ids and lengths alone, neither on pixels nor on weights: made once, it serves the policy,
+    the reference and the degraded image. ``prompt_ids`` are the tokens of all prompts, ``image_places``
+    where among them image features go, ``prompt_lengths`` the tokens of each; ``completion_ids`` holds one
+    tensor per group, its completions one after another; ``position_ids`` (3, 1, L); ``packing`` says who
+    attends to whom.
+
+    ``targets`` (N,) are the tokens of all completions in the order of the row; ``row`` (N,) and ``column``
+    (N,) are their places in the padded form (R, T): R completions of at most T tokens, group by group.
     """
 
+    prompt_ids: Tensor
+    image_places: Tensor
+    prompt_lengths: tuple[int, ...]
+    completion_ids: tuple[Tensor, ...]
+    position_ids: Tensor
+    packing: Packing
     targets: Tensor
     row: Tensor
     column: Tensor
     shape: tuple[int, int]
 
     def pad(self, values: Tensor) -> Tensor:
-        """(R, T) with ``values`` (N,) at their places and zero elsewhere."""
+        """Return (R, T) with ``values`` (N,) at their places and zero elsewhere."""
         padded = torch.zeros(self.shape, dtype=values.dtype, device=values.device)
         return padded.index_put((self.row, self.column), values)
 
     def mask(self) -> Tensor:
-        """(R, T) bool, true where a completion has a token."""
+        """Return (R, T) bool, true where a completion has a token."""
         return self.pad(torch.ones_like(self.targets, dtype=torch.bool))
 
 
-def pack_tokens(completions: Sequence[Sequence[Tensor]], *, device: torch.device) -> PackedTokens:
-    """The scored tokens of all groups' completions, in packed order."""
+def pack_groups(
+    prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Tensor]], *, device: torch.device
+) -> PackedGroups:
+    """Return the layout of the prompts, each followed by its completions (1-d ids); it may have none."""
     rows = [completion for group in completions for completion in group]
-    lengths = torch.tensor([len(completion) for completion in rows])
-    return PackedTokens(
-        targets=torch.cat(rows).to(device),
-        row=torch.repeat_interleave(torch.arange(len(rows)), lengths).to(device),
-        column=torch.cat([torch.arange(int(length)) for length in lengths]).to(device),
-        shape=(len(rows), int(lengths.max())),
+    lengths = [len(completion) for completion in rows]
+    targets = torch.cat([torch.empty(0, dtype=torch.long), *(row.cpu() for row in rows)]).to(device)
+    is_image = torch.cat([prompt.is_image for prompt in prompts])
+    return PackedGroups(
+        prompt_ids=torch.cat([prompt.input_ids for prompt in prompts]).to(device),
+        image_places=is_image.nonzero()[:, 0].to(device),
+        prompt_lengths=tuple(prompt.num_tokens for prompt in prompts),
+        completion_ids=torch.split(targets, [sum(map(len, group)) for group in completions]),
+        position_ids=_row_positions(prompts, completions)[:, None].to(device),
+        packing=build_packing(
+            [prompt.num_tokens for prompt in prompts],
+            [[len(completion) for completion in group] for group in completions],
+            device=device,
+        ),
+        targets=targets,
+        row=torch.repeat_interleave(torch.arange(len(rows)), torch.tensor(lengths).long()).to(device),
+        column=torch.cat([torch.arange(length) for length in (0, *lengths)]).to(device),
+        shape=(len(rows), max(lengths, default=0)),
     )
-
-
-def encode_images(model: Any, prompts: Sequence[EncodedPrompt]) -> Tensor:
-    """(image tokens of all prompts, hidden) features of the vision tower, in prompt order."""
-    pixels = torch.cat([prompt.pixel_values for prompt in prompts]).to(model.device)
-    grid = torch.cat([prompt.image_grid_thw for prompt in prompts]).to(model.device)
-    features: Sequence[Tensor] = model.model.get_image_features(pixels, grid, return_dict=True).pooler_output
-    return torch.cat(list(features))
-
-
-def prompt_embeddings(model: Any, prompts: Sequence[EncodedPrompt], features: Tensor) -> Tensor:
-    """(total prompt tokens, hidden) input embeddings with image features in their places.
-
-    Only places of the prompt are filled: a completion may hold a sampled image token, which stays the
-    plain embedding of that token.
-    """
-    ids = torch.cat([prompt.input_ids for prompt in prompts]).to(model.device)
-    places = torch.cat([prompt.is_image for prompt in prompts]).to(model.device).nonzero()[:, 0]
-    embeddings = model.get_input_embeddings()(ids)
-    filled: Tensor = embeddings.index_copy(0, places, features.to(embeddings.dtype))
-    return filled
 
 
 def _row_positions(prompts: Sequence[EncodedPrompt], completions: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -79,8 +84,16 @@ def _row_positions(prompts: Sequence[EncodedPrompt], completions: Sequence[Seque
     return torch.cat(columns, dim=1)
 
 
+def encode_images(model: Any, prompts: Sequence[EncodedPrompt]) -> Tensor:
+    """Return (image tokens of all prompts, hidden), the features of the vision tower, in prompt order."""
+    pixels = torch.cat([prompt.pixel_values for prompt in prompts]).to(model.device)
+    grid = torch.cat([prompt.image_grid_thw for prompt in prompts]).to(model.device)
+    features: Sequence[Tensor] = model.model.get_image_features(pixels, grid, return_dict=True).pooler_output
+    return torch.cat(list(features))
+
+
 def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attention: object) -> Tensor:
-    """(batch, length, hidden) last hidden states; ``attention`` goes to the group attention function.
+    """Return (batch, length, hidden), the last hidden states; ``attention`` goes to the group attention.
 
     The mask is given as already prepared: group attention knows who sees whom. Raises ValueError where
     the model's text part has another attention function, which would ignore all that without a word.
@@ -101,47 +114,41 @@ def run_text_model(model: Any, embeddings: Tensor, positions: Tensor, **attentio
     return hidden
 
 
-def packed_hidden(
-    model: Any,
-    prompts: Sequence[EncodedPrompt],
-    completions: Sequence[Sequence[Tensor]],
-    *,
-    features: Tensor | None,
+def _run_row(
+    model: Any, packed: PackedGroups, features: Tensor, *, prompt_cache: PromptCache | None = None
 ) -> Tensor:
-    """(N, hidden) states that predict the N completion tokens, in the order of :func:`pack_tokens`.
+    """(L, hidden) last hidden states of the row.
 
-    ``features`` are the image features where they are already known (a frozen vision tower shared by
-    several branches); None encodes the pictures here.
+    Image features fill places of the prompts only: a completion may hold a sampled image token, which stays
+    the plain embedding of that token.
     """
-    device = model.device
-    if features is None:
-        features = encode_images(model, prompts)
-    packing = build_packing(
-        [prompt.num_tokens for prompt in prompts],
-        [[len(completion) for completion in group] for group in completions],
-        device=device,
-    )
-    prompt_rows = torch.split(
-        prompt_embeddings(model, prompts, features), [prompt.num_tokens for prompt in prompts]
-    )
+    embed = model.get_input_embeddings()
+    embeddings = embed(packed.prompt_ids)
+    embeddings = embeddings.index_copy(0, packed.image_places, features.to(embeddings.dtype))
     pieces: list[Tensor] = []
-    for prompt_row, group in zip(prompt_rows, completions, strict=True):
-        pieces += [prompt_row, model.get_input_embeddings()(torch.cat(list(group)).to(device))]
-    positions = _row_positions(prompts, completions).to(device)
-    hidden = run_text_model(model, torch.cat(pieces)[None], positions[:, None], packing=packing)
-    return hidden[0][packing.predictors]
+    for prompt, completion_ids in zip(
+        torch.split(embeddings, list(packed.prompt_lengths)), packed.completion_ids, strict=True
+    ):
+        pieces += [prompt, embed(completion_ids)] if len(completion_ids) else [prompt]
+    keep = {} if prompt_cache is None else {"prompt_cache": prompt_cache}
+    hidden = run_text_model(
+        model, torch.cat(pieces)[None], packed.position_ids, packing=packed.packing, **keep
+    )
+    return hidden[0]
+
+
+def packed_hidden(model: Any, packed: PackedGroups, features: Tensor) -> Tensor:
+    """Return (N, hidden), the states that predict the N completion tokens, in the order of ``targets``.
+
+    ``features`` are those of the prompts' images (``encode_images``), in prompt order.
+    """
+    return _run_row(model, packed, features)[packed.packing.predictors]
 
 
 def encode_prompts(
-    model: Any, prompts: Sequence[EncodedPrompt], *, prompt_cache: PromptCache, features: Tensor | None
+    model: Any, prompts: Sequence[EncodedPrompt], features: Tensor, *, prompt_cache: PromptCache
 ) -> Tensor:
-    """(B, hidden) states behind each prompt's last token; keys and values go to ``prompt_cache``."""
-    device = model.device
-    if features is None:
-        features = encode_images(model, prompts)
-    packing = build_packing([prompt.num_tokens for prompt in prompts], [()] * len(prompts), device=device)
-    positions = torch.cat([prompt.position_ids for prompt in prompts], dim=1).to(device)
-    embeddings = prompt_embeddings(model, prompts, features)[None]
-    hidden = run_text_model(model, embeddings, positions[:, None], packing=packing, prompt_cache=prompt_cache)
-    ends = torch.tensor([prompt.num_tokens for prompt in prompts]).cumsum(0) - 1
-    return hidden[0][ends.to(device)]
+    """Return (B, hidden), the states behind each prompt's last token; keys and values go to the cache."""
+    packed = pack_groups(prompts, [()] * len(prompts), device=model.device)
+    hidden = _run_row(model, packed, features, prompt_cache=prompt_cache)
+    return hidden[torch.tensor(packed.prompt_lengths).cumsum(0).to(hidden.device) - 1]

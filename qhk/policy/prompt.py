@@ -35,18 +35,24 @@ class EncodedPrompt:
     def num_tokens(self) -> int:
         return int(self.input_ids.shape[0])
 
-    def with_pixels(self, other: EncodedPrompt) -> EncodedPrompt:
-        """This prompt showing the other prompt's pictures; the patch grids must agree."""
-        if not torch.equal(self.image_grid_thw, other.image_grid_thw):
+    def with_pixels(self, pixel_values: Tensor, image_grid_thw: Tensor) -> EncodedPrompt:
+        """Return this prompt showing other pictures. Raises ``UserError`` where their patch grids differ."""
+        if not torch.equal(self.image_grid_thw, image_grid_thw):
             raise UserError(
-                f"degraded twin: patch grid {other.image_grid_thw.tolist()} differs from the original's "
+                f"degraded twin: patch grid {image_grid_thw.tolist()} differs from the original's "
                 f"{self.image_grid_thw.tolist()}; a twin must have the size of its original"
             )
-        return replace(self, pixel_values=other.pixel_values)
+        return replace(self, pixel_values=pixel_values)
+
+    def pixels_on(self, device: torch.device) -> EncodedPrompt:
+        """Return this prompt with its pixels on ``device``, where each forward pass finds them."""
+        return replace(
+            self, pixel_values=self.pixel_values.to(device), image_grid_thw=self.image_grid_thw.to(device)
+        )
 
 
 def rotary_positions(is_image: Tensor, image_grid_thw: Tensor, *, merge_size: int) -> tuple[Tensor, int]:
-    """(3, P) positions and the position that follows.
+    """Return (3, P) positions and the position that follows.
 
     Text advances all three axes together. An image of t x h x w patches becomes
     t x (h / merge) x (w / merge) tokens whose axes count from the position after the preceding text;
@@ -81,7 +87,7 @@ class PromptEncoder:
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
 
     def encode(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> EncodedPrompt:
-        """The prompt up to and including the opening of the assistant's turn.
+        """Return the prompt up to and including the opening of the assistant's turn.
 
         Raises ValueError when the messages hold another number of image places than pictures are given.
         """
@@ -93,8 +99,8 @@ class PromptEncoder:
             raise UserError(
                 f"prompt: {places} image places but {len(images)} pictures; give one picture per place"
             )
-        features = self.image_processor(images=list(images), return_tensors="pt")
-        grid, merge = features["image_grid_thw"], int(self.image_processor.merge_size)
+        pixel_values, grid = self.encode_pixels(images)
+        merge = int(self.image_processor.merge_size)
         parts = text.split(IMAGE_TOKEN)
         for place, (t, h, w) in enumerate(grid.tolist()):
             parts[place] += IMAGE_TOKEN * (t * h * w // merge**2)
@@ -106,6 +112,11 @@ class PromptEncoder:
             is_image=is_image,
             position_ids=position_ids,
             next_position=next_position,
-            pixel_values=features["pixel_values"],
+            pixel_values=pixel_values,
             image_grid_thw=grid,
         )
+
+    def encode_pixels(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
+        """Return the pictures' ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3)."""
+        encoded = self.image_processor(images=list(images), return_tensors="pt")
+        return encoded["pixel_values"], encoded["image_grid_thw"]

@@ -15,12 +15,13 @@ NEEDS = {"response_penalty": ("aspects",), "triplet_balance": ("aspects",)}
 
 
 def response_penalty(completion: Completion, example: Example, *, deviation: Positive) -> float:
-    """``-max(0, deviation - s)`` in [-deviation, 0], s the population standard deviation of the sub-scores.
+    """Return ``-max(0, deviation - s)`` in [-deviation, 0], s the standard deviation of the sub-scores.
 
-    It punishes sub-scores that are all alike; the same number added to all of them changes nothing. An
-    answer that was not read costs ``deviation``, what equal sub-scores cost (the release fills in 3.0 for
-    each), so that being unreadable is no way out. ``ValueError`` for an answer of one score. Source: release,
-    0.5 with a strength of 0.5, which belongs to the term's weight; its figure has it in the first stage only.
+    That is the population's, without correction. The term punishes sub-scores that are all alike; the same
+    number added to all of them changes nothing. An answer that was not read costs ``deviation``, what equal
+    sub-scores cost (the release fills in 3.0 for each), so that being unreadable is no way out.
+    ``ValueError`` for an answer of one score. Source: release, 0.5 with a strength of 0.5, which belongs to
+    the term's weight; its figure has it in the first stage only.
     """
     answer = completion.answer
     if not answer.parsed:
@@ -33,7 +34,7 @@ def response_penalty(completion: Completion, example: Example, *, deviation: Pos
 
 
 def triplet_balance(groups: Sequence[ScoredGroup], *, margin: Positive, skip_last: bool) -> list[list[float]]:
-    """Per answer, how often its sub-scores lie less than ``margin`` from a triplet's median, in [0, 1].
+    """Return for every answer how often its sub-scores lie near a triplet's median, in [0, 1].
 
     Over all triplets of its group's answers that hold this one, and over the sub-scores: the share of cases
     in which its sub-score is the median of the three or less than ``margin`` from it. It favours what most
@@ -49,7 +50,7 @@ def triplet_balance(groups: Sequence[ScoredGroup], *, margin: Positive, skip_las
 
 
 def _balance(group: ScoredGroup, margin: float, skip_last: bool) -> list[float]:
-    """What each answer of one group earns."""
+    """Return what each answer of one group earns."""
     if group.parsed and not any(group.aspects):
         raise _no_aspects("triplet_balance", group.id)
     read = [aspects[:-1] if skip_last else aspects for aspects in group.aspects if aspects]
@@ -62,7 +63,7 @@ def _balance(group: ScoredGroup, margin: float, skip_last: bool) -> list[float]:
 
 
 def _share(place: int, columns: Sequence[Sequence[float]], margin: float, triplets: int) -> float:
-    """The share of cases in which the answer at ``place`` is near the median."""
+    """Return the share of cases in which the answer at ``place`` is near the median."""
     failed = 0
     for column in columns:
         own = column[place]

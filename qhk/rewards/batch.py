@@ -30,7 +30,7 @@ class ScoredGroup:
 
     @property
     def parsed(self) -> list[float]:
-        """The scores that were read, in the order of the completions."""
+        """Return the scores that were read, in the order of the completions."""
         return [score for score in self.scores if score is not None]
 
 
@@ -46,7 +46,7 @@ def scored_group(example: Example, answers: Sequence[Answer]) -> ScoredGroup:
 
 
 def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
-    """Indices of the groups with a score, one list per data set: the images that meet each other."""
+    """Return the indices of the groups with a score, one list per data set: the images that are compared."""
     sets: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
         if group.parsed:
@@ -55,5 +55,5 @@ def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
 
 
 def sign(value: float) -> int:
-    """1, 0 or -1."""
+    """Return 1, 0 or -1."""
     return (value > 0) - (value < 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
-import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,7 +18,7 @@ _OWN_KEYS = ("_target_", "weight")
 
 
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
-    """Reward terms in the order of ``spec``: name -> ``_target_``, ``weight``, settings of the function.
+    """Return the reward terms of ``spec``: name -> ``_target_``, ``weight``, the function's settings.
 
     ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
@@ -42,7 +41,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     weight = settings["weight"]
     if not _is_number(weight) or not weight > 0:
         raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
-    function = _import(settings["_target_"], where)
+    function, declared = _import(settings["_target_"], where)
     compares, expected = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
@@ -54,12 +53,12 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
         if key not in given:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
-    module = sys.modules[function.__module__]
-    needs = vars(module).get("NEEDS", {}).get(function.__name__, ("score",) if compares else ())
+    needs = declared or (("score",) if compares else ())
     return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
 
 
-def _import(target: object, where: str) -> Callable[..., Any]:
+def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
+    """Return the function and what its module's table ``NEEDS`` says that it needs of an answer."""
     module_name, _, attribute = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if not module_name or not attribute:
         raise UserError(f"{where}._target_: got {target!r}; give the dotted path of a function")
@@ -71,12 +70,12 @@ def _import(target: object, where: str) -> Callable[..., Any]:
         ) from error
     function = vars(module).get(attribute)
     if callable(function):
-        return function  # type: ignore[no-any-return]
+        return function, tuple(vars(module).get("NEEDS", {}).get(attribute, ()))
     raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
 def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
-    """Whether the function compares groups, and the annotation of every keyword-only parameter, by name.
+    """Return whether the function compares groups, and the annotations of its keyword-only parameters.
 
     ``ValueError`` on what is no reward function.
     """
@@ -132,7 +131,7 @@ def _is_number(value: object) -> bool:
 
 
 def _describe(annotation: Any) -> str:
-    """What a value of this type looks like, for a user."""
+    """Return what a value of this type looks like, for a user."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         bounds = [f" > {mark.bound:g}" for mark in arguments[1:] if isinstance(mark, Above)]

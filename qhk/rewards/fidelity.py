@@ -37,7 +37,7 @@ def thurstone_fidelity(
     opponent: Opponent,
     alone: float,
 ) -> list[list[float]]:
-    """Per answer, the mean over the other images z of its data set of
+    """Return for every answer the mean over the other images z of its data set of
 
     ``f = sqrt(p t + epsilon) + sqrt((1 - p)(1 - t) + epsilon)``, with
     ``p = Phi((q - mean_z) / sqrt(v + v_z + epsilon))`` the predicted probability that the answer's image is
@@ -79,7 +79,7 @@ def _image(group: ScoredGroup, variance: Variance) -> _Image:
 
 
 def _meet(score: float, own: _Image, other: _Image, epsilon: float, form: Form, opponent: Opponent) -> float:
-    """What ``score`` of ``own`` earns against ``other``."""
+    """Return what ``score`` of ``own`` earns against ``other``."""
     scale = math.sqrt(own.variance + other.variance + epsilon)
     met = [other.mean] if opponent == "mean" else other.scores
     p = math.fsum(_normal_cdf((score - value) / scale) for value in met) / len(met)

@@ -20,7 +20,7 @@ _INNER_BRACES = re.compile(r"\{[^{}]*\}")
 
 
 def think_answer_format(completion: Completion, example: Example) -> float:
-    """1 for one think block that says something, then one answer block that the parser can read, else 0.
+    """Return 1 for one think block that says something, then one answer block that can be read, else 0.
 
     White space may stand around and between the blocks, and nothing else; every tag occurs exactly once; a
     completion cut at the length limit lacks its end and earns 0. For every form of answer: readable is what
@@ -31,7 +31,7 @@ def think_answer_format(completion: Completion, example: Example) -> float:
 
 
 def tags_json_format(completion: Completion, example: Example) -> float:
-    """1 for one think block that says something, then one answer block of one flat JSON object, else 0.
+    """Return 1 for one think block that says something, then an answer block of one flat JSON object, else 0.
 
     Tags and white space as in ``think_answer_format``, so an inline answer is as good as one on its own
     lines; the object must be JSON without inner braces or brackets, with whatever keys. Source: Q-Insight's
@@ -42,7 +42,7 @@ def tags_json_format(completion: Completion, example: Example) -> float:
 
 
 def strict_lines_json_format(completion: Completion, example: Example) -> float:
-    """1 for the lines of ``strict_lines_format`` with one pair of braces as the answer, else 0.
+    """Return 1 for the lines of ``strict_lines_format`` with one pair of braces as the answer, else 0.
 
     Anything but braces may stand between them. Source: release of Q-Insight, score and degradation.
     """
@@ -51,7 +51,7 @@ def strict_lines_json_format(completion: Completion, example: Example) -> float:
 
 
 def strict_lines_format(completion: Completion, example: Example) -> float:
-    """1 for reasoning, answer and their four tags on lines of their own, of any content, else 0.
+    """Return 1 for reasoning, answer and their four tags on lines of their own, of any content, else 0.
 
     White space at the ends of lines and after the last tag is not looked at; an inline answer or anything
     before the first tag earns 0, which the release's prompt does not tell. Source: release of Q-Insight,
@@ -61,7 +61,7 @@ def strict_lines_format(completion: Completion, example: Example) -> float:
 
 
 def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
-    """1 for a think block of at least one character, then an answer block of digits and points, else 0.
+    """Return 1 for a think block of one character or more, then an answer block of digits and points, else 0.
 
     White space may stand around and between the blocks and around the digits. Anything goes inside the think
     block, further tags included, and the digits need not form a number. The release gives 0.8: that is the
@@ -77,7 +77,7 @@ def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
 
 
 def visualquality_r1_release_format(completion: Completion, example: Example) -> float:
-    """1 for a think block, optional white space and an answer block of any content, and nothing else, else 0.
+    """Return 1 for a think block, optional white space and an answer block of any content alone, else 0.
 
     Both blocks may be empty, and hold further tags. Source: release of VisualQuality-R1.
     """
@@ -91,7 +91,7 @@ def visualquality_r1_release_format(completion: Completion, example: Example) ->
 def preresq_r1_release_format(
     completion: Completion, example: Example, *, form: Literal["multi_aspect", "video"]
 ) -> float:
-    """1 for a think block, then an answer block of exactly five or two unsigned numbers on lines, else 0.
+    """Return 1 for a think block, then an answer block of five or two unsigned numbers on lines, else 0.
 
     Only white space may stand between the blocks and around the numbers, with a line break after every
     number; after the last of ``multi_aspect`` it may be missing, after that of ``video`` not. Anything goes
@@ -108,7 +108,7 @@ def preresq_r1_release_format(
 
 
 def _well_formed_answer(text: str) -> str | None:
-    """The answer's content in a text of one telling think block and one answer block, else None."""
+    """Return the answer's content in a text of one telling think block and one answer block, else None."""
     text = text.strip()
     if any(text.count(tag) != 1 for tag in _TAGS):
         return None
@@ -122,7 +122,7 @@ def _well_formed_answer(text: str) -> str | None:
 
 
 def _answer_on_lines(text: str) -> str | None:
-    """The answer's content where reasoning, answer and tags stand on lines of their own, else None."""
+    """Return the answer's content where reasoning, answer and tags stand on lines of their own, else None."""
     found = _last_block(text.rstrip())
     if found is None:
         return None
@@ -135,7 +135,7 @@ def _answer_on_lines(text: str) -> str | None:
 
 
 def _last_block(text: str) -> tuple[str, str] | None:
-    """What stands before and inside the last answer block, of a text from a think tag to an answer's end."""
+    """Return what stands before and in the last answer block of a text from think tag to answer's end."""
     opened = text.rfind(ANSWER_OPEN)
     if opened < 0 or not (text.startswith(THINK_OPEN) and text.endswith(ANSWER_CLOSE)):
         return None
@@ -143,12 +143,12 @@ def _last_block(text: str) -> tuple[str, str] | None:
 
 
 def _is_reasoning(text: str) -> bool:
-    """Whether a text that begins with a think tag ends with the closing one."""
+    """Return whether a text that begins with a think tag ends with the closing one."""
     return text.endswith(THINK_CLOSE) and len(text) >= len(THINK_OPEN) + len(THINK_CLOSE)
 
 
 def _has_own_lines(content: str) -> bool:
-    """Whether a line break stands before and after what is not white space."""
+    """Return whether a line break stands before and after what is not white space."""
     inside = content.strip()
     if not inside:
         return content.count("\n") > 1

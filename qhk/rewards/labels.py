@@ -14,7 +14,7 @@ NEEDS = {"degradation_labels": (CLASS, SEVERITY), "comparison_label": (CHOICE,)}
 def degradation_labels(
     completion: Completion, example: Example, *, class_reward: float, severity_reward: float
 ) -> float:
-    """``class_reward`` for the true distortion class, plus ``severity_reward`` if the severity is true too.
+    """Return ``class_reward`` for the true class, plus ``severity_reward`` if the severity is true too.
 
     The severity alone earns nothing; an answer that was not read earns 0. ``ValueError`` where the example
     has no such labels. Source: Q-Insight (arXiv 2503.22679), paper and release, 0.25 and 0.75.
@@ -27,7 +27,7 @@ def degradation_labels(
 
 
 def comparison_label(completion: Completion, example: Example) -> float:
-    """1 for the true choice, 0 for another and for an answer that was not read.
+    """Return 1 for the true choice, 0 for another and for an answer that was not read.
 
     ``ValueError`` where the example has no such label. Source: Q-Insight, paper and release.
     """

@@ -9,7 +9,7 @@ from qhk.types import Completion, Example
 def soft_overlong(
     completion: Completion, example: Example, *, max_tokens: int, buffer_fraction: Positive
 ) -> float:
-    """Soft overlong punishment in [-1, 0], of the completion's number of tokens ``n``.
+    """Return the soft overlong punishment in [-1, 0] of the completion's number of tokens ``n``.
 
     With ``buffer = buffer_fraction * max_tokens``:
 

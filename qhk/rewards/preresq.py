@@ -25,7 +25,7 @@ Align = Literal["index", "rank"]
 def pairwise_score_and_ranking(
     groups: Sequence[ScoredGroup], *, wrong: Wrong, alone: float
 ) -> list[list[float]]:
-    """Per answer, the mean of g over the other images z of its data set, in [0, 1].
+    """Return for every answer the mean of g over the other images z of its data set, in [0, 1].
 
     Each image's scores are sorted; the answer of rank r, with score a and opinion y, meets the score b of the
     same rank of z, with opinion y_z: ``d = |y - y_z|``, ``S = d / (d + |a - y| + |b - y_z|)``, and
@@ -57,11 +57,12 @@ def pairwise_score_and_ranking(
 
 
 def triplet_ranking(groups: Sequence[ScoredGroup], *, align: Align, alone: float) -> list[list[float]]:
-    """Per answer, the share of rightly ordered pairs in the triplets of its image with two others, in [0, 1].
+    """Return for every answer the share of rightly ordered pairs in its triplets, in [0, 1].
 
-    Over all pairs {y, z} of other images of the same data set, the mean of the three agreements of (own, y),
-    (own, z) and (y, z): 1 where the scores are ordered as the opinions, 0 where the opposite, 1/2 where only
-    scores or only opinions are equal. That is the release's strict comparison, averaged over both directions.
+    A triplet is the answer's image and two others of its data set. Over all pairs {y, z} of these others, the
+    mean of the three agreements of (own, y), (own, z) and (y, z): 1 where the scores are ordered as the
+    opinions, 0 where the opposite, 1/2 where only scores or only opinions are equal. That is the release's
+    strict comparison, averaged over both directions.
 
     ``index`` compares the answers sampled at the same place, an arbitrary pairing (release); ``rank`` those
     of the same rank among their image's sorted scores (figure of the release's README; ours). An image whose
@@ -79,7 +80,7 @@ def triplet_ranking(groups: Sequence[ScoredGroup], *, align: Align, alone: float
 
 
 def rank_to_ground_truth(groups: Sequence[ScoredGroup], *, near: Positive) -> list[list[float]]:
-    """Per answer, ``exp(-k / (n + 1))`` in (0, 1]: k places between its score and the opinion.
+    """Return for every answer ``exp(-k / (n + 1))`` in (0, 1]: k places between its score and the opinion.
 
     The n parsed scores of the image and its opinion are sorted together; 1 where the score is closer to the
     opinion than ``near``. An answer that was not read earns 0. Source: release, ``near`` 0.02, which has the
@@ -106,7 +107,7 @@ def _meets(own: ScoredGroup, other: ScoredGroup, wrong: Wrong) -> bool:
 
 
 def _pair(own: float, own_mos: float, other: float, other_mos: float, wrong: Wrong) -> float:
-    """g of one pair."""
+    """Return g of one pair."""
     apart = abs(own_mos - other_mos)
     total = apart + abs(own - own_mos) + abs(other - other_mos)
     share = apart / total if total > 0 else 1.0
@@ -116,7 +117,7 @@ def _pair(own: float, own_mos: float, other: float, other_mos: float, wrong: Wro
 
 
 def _by_index(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
-    """Triplet agreements of answers sampled at the same place."""
+    """Return the triplet agreements of answers sampled at the same place."""
     mos = [group.mos for group in groups]
     size = max(len(group.scores) for group in groups)
     columns = [_triplets([_at_place(group, place) for group in groups], mos, alone) for place in range(size)]
@@ -127,7 +128,7 @@ def _by_index(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
 
 
 def _by_rank(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
-    """Triplet agreements of answers of the same rank; images of as many parsed scores share the work."""
+    """Return triplet agreements of answers of the same rank, computed once per number of parsed scores."""
     mos = [group.mos for group in groups]
     ranked = [sorted(group.parsed) for group in groups]
     table = {
@@ -145,7 +146,7 @@ def _by_rank(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
 
 
 def _triplets(scores: Sequence[float | None], mos: Sequence[float], alone: float) -> list[float | None]:
-    """The triplet agreement of every image, given one score of each; None where there is no score.
+    """Return the triplet agreement of every image, given one score of each; None where there is no score.
 
     Summed over all pairs of n others, each agreement with the own image occurs n - 1 times, and each among
     the others once: no loop over triplets.
@@ -172,13 +173,13 @@ def _at_place(group: ScoredGroup, place: int) -> float | None:
 
 
 def _at_rank(ranked: Sequence[float], rank: int, count: int) -> float:
-    """The score whose relative rank is nearest to ``rank`` of ``count``; the middle one for one of one."""
+    """Return the score of the relative rank nearest to ``rank`` of ``count``; the middle one if alone."""
     last = len(ranked) - 1
     return ranked[last // 2 if count == 1 else (2 * rank * last + count - 1) // (2 * (count - 1))]
 
 
 def _shared(ranked: Sequence[float], values: Sequence[float]) -> dict[float, float]:
-    """Score -> value; equal scores get the mean of their values."""
+    """Return score -> value; equal scores get the mean of their values."""
     shared = {}
     for score, run in groupby(zip(ranked, values, strict=True), key=lambda pair: pair[0]):
         own = [value for _, value in run]
@@ -187,7 +188,7 @@ def _shared(ranked: Sequence[float], values: Sequence[float]) -> dict[float, flo
 
 
 def _by_score(groups: Sequence[ScoredGroup], values: Sequence[dict[float, float]]) -> list[list[float]]:
-    """One value per completion per group, 0 where no score was read."""
+    """Return one value per completion per group, 0 where no score was read."""
     return [
         [0.0 if score is None else value[score] for score in group.scores]
         for group, value in zip(groups, values, strict=True)

@@ -13,7 +13,7 @@ _ALLOWED, _PENALTY, _LOWEST = 5, 0.25, -2.0
 
 
 def q_hawkeye_release_repetition(completion: Completion, example: Example) -> float:
-    """``max(-2, -0.25 n)`` in [-2, 0], n the sum of the counts above 5 of words and of characters.
+    """Return ``max(-2, -0.25 n)`` in [-2, 0], n the sum of the counts above 5 of words and of characters.
 
     Counted in the content of the first answer block, or in the whole text where there is none (so a missing
     tag costs up to 2 on top of the score), after removal of all that is neither word character nor white

@@ -25,7 +25,7 @@ def exponential_error(
     high: float,
     out_of_range: OutOfRange,
 ) -> float:
-    """``exp(-|s - y| / tau)`` in [0, 1] for the score s and the opinion y; 0 where nothing was read.
+    """Return ``exp(-|s - y| / tau)`` in [0, 1] for the score s and the opinion y; 0 where nothing was read.
 
     ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of
     Q-Hawkeye, tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with
@@ -47,7 +47,7 @@ def threshold_error(
     high: float,
     out_of_range: OutOfRange,
 ) -> float:
-    """1 where ``|s - y| < threshold`` (strictly) for score s and opinion y, else 0; 0 if nothing was read.
+    """Return 1 where ``|s - y| < threshold`` of score s and opinion y, else 0; 0 where nothing was read.
 
     Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679),
     threshold 0.35, whose release keeps scores as they are. ``ValueError`` where the example has no opinion.
@@ -60,7 +60,7 @@ def threshold_error(
 
 
 def _opinion(example: Example) -> float:
-    """The example's opinion; ``ValueError`` where it has none, whatever was answered."""
+    """Return the example's opinion; ``ValueError`` where it has none, whatever was answered."""
     if example.mos is None:
         raise UserError(
             f"data: example {example.id} of {example.dataset} has no score; "

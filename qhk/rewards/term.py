@@ -53,12 +53,12 @@ RewardTerm = CompletionTerm | BatchTerm
 """``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives.
 
 ``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
-``NEEDS`` of its function's file declares. Where nothing is declared, a term that compares groups needs their
-scores, and one that judges completions nothing."""
+``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs
+their scores, and one that judges completions nothing."""
 
 
 def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
-    """What a term gives one completion, before its weight; ``ValueError`` where that is not finite.
+    """Return what a term gives one completion, before its weight; ``ValueError`` where that is not finite.
 
     One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
     that names term and example, with the original as its cause.
@@ -74,7 +74,7 @@ def completion_value(term: CompletionTerm, completion: Completion, example: Exam
 
 
 def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
-    """What a term gives every completion of every group of a step, before its weight.
+    """Return what a term gives every completion of every group of a step, before its weight.
 
     ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
     """

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qhk.policy.packed import encode_prompts, run_text_model
+from qhk.policy.packed import encode_images, encode_prompts, run_text_model
 from qhk.policy.prompt import EncodedPrompt
 
 COMPACT_BELOW = 0.75
@@ -22,7 +22,7 @@ COMPACT_BELOW = 0.75
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledGroup:
+class Group:
     """G completions of one prompt.
 
     ``completion_ids`` are 1-d tensors that include the end token where one was sampled; ``logprobs``
@@ -33,6 +33,11 @@ class SampledGroup:
     completion_ids: list[Tensor]
     logprobs: list[Tensor]
     truncated: list[bool]
+
+    @property
+    def num_tokens(self) -> int:
+        """Completion tokens of the whole group."""
+        return sum(len(ids) for ids in self.completion_ids)
 
 
 class GroupCache:
@@ -71,7 +76,7 @@ class GroupCache:
         self.size = rows.shape[1]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
-        """(rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
+        """Return (rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
         prompt_key, prompt_value = self.prompt[layer]
         own_key, own_value = self.own[layer]
         now = self.length
@@ -107,7 +112,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """(rows,) tokens and their log-probabilities under softmax(logits / temperature).
+    """Return (rows,) tokens and their log-probabilities under softmax(logits / temperature).
 
     Inverse-CDF sampling in float64 from one uniform number per row; temperature 0 takes the most likely
     token (log-probability at temperature 1). Nothing else shapes the distribution: no top-k, no top-p,
@@ -153,12 +158,17 @@ def sample_groups(
     *,
     temperature: float,
     end_tokens: Sequence[int],
-) -> list[SampledGroup]:
-    """One group of G completions per prompt, from ``uniforms`` (B, G, max new tokens) in [0, 1)."""
+    features: Tensor | None = None,
+) -> list[Group]:
+    """Return one group of G completions per prompt, from ``uniforms`` (B, G, max new tokens) in [0, 1).
+
+    ``features`` are those of the prompts' images where they are known; None encodes the pixels here.
+    """
     was_training = model.training
     model.eval()  # activation checkpointing, on while training, would only slow the decoding down
     try:
-        return _decode(model, prompts, uniforms, temperature=temperature, end_tokens=end_tokens)
+        features = encode_images(model, prompts) if features is None else features
+        return _decode(model, prompts, uniforms, features, temperature=temperature, end_tokens=end_tokens)
     finally:
         model.train(was_training)
 
@@ -167,16 +177,17 @@ def _decode(
     model: Any,
     prompts: Sequence[EncodedPrompt],
     uniforms: np.ndarray,
+    features: Tensor,
     *,
     temperature: float,
     end_tokens: Sequence[int],
-) -> list[SampledGroup]:
+) -> list[Group]:
     device = model.device
     count, group_size, max_new_tokens = uniforms.shape
     lengths = torch.tensor([prompt.num_tokens for prompt in prompts], device=device)
     layers = len(model.model.language_model.layers)
     cache = GroupCache(num_layers=layers, prompt_lengths=lengths, max_new_tokens=max_new_tokens)
-    hidden = encode_prompts(model, prompts, prompt_cache=cache, features=None)
+    hidden = encode_prompts(model, prompts, features, prompt_cache=cache)
     cache.start(group_size)
     logits = model.lm_head(hidden).repeat_interleave(group_size, dim=0)
     numbers = (
@@ -214,9 +225,7 @@ def _decode(
     return _collect(tokens, logprobs, ended, count, group_size)
 
 
-def _collect(
-    tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int
-) -> list[SampledGroup]:
+def _collect(tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int) -> list[Group]:
     limit = tokens.shape[1]
     lengths = (ended + 1).clamp(max=limit).tolist()
     truncated = (ended == limit).tolist()
@@ -225,7 +234,7 @@ def _collect(
     for first in range(0, count * group_size, group_size):
         own = range(first, first + group_size)
         groups.append(
-            SampledGroup(
+            Group(
                 completion_ids=[tokens[row, : lengths[row]].clone() for row in own],
                 logprobs=[logprobs[row, : lengths[row]].clone() for row in own],
                 truncated=[truncated[row] for row in own],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,9 @@ from qhk.sweep.process import (
 from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
 
 POLL_S = 0.2
+NVIDIA_SMI_S = 60.0
+"""How long ``nvidia-smi`` may take; with many GPUs and no persistence daemon it needs many seconds."""
+
 SIBLINGS_S = 20.0
 """How long the other processes of a run may go on after one of them has failed."""
 
@@ -210,13 +215,28 @@ class LocalLauncher:
 
 
 def _listed_gpus() -> list[str]:
-    """Return the GPUs that this process may use, none without nvidia-smi."""
+    """Return the GPUs that this process may use; none without a working ``nvidia-smi``, which a line says.
+
+    Without a driver ``nvidia-smi`` prints its complaint where the list would be.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [item.strip() for item in visible.split(",") if item.strip()]
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    except OSError:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=NVIDIA_SMI_S
+        )
+        failure = "" if listed.returncode == 0 else f"exit code {listed.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        if shutil.which("nvidia-smi") is None:
+            return []
+        failure = " ".join(str(error).split())
+    if failure:
+        print(
+            f"note: nvidia-smi failed ({failure}), so no GPU is given out; "
+            "hydra.launcher.gpus=[0] would name them",
+            file=sys.stderr,
+        )
         return []
     return [str(number) for number, _ in enumerate(filter(None, listed.stdout.splitlines()))]
 

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"[-+]?[0-9]*+\.[0-9]++|[0-9]++")
 
 
 def aspects_lines(text: str, *, count: int) -> Answer:
-    """The sub-scores in the last answer block after the reasoning, one decimal number per line (ours).
+    """Return the sub-scores in the last answer block after the reasoning, one decimal number per line (ours).
 
     Exactly ``count`` lines, each a number as in ``score_strict``, blanks around it allowed, no empty line in
     between. The score is their mean.
@@ -33,11 +33,11 @@ def aspects_lines(text: str, *, count: int) -> Answer:
 
 
 def aspects_preresq_r1_release(text: str, *, count: int) -> Answer:
-    """The last ``count`` numbers of the whole text, reasoning included; their mean is the score (PreResQ-R1).
+    """Return the last ``count`` numbers of the text, reasoning included (PreResQ-R1).
 
-    Numbers are signed decimals with a point (``-.5``) or unsigned integers (``-3`` and ``3.`` give 3). Where
-    there are fewer, the first fills up the rest, so that a single number counts for all. Not taken over: 3.0
-    for a text without a number, which is not read here.
+    The score is their mean. Numbers are signed decimals with a point (``-.5``) or unsigned integers (``-3``
+    and ``3.`` give 3). Where there are fewer, the first fills up the rest, so that a single number counts for
+    all. Not taken over: 3.0 for a text without a number, which is not read here.
     """
     first, last = None, deque[str](maxlen=count)
     for match in _NUMBER.finditer(text):
@@ -52,7 +52,7 @@ def aspects_preresq_r1_release(text: str, *, count: int) -> Answer:
 
 
 def preresq_r1_release_span(text: str, *, count: int) -> tuple[int, int] | None:
-    """From the first to the last of the numbers that ``aspects_preresq_r1_release`` takes from the end."""
+    """Return the span from the first to the last of the numbers that ``aspects_preresq_r1_release`` reads."""
     last = deque((match.span() for match in _NUMBER.finditer(text)), maxlen=count)
     return (last[0][0], last[-1][1]) if last else None
 

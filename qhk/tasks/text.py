@@ -28,7 +28,7 @@ _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def last_answer(text: str) -> tuple[str | None, str]:
-    """The content of the last complete answer block after the reasoning, or None and why there is none.
+    """Return the content of the last complete answer block after the reasoning, or None and the reason.
 
     The reasoning is all up to the last ``</think>``; one that is opened again and never closed holds no
     answer. Tags are lower case. Blanks around the content are gone; an empty one counts as none.
@@ -38,12 +38,12 @@ def last_answer(text: str) -> tuple[str | None, str]:
 
 
 def answer_span(text: str) -> tuple[int, int] | None:
-    """First character of what ``last_answer`` finds and the one behind its last; None where it finds none."""
+    """Return the first character of what ``last_answer`` finds and the one behind its last, or None."""
     return _last_block(text)[0]
 
 
 def first_answer_span(text: str) -> tuple[int, int] | None:
-    """The same of what ``first_answer_anywhere`` finds, without the blanks around it."""
+    """Return the span of what ``first_answer_anywhere`` finds, without the blanks around it."""
     return without_blanks(text, first_span_anywhere(text))
 
 
@@ -60,7 +60,7 @@ def _last_block(text: str) -> tuple[tuple[int, int] | None, str]:
 
 
 def without_blanks(text: str, span: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The span without the blanks at its ends; None where there is none, or nothing else in it."""
+    """Return the span without the blanks at its ends; None where there is none, or nothing else in it."""
     if span is None:
         return None
     content = text[slice(*span)]
@@ -70,20 +70,20 @@ def without_blanks(text: str, span: tuple[int, int] | None) -> tuple[int, int] |
 
 
 def first_answer_anywhere(text: str) -> str | None:
-    """The content of the first complete answer block of the whole text, reasoning included (releases)."""
+    """Return the content of the first complete answer block of the text, reasoning included (releases)."""
     span = first_span_anywhere(text)
     return None if span is None else text[slice(*span)]
 
 
 def first_span_anywhere(text: str) -> tuple[int, int] | None:
-    """Where the content stands that ``first_answer_anywhere`` finds, from its first character on."""
+    """Return where the content stands that ``first_answer_anywhere`` finds, from its first character on."""
     opened = text.find(ANSWER_OPEN)
     closed = text.find(ANSWER_CLOSE, opened + len(ANSWER_OPEN)) if opened >= 0 else -1
     return (opened + len(ANSWER_OPEN), closed) if closed >= 0 else None
 
 
 def last_answer_anywhere(text: str) -> str | None:
-    """The content of the last complete answer block of the whole text, reasoning included (releases).
+    """Return the content of the last complete answer block of the text, reasoning included (releases).
 
     Blocks are taken from the front: one that is opened twice begins at its first opening.
     """
@@ -92,7 +92,7 @@ def last_answer_anywhere(text: str) -> str | None:
 
 
 def last_span_anywhere(text: str) -> tuple[int, int] | None:
-    """Where the content stands that ``last_answer_anywhere`` finds, from its first character on."""
+    """Return where the content stands that ``last_answer_anywhere`` finds, from its first character on."""
     end = text.rfind(ANSWER_CLOSE)
     found = None
     if end >= 0:  # without a closing tag the search would read on to the end for every opening one
@@ -111,7 +111,7 @@ def read_decimal(content: str) -> Answer:
 
 
 def flat_object(content: str) -> Mapping[str, object] | None:
-    """The JSON object that ``content`` is: every key once, no inner braces or brackets; else None.
+    """Return the JSON object that ``content`` is: every key once, no inner braces or brackets; else None.
 
     Numbers are floats (they may be infinite: 1e999), ``NaN`` and ``Infinity`` are no JSON. Never raises.
     """

@@ -30,12 +30,12 @@ SHOWN = 12
 
 
 def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
-    """SHA-256 in hex over the Python and YAML files below ``trees`` and the sources of ``modules``.
+    """Return the SHA-256 in hex of the Python and YAML files below ``trees`` and the sources of ``modules``.
 
     Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
     install and a wheel of the same code agree. Names and contents count; times, order on disk and
     byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
-    import, is the user's own counts too, see ``own_sources``. Raises ``ValueError`` where a tree holds no
+    import, is the user's own counts too, see ``own_sources``. Raises ``UserError`` where a tree holds no
     such file.
     """
     digest = hashlib.sha256()
@@ -59,7 +59,7 @@ def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str
 
 
 def run_code(settings: Settings) -> str:
-    """The digest of all code that a run of these settings depends on: this package, and rewards of its own.
+    """Return the digest of all code that a run depends on: this package and the user's own rewards.
 
     It is what the run's ``provenance.json`` will say, so that a plan, a queued job and a finished run can be
     held against each other.
@@ -69,22 +69,22 @@ def run_code(settings: Settings) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CodePart:
-    """``code`` computed the run from behind ``after_step`` on (-1: from the start, cold start included)."""
+    """``code`` computed the run after ``after_step`` (-1: from the start, cold start included)."""
 
     after_step: int
     code: str
 
 
 def read_code_parts(directory: Path) -> list[CodePart]:
-    """The parts of a run in order; empty before it began, one for a run of one code."""
+    """Return the parts of a run in order; empty before it began, one for a run of one code."""
     return [CodePart(**row) for row in read_json_lines(directory / CODE_FILE)]
 
 
 def note_code(directory: Path, *, step: int) -> list[CodePart]:
-    """The parts of the run, recorded, when its present code (in ``provenance.json``) goes on behind ``step``.
+    """Record that the present code (in ``provenance.json``) goes on after ``step``; return the run's parts.
 
-    What lay behind that step is computed again and forgotten here; ``step`` -1 begins anew. A run of an
-    earlier version has no record: its last code before this is taken for all of it.
+    Parts after that step are dropped, since their steps are computed again; ``step`` -1 begins anew. A run
+    of a version without this record counts as computed by its last code before this.
     """
     provenance = read_provenance(directory / "provenance.json")
     assert provenance is not None, "an open run directory says which code it was opened by"
@@ -100,7 +100,7 @@ def note_code(directory: Path, *, step: int) -> list[CodePart]:
 
 
 def code_text(parts: Sequence[CodePart]) -> str:
-    """``aaaaaaaaaaaa, behind step 40 bbbbbbbbbbbb``."""
+    """Return the parts as text: ``aaaaaaaaaaaa, behind step 40 bbbbbbbbbbbb``."""
     return ", ".join(
         part.code[:SHOWN] if part.after_step < 0 else f"behind step {part.after_step} {part.code[:SHOWN]}"
         for part in parts
@@ -108,7 +108,7 @@ def code_text(parts: Sequence[CodePart]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class SourceFile:
     """The file of one module: ``name`` is dotted, ``place`` its path below a folder of the import path."""
 
     name: str
@@ -116,15 +116,15 @@ class Source:
     path: Path
 
 
-def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> list[Source]:
-    """The files of ``modules`` and of everything that they import in turn, by name, packages' own included.
+def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> list[SourceFile]:
+    """Return the files of ``modules`` and of everything that they import in turn, by name.
 
-    Only first-party ones: neither the standard library's nor an installed package's, nor those of the top
-    packages named in ``apart``. Imports are read from the source, so that a module named only at run time
-    (``importlib``) is not seen, nor is a file that the code reads. Nothing is imported or executed here.
-    A name that leads nowhere is left out: importing it is what fails.
+    Files of packages (``__init__.py``) are included. Left out are the standard library, installed packages
+    and the top packages named in ``apart``. Imports are read from the source and nothing is executed, so a
+    module named only at run time (``importlib``) and a file that the code reads are not seen. A name that
+    leads nowhere is left out: importing it will fail.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, SourceFile] = {}
     open_names = sorted(modules)
     while open_names:
         name = open_names.pop()
@@ -137,8 +137,8 @@ def own_sources(modules: Collection[str], *, apart: Collection[str] = ()) -> lis
     return [found[name] for name in sorted(found)]
 
 
-def _chain(name: str) -> Iterator[Source]:
-    """The files of a module and of the packages around it; fewer where a part of the name is no module."""
+def _chain(name: str) -> Iterator[SourceFile]:
+    """Yield the files of a module and of the packages around it, up to the first part that is no module."""
     top, *rest = name.split(".")
     folders: list[Path] | None = _top_folders(top)
     for depth in range(len(rest) + 1):
@@ -149,12 +149,12 @@ def _chain(name: str) -> Iterator[Source]:
         if file is not None:
             is_package = file.name == "__init__.py"
             place = "/".join([*parts, "__init__.py"] if is_package else [*parts[:-1], file.name])
-            yield Source(name=".".join(parts), place=place, path=file)
+            yield SourceFile(name=".".join(parts), place=place, path=file)
         folders = inner
 
 
 def _find(part: str, folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
-    """The file of a module in the first folder that has it, and where its own modules lie.
+    """Return the file of a module in the first folder that has it, and where its own modules lie.
 
     A package comes before a module, as in an import; folders without ``__init__.py`` join in one package.
     """
@@ -168,13 +168,13 @@ def _find(part: str, folders: Sequence[Path]) -> tuple[Path | None, list[Path]]:
 
 
 def _top_folders(name: str) -> list[Path]:
-    """The folders of the import path in which a first-party top module or package lies; empty for none."""
+    """Return the folders of the import path that hold a first-party top module or package."""
     if name in sys.stdlib_module_names or name in sys.builtin_module_names or name == "__main__":
         return []
     try:
         spec = importlib.util.find_spec(name)
     except ValueError:
-        # It is loaded, by something that did not say from where.
+        # A loaded module without a specification has no known file.
         return []
     if spec is None:
         return []
@@ -194,12 +194,12 @@ def _is_installed(folder: Path) -> bool:
     return any(folder.is_relative_to(root) for root in roots)
 
 
-def _imports(source: Source) -> list[str]:
-    """Dotted names of all that a module imports, those inside functions too; none for a compiled one."""
+def _imports(source: SourceFile) -> list[str]:
+    """Return the dotted names of a module's imports, inside functions too; none for a compiled one."""
     try:
         tree = ast.parse(source.path.read_bytes())
     except SyntaxError:
-        # Whoever imports it is told; here there is nothing to follow.
+        # Importing the module will raise this; there is nothing to follow here.
         return []
     package = source.name if source.place.endswith("__init__.py") else source.name.rpartition(".")[0]
     names: list[str] = []
@@ -213,7 +213,7 @@ def _imports(source: Source) -> list[str]:
 
 
 def _base(node: ast.ImportFrom, package: str) -> str:
-    """What the names of ``from ... import`` stand below; ``_chain`` passes over those that are no modules."""
+    """Return the package below which the names of ``from ... import`` stand."""
     if not node.level:
         return node.module or ""
     parts = package.split(".")

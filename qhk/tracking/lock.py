@@ -28,12 +28,12 @@ class DirectoryInUseError(UserError):
 
 
 def holder_name(pid: int, host: str) -> str:
-    """How a process is named in the lock that it holds."""
+    """Return the name of a process, as its lock has it."""
     return f"process {pid} on {host}"
 
 
 def lock_path(directory: Path) -> Path:
-    """The lock of a run directory: beside it, so that the directory itself can be moved."""
+    """Return the path of a run directory's lock: beside it, so that the directory itself can be moved."""
     return directory.with_name(f".{directory.name}.lock")
 
 
@@ -46,7 +46,7 @@ class RunLock:
     """
 
     def __init__(self, path: Path, *, directory: Path, patience_s: float = 0.0, fix: str = FIX) -> None:
-        """Takes the lock at ``path`` for ``directory``; ``DirectoryInUseError`` names the holder if taken.
+        """Take the lock at ``path`` for ``directory``; ``DirectoryInUseError`` names the holder if taken.
 
         ``patience_s``: how long to try. Whoever records something in a directory holds its lock for a moment.
         """

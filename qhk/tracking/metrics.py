@@ -22,7 +22,7 @@ class Partial:
     count: float
 
     def merged(self, later: Partial, reduction: Reduction) -> Partial:
-        """Both parts as one; for a largest or smallest value a NaN on either side stays NaN."""
+        """Return both parts as one; for a largest or smallest value a NaN on either side stays NaN."""
         count = self.count + later.count
         match reduction:
             case Reduction.MEAN:
@@ -35,7 +35,7 @@ class Partial:
         return Partial(pick(self.value, later.value), count)
 
     def result(self, reduction: Reduction) -> float:
-        """The metric's value; the mean of no items is NaN."""
+        """Return the metric's value; the mean of no items is NaN."""
         if reduction is not Reduction.MEAN:
             return self.value
         return self.value / self.count if self.count else math.nan
@@ -43,7 +43,7 @@ class Partial:
 
 @dataclass
 class MetricSet:
-    """Metrics of one step by name. Undeclared names raise ``ValueError`` as soon as they are added."""
+    """Metrics of one step by name. Undeclared names raise ``UserError`` as soon as they are added."""
 
     parts: dict[str, Partial] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class MetricSet:
         self._merge(name, Partial(float(value), 1.0))
 
     def add_sum(self, name: str, total: float, count: float) -> None:
-        """Add ``count`` (maybe 0) items of a mean by their sum; other reductions raise ``ValueError``."""
+        """Add ``count`` (maybe 0) items of a mean by their sum; other reductions raise ``UserError``."""
         reduction = find_metric(name).reduction
         if reduction is not Reduction.MEAN:
             raise UserError(f"metric {name!r} is reduced by {reduction}, so it takes values, not sums")
@@ -64,16 +64,16 @@ class MetricSet:
             self._merge(name, part)
 
     def values(self) -> dict[str, float]:
-        """The reduced values by name, in the order of first addition."""
+        """Return the reduced values by name, in the order of first addition."""
         return {name: part.result(find_metric(name).reduction) for name, part in self.parts.items()}
 
     def state(self) -> list[tuple[str, float, float]]:
-        """Plain rows (name, value, count), which a rank can send to another."""
+        """Return plain rows (name, value, count), which a rank can send to another."""
         return [(name, part.value, part.count) for name, part in self.parts.items()]
 
     @classmethod
     def from_state(cls, rows: Iterable[tuple[str, float, float]]) -> MetricSet:
-        """The set whose ``state`` was ``rows``."""
+        """Return the set whose ``state`` was ``rows``."""
         return cls({name: Partial(value, count) for name, value, count in rows})
 
     def _merge(self, name: str, part: Partial) -> None:

@@ -160,9 +160,9 @@ def _patterns() -> tuple[tuple[re.Pattern[str], Metric], ...]:
 
 @cache
 def find_metric(name: str) -> Metric:
-    """The declaration of ``name``; exact names come before patterns.
+    """Return the declaration of ``name``; exact names come before patterns.
 
-    Raises ``ValueError`` naming the nearest declared names where there is none.
+    Raises ``UserError`` naming the nearest declared names where there is none.
     """
     matches = [metric for pattern, metric in _patterns() if pattern.fullmatch(name)]
     exact = [metric for metric in matches if metric.name == name]
@@ -174,7 +174,7 @@ def find_metric(name: str) -> Metric:
 
 
 def glossary_markdown() -> str:
-    """All metrics as Markdown tables, read-outs folded to one row per quantity; ends with a newline."""
+    """Return all metrics as Markdown tables, read-outs as one row per quantity; ends with a newline."""
     lines = ["| metric | reduced by | meaning |", "| --- | --- | --- |"]
     for metric in (*TRAIN, *COLD_START, *COST):
         lines.append(f"| `{metric.name}` | {metric.reduction} | {metric.meaning} |")

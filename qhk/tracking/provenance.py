@@ -22,7 +22,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """``code_digest`` and ``data_fingerprints`` (by data set) decide whether a finished run still stands."""
+    """What made a run. It stands while ``code_digest`` and ``data_fingerprints`` are unchanged."""
 
     code_digest: str
     data_fingerprints: Mapping[str, str]
@@ -34,7 +34,7 @@ class Provenance:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that can change a number; those not installed are left out."""
+    """Return the versions of the installed packages that can change a number."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -45,7 +45,7 @@ def package_versions() -> dict[str, str]:
 
 
 def describe_hardware() -> dict[str, str | int | float]:
-    """Machine, processor, cores this process may use, and memory in GiB."""
+    """Return machine, processor, cores this process may use, and memory in GiB."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -67,7 +67,7 @@ def gather_provenance(
     accelerators: Sequence[str],
     threads: int,
 ) -> Provenance:
-    """The provenance of a run started by this process.
+    """Return the provenance of a run started by this process.
 
     ``code`` is a digest as of ``code_digest``; ``accelerators`` are device names, empty on CPU.
     """
@@ -83,25 +83,25 @@ def gather_provenance(
 
 
 def code_differences(old: Provenance, new: Provenance) -> list[str]:
-    """What differs in the code, in a few words; empty for equal digests."""
+    """Return what differs in the code, in a few words; empty for equal digests."""
     if old.code_digest == new.code_digest:
         return []
     return [f"code ({old.code_digest[:12]}, now {new.code_digest[:12]})"]
 
 
 def data_differences(old: Provenance, new: Provenance) -> list[str]:
-    """Which data sets differ, in a few words each; empty for equal fingerprints."""
+    """Return which data sets differ, in a few words each; empty for equal fingerprints."""
     return changed_sets(old.data_fingerprints, new.data_fingerprints)
 
 
 def changed_sets(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The same, of fingerprints by the names of their sets."""
+    """Return which fingerprints, by the names of their sets, differ."""
     names = sorted({*before, *now})
     return [f"data {name}" for name in names if before.get(name) != now.get(name)]
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """The latest provenance in ``path``, None without one; raises ``ValueError`` naming a foreign file."""
+    """Return the latest provenance in ``path``, None without one. Raises ``UserError`` for any other file."""
     content = _content(path)
     if content is None:
         return None
@@ -112,13 +112,13 @@ def read_provenance(path: Path) -> Provenance | None:
 
 
 def earlier_codes(path: Path) -> list[str]:
-    """The digests of the code that the run was started with before its latest start, in order."""
+    """Return the digests of the code that the run was started with before its latest start, in order."""
     content = _content(path)
     return [] if content is None else [item["code_digest"] for item in content.get("earlier", [])]
 
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
-    """Write ``provenance`` atomically; what it replaces stays under ``earlier``, unless it says the same."""
+    """Write ``provenance`` atomically; what it replaces stays under ``earlier`` if it differs."""
     content = _content(path)
     earlier: list[dict[str, Any]] = [] if content is None else content.pop("earlier", [])
     if content is not None and content != asdict(provenance):

@@ -42,14 +42,14 @@ class MetricsRecorder:
     """Appends rows to ``path``, each synced to disk before ``record`` returns."""
 
     def __init__(self, path: Path) -> None:
-        """Opens the record at ``path``, new or old; a line torn by a killed writer is cut off."""
+        """Open the record at ``path``, new or old; a line torn by a killed writer is cut off."""
         self.path = path
         drop_torn_line(path)
 
     def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
         """Append one row. NaN and infinities are written as null, since JSON has no word for them.
 
-        Raises ``ValueError`` for an undeclared name; then nothing is written.
+        Raises ``UserError`` for an undeclared name; then nothing is written.
         """
         for name in metrics:
             find_metric(name)
@@ -68,10 +68,10 @@ class MetricsRecorder:
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
-    """The rows of a record in order, null as NaN; empty where there is none, a torn last line left out.
+    """Return the rows of a record in order, null as NaN; empty without a file, a torn last line left out.
 
     Rows of one step and section (several benchmarks, or an evaluation repeated by a resume) come as one,
-    in the place of the first; a name recorded twice has its later value. Raises ``ValueError`` naming the
+    in the place of the first; a name recorded twice has its later value. Raises ``UserError`` naming the
     file where a row has no step or section.
     """
     rows: dict[tuple[int, str], MetricRow] = {}

@@ -20,6 +20,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
+from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -40,9 +41,10 @@ from qhk.tracking.status import (
     write_status,
 )
 
+CONFIG_FILE = "config.yaml"
 LOG_FILE = "run.log"
 FAILURE_FILE = "failure.txt"
-"""What a process of the run other than the first died of, until the next start."""
+"""Why a process of the run other than the first one failed; kept until the next start."""
 
 FIX = "choose another name= or fresh=true"
 
@@ -105,26 +107,26 @@ class RunDirectory:
     def report(
         self, *, step: int | None = None, total_steps: int | None = None, srcc: float | None = None
     ) -> None:
-        """Say where the run stands (None: as before), where this process keeps the status."""
+        """Update the status (None: as before), if this process keeps it."""
         if self.heartbeat is not None:
             self.heartbeat.report(step=step, total_steps=total_steps, srcc=srcc)
 
     def note_code(self, *, step: int) -> list[CodePart]:
-        """Which code computed what, once the present one has gone on behind ``step`` (-1: it begins)."""
+        """Record that the present code goes on after ``step`` (-1: it begins); return which computed what."""
         return note_code(self.path, step=step)
 
     def end(self, state: RunState, *, cause: str) -> None:
-        """Say how the run ended, where this process keeps the status."""
+        """Write how the run ended, if this process keeps the status."""
         if self.heartbeat is not None:
             self.heartbeat.end(state, cause=cause)
 
     def note_failure(self, cause: str, error: BaseException) -> None:
-        """Leave word, and the traceback, of a process that keeps no status, for the one that does."""
+        """Record the failure of a process that keeps no status, for the one that does."""
         log_traceback(self.log, error)
         write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
 
     def noted_failure(self) -> str:
-        """The cause that another process of this run has left; empty without one."""
+        """Return the cause that another process of this run has left; empty without one."""
         path = self.path / FAILURE_FILE
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
@@ -145,17 +147,36 @@ class RunDirectory:
 
 
 def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
-    """The directory of a run; raises ``ValueError`` where study or name is not one plain folder name."""
+    """Return the directory of a run. Raises ``UserError`` unless study and name are plain folder names."""
     for key, value in (("study", study), ("name", name)):
         if not value or value.startswith(".") or "/" in value or "\0" in value:
             raise UserError(f"{key}={value!r} must be one folder name without '/' or a leading '.'")
     return outputs / study / name / f"seed{seed}"
 
 
-def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
-    """What opening ``path`` for this run would find; reads only.
+def known_run_id(path: Path, settings: Settings) -> str:
+    """Return the id under which ``path`` holds a run of these settings.
 
-    Raises ``ValueError`` (one line: directory, difference, fix) where the directory belongs to another
+    It is ``run_id`` of the settings, but for a run that was begun when stored configs had an earlier version:
+    it keeps its id, where its own config, read as one of this version, is of the same run.
+    """
+    stored, own = _earlier_config(path), run_id(settings)
+    if stored is None or run_id(read_settings(stored)) != own:
+        return own
+    return (path / "run_id").read_text(encoding="utf-8").strip()
+
+
+def _earlier_config(path: Path) -> dict[str, Any] | None:
+    """Return the config of a run that was begun with an earlier version of stored configs, else None."""
+    file = path / CONFIG_FILE
+    stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return stored if isinstance(stored, dict) and stored.get("version", 1) < VERSION else None
+
+
+def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
+    """Return what opening ``path`` for this run would find; nothing is written.
+
+    Raises ``UserError`` (one line: directory, difference, fix) where the directory belongs to another
     run id or to nobody, where the run is finished but code or data have changed since, or where an
     unfinished run would resume on other data. Changed code alone does not stop a resume.
     """
@@ -193,11 +214,11 @@ def open_run_directory(
     provenance: Provenance,
     fresh: bool,
 ) -> RunDirectory:
-    """The locked directory of this run, made, resumed or finished.
+    """Return the locked directory of this run, made, resumed or finished.
 
     Writes ``run_id``, ``config.yaml``, ``provenance.json`` and the status ``running``, which is kept fresh
     until the directory is closed, but touches nothing in a finished run. ``fresh`` first moves what is there
-    to ``seed<k>.replaced-<n>``. Raises ``ValueError`` as ``find_state`` does, and where another process
+    to ``seed<k>.replaced-<n>``. Raises ``UserError`` as ``find_state`` does, and where another process
     holds the directory.
     """
     path = run_path(outputs, study=study, name=name, seed=seed)
@@ -228,24 +249,24 @@ def open_run_directory(
 def join_run_directory(
     outputs: Path, *, study: str, name: str, seed: int, run_id: str, opened: Opened
 ) -> RunDirectory:
-    """The directory that the run's first process has ``opened``, for its other processes: without a lock."""
+    """Return the directory that the run's first process has opened, without a lock, for the other ones."""
     path = run_path(outputs, study=study, name=name, seed=seed)
     return RunDirectory(path=path, run_id=run_id, opened=opened, previous=None, lock=None, heartbeat=None)
 
 
 def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], provenance: Provenance) -> None:
-    """The id comes first: a directory that holds anything of ours then always says whose it is."""
+    """Write the id first, so that a directory with any file of a run also names the run."""
     write_atomically(path / "run_id", run_id + "\n")
     if not (path / "wandb_id").exists():
         write_atomically(path / "wandb_id", f"{run_id}-{secrets.token_hex(4)}\n")
-    write_atomically(
-        path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
-    )
+    if _earlier_config(path) is None:  # else it says why the id is not that of the settings
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
+        write_atomically(path / CONFIG_FILE, text)
     write_provenance(path / "provenance.json", provenance)
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Removes what killed writers left half-written; the lock says that none of them lives."""
+    """Remove half-written files of killed processes; the lock guarantees that none of them lives."""
     for entry in path.iterdir() if path.is_dir() else ():
         if is_temporary(entry) or entry.name == FAILURE_FILE:
             entry.unlink()
@@ -254,7 +275,7 @@ def _remove_leftovers(path: Path) -> None:
 def leave_failure(
     outputs: Path, *, study: str, name: str, seed: int, run_id: str, cause: str, error: BaseException
 ) -> None:
-    """Records in a run's directory why the run failed before it could open it: status, traceback, id.
+    """Record in a run's directory why the run failed before it could open it: status, traceback, id.
 
     Leaves alone a directory that another process holds, that is finished, or that is not this run's.
     """
@@ -280,12 +301,12 @@ def leave_failure(
 
 
 def log_line(path: Path, text: str) -> None:
-    """Appends a line with the present time (UTC)."""
+    """Append a line with the present time (UTC)."""
     _append(path, f"{text}\n")
 
 
 def log_traceback(path: Path, error: BaseException) -> None:
-    """Appends the whole traceback of ``error``, those of its causes included."""
+    """Append the whole traceback of ``error``, those of its causes included."""
     _append(path, "".join(traceback.format_exception(error)))
 
 

@@ -1,4 +1,4 @@
-"""``status.json``: where a run stands, with a heartbeat, in one vocabulary; and what an old one means."""
+"""``status.json``: where a run stands, kept fresh by a heartbeat, and how readers judge an old one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEARTBEAT_S = 15.0
 """The period of the heartbeat."""
 
 STALE_S = 120.0
-"""A heartbeat this old, several times its period, means that nobody writes it any more."""
+"""A heartbeat older than this, several periods, has stopped."""
 
 STATUS_FILE = "status.json"
 
@@ -75,7 +75,7 @@ Scheduler = Callable[[str], Ending | None]
 
 
 def read_status(path: Path) -> Status | None:
-    """The status in ``path``, None without one; raises ``ValueError`` naming a file that is no status."""
+    """Return the status in ``path``, None without one. Raises ``UserError`` for any other file."""
     if not path.exists():
         return None
     try:
@@ -88,7 +88,7 @@ def read_status(path: Path) -> Status | None:
 def present_status(
     *, state: RunState, step: int, cause: str, total_steps: int | None = None, srcc: float | None = None
 ) -> Status:
-    """The status of this process at the present time. White space in ``cause`` becomes single blanks."""
+    """Return the status of this process now. White space in ``cause`` becomes single blanks."""
     return Status(
         state=state,
         cause=" ".join(cause.split()),
@@ -105,7 +105,7 @@ def present_status(
 
 
 def write_status(path: Path, status: Status) -> None:
-    """Writes ``status`` atomically; in place where the disk has no room for a second file.
+    """Write ``status`` atomically; in place where the disk has no room for a second file.
 
     A status of one block that is there already needs no new room, so that a full disk can be told.
     """
@@ -123,14 +123,14 @@ def write_status(path: Path, status: Status) -> None:
 
 
 def heartbeat_age_s(status: Status, *, now: datetime | None = None) -> float:
-    """Seconds since the heartbeat, at ``now`` (the present time where None)."""
+    """Return seconds since the heartbeat, at ``now`` (the present time where None)."""
     return ((now or datetime.now(UTC)) - datetime.fromisoformat(status.heartbeat)).total_seconds()
 
 
 def judge_status(
     status: Status, *, now: datetime | None = None, scheduler: Scheduler | None = None
 ) -> Status:
-    """What ``status`` means to a reader at ``now``: itself, unless it says ``running`` and nobody runs.
+    """Return ``status``, corrected at ``now`` where it is ``running`` but its process is not.
 
     On the machine that wrote it, the process decides: dead or replaced by another of its number means
     ``failed``. Elsewhere a heartbeat older than ``STALE_S`` does. The scheduler, asked where there is one
@@ -151,7 +151,7 @@ def judge_status(
 
 
 def settle_status(directory: Path, *, scheduler: Scheduler | None = None) -> Status | None:
-    """The judged status of a run directory, recorded there where it is news; None without a status.
+    """Return the judged status of a run directory, recorded there where it is news; None without a status.
 
     Recorded under the directory's lock: a run that has just taken up its directory again keeps its word.
     """
@@ -176,7 +176,7 @@ def settle_status(directory: Path, *, scheduler: Scheduler | None = None) -> Sta
 
 
 def writer_alive(status: Status) -> bool | None:
-    """Whether the process that wrote ``status`` lives; None where this machine cannot know."""
+    """Return whether the process that wrote ``status`` lives; None where this machine cannot know."""
     if not status.machine or status.machine != _machine():
         return None
     return status.pid_started != 0 and _start_ticks(status.pid) == status.pid_started
@@ -193,7 +193,7 @@ def _silent_death(status: Status, *, alive: bool | None) -> str:
 
 
 def _machine() -> str:
-    """The boot and the pid name space of this process; "" where the system does not tell."""
+    """Return the boot and the pid name space of this process; "" where the system does not tell."""
     boot, space = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
     if not boot.exists() or not space.is_symlink():
         return ""
@@ -201,7 +201,7 @@ def _machine() -> str:
 
 
 def _start_ticks(pid: int) -> int:
-    """When a living process started, in clock ticks since boot; 0 for none, a zombie, or without /proc."""
+    """Return the start of a living process in clock ticks since boot; 0 for a zombie or without /proc."""
     try:
         content = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -212,7 +212,7 @@ def _start_ticks(pid: int) -> int:
 
 
 def _slurm_job() -> str | None:
-    """The job of this process as SLURM's commands take it."""
+    """Return the job of this process as SLURM's commands take it."""
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     if array is not None and task is not None:
         return f"{array}_{task}"
@@ -223,7 +223,7 @@ class Heartbeat:
     """Writes ``status.json``: at every ``report``, every ``HEARTBEAT_S`` seconds, and at the ``end``."""
 
     def __init__(self, path: Path, *, step: int, srcc: float | None = None) -> None:
-        """Says ``running`` at ``step`` and begins to beat."""
+        """Write ``running`` at ``step`` and start the thread."""
         self._path, self._step, self._srcc = path, step, srcc
         self._total_steps: int | None = None
         self._mutex, self._over = threading.Lock(), threading.Event()
@@ -234,19 +234,19 @@ class Heartbeat:
     def report(
         self, *, step: int | None = None, total_steps: int | None = None, srcc: float | None = None
     ) -> None:
-        """Takes what is new (None: as before) and writes it."""
+        """Write the status with these changes (None: as before)."""
         self._step = self._step if step is None else step
         self._total_steps = self._total_steps if total_steps is None else total_steps
         self._srcc = self._srcc if srcc is None else srcc
         self._write(RunState.RUNNING, "")
 
     def end(self, state: RunState, *, cause: str) -> None:
-        """The last word: how the run ended; nothing is written after it."""
+        """Stop the thread and write how the run ended."""
         self.stop()
         self._write(state, cause)
 
     def stop(self) -> None:
-        """Ends the beating; harmless when repeated."""
+        """Stop the thread; harmless when repeated."""
         self._over.set()
         self._thread.join()
 

@@ -49,7 +49,7 @@ class MirrorRun:
     directory: Path
 
     def init_arguments(self) -> dict[str, Any]:
-        """The arguments of ``wandb.init`` that both modes share."""
+        """Return the arguments of ``wandb.init`` that both modes share."""
         return {
             "project": self.project,
             "entity": self.entity,
@@ -74,10 +74,10 @@ def mirror_run(
     config: Mapping[str, Any],
     directory: Path,
 ) -> str | None:
-    """The command that uploads the offline run rebuilt from ``metrics_path``; None unless it is offline.
+    """Rebuild the offline run from ``metrics_path`` and return the command that uploads it, else None.
 
     The finished run replaces earlier offline runs of its id below ``directory/wandb``. Raises
-    ``RuntimeError`` with wandb's last words where the child process fails; the record is untouched.
+    ``RuntimeError`` with the last line of the child process's errors where it fails; the record is untouched.
     """
     if mode is not WandbMode.OFFLINE:
         return None
@@ -118,7 +118,7 @@ def _offline_runs(directory: Path, run_id: str) -> list[Path]:
 
 
 def _child_environment(scratch: Path) -> dict[str, str]:
-    """The environment without the user's W&B variables, its caches in ``scratch``, this process's modules."""
+    """Return the child's environment: no W&B variables of the user's, caches in ``scratch``, our modules."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     folders = {f"WANDB_{kind}_DIR": str(scratch / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")}
     modules = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
@@ -137,7 +137,7 @@ def _define_axes(run: Any) -> None:
 
 
 def _logged(step: int, section: MetricSection, metrics: Mapping[str, float]) -> dict[str, float]:
-    """A row as W&B takes it: its axis, and the finite values."""
+    """Return a row as W&B takes it: its axis, and the finite values."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return {**finite, _axis(section): step}
 
@@ -171,7 +171,7 @@ class OnlineMirror:
     """
 
     def __init__(self, run: MirrorRun) -> None:
-        """Opens the run; raises ``ValueError`` where no account is logged in, instead of prompting."""
+        """Open the run; raises ``UserError`` where no account is logged in, instead of prompting."""
         import wandb
 
         if not wandb.login(prompt=False, verify=False):
@@ -188,14 +188,14 @@ class OnlineMirror:
         self._run.log(_logged(step, section, metrics))
 
     def close(self) -> str:
-        """The run's address, after everything was sent."""
+        """Return the run's address, after everything was sent."""
         url = str(self._run.url)
         self._run.finish()
         return url
 
 
 def main() -> None:
-    """The child process: reads its request from standard input."""
+    """Run the child process: read its request from standard input, write the offline run."""
     request = json.load(sys.stdin)
     run = MirrorRun(**{**request["run"], "directory": Path(request["run"]["directory"])})
     _rebuild_offline(Path(request["metrics"]), run)

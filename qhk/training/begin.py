@@ -13,23 +13,23 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment
 from qhk.files import json_line, read_json_lines, write_atomically
 from qhk.policy.load import Policy
+from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
-from qhk.settings import PromptSettings, task_views
+from qhk.settings import PromptSettings, build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
-from qhk.training.cold_start import choose_assignments, run_cold_start
-from qhk.training.inputs import ExampleReader
+from qhk.training.evaluation import report_benchmarks, validate_run
+from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
-from qhk.training.run import Run, RunFailure, point_to_kept, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run
-from qhk.training.start import build_parsers, build_readers, open_policy, reopen_policy, start_policy
+from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.step import Learner
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
+from qhk.training.supervised import choose_taught, run_cold_start
 from qhk.types import Example
 
 
 def begin(run: Run) -> tuple[Learner, int]:
-    """A learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
+    """Return a learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
     settings = run.settings
     _forget_after(run, step=-1)
     examples = [example for _, example in run.data.train_examples]
@@ -51,7 +51,7 @@ def begin(run: Run) -> tuple[Learner, int]:
 
 
 def resume_point(run: Run) -> int | None:
-    """The step of the newest checkpoint that can be read, alike on every process; None to begin anew.
+    """Return the step of the newest checkpoint that can be read, alike on every process; None to begin anew.
 
     Those that cannot be read are archived, with a warning each.
     """
@@ -73,7 +73,7 @@ def _newest_readable(run: Run) -> int | None:
 
 
 def resume(run: Run, step: int) -> tuple[Learner, int]:
-    """A learner as it was behind ``step``, in the stage that this step ends or belongs to."""
+    """Return a learner as it was behind ``step``, in the stage that this step ends or belongs to."""
     run.place = next(place for place, stage in enumerate(run.stages) if step <= stage.last)
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
@@ -115,7 +115,7 @@ def _forget_after(run: Run, *, step: int) -> None:
 
 
 def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
-    """What the steps work on: the policy with its optimiser, its reference and the reward.
+    """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
     ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it.
     """
@@ -128,14 +128,14 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
         optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
         settings=settings,
         terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
-        parsers=build_parsers(settings),
+        tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
     )
 
 
 def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
-    """The learner of a later stage: same policy, optimiser and memory; the rest its own.
+    """Return the learner of a later stage: same policy, optimiser and memory; the rest its own.
 
     The stage that ends and the one that begins are evaluated where they ask different things; what is on
     disk of an interrupted evaluation is continued.
@@ -169,8 +169,8 @@ def _start_model(run: Run) -> Any:
     return open_policy(source, run.settings.model, device=run.processes.device).model
 
 
-def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
-    """The readers of all that the run asks, by name, and each one's examples with its name.
+def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
+    """Return the readers of all that the run asks, by name, and each one's examples with its name.
 
     A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
     examples. The first way to ask it has the task's name, a later one the stage's before it.
@@ -194,8 +194,8 @@ def lessons_to_teach(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader]
 def _cold_start(run: Run, policy: Policy) -> None:
     """Teaches every task of every stage, once in each way that it is asked."""
     settings = run.settings
-    readers, examples = lessons_to_teach(run, policy)
-    assignments = choose_assignments(examples, readers, policy, settings.cold_start, seed=settings.seed)
+    readers, examples = taught_examples(run, policy)
+    taught = choose_taught(examples, readers, policy, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 
@@ -220,7 +220,7 @@ def _cold_start(run: Run, policy: Policy) -> None:
             kept = run_cold_start(
                 policy,
                 readers,
-                assignments,
+                taught,
                 settings.cold_start,
                 seed=settings.seed,
                 validate=judge,
@@ -230,6 +230,6 @@ def _cold_start(run: Run, policy: Policy) -> None:
             raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
     run.display.line(
-        f"cold start: {len(assignments)} supervised examples, label noise {noise:g}; "
+        f"cold start: {len(taught)} supervised examples, label noise {noise:g}; "
         f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
     )

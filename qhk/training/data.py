@@ -11,23 +11,34 @@ from pathlib import Path
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.inventory import FileFacts
 from qhk.data.prompts import check_pictures
-from qhk.data.sampling import step_indices
 from qhk.data.selection import (
+    TrainedImages,
     TrainingData,
     check_images,
+    find_shared,
     refuse_leakage,
     select_benchmark,
     select_training_data,
+    trained_images,
 )
-from qhk.data.spec import DatasetSpec
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
-from qhk.training.evaluate import BenchmarkSet
-from qhk.training.inputs import PlannedPrompt
 from qhk.types import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSet:
+    """The images of one benchmark that are reported on, for which task, and how they were chosen."""
+
+    name: str
+    task: str
+    split: str
+    protocol: str
+    miniature: bool
+    examples: Sequence[Example]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,65 +68,19 @@ class RunData:
         """Every training example with its task's name, set by set."""
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
-    def plan(
-        self,
-        step: int,
-        *,
-        seed: int,
-        prompts_per_step: int,
-        twin_factor: float = 1.0,
-        task: str | None = None,
-    ) -> list[PlannedPrompt]:
-        """The examples of a step, a pure function of (seed, step), with twins of that strength.
-
-        With ``task``, those of an order over that task's sets alone.
-        """
-        keys = [key for key in self.train if task in (None, self.tasks[key])]
-        draws = step_indices(
-            seed,
-            step,
-            sizes={key: len(self.train[key]) for key in keys},
-            weights={key: self.weights[key] for key in keys},
-            prompts_per_step=prompts_per_step,
-        )
-        return [
-            PlannedPrompt(
-                index=index,
-                task=self.tasks[draw.dataset],
-                example=self.train[draw.dataset][draw.index],
-                epoch=draw.epoch,
-                twin_factor=twin_factor,
-            )
-            for index, draw in enumerate(draws)
-        ]
-
-
-def dataset_spec(settings: DatasetSettings) -> DatasetSpec:
-    """The entry as the data room takes it."""
-    return DatasetSpec(
-        adapter=settings.adapter,
-        root=settings.root,
-        protocol=settings.protocol,
-        normalisation=settings.normalisation,
-        bounds=settings.bounds,
-        higher_is_better=settings.higher_is_better,
-        miniature=settings.miniature,
-        options=settings.options,
-    )
-
 
 def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dict[str, LoadedDataset]:
-    """The named dataset entries; miniature sets are generated where they are not cached yet."""
+    """Return the named dataset entries; miniature sets are generated where they are not cached yet."""
     loaded = {}
     for name in names:
         with display.task(f"preparing {name}") as progress:
-            spec = dataset_spec(settings.dataset[name])
+            spec = settings.dataset[name]
             loaded[name] = load_dataset_entry(
                 name,
                 spec,
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             )
     return loaded
 
@@ -123,7 +88,7 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
 def select_benchmarks(
     settings: Settings, loaded: Mapping[str, LoadedDataset], *, task: str
 ) -> list[BenchmarkSet]:
-    """The benchmarks of a task with the images that are reported on, each a readable picture.
+    """Return the benchmarks of a task with the images that are reported on, each a readable picture.
 
     Raises ValueError for an empty part, at the first image that is broken, and at the first example that
     does not fit the task's prompt or lacks what it asks about.
@@ -149,7 +114,7 @@ def select_benchmarks(
 
 
 def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:
-    """The benchmarks of every task, as ``select_benchmarks`` has them.
+    """Return the benchmarks of every task, as ``select_benchmarks`` has them.
 
     Those that several tasks report on are named after the task as well.
     """
@@ -168,13 +133,13 @@ def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset
 
 
 def load_run_data(settings: Settings, display: Display) -> RunData:
-    """Everything a training run reads, with every image's header checked.
+    """Return everything a training run reads, with every image's header checked.
 
     Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)
-    names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
+    names = [name for view in views.values() for name in (*view.data, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -209,19 +174,19 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
 
 
 def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) -> float:
-    """The weight of a task's set among all sets of a run; as given where the task has the whole run."""
+    """Return the weight of a task's set among all sets of a run; as given where the task is the only one."""
     return weights[name] if share == 1.0 else share * weights[name] / math.fsum(weights.values())
 
 
 def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
     """The training and validation examples of one task, with prepared twins where the loss looks at them."""
     chosen = select_training_data(
-        [loaded[name] for name in view.data.sets],
-        weights=view.data.sets,
-        split=view.data.split,
-        validation_fraction=view.data.validation_fraction,
-        validation_limit=view.data.validation_limit,
-        limit=view.data.limit,
+        [loaded[name] for name in view.data],
+        weights=view.data,
+        split=view.loading.split,
+        validation_fraction=view.loading.validation_fraction,
+        validation_limit=view.loading.validation_limit,
+        limit=view.loading.limit,
         seed=view.seed,
     )
     if view.perception.form == "none" or view.twin.form != "manifest":
@@ -240,3 +205,52 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
     if left_out:
         display.line(f"{left_out} training images have no pair in {manifest} and are left out")
     return replace(chosen, train=train)
+
+
+def refuse_shared_images(stages: Sequence[tuple[str, RunData]]) -> None:
+    """Raise ``UserError`` where a stage learns from what any stage reports on, or holds back for validation.
+
+    ``stages`` are (name, data), the name empty for a run that has none. What one stage reads by itself is
+    held against its own benchmarks where it is loaded, a set's validation part is cut from its training part
+    by contents; so here are looked at the benchmarks of other stages, and the validation parts of other
+    tasks and stages. What a task holds back itself may be held back by others.
+    """
+    distinct = {id(data): (name, data) for name, data in reversed(stages)}
+    for name, data in distinct.values():
+        examples = [example for _, example in data.train_examples]
+        examples += [example for part in data.validation.values() for example in part]
+        seen = trained_images(examples, files=data.files)
+        for other, judged in distinct.values():
+            if judged is not data:
+                _refuse_benchmarks(seen, name, other, judged)
+            for task in data.validation:
+                _refuse_validation(data, task, name, other, judged)
+
+
+def _refuse_benchmarks(seen: TrainedImages, name: str, other: str, judged: RunData) -> None:
+    for benchmark in judged.benchmarks:
+        shared = find_shared(seen, benchmark.examples, files=judged.files)
+        if shared is not None:
+            raise UserError(
+                f"stages.{other}.benchmark.{benchmark.name}: {shared.what}, in stages.{name}: {shared.fix}"
+            )
+
+
+def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: RunData) -> None:
+    """Holds what ``task`` learns from in one stage against the validation parts of another, or its own."""
+    own = {image for example in data.validation[task] for image in example.images}
+    seen = trained_images([e for known, e in data.train_examples if known == task], files=data.files)
+    for held, part in judged.validation.items():
+        if judged is data and held == task:
+            continue
+        shared = find_shared(seen, [e for e in part if not _is_among(e, own)], files=judged.files)
+        if shared is not None:
+            judge, learner = (f"stages.{stage}, " if stage else "" for stage in (other, name))
+            raise UserError(
+                f"{judge}validation part of task {held}: {shared.what}, by {learner}task {task}: "
+                f"{shared.fix}, or cut both alike (loading.validation_fraction, validation_limit)"
+            )
+
+
+def _is_among(example: Example, images: set[Path]) -> bool:
+    return all(image in images for image in example.images)

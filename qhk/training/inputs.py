@@ -1,47 +1,60 @@
-"""From examples to encoded prompts, ahead of time: which examples a step sees, and reading them."""
+"""Which examples a step has, and their prompts, ahead of time: pictures are read, degraded and encoded."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
 
 from qhk.data.augment import orient
 from qhk.data.image import load_image
+from qhk.data.prompts import build_messages
+from qhk.data.sampling import step_indices
+from qhk.data.twin import make_twin
+from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.tasks import Task
+from qhk.settings import Settings, TwinSettings, task_views
+from qhk.tasks import Task, build_task
+from qhk.training.batch import Batch
+from qhk.training.data import RunData
 from qhk.types import Example
 
-MakeTwin = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
+Degrade = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
 """(example, its pictures, epoch, factor of strengths) -> their degraded copies, of the same sizes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlannedPrompt:
-    """Which example stands at a global index of a step, for which task, and in which pass over its set.
+def plan(
+    data: RunData,
+    step: int,
+    *,
+    seed: int,
+    prompts_per_step: int,
+    twin_factor: float = 1.0,
+    task: str | None = None,
+) -> Batch:
+    """Return what a step is to load, a pure function of (seed, step), with twins of that strength.
 
-    ``twin_factor`` in [0, 1] is how far the degraded twins' strengths have risen at that step.
+    With ``task``, from an order over that task's sets alone.
     """
-
-    index: int
-    task: str
-    example: Example
-    epoch: int
-    twin_factor: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepPrompt:
-    """One prompt of a step, with its index among all prompts of the step and its task."""
-
-    index: int
-    task: str
-    example: Example
-    prompt: EncodedPrompt
-    twin: EncodedPrompt | None
+    keys = [key for key in data.train if task in (None, data.tasks[key])]
+    draws = step_indices(
+        seed,
+        step,
+        sizes={key: len(data.train[key]) for key in keys},
+        weights={key: data.weights[key] for key in keys},
+        prompts_per_step=prompts_per_step,
+    )
+    return Batch(
+        indices=range(prompts_per_step),
+        tasks=[data.tasks[draw.dataset] for draw in draws],
+        examples=[data.train[draw.dataset][draw.index] for draw in draws],
+        epochs=[draw.epoch for draw in draws],
+        twin_factor=twin_factor,
+    )
 
 
 class ExampleReader:
@@ -56,60 +69,130 @@ class ExampleReader:
         answer_decimals: int,
         augmentation: str,
         seed: int,
-        make_twin: MakeTwin | None,
+        degrade: Degrade | None,
     ) -> None:
         self.encoder, self.task, self.messages = encoder, task, messages
-        self.answer_decimals, self.make_twin = answer_decimals, make_twin
+        self.answer_decimals, self.degrade = answer_decimals, degrade
         self.augmentation, self.seed = augmentation, seed
 
     def prompt(self, example: Example) -> EncodedPrompt:
-        """The encoded prompt of an example. Raises ValueError naming a picture that cannot be read."""
+        """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
         return self.encoder.encode(self.messages, [load_image(path) for path in example.images])
 
     def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
-        """The example's pictures, all in the orientation of this pass over its set."""
+        """Return the example's pictures, all in the orientation of this pass over its set."""
         place = (self.seed, example.dataset, example.id, epoch)
         return [orient(load_image(path), self.augmentation, *place) for path in example.images]
 
-    def lesson_prompt(self, example: Example, *, epoch: int) -> EncodedPrompt:
-        """The encoded prompt of an example that is learnt from, oriented as ``training_images`` says."""
-        return self.encoder.encode(self.messages, self.training_images(example, epoch=epoch))
+    def training_prompt(
+        self, example: Example, *, epoch: int, twin_factor: float, with_twin: bool
+    ) -> tuple[EncodedPrompt, EncodedPrompt | None]:
+        """Return the example's prompt and, where the loss looks at it, the same on its degraded twin.
 
-    def step_prompt(self, planned: PlannedPrompt) -> StepPrompt:
-        """The example's prompt and, where the loss looks at one, the same prompt on its degraded twin."""
-        example = planned.example
-        images = self.training_images(example, epoch=planned.epoch)
+        The twin differs in pixels alone, so only they are encoded: ids and positions are the original's.
+        """
+        images = self.training_images(example, epoch=epoch)
         prompt = self.encoder.encode(self.messages, images)
-        twin = None
-        if self.make_twin is not None:
-            degraded = self.make_twin(example, images, planned.epoch, planned.twin_factor)
-            twin = prompt.with_pixels(self.encoder.encode(self.messages, degraded))
-        return StepPrompt(index=planned.index, task=planned.task, example=example, prompt=prompt, twin=twin)
+        if self.degrade is None or not with_twin:
+            return prompt, None
+        degraded = self.degrade(example, images, epoch, twin_factor)
+        return prompt, prompt.with_pixels(*self.encoder.encode_pixels(degraded))
+
+
+def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
+    """Return, by task, the one way this run turns an example into a prompt.
+
+    Readers make degraded twins where the perception loss is on; a supervised learner has none.
+    """
+    with_twins = settings.perception.form != "none" and settings.training.learner == "reinforcement"
+    return {
+        task: ExampleReader(
+            policy.encoder,
+            task=build_task(view.task),
+            messages=build_messages(user=view.prompt.user, system=view.prompt.system),
+            answer_decimals=view.prompt.answer_decimals,
+            augmentation=view.loading.augmentation,
+            seed=view.seed,
+            degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
+        )
+        for task, view in task_views(settings).items()
+    }
+
+
+def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
+    strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
+
+    def degrade(example: Example, images: list[Image.Image], epoch: int, factor: float) -> list[Image.Image]:
+        # Each picture of a prompt is degraded on its own: its place is part of what the stream follows.
+        places = [example] + [
+            replace(example, id=f"{example.id} picture {place}") for place in range(1, len(images))
+        ]
+        return [
+            make_twin(
+                one,
+                image,
+                kinds=twin.kinds,
+                strengths=strengths,
+                seed=seed,
+                epoch=epoch if twin.resample == "each_epoch" else None,
+                factor=factor,
+            )
+            for one, image in zip(places, images, strict=True)
+        ]
+
+    return degrade
+
+
+Encoded = tuple[EncodedPrompt, EncodedPrompt | None]
+"""A prompt, and the same on its degraded twin where there is one."""
+
+
+def load(planned: Batch, readers: Mapping[str, ExampleReader], *, with_twins: bool = True) -> Batch:
+    """Return the planned batch with its prompts read and encoded, and their twins where readers make them."""
+    return _with_prompts(planned, [read() for read in _readings(planned, readers, with_twins=with_twins)])
 
 
 def prefetch(
-    readers: Mapping[str, ExampleReader],
-    plan: Callable[[int], Sequence[PlannedPrompt]],
-    steps: range,
-    *,
-    workers: int,
-) -> Iterator[list[StepPrompt]]:
-    """The prompts of each step in turn, read in ``workers`` threads up to one step ahead (0: when asked for).
+    readers: Mapping[str, ExampleReader], plan_step: Callable[[int], Batch], steps: range, *, workers: int
+) -> Iterator[Batch]:
+    """Yield each step's batch in turn, read in ``workers`` threads up to one step ahead (0: when asked for).
 
-    What a step holds depends on ``plan(step)`` alone, so reading ahead changes no result.
+    What a step holds depends on ``plan_step(step)`` alone, so reading ahead changes no result.
     """
-
-    def read(planned: PlannedPrompt) -> StepPrompt:
-        return readers[planned.task].step_prompt(planned)
-
     if workers == 0:
-        for step in steps:
-            yield [read(planned) for planned in plan(step)]
+        yield from (load(plan_step(step), readers) for step in steps)
         return
     with ThreadPoolExecutor(max_workers=workers, thread_name_prefix="read") as pool:
-        ahead: list[Future[StepPrompt]] = []
+
+        def submit(step: int) -> tuple[Batch, list[Future[Encoded]]]:
+            planned = plan_step(step)
+            return planned, [pool.submit(read) for read in _readings(planned, readers, with_twins=True)]
+
+        ahead = submit(steps[0]) if steps else None
         for step in steps:
-            current = ahead or [pool.submit(read, planned) for planned in plan(step)]
+            assert ahead is not None
+            planned, reading = ahead
             following = step + steps.step
-            ahead = [pool.submit(read, p) for p in plan(following)] if following in steps else []
-            yield [future.result() for future in current]
+            ahead = submit(following) if following in steps else None
+            yield _with_prompts(planned, [future.result() for future in reading])
+
+
+def _readings(
+    planned: Batch, readers: Mapping[str, ExampleReader], *, with_twins: bool
+) -> list[Callable[[], Encoded]]:
+    return [
+        partial(
+            readers[task].training_prompt,
+            example,
+            epoch=epoch,
+            twin_factor=planned.twin_factor,
+            with_twin=with_twins,
+        )
+        for task, example, epoch in zip(planned.tasks, planned.examples, planned.epochs, strict=True)
+    ]
+
+
+def _with_prompts(planned: Batch, encoded: Sequence[Encoded]) -> Batch:
+    degraded = [twin for _, twin in encoded if twin is not None]
+    assert len(degraded) in (0, len(encoded)), "the tasks of a stage have one perception loss between them"
+    return replace(planned, prompts=[prompt for prompt, _ in encoded], degraded=degraded)

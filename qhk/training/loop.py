@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -11,30 +12,37 @@ import torch
 from qhk.data.seeds import stream_seed
 from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
-from qhk.rollout.group import Group
 from qhk.settings import Settings, task_views
 from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricSection
+from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume, resume_point
-from qhk.training.inputs import ExampleReader, PlannedPrompt, StepPrompt, prefetch
+from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
-from qhk.training.progress import Pace, progress_line
-from qhk.training.resample import Fresh
-from qhk.training.run import Run, RunFailure, save_checkpoint
-from qhk.training.run_evaluation import report_benchmarks, validate_run, write_run_results
+from qhk.training.run import Run, save_checkpoint
 from qhk.training.stages import RunStage
-from qhk.training.start import build_readers
-from qhk.training.step import Learner, reinforcement_step
-from qhk.training.stop import RunStopped
+from qhk.training.step import FreshPrompts, Learner, reinforcement_step
+from qhk.training.stop import RunFailure, RunStopped
 from qhk.training.supervised import supervised_step
+
+PROGRESS_PARTS = (
+    ("train/loss/total", "loss {:.3f}"),
+    ("train/reward/total/mean", "reward {:.3f}"),
+    ("train/parse/failed_frac", "unparsed {:.1%}"),
+    ("train/uncertainty/weight/mean", "uncertainty weight {:.3f}"),
+    ("train/perception/exact_kl", "perception KL {:.3f}"),
+    ("train/tokens_per_s", "{:.0f} tokens/s"),
+)
+"""Metric and how it is shown, in order; those that a step did not measure are left out."""
 
 LOGGED_GROUPS = 2
 """Groups per logged step whose completions are written out."""
 
 
 def train(run: Run) -> Results:
-    """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
+    """Return the run's results, also in ``results.json``; it resumes behind its last checkpoint, if any."""
     torch.set_num_threads(run.settings.training.threads)
     for line in notes(run.stages):
         run.display.line(f"note: {line}")
@@ -52,7 +60,7 @@ def train(run: Run) -> Results:
 
 
 def notes(stages: Sequence[RunStage]) -> list[str]:
-    """One line for each thing that some stage asks for and does not get."""
+    """Return one line for each thing that some stage asks for and does not get."""
     return [
         f"{f'stage {stage.name}: ' if stage.name else ''}{line}"
         for stage in stages
@@ -80,37 +88,38 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
     readers = build_readers(settings, learner.policy)
     own = run.processes.own_part(settings.training.prompts_per_step)
 
-    def plan(step: int) -> Sequence[PlannedPrompt]:
-        whole = run.data.plan(
+    def plan_step(step: int) -> Batch:
+        whole = plan(
+            run.data,
             step,
             seed=settings.seed,
             prompts_per_step=settings.training.prompts_per_step,
             twin_factor=_twin_factor(run, step),
         )
-        return whole[own]
+        return whole.select(range(own.start, own.stop))
 
     with run.timed("training"), run.display.task("training") as progress:
         progress(first, run.total_steps)
         pace = Pace(first=first, total=run.total_steps)
         steps = range(first, total)
-        for step, prompts in zip(
-            steps, prefetch(readers, plan, steps, workers=settings.data.workers), strict=True
+        for step, batch in zip(
+            steps, prefetch(readers, plan_step, steps, workers=settings.loading.workers), strict=True
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
             logged = done % settings.training.log_every == 0 or done == total
             fresh = fresh_prompts(run, readers, step=step)
-            metrics, groups = _take_step(run, learner, prompts, step=step, measure=logged, fresh=fresh)
+            metrics, batch = _take_step(run, learner, batch, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
             run.record(step=done, section=MetricSection.TRAIN, metrics=metrics)
             progress(done, run.total_steps)
             if logged:
-                _log(run, metrics, groups, step=done, pace=pace)
+                _log(run, metrics, batch, step=done, pace=pace)
             _after_step(run, learner, readers, step=done)
 
 
-def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) -> Fresh:
-    """Prompts that replace groups of equal rewards in a step, from a data order beside the run's own.
+def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) -> FreshPrompts:
+    """Return what loads the prompts that replace groups of equal rewards, from an order beside the run's own.
 
     Round r of step s takes the places that it fills from step ``s * max_resamples + r - 1`` of the order with
     the seed (seed, "resample") of the sets of the place's own task. So what a step draws stays a function of
@@ -118,20 +127,22 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
     among the fresh prompts, and rounds repeat no image where the sets are large enough.
     """
     settings, rounds = run.settings, run.settings.objective.max_resamples
-    plan = partial(
-        run.data.plan,
+    plan_from = partial(
+        plan,
+        run.data,
         prompts_per_step=settings.training.prompts_per_step,
         twin_factor=_twin_factor(run, step),
     )
 
-    def prompts(number: int, places: Sequence[int]) -> list[StepPrompt]:
-        own = plan(step, seed=settings.seed)
+    def prompts(number: int, places: Sequence[int]) -> Batch:
+        own = plan_from(step, seed=settings.seed)
         seed, place_in_order = stream_seed(settings.seed, "resample"), step * rounds + number - 1
-        drawn = {
-            task: plan(place_in_order, seed=seed, task=task) for task in {own[place].task for place in places}
-        }
-        chosen = [drawn[own[place].task][place] for place in places]
-        return [readers[planned.task].step_prompt(planned) for planned in chosen]
+        chosen = own.select(places)
+        for task in set(chosen.tasks):
+            drawn = plan_from(place_in_order, seed=seed, task=task)
+            mine = [place for place, name in enumerate(chosen.tasks) if name == task]
+            chosen = chosen.with_prompts(mine, drawn.select([places[place] for place in mine]))
+        return load(chosen, readers)
 
     return prompts
 
@@ -141,15 +152,15 @@ def _twin_factor(run: Run, step: int) -> float:
 
 
 def _take_step(
-    run: Run, learner: Learner, prompts: Sequence[StepPrompt], *, step: int, measure: bool, fresh: Fresh
-) -> tuple[dict[str, float], list[Group]]:
+    run: Run, learner: Learner, batch: Batch, *, step: int, measure: bool, fresh: FreshPrompts
+) -> tuple[dict[str, float], Batch]:
     now = run.stage.coefficients(step)
     try:
         if run.settings.training.learner == "supervised":
-            metrics, groups = supervised_step(learner, prompts, now=now), list[Group]()
+            metrics = supervised_step(learner, batch, now=now)
         else:
-            metrics, groups = reinforcement_step(
-                learner, prompts, step=step, now=now, measure=measure, fresh=fresh
+            metrics, batch = reinforcement_step(
+                learner, batch, step=step, now=now, measure=measure, fresh=fresh
             )
     except FloatingPointError as error:
         good = run.checkpoints.steps()
@@ -161,7 +172,7 @@ def _take_step(
     merged = MetricSet.from_state(everyone[0])
     for rank in everyone[1:]:
         merged.merge(MetricSet.from_state(rank))
-    return merged.values(), groups
+    return merged.values(), batch
 
 
 def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader], *, step: int) -> None:
@@ -190,23 +201,51 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
         raise RunStopped(asked, f"checkpointed at step {step} of {run.total_steps}")
 
 
-def _log(run: Run, metrics: Mapping[str, float], groups: Sequence[Group], *, step: int, pace: Pace) -> None:
-    """One line for the reader, some completions for the record."""
+def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pace: Pace) -> None:
+    """One line for the reader, some completions for the record; a supervised step has none."""
     if not run.processes.is_main:
         return
     run.display.line(progress_line(metrics, step=step, pace=pace, validation=run.last_validation))
-    if not groups:
+    if not batch.completions:
         return
     rows = [
         {
             "step": step,
-            "id": group.example.id,
-            "dataset": group.example.dataset,
-            "mos": group.example.mos,
-            **({"labels": dict(group.example.labels)} if group.example.mos is None else {}),
-            "texts": [completion.text for completion in group.completions],
-            "scores": [completion.answer.score for completion in group.completions],
+            "id": example.id,
+            "dataset": example.dataset,
+            "mos": example.mos,
+            **({"labels": dict(example.labels)} if example.mos is None else {}),
+            "texts": [completion.text for completion in completions],
+            "scores": [completion.answer.score for completion in completions],
         }
-        for group in groups[:LOGGED_GROUPS]
+        for example, completions in zip(batch.examples, batch.completions, strict=True)
     ]
-    append_json_lines(run.directory.completions, rows)
+    append_json_lines(run.directory.completions, rows[:LOGGED_GROUPS])
+
+
+class Pace:
+    """How long the steps of this process take; begins to count when it is made, at step ``first``."""
+
+    def __init__(self, *, first: int, total: int) -> None:
+        self.first, self.total = first, total
+        self._started = time.monotonic()
+
+    def seconds_left(self, step: int) -> float:
+        """Return what the remaining steps will take at the mean pace, validation and checkpoints included."""
+        assert step > self.first
+        return (time.monotonic() - self._started) / (step - self.first) * (self.total - step)
+
+
+def progress_line(metrics: Mapping[str, float], *, step: int, pace: Pace, validation: str) -> str:
+    """Return one line: step, time left, what the step measured, the last validation once there is one."""
+    width = len(str(pace.total))
+    parts = [f"step {step:{width}d}/{pace.total}", f"left {duration(pace.seconds_left(step))}"]
+    parts += [form.format(metrics[name]) for name, form in PROGRESS_PARTS if name in metrics]
+    parts += [f"last validation {validation}"] if validation else []
+    return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return whole hours, minutes and seconds, as 0:00:07."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -1,51 +1,75 @@
-"""One optimisation step: roll out, assign credit, update."""
+"""One step of reinforcement, from top to bottom: sample, reward, refill, advantages, update.
+
+GRPO in its textbook form is what is left when everything optional is off: G completions per prompt, rewards,
+advantages relative to the group, one policy-gradient update. Optional are, in the order in which they come:
+fresh prompts for groups of equal rewards (DAPO), a KL taken off the reward, uncertainty weights (Q-Hawkeye),
+several updates with clipped ratios (PPO), and in the loss a KL to a reference, an entropy bonus, and the
+perception terms, which look at a degraded copy of the image.
+"""
 
 from __future__ import annotations
 
+import math
 import resource
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from qhk.data.seeds import stream_generator
+from qhk.objective.advantage import equal_rewards, group_advantages
+from qhk.objective.aggregate import Counts
+from qhk.objective.reference import Estimator, sequence_kl
 from qhk.objective.total import total_loss
+from qhk.objective.uncertainty import (
+    group_variances,
+    relative_uncertainty,
+    smoothed_variances,
+    uncertainty_weights,
+)
 from qhk.policy.load import Policy
-from qhk.policy.packed import pack_tokens
-from qhk.rewards.term import RewardTerm
-from qhk.rollout.group import Group, Parser, read_completions, sample_in_batches
-from qhk.settings import Settings, build_tasks
-from qhk.tasks.task import Span
+from qhk.policy.spans import tokens_in_span
+from qhk.rewards.batch import ScoredGroup, scored_group
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
+from qhk.rollout.sample import read_completions, sample_in_batches
+from qhk.settings import ObjectiveSettings, Settings, UncertaintySettings
+from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
-from qhk.training.branches import logprobs_of, run_branches
-from qhk.training.credit import Credit, assign_credit
+from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
-from qhk.training.divergence import sequence_divergences
-from qhk.training.earnings import Earnings, earn_rewards
-from qhk.training.inputs import StepPrompt
-from qhk.training.lesson import Lesson, make_lesson
-from qhk.training.optimizer import Coefficients, apply_gradients
-from qhk.training.resample import Fresh, Resampled, replace_uninformative
-from qhk.training.step_metrics import (
+from qhk.training.forward import (
+    MicroBatch,
+    frozen_features,
+    make_micro_batches,
+    policy_branches,
+    reference_logprobs,
+    vision_is_frozen,
+)
+from qhk.training.metrics import (
     branch_metrics,
     coefficient_metrics,
-    credit_metrics,
     divergence_metrics,
     loss_metrics,
     resample_metrics,
+    reward_metrics,
     rollout_metrics,
 )
+from qhk.training.optimizer import Coefficients, apply_gradients
+
+FreshPrompts = Callable[[int, Sequence[int]], Batch]
+"""(round from 1, indices) -> the loaded prompts that take these places of the step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Learner:
     """What a step works on.
 
-    ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``parsers``
-    go by task; ``memory`` holds the uncertainty's variances by image, which steps add to.
+    ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
+    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to.
     """
 
     policy: Policy
@@ -53,218 +77,442 @@ class Learner:
     optimizer: torch.optim.Optimizer
     settings: Settings
     terms: Mapping[str, Sequence[RewardTerm]]
-    parsers: Mapping[str, Parser]
+    tasks: Mapping[str, Task]
     processes: Processes
     memory: dict[str, float]
 
 
 def reinforcement_step(
     learner: Learner,
-    prompts: Sequence[StepPrompt],
+    batch: Batch,
     *,
     step: int,
     now: Coefficients,
     measure: bool,
-    fresh: Fresh | None = None,
-) -> tuple[MetricSet, list[Group]]:
-    """This process's metrics of one step and its groups; the policy has been updated.
+    fresh: FreshPrompts,
+) -> tuple[MetricSet, Batch]:
+    """Return this process's metrics of one step and the filled batch; the policy has been updated.
 
-    ``prompts`` are this process's part of the step's prompts, ``fresh`` gives those that replace them where
-    ``objective.max_resamples`` is on; ``measure`` adds the costlier measurements.
+    ``batch`` holds this process's part of the step's prompts, loaded; ``fresh`` gives those that replace them
+    where ``objective.max_resamples`` is on; ``measure`` adds the costlier measurements.
     """
-    started = time.perf_counter()
-    groups = roll_out(learner, prompts, step=step)
-    sampled = time.perf_counter()
-    earnings = earn_rewards(groups, terms=learner.terms, processes=learner.processes)
-    earned = time.perf_counter()
-    drawn = _resample(learner, groups, earnings, step=step, fresh=fresh)
-    resampled = time.perf_counter()
-    credit, metrics = _give_credit(learner, drawn, now)
-    lesson = make_lesson(
-        drawn.groups,
-        credit,
-        tokenizer=learner.policy.tokenizer,
-        spans=_spans(learner) if now.terms.needs().answer_tokens else None,
-        processes=learner.processes,
-    )
-    credited = time.perf_counter()
-    metrics.merge(_update(learner, lesson, now, measure=measure))
-    finished = time.perf_counter()
-    metrics.merge(rollout_metrics(drawn.groups, tasks=build_tasks(learner.settings)))
-    metrics.merge(credit_metrics(credit))
-    metrics.merge(coefficient_metrics(now))
-    if learner.settings.objective.max_resamples:
-        metrics.merge(resample_metrics(drawn))
-        metrics.add("time/resample_s", resampled - earned)
-    for part, seconds in (
-        ("rollout", sampled - started),
-        ("score", earned - sampled + credited - resampled),
-        ("update", finished - credited),
-        ("step", finished - started),
-    ):
-        metrics.add(f"time/{part}_s", seconds)
-    metrics.add("train/tokens_per_s", credit.num_tokens / (finished - started))
-    metrics.add("memory/peak_gib", peak_memory_gib())
-    return metrics, drawn.groups
-
-
-def _resample(
-    learner: Learner, groups: list[Group], earnings: Earnings, *, step: int, fresh: Fresh | None
-) -> Resampled:
-    """The groups after dynamic sampling; as they are where it is off."""
-    rounds = learner.settings.objective.max_resamples
-    assert fresh is not None or rounds == 0, "replacing groups needs fresh prompts"
-    return replace_uninformative(
-        groups,
-        earnings,
-        max_rounds=rounds,
-        own=learner.processes.own_part(len(earnings.rewards)),
-        fresh=fresh or (lambda number, places: []),
-        sample=lambda prompts, number: roll_out(learner, prompts, step=step, resample=number),
-        earn=lambda kept: earn_rewards(kept, terms=learner.terms, processes=learner.processes),
-    )
-
-
-def _give_credit(learner: Learner, drawn: Resampled, now: Coefficients) -> tuple[Credit, MetricSet]:
-    """The step's credit, and what was measured of a KL in it; the memory has the step's variances."""
-    settings, metrics, divergence = learner.settings, MetricSet(), None
+    settings, processes, clock = learner.settings, learner.processes, [time.perf_counter()]
     objective = settings.objective
-    if objective.kl_placement == "reward" and objective.kl_coef > 0:
-        divergence = sequence_divergences(
-            learner.reference,
-            drawn.groups,
-            estimator=objective.kl_estimator,
-            temperature=settings.rollout.temperature,
-            prompts_per_device=settings.training.prompts_per_device,
-        )
-        metrics.merge(divergence_metrics(divergence, drawn.groups))
-    credit = assign_credit(
-        drawn.groups,
-        drawn.earnings,
+
+    batch = sample(learner, batch, step=step)
+    clock.append(time.perf_counter())
+
+    batch = reward(batch, terms=learner.terms, processes=processes)
+    clock.append(time.perf_counter())
+
+    batch = refill(
+        batch,
+        max_rounds=objective.max_resamples,
+        own=processes.own_part(len(batch.rewards)),
+        fresh=fresh,
+        sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
+        reward=lambda filled: reward(filled, terms=learner.terms, processes=processes),
+    )
+    clock.append(time.perf_counter())
+
+    needs = now.terms.needs()
+    parts = make_micro_batches(
+        learner.policy.model,
+        batch,
+        size=settings.training.prompts_per_device,
+        with_degraded=needs.degraded or (measure and len(batch.degraded) > 0),
+    )
+    kl_in_reward = objective.kl_placement == "reward" and objective.kl_coef > 0
+    # The reference stays as it is, so one forward serves all updates on these completions.
+    references = _reference_logprobs(learner, parts) if needs.reference or kl_in_reward else None
+    divergence = _divergence(batch, parts, references, objective.kl_estimator) if kl_in_reward else None
+
+    batch = add_advantages(
+        batch,
         objective=objective,
         uncertainty=settings.uncertainty,
-        tasks=build_tasks(learner.settings),
+        tasks=learner.tasks,
         alpha=now.alpha,
         divergence=divergence,
         memory=learner.memory,
-        processes=learner.processes,
+        processes=processes,
     )
-    learner.memory.update(credit.memory)
-    return credit, metrics
+    learner.memory.update(batch.variances)
+    if needs.answer_tokens:
+        tokenizer = learner.policy.tokenizer
+        batch = find_answers(batch, tokenizer=tokenizer, tasks=learner.tasks, processes=processes)
+    clock.append(time.perf_counter())
+
+    metrics = update(learner, batch, parts, references, now, measure=measure)
+    clock.append(time.perf_counter())
+
+    if divergence is not None:
+        metrics.merge(divergence_metrics(divergence, batch.groups))
+    metrics.merge(rollout_metrics(batch, tasks=learner.tasks))
+    metrics.merge(reward_metrics(batch))
+    metrics.merge(coefficient_metrics(now))
+    started, sampled, rewarded, refilled, weighted, updated = clock
+    if objective.max_resamples:
+        metrics.merge(resample_metrics(batch))
+        metrics.add("time/resample_s", refilled - rewarded)
+    metrics.add("time/rollout_s", sampled - started)
+    metrics.add("time/score_s", rewarded - sampled + weighted - refilled)
+    metrics.add("time/update_s", updated - weighted)
+    metrics.add("time/step_s", updated - started)
+    metrics.add("train/tokens_per_s", batch.num_tokens / (updated - started))
+    metrics.add("memory/peak_gib", peak_memory_gib())
+    return metrics, batch
 
 
-def _spans(learner: Learner) -> dict[str, Span]:
-    return {name: task.answer_span for name, task in build_tasks(learner.settings).items()}
+# --- sample -----------------------------------------------------------------------------------------------
 
 
-def roll_out(learner: Learner, prompts: Sequence[StepPrompt], *, step: int, resample: int = 0) -> list[Group]:
-    """This process's groups; prompt i draws from the stream (seed, "rollout", step, global index i).
+def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> Batch:
+    """Return the batch with a group of G completions for each prompt, and what is read in them.
 
-    In round ``resample`` > 0 of dynamic sampling that is (seed, "resample", step, round, i).
+    The prompt of index i draws from the stream (seed, "rollout", step, i), in round ``resample`` > 0 of
+    dynamic sampling from (seed, "resample", step, round, i): so neither the number of processes nor the size
+    of a decoding batch changes what is sampled.
     """
-    rollout, place = learner.settings.rollout, ("resample", step, resample) if resample else ("rollout", step)
-    sampled = sample_in_batches(
-        learner.policy,
-        [prompt.prompt for prompt in prompts],
-        [stream_generator(learner.settings.seed, *place, prompt.index) for prompt in prompts],
+    policy, settings, rollout = learner.policy, learner.settings, learner.settings.rollout
+    place = ("resample", step, resample) if resample else ("rollout", step)
+    # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
+    size = settings.training.prompts_per_device
+    frozen = vision_is_frozen(policy.model)
+    features = frozen_features(policy.model, batch.prompts, size=size) if frozen else []
+    groups = sample_in_batches(
+        policy,
+        batch.prompts,
+        [stream_generator(settings.seed, *place, index) for index in batch.indices],
         group_size=rollout.group_size,
         max_new_tokens=rollout.max_new_tokens,
         temperature=rollout.temperature,
         decode_batch=rollout.decode_batch,
+        features=features,
     )
+    completions = [
+        read_completions(policy, group, learner.tasks[task].parse)
+        for group, task in zip(groups, batch.tasks, strict=True)
+    ]
+    return replace(batch, features=features, groups=groups, completions=completions)
+
+
+# --- reward -----------------------------------------------------------------------------------------------
+
+
+def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes: Processes) -> Batch:
+    """Return the batch with the rewards of the whole step's completions; ``terms`` go by task.
+
+    Opinions, scores and what each completion earns by itself are gathered over processes, since rewards may
+    compare the groups of a step. They compare those of one task: other tasks' rewards have other ranges.
+    """
+    gathered = processes.gather_items(list(zip(batch.tasks, _scored_groups(batch), strict=True)))
+    batch = replace(batch, all_tasks=[task for task, _ in gathered], scored=[group for _, group in gathered])
+    rewards = torch.zeros(len(gathered), len(batch.completions[0]), dtype=torch.float64)
+    breakdown: dict[str, Tensor] = {}
+    for task, own_terms in terms.items():
+        rows = batch.rows_of(task)
+        for term in own_terms:
+            values = _term_values(term, task, batch, processes)[rows]
+            rewards[rows] += term.weight * values
+            breakdown[term.name if len(terms) == 1 else f"{task}.{term.name}"] = values
+    return replace(batch, rewards=rewards, breakdown=breakdown)
+
+
+def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
+    """What rewards that compare groups see of this process's; None where an example has no score."""
     return [
-        Group(
-            task=prompt.task,
-            example=prompt.example,
-            prompt=prompt.prompt,
-            twin=prompt.twin,
-            completion_ids=group.completion_ids,
-            sampled_logprobs=group.logprobs,
-            completions=read_completions(learner.policy, group, learner.parsers[prompt.task]),
-        )
-        for prompt, group in zip(prompts, sampled, strict=True)
+        None if example.mos is None else scored_group(example, [one.answer for one in completions])
+        for example, completions in zip(batch.examples, batch.completions, strict=True)
     ]
 
 
-def peak_memory_gib() -> float:
-    """The largest memory this process has used: of its GPU where it has one, else of the process itself."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def _term_values(term: RewardTerm, task: str, batch: Batch, processes: Processes) -> Tensor:
+    """(B, G) what one term gives all groups of the step, 0 for those of other tasks."""
+    if isinstance(term, CompletionTerm):
+        own = [
+            [completion_value(term, one, example) if name == task else 0.0 for one in completions]
+            for name, example, completions in zip(batch.tasks, batch.examples, batch.completions, strict=True)
+        ]
+        return processes.gather_rows(torch.tensor(own, dtype=torch.float64))
+    values = torch.zeros(len(batch.all_tasks), len(batch.completions[0]), dtype=torch.float64)
+    rows = [row for row in batch.rows_of(task) if batch.scored[row] is not None]
+    if rows:
+        compared = [group for row in rows if (group := batch.scored[row]) is not None]
+        values[rows] = torch.tensor(batch_values(term, compared), dtype=torch.float64)
+    return values
 
 
-def _update(learner: Learner, lesson: Lesson, now: Coefficients, *, measure: bool) -> MetricSet:
-    """The metrics of ``updates_per_rollout`` updates of the policy on the same groups, as means over them."""
-    settings, model = learner.settings, learner.policy.model
-    # With one update the old policy is the present one: the ratio is 1 and needs no forward of its own.
-    old = _old_logprobs(learner, lesson.groups) if settings.objective.updates_per_rollout > 1 else None
-    metrics = MetricSet()
-    for update in range(settings.objective.updates_per_rollout):
-        with learner.processes.together():
-            measured = _accumulate(learner, lesson, old, now, measure=measure and update == 0)
-        learner.processes.sum_gradients(model.parameters())
-        norm = apply_gradients(
-            model,
-            learner.optimizer,
-            learning_rate=now.learning_rate,
-            max_grad_norm=settings.optimizer.max_grad_norm,
+# --- refill -----------------------------------------------------------------------------------------------
+
+
+def refill(
+    batch: Batch,
+    *,
+    max_rounds: int,
+    own: slice,
+    fresh: FreshPrompts,
+    sample: Callable[[Batch, int], Batch],
+    reward: Callable[[Batch], Batch],
+) -> Batch:
+    """Return the batch once no group has G equal rewards, or after ``max_rounds`` rounds; 0 changes nothing.
+
+    Such a group has advantage 0 throughout and teaches nothing. In each round every one of them gives its
+    place to the group of a fresh prompt, and all rewards are taken anew, because some compare groups. What is
+    judged is the total reward, without a KL. ``own`` are the indices of this process's groups; ``sample``
+    takes (prompts, round). Which prompt takes a place depends on (seed, step, round, index) alone, so any
+    number of processes replaces the same groups by the same ones.
+
+    Source: DAPO (arXiv 2503.14476, section 3.2), which samples whole batches and keeps what is informative
+    until a batch is full; here a place is filled again and again instead, and what is still uninformative
+    after the last round stays, with advantage 0.
+    """
+    while batch.num_rounds < max_rounds:
+        equal = equal_rewards(batch.rewards)
+        if not bool(equal.any()):
+            break
+        number = batch.num_rounds + 1
+        places = [place for place in range(own.start, own.stop) if equal[place]]
+        filled = batch.with_prompts(
+            [place - own.start for place in places], sample(fresh(number, places), number)
         )
+        filled = replace(filled, num_rounds=number, num_resampled=batch.num_resampled + int(equal.sum()))
+        batch = reward(filled)
+    return batch
+
+
+# --- advantages -------------------------------------------------------------------------------------------
+
+
+def _reference_logprobs(learner: Learner, parts: Sequence[MicroBatch]) -> list[Tensor]:
+    temperature = learner.settings.rollout.temperature
+    return [reference_logprobs(learner.reference, part, temperature=temperature) for part in parts]
+
+
+def _divergence(
+    batch: Batch, parts: Sequence[MicroBatch], references: Sequence[Tensor] | None, estimator: Estimator
+) -> Tensor:
+    """(b, G) float64 on the CPU: each completion's estimated KL(policy || reference), summed over tokens.
+
+    The policy's log-probabilities are those it sampled with: this needs no forward of the policy.
+    """
+    assert references is not None
+    rows = []
+    for part, reference in zip(parts, references, strict=True):
+        sampled = torch.cat([own for group in batch.groups[part.rows] for own in group.logprobs])
+        logprobs = part.packed.pad(sampled.to(reference.device))
+        kl = sequence_kl(logprobs, reference, part.packed.mask(), estimator=estimator)
+        rows.append(kl.view(part.rows.stop - part.rows.start, -1).cpu())
+    return torch.cat(rows)
+
+
+def add_advantages(
+    batch: Batch,
+    *,
+    objective: ObjectiveSettings,
+    uncertainty: UncertaintySettings,
+    tasks: Mapping[str, Task],
+    alpha: float,
+    divergence: Tensor | None,
+    memory: Mapping[str, float],
+    processes: Processes,
+) -> Batch:
+    """Return the batch with the advantages of the whole step, times uncertainty weights, and what counts.
+
+    ``alpha`` is the uncertainty strength at this step; ``divergence`` (b, G) the KL of this process's
+    completions where it is taken off their rewards; ``memory`` the variances of earlier steps, by image.
+    Scaling and uncertainty may compare groups, those of one task. A task answered in words has no score to be
+    uncertain of, so its groups weigh 1. A completion cut at the length limit (``objective.truncated``)
+
+    keep     learns like any other                              (GRPO; all four releases)
+    mask     leaves the loss, every term of it; its reward stays in the group's mean and std, it stays among
+             the completions divided by, and its tokens do not  (DAPO, arXiv 2503.14476, overlong filtering;
+             TRL's ``mask_truncated_completions``)
+    exclude  leaves all of these, as if it had not been sampled (ours)
+    """
+    lengths, cut = processes.gather_rows(
+        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions])
+    ).unbind(-1)
+    counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
+    loss_mask = torch.ones_like(counted) if objective.truncated == "keep" else cut == 0
+    rewards = batch.rewards
+    if divergence is not None:
+        rewards = rewards - objective.kl_coef * processes.gather_rows(divergence)
+    scores, advantages = torch.full_like(rewards, math.nan), torch.zeros_like(rewards)
+    weights, variances = torch.ones(len(rewards), dtype=torch.float64), dict[str, float]()
+    for name, task in tasks.items():
+        rows = batch.rows_of(name)
+        if not rows:
+            continue
+        advantages[rows] = group_advantages(
+            rewards[rows],
+            scaling=objective.advantage_scaling,
+            epsilon=objective.advantage_epsilon,
+            counted=counted[rows],
+        )
+        if task.has_scores:
+            scores[rows] = _scores([batch.scored[row] for row in rows])
+            keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
+            smoothed, remembered = smoothed_variances(
+                group_variances(
+                    scores[rows],
+                    low=task.low,
+                    high=task.high,
+                    minimum_parsed=uncertainty.minimum_parsed,
+                    out_of_range=uncertainty.out_of_range,
+                ),
+                keys,
+                memory,
+                decay=uncertainty.history_decay,
+            )
+            variances |= remembered
+            weights[rows] = uncertainty_weights(
+                relative_uncertainty(
+                    smoothed, low=task.low, high=task.high, normaliser=uncertainty.normaliser
+                ),
+                form=uncertainty.form,
+                alpha=alpha,
+                unparsed_weight=uncertainty.unparsed_weight,
+            )
+    return replace(
+        batch,
+        scores=scores,
+        weights=weights,
+        # After normalisation: inside a group it would cancel in the division by the group's std.
+        advantages=advantages * weights[:, None],
+        loss_mask=loss_mask,
+        # Counts of the whole step, so that losses of micro-batches and processes are added, not averaged:
+        # a mean of means would weigh a completion by how many happen to share its micro-batch.
+        counts=Counts(sequences=max(int(counted.sum()), 1), tokens=int(lengths[loss_mask].sum())),
+        num_tokens=int(lengths.sum()),
+        variances=variances,
+    )
+
+
+def _scores(groups: Sequence[ScoredGroup | None]) -> Tensor:
+    rows = []
+    for group in groups:
+        assert group is not None, "a task that asks for numbers has examples with a score"
+        rows.append([math.nan if score is None else score for score in group.scores])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def find_answers(batch: Batch, *, tokenizer: Any, tasks: Mapping[str, Task], processes: Processes) -> Batch:
+    """Return the batch with the tokens that stand in answers, for an entropy bonus on answers alone."""
+    masks = [
+        [
+            _answer_tokens(tokenizer, ids, tasks[task].answer_span(completion.text))
+            for ids, completion in zip(group.completion_ids, completions, strict=True)
+        ]
+        for task, group, completions in zip(batch.tasks, batch.groups, batch.completions, strict=True)
+    ]
+    learning = batch.loss_mask[processes.own_part(len(batch.rewards))].nonzero().tolist()
+    inside = sum(int(masks[place][number].sum()) for place, number in learning)
+    counts = replace(batch.counts, answer_tokens=processes.total(inside))
+    return replace(batch, answer_masks=masks, counts=counts)
+
+
+def _answer_tokens(tokenizer: Any, ids: Tensor, span: tuple[int, int] | None) -> Tensor:
+    return torch.zeros(len(ids), dtype=torch.bool) if span is None else tokens_in_span(tokenizer, ids, span)
+
+
+# --- update -----------------------------------------------------------------------------------------------
+
+
+def update(
+    learner: Learner,
+    batch: Batch,
+    parts: Sequence[MicroBatch],
+    references: Sequence[Tensor] | None,
+    now: Coefficients,
+    *,
+    measure: bool,
+) -> MetricSet:
+    """Return the metrics of ``updates_per_rollout`` updates on the same completions, as means over them.
+
+    ``references`` holds each micro-batch's log-probabilities (R, T) under the reference.
+    """
+    metrics, old = MetricSet(), list[Tensor]()
+    for number in range(learner.settings.objective.updates_per_rollout):
+        with learner.processes.together():
+            measured, logprobs = accumulate(
+                learner, batch, parts, old, references, now, measure=measure and number == 0
+            )
+        # In the first update the old policy is the present one, so the ratio is exactly 1 and needs no old
+        # log-probabilities; what its forward finds is what later updates are held against. The sampler's are
+        # not used for that: decoding rounds otherwise than the training forward, and the difference would
+        # stand in the ratio as if the policy had changed.
+        old = old or logprobs
         metrics.merge(measured)
-        metrics.add("train/optimizer/grad_norm", norm)
+        metrics.add("train/optimizer/grad_norm", apply_update(learner, now))
     return metrics
 
 
-def _accumulate(
-    learner: Learner, lesson: Lesson, old: list[Tensor] | None, now: Coefficients, *, measure: bool
-) -> MetricSet:
-    """Adds the step's whole gradient to the parameters, one micro-batch at a time; the terms as measured."""
-    metrics, total, groups = MetricSet(), 0.0, lesson.groups
-    for number, part in enumerate(_micro_batches(groups, learner.settings.training.prompts_per_device)):
-        branches = run_branches(
+def accumulate(
+    learner: Learner,
+    batch: Batch,
+    parts: Sequence[MicroBatch],
+    old: Sequence[Tensor],
+    references: Sequence[Tensor] | None,
+    now: Coefficients,
+    *,
+    measure: bool,
+) -> tuple[MetricSet, list[Tensor]]:
+    """Add the step's whole gradient to the parameters, one micro-batch at a time.
+
+    Return the terms as measured, and each micro-batch's log-probabilities (R, T), detached.
+    """
+    metrics, total, logprobs = MetricSet(), 0.0, list[Tensor]()
+    own = learner.processes.own_part(len(batch.rewards))
+    advantages, loss_mask = batch.advantages[own], batch.loss_mask[own]
+    for number, part in enumerate(parts):
+        original, degraded, exact_kl = policy_branches(
             learner.policy.model,
-            learner.reference,
-            groups[part],
+            part,
             needs=now.terms.needs(),
             temperature=learner.settings.rollout.temperature,
             measure=measure,
         )
-        device, dtype = branches.mask.device, branches.original.logprobs.dtype
-        answers = lesson.answer_mask(part)
+        device, dtype = original.logprobs.device, original.logprobs.dtype
+        tokens = part.packed.mask()
+        answers = [mask for group in batch.answer_masks[part.rows] for mask in group]
         output = total_loss(
-            mask=branches.mask & lesson.learns[part].flatten()[:, None].to(device),
-            advantages=lesson.advantages[part].flatten().to(device, dtype),
-            original=branches.original,
-            old_logprobs=None if old is None else old[number],
-            reference_logprobs=branches.reference_logprobs,
-            degraded=branches.degraded,
-            exact_kl=branches.exact_kl,
-            counts=lesson.counts,
+            mask=tokens & loss_mask[part.rows].flatten()[:, None].to(device),
+            advantages=advantages[part.rows].flatten().to(device, dtype),
+            original=original,
+            old_logprobs=old[number] if old else None,
+            reference_logprobs=None if references is None else references[number],
+            degraded=degraded,
+            exact_kl=exact_kl,
+            counts=batch.counts,
             terms=now.terms,
-            answer_mask=None if answers is None else answers.to(device),
+            answer_mask=pad_sequence(answers, batch_first=True).to(device) if answers else None,
         )
         output.loss.backward()  # type: ignore[no-untyped-call]
         total += float(output.loss.detach())
+        logprobs.append(original.logprobs.detach())
         metrics.merge(loss_metrics(output))
         if measure:
-            metrics.merge(branch_metrics(branches, groups[part]))
-    # Micro-batch losses carry global counts already: they add up, over processes too.
+            metrics.merge(branch_metrics(tokens, original, exact_kl, batch.groups[part.rows]))
+    # A metric is a mean over processes, but their losses carry global counts already and add up.
     metrics.add_sum("train/loss/total", total * learner.processes.count, 1.0)
-    return metrics
+    return metrics, logprobs
 
 
-def _micro_batches(groups: Sequence[Group], size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, len(groups), size)]
+def apply_update(learner: Learner, now: Coefficients) -> float:
+    """Return the gradient norm before clipping; gradients were summed over processes and weights updated."""
+    model = learner.policy.model
+    learner.processes.sum_gradients(model.parameters())
+    return apply_gradients(
+        model,
+        learner.optimizer,
+        learning_rate=now.learning_rate,
+        max_grad_norm=learner.settings.optimizer.max_grad_norm,
+    )
 
 
-def _old_logprobs(learner: Learner, groups: Sequence[Group]) -> list[Tensor]:
-    """Per micro-batch, the log-probabilities (R, T) before the first update, by the forward that trains."""
-    old = []
-    for part in _micro_batches(groups, learner.settings.training.prompts_per_device):
-        tokens = pack_tokens(
-            [group.completion_ids for group in groups[part]], device=learner.policy.model.device
-        )
-        temperature = learner.settings.rollout.temperature
-        old.append(
-            tokens.pad(logprobs_of(learner.policy.model, groups[part], tokens, temperature=temperature))
-        )
-    return old
+def peak_memory_gib() -> float:
+    """Return the largest memory this process has used: of its GPU where it has one, else of the process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

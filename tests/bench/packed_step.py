@@ -29,7 +29,7 @@ from torch import Tensor
 
 from qhk.policy.head import read_head
 from qhk.policy.load import Policy, prepare_model
-from qhk.policy.packed import pack_tokens, packed_hidden
+from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
@@ -70,10 +70,10 @@ def bench_policy() -> Policy:
 
 def packed(policy: Policy, prompt: EncodedPrompt, completions: list[Tensor]) -> Tensor:
     """(tokens,) log-probabilities by one packed row."""
-    tokens = pack_tokens([completions], device=policy.model.device)
-    hidden = packed_hidden(policy.model, [prompt], [completions], features=None)
+    row = pack_groups([prompt], [completions], device=policy.model.device)
+    hidden = packed_hidden(policy.model, row, encode_images(policy.model, [prompt]))
     return read_head(
-        policy.model.lm_head, hidden, tokens.targets, temperature=1.0, with_entropy=False, chunk=2048
+        policy.model.lm_head, hidden, row.targets, temperature=1.0, with_entropy=False, chunk=2048
     ).logprobs
 
 

@@ -16,7 +16,7 @@ WORDS = (
     ["optimizer.lr=1e-4", "uncertainty=none", "optimizer.betas=[0.8,0.9]", "rollout.group_size=4"],
     ["+reward.terms.mine={_target_: m.f, weight: 1.0}", "reward.terms.mine.weight=2.0", "checkpoint=null"],
     ["hydra/launcher=slurm", "hydra.launcher.nodes=2", "paths.outputs=/a b"],
-    ["data.limit=4", "~reward.terms.format", "name='x, y'"],
+    ["loading.limit=4", "~reward.terms.format", "name='x, y'"],
 )
 
 

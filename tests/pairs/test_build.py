@@ -16,7 +16,7 @@ from qhk.pairs.build import Built, build_set, count_reasons, select_pairs
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import decision_row, failure_row
-from qhk.pairs.training_set import check_set, read_rows, unpack_set
+from qhk.pairs.training_set import read_rows, unpack_set, verify_set
 from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, quiet
 from tests.pairs.test_strengthen import judged, run
 
@@ -195,7 +195,7 @@ def test_a_build_that_fails_leaves_nothing(
     def broken(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("disk")
 
-    monkeypatch.setattr(training_set, "check_set", broken)
+    monkeypatch.setattr(training_set, "verify_set", broken)
     with pytest.raises(RuntimeError, match="disk"):
         build(mixed, tmp_path / "out" / "set")
     assert list((tmp_path / "out").iterdir()) == []
@@ -204,11 +204,11 @@ def test_a_build_that_fails_leaves_nothing(
 def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) -> None:
     built = build(mixed, tmp_path / "set")
     folder, kept = tmp_path / "set" / "dataset", built.selection.kept
-    check_set(mixed, kept, folder)
+    verify_set(mixed, kept, folder)
     with pytest.raises(RuntimeError, match="3 rows, 2 were written"):
-        check_set(mixed, kept[:2], folder)
+        verify_set(mixed, kept[:2], folder)
     with pytest.raises(RuntimeError, match="row 1: id reads back otherwise"):
-        check_set(mixed, kept[::-1], folder)
+        verify_set(mixed, kept[::-1], folder)
     (arrow,) = folder.glob("*.arrow")
     content = bytearray(arrow.read_bytes())
     place = content.find(mixed.copy_path(kept[0]).read_bytes())
@@ -216,7 +216,7 @@ def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) ->
     content[place + 30] ^= 1
     arrow.write_bytes(bytes(content))
     with pytest.raises(RuntimeError, match="row 1: image_deg"):
-        check_set(mixed, kept, folder)
+        verify_set(mixed, kept, folder)
 
 
 def test_every_row_must_have_its_copy(mixed: PairManifest, tmp_path: Path) -> None:

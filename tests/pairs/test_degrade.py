@@ -15,7 +15,7 @@ from qhk.data.image import load_image
 from qhk.data.seeds import stream_generator
 from qhk.pairs import degrade as module
 from qhk.pairs.build import select_pairs
-from qhk.pairs.degrade import Counts, degrade_examples
+from qhk.pairs.degrade import CopyCounts, degrade_examples
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import group_id
@@ -23,7 +23,7 @@ from qhk.pairs.similarity import structural
 from tests.pairs.conftest import Pictures, a_plan, contents, example, quiet, scene
 
 
-def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan: Any) -> Counts:
+def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan: Any) -> CopyCounts:
     return degrade_examples(
         manifest, {"train": examples}, plan=a_plan(**plan), workers=workers, progress=quiet
     )
@@ -31,7 +31,7 @@ def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan
 
 def test_a_pair_tells_where_it_comes_from(manifest: PairManifest, pictures: Pictures) -> None:
     examples = pictures(5)
-    assert run(manifest, examples, seed=7) == Counts(made=5, failed=0, before=0)
+    assert run(manifest, examples, seed=7) == CopyCounts(made=5, failed=0, before=0)
     for pair, one in zip(manifest, examples, strict=True):
         assert pair.group_id == group_id("set", one.id)
         assert manifest.source_path(pair).resolve() == one.image.resolve()
@@ -89,13 +89,13 @@ def test_an_interrupted_run_goes_on(
     assert [drop.example_id for drop in untried] == [one.id for one in examples[3:]]
     assert {drop.reason for drop in untried} == {"not degraded yet: run qhk data degrade to its end"}
     kept = contents(manifest.folder / "copies")
-    assert run(open_pairs(manifest.path), examples) == Counts(made=5, failed=0, before=3)
+    assert run(open_pairs(manifest.path), examples) == CopyCounts(made=5, failed=0, before=3)
     assert kept.items() <= contents(manifest.folder / "copies").items()
     whole = open_pairs(tmp_path / "whole" / "pairs.jsonl", create=True)
     run(whole, examples)
     assert list(whole.pairs) == list(open_pairs(manifest.path).pairs)
     assert contents(whole.folder / "copies") == contents(manifest.folder / "copies")
-    assert run(open_pairs(manifest.path), examples) == Counts(made=0, failed=0, before=8)
+    assert run(open_pairs(manifest.path), examples) == CopyCounts(made=0, failed=0, before=8)
 
 
 def test_bad_images_are_listed_and_never_replaced(
@@ -109,12 +109,14 @@ def test_bad_images_are_listed_and_never_replaced(
     text = tmp_path / "text.png"
     text.write_text("no picture")
     bad = [example(path) for path in (cut, text, tmp_path / "gone.png")]
-    assert run(manifest, [*bad, *examples]) == Counts(made=2, failed=3, before=0)
+    assert run(manifest, [*bad, *examples]) == CopyCounts(made=2, failed=3, before=0)
     reasons = {item: reason for (_, item), reason in open_pairs(manifest.path).failures.items()}
     assert set(reasons) == {"set/cut.jpg", "set/text.png", "set/gone.png"}
     assert "no such image file" in reasons["set/gone.png"]
     scene().save(tmp_path / "gone.png")
-    assert run(manifest, [*bad, *examples]) == Counts(made=1, failed=2, before=2), "failures are tried again"
+    assert run(manifest, [*bad, *examples]) == CopyCounts(made=1, failed=2, before=2), (
+        "failures are tried again"
+    )
 
 
 def test_equal_base_names_make_two_copies(manifest: PairManifest, tmp_path: Path) -> None:
@@ -159,7 +161,7 @@ def test_calibrated_pairs_lie_around_the_target(manifest: PairManifest, tmp_path
 def test_an_unreachable_target_is_a_failure_that_says_why(manifest: PairManifest, tmp_path: Path) -> None:
     Image.new("RGB", (64, 64), (120, 120, 120)).save(tmp_path / "flat.png")
     counts = run(manifest, [example(tmp_path / "flat.png")], target=0.8, kinds=("blur",))
-    assert counts == Counts(made=0, failed=1, before=0)
+    assert counts == CopyCounts(made=0, failed=1, before=0)
     assert "no kind of blur reaches SSIM 0.8" in next(iter(manifest.failures.values()))
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from qhk.data.degrade import degrade
 from qhk.data.seeds import stream_generator
-from qhk.pairs.operations import OPERATIONS, apply_operation, check_strength, encode_copy
+from qhk.pairs.operations import OPERATIONS, apply_operation, check_operation, encode_copy
 from qhk.pairs.similarity import structural
 from tests.pairs.conftest import STAGE_1, scene
 
@@ -101,4 +101,4 @@ def test_hand_worked_values() -> None:
 )
 def test_impossible_strengths(kind: str, strength: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        check_strength(kind, strength, key="key")
+        check_operation(kind, strength, key="key")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.policy.load import Policy
-from qhk.policy.packed import pack_tokens, packed_hidden
+from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from tests.conftest import build_policy, picture
 
@@ -32,9 +32,9 @@ def completions_of(policy: Policy, lengths: Sequence[Sequence[int]], seed: int =
 
 
 def packed_logprobs(policy: Policy, prompts: Sequence[EncodedPrompt], groups: list[list[Tensor]]) -> Tensor:
-    tokens = pack_tokens(groups, device=policy.model.device)
-    logits = policy.model.lm_head(packed_hidden(policy.model, prompts, groups, features=None))
-    return logits.log_softmax(-1).gather(1, tokens.targets[:, None])[:, 0]
+    packed = pack_groups(prompts, groups, device=policy.model.device)
+    logits = policy.model.lm_head(packed_hidden(policy.model, packed, encode_images(policy.model, prompts)))
+    return logits.log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
 
 
 def repeated_logprobs(policy: Policy, prompts: Sequence[EncodedPrompt], groups: list[list[Tensor]]) -> Tensor:
@@ -172,10 +172,10 @@ def test_group_attention_matches_stock_attention_for_ordinary_use(policy: Policy
     assert torch.equal(policy.model(input_ids=ids, attention_mask=mask).logits, ours)
 
 
-def test_padding_places_tokens_where_they_belong(policy: Policy) -> None:
+def test_padding_places_tokens_where_they_belong(policy: Policy, encode: Encode) -> None:
     groups = completions_of(policy, LENGTHS)
-    tokens = pack_tokens(groups, device=torch.device("cpu"))
-    padded, mask = tokens.pad(tokens.targets), tokens.mask()
+    packed = pack_groups([encode(64, 64), encode(96, 32)], groups, device=torch.device("cpu"))
+    padded, mask = packed.pad(packed.targets), packed.mask()
     rows = [completion for group in groups for completion in group]
     for row, completion in enumerate(rows):
         assert mask[row].sum() == len(completion)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from qhk.policy.load import Policy
+from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
-from qhk.rollout.decode import SampledGroup, draw, sample_groups
-from qhk.rollout.group import sample_in_batches
+from qhk.rollout.decode import Group, draw, sample_groups
+from qhk.rollout.sample import sample_in_batches
 from tests.conftest import MESSAGES, build_policy, picture
 from tests.policy.test_packed import packed_logprobs
 
@@ -20,7 +21,7 @@ Encode = Callable[[int, int], EncodedPrompt]
 
 def sample(
     policy: Policy, prompts: list[EncodedPrompt], temperature: float = 1.0, ends: int = 60
-) -> list[SampledGroup]:
+) -> list[Group]:
     """Groups of 5; every id below ``ends`` ends a completion, so lengths differ and rows finish early."""
     uniforms = np.stack([np.random.default_rng(prompt.num_tokens).random((5, 12)) for prompt in prompts])
     return sample_groups(policy.model, prompts, uniforms, temperature=temperature, end_tokens=range(ends))
@@ -44,9 +45,9 @@ def test_recorded_logprobs_are_the_training_forwards(
 
 
 def scored_at(policy: Policy, prompt: EncodedPrompt, ids: torch.Tensor, temperature: float) -> torch.Tensor:
-    from qhk.policy.packed import packed_hidden
-
-    logits = policy.model.lm_head(packed_hidden(policy.model, [prompt], [[ids]], features=None)) / temperature
+    packed = pack_groups([prompt], [[ids]], device=ids.device)
+    hidden = packed_hidden(policy.model, packed, encode_images(policy.model, [prompt]))
+    logits = policy.model.lm_head(hidden) / temperature
     return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0].detach()
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.results import Moment, scalar_metrics
+from qhk.tasks import find_form
 from qhk.tracking import names
 from qhk.tracking.names import glossary_markdown
 
@@ -41,7 +42,7 @@ def test_undeclared_name_gets_its_nearest() -> None:
 def measured(form: str) -> set[str]:
     row = measure_predictions(
         [],
-        form=form,
+        task=find_form(form),
         benchmark="koniq",
         split="test",
         protocol="",
@@ -69,11 +70,11 @@ def test_glossary_holds_every_name_or_its_parts() -> None:
         assert f"| `{part}` |" in glossary
 
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "outputs" / "README.md"
 
 
-def test_readme_glossary_is_up_to_date() -> None:
+def test_glossary_of_the_outputs_is_up_to_date() -> None:
     text = README.read_text(encoding="utf-8")
     start, end = "<!-- glossary: from qhk/tracking/names.py -->\n\n", "\n<!-- end of glossary -->"
     inside = text[text.index(start) + len(start) : text.index(end)]
-    assert inside == glossary_markdown(), "write glossary_markdown() between the README's glossary marks"
+    assert inside == glossary_markdown(), "write glossary_markdown() between the marks in outputs/README.md"

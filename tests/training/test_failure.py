@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qhk.training.failure import failure_line, is_known
-from qhk.training.run import RunFailure
+from qhk.training.stop import RunFailure, failure_line, is_known
 
 FULL = "the disk is full: {}; make room below /run, then the same command resumes"
 LESS = "lower training.prompts_per_device, rollout.decode_batch or evaluation.batch_images"

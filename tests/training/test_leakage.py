@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from qhk.data.inventory import FileFacts
-from qhk.training.data import RunData
-from qhk.training.leakage import refuse_shared_images
+from qhk.training.data import RunData, refuse_shared_images
 from qhk.types import Example
 
 COPY = FileFacts(

@@ -6,23 +6,21 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
-from qhk.rollout.group import Group
 from qhk.settings import Settings, task_shares, task_views
 from qhk.tasks import Task
-from qhk.training.credit import Credit, assign_credit
+from qhk.training.batch import Batch
 from qhk.training.data import RunData
 from qhk.training.distributed import Processes
-from qhk.training.earnings import earn_rewards
-from qhk.training.step_metrics import rollout_metrics
+from qhk.training.inputs import plan
+from qhk.training.metrics import rollout_metrics
+from qhk.training.step import add_advantages, reward
 from qhk.types import Answer, Completion, Example
 from tests.tasks.builders import task_of
 
@@ -72,36 +70,39 @@ def example(number: int, mos: float | None, **labels: str) -> Example:
     )
 
 
-def group(number: int, answers: Sequence[Answer], mos: float | None, task: str) -> Group:
-    completions = [
-        Completion(text="", answer=answer, num_tokens=1 + place, truncated=False)
-        for place, answer in enumerate(answers)
-    ]
-    return Group(
-        task=task,
-        example=example(number, mos),
-        prompt=None,  # type: ignore[arg-type]  # credit looks at answers alone
-        twin=None,
-        completion_ids=[],
-        sampled_logprobs=[],
-        completions=completions,
+Said = tuple[str, float | None, list[Answer]]
+"""What a group is made of: its task, its example's opinion, and the answers given."""
+
+
+def scored(mos: float, *scores: float, task: str = "score") -> Said:
+    return task, mos, [Answer(score=score) for score in scores]
+
+
+def named(*words: str) -> Said:
+    return "degradation", None, [Answer(score=None, labels={"distortion_class": word}) for word in words]
+
+
+def batch_of(*groups: Said) -> Batch:
+    return Batch(
+        indices=range(len(groups)),
+        tasks=[task for task, _, _ in groups],
+        examples=[example(number, mos) for number, (_, mos, _) in enumerate(groups)],
+        epochs=[0] * len(groups),
+        completions=[
+            [
+                Completion(text="", answer=answer, num_tokens=1 + place, truncated=False)
+                for place, answer in enumerate(answers)
+            ]
+            for _, _, answers in groups
+        ],
     )
 
 
-def scored(number: int, mos: float, *scores: float) -> Group:
-    return group(number, [Answer(score=score) for score in scores], mos, "score")
-
-
-def named(number: int, *words: str) -> Group:
-    answers = [Answer(score=None, labels={"distortion_class": word}) for word in words]
-    return group(number, answers, None, "degradation")
-
-
-def credit_of(settings: Settings, groups: Sequence[Group], tasks: dict[str, Task]) -> Credit:
+def weighed(settings: Settings, batch: Batch, tasks: dict[str, Task]) -> Batch:
+    """The batch with rewards and advantages."""
     processes = Processes("single")
-    return assign_credit(
-        groups,
-        earn_rewards(groups, terms={task: TERMS[task] for task in tasks}, processes=processes),
+    return add_advantages(
+        reward(batch, terms={task: TERMS[task] for task in tasks}, processes=processes),
         objective=settings.objective.model_copy(update={"advantage_scaling": "batch_std"}),
         uncertainty=settings.uncertainty,
         tasks=tasks,
@@ -112,43 +113,42 @@ def credit_of(settings: Settings, groups: Sequence[Group], tasks: dict[str, Task
     )
 
 
-def test_each_task_is_credited_as_if_it_were_alone(small: Callable[..., Settings]) -> None:
+def test_each_task_is_rewarded_and_weighed_as_if_it_were_alone(small: Callable[..., Settings]) -> None:
     settings = small("uncertainty=exponential")
-    numbers = [scored(0, 3.0, 2.0, 3.0, 4.0), scored(1, 2.0, 1.0, 1.0, 2.5)]
-    words = [named(2, "noise", "blur", "noise"), named(3, "blur", "blur", "noise")]
-    mixed = credit_of(settings, [numbers[0], words[0], words[1], numbers[1]], TASKS)
+    numbers = [scored(3.0, 2.0, 3.0, 4.0), scored(2.0, 1.0, 1.0, 2.5)]
+    words = [named("noise", "blur", "noise"), named("blur", "blur", "noise")]
+    mixed = weighed(settings, batch_of(numbers[0], words[0], words[1], numbers[1]), TASKS)
     alone = {
-        task: credit_of(settings, groups, {task: TASKS[task]})
+        task: weighed(settings, batch_of(*groups), {task: TASKS[task]})
         for task, groups in (("score", numbers), ("degradation", words))
     }
     for task, rows in (("score", [0, 3]), ("degradation", [1, 2])):
         assert torch.equal(mixed.rewards[rows], alone[task].rewards)
         assert torch.equal(mixed.advantages[rows], alone[task].advantages)
         assert torch.equal(mixed.weights[rows], alone[task].weights)
-    assert mixed.tasks == ("score", "degradation", "degradation", "score")
+    assert mixed.all_tasks == ["score", "degradation", "degradation", "score"]
     assert set(mixed.breakdown) == {"score.place", "score.near", "degradation.noise"}
     assert mixed.rewards[1].tolist() == [3.0, 0.0, 3.0]
     assert mixed.breakdown["score.place"].tolist() == [[0.5] * 3, [1.0] * 3]
 
 
 def test_answers_in_words_are_never_uncertain(small: Callable[..., Settings]) -> None:
-    credit = credit_of(
-        small("uncertainty=exponential"), [scored(0, 3.0, 1.0, 5.0), named(1, "blur", "noise")], TASKS
-    )
-    assert credit.weights[0] < 1.0 and credit.weights[1] == 1.0
-    assert credit.scores[1].isnan().all()
+    batch = batch_of(scored(3.0, 1.0, 5.0), named("blur", "noise"))
+    batch = weighed(small("uncertainty=exponential"), batch, TASKS)
+    assert batch.weights[0] < 1.0 and batch.weights[1] == 1.0
+    assert batch.scores[1].isnan().all()
 
 
 def test_an_answer_in_words_counts_as_read() -> None:
-    silent = group(2, [Answer(score=None), Answer(score=None)], None, "degradation")
-    metrics = rollout_metrics([scored(0, 3.0, 1.0, 5.0), named(1, "blur", "noise"), silent], tasks=TASKS)
+    silent: Said = ("degradation", None, [Answer(score=None), Answer(score=None)])
+    metrics = rollout_metrics(batch_of(scored(3.0, 1.0, 5.0), named("blur", "noise"), silent), tasks=TASKS)
     assert metrics.values()["train/group/unparsed_frac"] == pytest.approx(1 / 3)
 
 
 def test_scores_are_out_of_range_on_their_own_tasks_scale() -> None:
     hundred = task_of("score", "strict", low=0.0, high=100.0)
-    percent = replace(scored(1, 3.0, 0.0, 70.0, 101.0), task="percent")
-    metrics = rollout_metrics([scored(0, 3.0, 0.5, 5.0, 6.0), percent], tasks={**TASKS, "percent": hundred})
+    batch = batch_of(scored(3.0, 0.5, 5.0, 6.0), scored(3.0, 0.0, 70.0, 101.0, task="percent"))
+    metrics = rollout_metrics(batch, tasks={**TASKS, "percent": hundred})
     assert metrics.values()["train/parse/out_of_range_frac"] == pytest.approx(3 / 6)
 
 
@@ -166,12 +166,12 @@ def run_data(sizes: dict[str, tuple[str, int]], weights: dict[str, float]) -> Ru
 
 def test_an_epoch_gives_every_task_its_share() -> None:
     data = run_data({"koniq": ("score", 60), "words/dq": ("words", 20)}, {"koniq": 0.75, "words/dq": 0.25})
-    plans = [data.plan(step, seed=3, prompts_per_step=8) for step in range(10)]
-    planned = [one for plan in plans for one in plan]
-    assert Counter(one.task for one in planned) == {"score": 60, "words": 20}
-    assert [one.index for one in plans[4]] == list(range(8))
-    assert plans[4] == data.plan(4, seed=3, prompts_per_step=8)
-    assert any(len({one.task for one in plan}) == 2 for plan in plans)
+    plans = [plan(data, step, seed=3, prompts_per_step=8) for step in range(10)]
+    assert Counter(task for plan in plans for task in plan.tasks) == {"score": 60, "words": 20}
+    assert list(plans[4].indices) == list(range(8))
+    again = plan(data, 4, seed=3, prompts_per_step=8)
+    assert (plans[4].examples, plans[4].tasks, plans[4].epochs) == (again.examples, again.tasks, again.epochs)
+    assert any(len(set(plan.tasks)) == 2 for plan in plans)
 
 
 def test_shares_and_views_of_a_mixture(small: Callable[..., Settings]) -> None:
@@ -196,7 +196,7 @@ def test_shares_and_views_of_a_mixture(small: Callable[..., Settings]) -> None:
             ["mixture.degradation.prompt.task=score"],
             "mixture.degradation.prompt.task: must be 'degradation'",
         ),
-        (["+mixture.degradation.data.sets.nowhere=1"], "no dataset entry is called 'nowhere'"),
+        (["mixture.degradation.data=nowhere"], "mixture.degradation.data: no set is called 'nowhere'"),
     ],
 )
 def test_a_wrong_mixture_is_refused(
@@ -208,8 +208,6 @@ def test_a_wrong_mixture_is_refused(
 
 def test_an_all_equal_group_of_words_has_no_advantage(small: Callable[..., Settings]) -> None:
     settings = small()
-    words = replace(named(0, "noise", "noise"))
-    kwargs: dict[str, Any] = {"tasks": {"degradation": TASKS["degradation"]}}
-    credit = credit_of(settings, [words], **kwargs)
-    assert credit.advantages.abs().max() == 0.0
-    assert not math.isnan(float(credit.rewards.sum()))
+    batch = weighed(settings, batch_of(named("noise", "noise")), {"degradation": TASKS["degradation"]})
+    assert batch.advantages.abs().max() == 0.0
+    assert not math.isnan(float(batch.rewards.sum()))

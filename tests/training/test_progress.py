@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from qhk.training import progress
-from qhk.training.progress import Pace, duration, progress_line
+from qhk.training import loop
+from qhk.training.loop import Pace, duration, progress_line
 
 
 def test_time_left_is_the_mean_pace_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 130.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(times))
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(times))
     pace = Pace(first=10, total=40)
     # 30 s for 15 steps, 15 to go
     assert pace.seconds_left(25) == 30.0

@@ -23,8 +23,10 @@ from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import loop
 from qhk.training.checkpoint import Checkpoints
+from qhk.training.inputs import plan
 from qhk.training.loop import train
-from qhk.training.run import Run, RunFailure
+from qhk.training.run import Run
+from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL
 
 Small = Callable[..., Settings]
@@ -157,8 +159,8 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
         "objective.truncated=mask",
         "uncertainty.history_decay=0.5",
         "twin.strength_schedule.warmup={steps: 3, epochs: null}",
-        "data.limit=10",
-        "benchmark.miniature_spaq.limit=2",
+        "loading.limit=10",
+        "benchmark={miniature_spaq:{limit:2}}",
     )
     whole = finish(open_run(small(*options, name="whole")))
     step = loop._take_step
@@ -248,7 +250,7 @@ def test_a_resumed_run_without_cold_start_keeps_its_reference(
         "cold_start=none",
         "cold_start.steps=0",
         "objective.kl_coef=0.5",
-        "benchmark.miniature_spaq.limit=2",
+        "benchmark={miniature_spaq:{limit:2}}",
     )
     base = [word for word in SMALL if not word.startswith("cold_start")]
     whole = finish(open_run(small(*bare, name="whole", base=base)))
@@ -338,8 +340,8 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
     control, usual = open_run(settings), open_run(small(name="usual"))
     per_step = settings.training.prompts_per_step
     for step in range(4):
-        plans = [run.data.plan(step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
-        assert [p.example.id for p in plans[0]] == [p.example.id for p in plans[1]]
+        plans = [plan(run.data, step, seed=0, prompts_per_step=per_step) for run in (control, usual)]
+        assert plans[0].examples == plans[1].examples
     rows = read_results(finish(control) / "results.json").rows
     assert {row.moment for row in rows} == {Moment.BEFORE, Moment.CONTROL}
 

@@ -7,22 +7,28 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from qhk.policy.prompt import PromptEncoder
+from qhk.policy.start import start_policy
+from qhk.rollout import decode
 from qhk.settings import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
+from qhk.training import forward
+from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import prefetch
+from qhk.training.inputs import build_readers, load, plan, prefetch
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
-from qhk.training.start import build_readers, start_policy
-from qhk.training.step import reinforcement_step, roll_out
+from qhk.training.step import reinforcement_step, sample
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
@@ -50,13 +56,13 @@ def one_step(run: Run, steps: int = 1) -> tuple[Weights, MetricSet]:
                     parameter.mul_(1.01)
         readers = build_readers(settings, policy)
 
-        def plan(step: int) -> list:  # type: ignore[type-arg]
-            return run.data.plan(step, seed=0, prompts_per_step=settings.training.prompts_per_step)
+        def plan_step(step: int) -> Batch:
+            return plan(run.data, step, seed=0, prompts_per_step=settings.training.prompts_per_step)
 
-        for step, prompts in enumerate(prefetch(readers, plan, range(steps), workers=0)):
+        for step, batch in enumerate(prefetch(readers, plan_step, range(steps), workers=0)):
             now = coefficients(settings, step + 1, run.horizon)
             fresh = fresh_prompts(run, readers, step=step)
-            metrics, _ = reinforcement_step(learner, prompts, step=step, now=now, measure=True, fresh=fresh)
+            metrics, _ = reinforcement_step(learner, batch, step=step, now=now, measure=True, fresh=fresh)
     return {name: value.detach().clone() for name, value in policy.model.state_dict().items()}, metrics
 
 
@@ -82,11 +88,11 @@ def picky_reward(completion, example) -> float:  # type: ignore[no-untyped-def]
 MIXED = (
     "mixture=degradation",
     "prompt@mixture.degradation.prompt=degradation_short",
-    "data@mixture.degradation.data=miniature_degradation",
-    "benchmark@mixture.degradation.benchmark=miniature_degradation",
-    "mixture.degradation.data.limit=12",
-    "mixture.degradation.data.validation_limit=4",
-    "mixture.degradation.benchmark.miniature_degradation.limit=4",
+    "mixture.degradation.data=miniature_degradation",
+    "mixture.degradation.benchmark={miniature_degradation:{limit:4}}",
+    "+loading@mixture.degradation.loading=miniature",
+    "mixture.degradation.loading.limit=12",
+    "mixture.degradation.loading.validation_limit=4",
 )
 """A second task, on miniature sets."""
 
@@ -236,14 +242,14 @@ def test_a_fresh_prompt_is_of_the_task_whose_place_it_takes(small: Small, open_r
         readers = build_readers(run.settings, policy)
     seen: set[tuple[str, str]] = set()
     for step in range(4):
-        own = [planned.task for planned in run.data.plan(step, seed=0, prompts_per_step=4)]
+        own = plan(run.data, step, seed=0, prompts_per_step=4).tasks
         for number in (1, 2, 3):
             fresh = fresh_prompts(run, readers, step=step)(number, [0, 1, 2, 3])
-            assert [prompt.task for prompt in fresh] == own
-            assert [prompt.index for prompt in fresh] == [0, 1, 2, 3]
-            (second,) = fresh_prompts(run, readers, step=step)(number, [2])
-            assert second.example == fresh[2].example
-            seen |= {(prompt.task, prompt.example.dataset) for prompt in fresh}
+            assert fresh.tasks == own
+            assert list(fresh.indices) == [0, 1, 2, 3]
+            second = fresh_prompts(run, readers, step=step)(number, [2])
+            assert second.examples == [fresh.examples[2]]
+            seen |= {(task, one.dataset) for task, one in zip(fresh.tasks, fresh.examples, strict=True)}
     assert seen == {("score", "miniature_spaq"), ("degradation", "miniature_degradation")}
 
 
@@ -255,7 +261,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
         readers = build_readers(run.settings, policy)
 
     def names(step: int, number: int, places: list[int]) -> list[str]:
-        return [p.example.id for p in fresh_prompts(run, readers, step=step)(number, places)]
+        return [one.id for one in fresh_prompts(run, readers, step=step)(number, places).examples]
 
     whole = names(2, 1, [0, 1, 2, 3])
     assert names(2, 1, [1, 3]) == [whole[1], whole[3]]
@@ -263,7 +269,7 @@ def test_fresh_prompts_are_a_function_of_step_round_and_place(small: Small, open
     assert len(set(rounds)) == 6
     passes = [name for part in rounds[:3] for name in part]
     assert len(set(passes)) == 12, "twelve images, four to a round: no image comes twice in three rounds"
-    ordinary = [p.example.id for p in run.data.plan(0, seed=0, prompts_per_step=4)]
+    ordinary = [one.id for one in plan(run.data, 0, seed=0, prompts_per_step=4).examples]
     assert list(rounds[0]) != ordinary
 
 
@@ -295,6 +301,32 @@ def test_a_frozen_tower_is_encoded_once_and_stays(step: Step) -> None:
     assert metrics.values()["train/reference/kl"] >= 0.0
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pictures_are_encoded_as_often_as_weights_differ(
+    step: Step, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """Four prompts, two updates: a frozen tower sees each picture and each twin once in the whole step."""
+    seen: Counter[str] = Counter()
+
+    def count(owner: Any, name: str, number: Callable[..., int], key: str) -> None:
+        whole = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            seen[key] += number(*args)
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(forward, "encode_images", lambda model, prompts: len(prompts), "training")
+    count(decode, "encode_images", lambda model, prompts: len(prompts), "rollout")
+    count(PromptEncoder, "encode", lambda *args: 1, "tokenised")
+    words = ("perception=exact", "perception.gamma=0.1", "objective.kl_coef=0.5")
+    step(*words, "objective.updates_per_rollout=2", f"model.freeze_vision={str(frozen).lower()}")
+    policy_forwards, reference_forwards = 2 * (4 + 4), 4
+    learning = {"training": policy_forwards + reference_forwards, "rollout": 4, "tokenised": 4}
+    assert seen == ({"training": 4 + 4, "tokenised": 4} if frozen else learning)
+
+
 def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRun) -> None:
     run = open_run(small("perception=none", *spread_reward()))
     with run.directory:
@@ -304,19 +336,18 @@ def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRu
             build_learner(run, policy, start=lambda: copy.deepcopy(policy.model)),
             build_readers(run.settings, policy),
         )
-        plan = [run.data.plan(step, seed=0, prompts_per_step=4) for step in range(2)]
-        prompts = [[readers[p.task].step_prompt(p) for p in planned] for planned in plan]
+        batches = [load(plan(run.data, step, seed=0, prompts_per_step=4), readers) for step in range(2)]
 
-        def ids(which: int, step: int, part: slice = slice(None)) -> list[list[int]]:
-            groups = roll_out(learner, prompts[which][part], step=step)
-            return [completion.tolist() for group in groups for completion in group.completion_ids]
+        def ids(which: int, step: int, part: range = range(4)) -> list[list[int]]:
+            sampled = sample(learner, batches[which].select(part), step=step)
+            return [completion.tolist() for group in sampled.groups for completion in group.completion_ids]
 
         first = ids(0, 0)
         torch.manual_seed(99)
         ids(1, 1)
         assert ids(0, 0) == first
         assert ids(0, 1) != first
-        assert ids(0, 0, slice(2, 4)) == first[6:]
+        assert ids(0, 0, range(2, 4)) == first[6:]
 
 
 EVERYTHING = (

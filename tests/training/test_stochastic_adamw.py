@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from qhk.training.stochastic_adamw import StochasticAdamW, round_stochastically
+from qhk.training.optimizer import StochasticAdamW, round_stochastically
 
 SETTINGS = {"lr": 1e-2, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
 

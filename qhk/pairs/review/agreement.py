@@ -27,7 +27,7 @@ class PairAgreement:
 
 
 def pairwise_agreement(items: Sequence[Ratings]) -> list[PairAgreement]:
-    """Every two reviewers, by name."""
+    """Return every two reviewers, by name."""
     names = sorted({name for ratings in items for name in ratings})
     return [_between(items, first, second) for first, second in combinations(names, 2)]
 
@@ -40,7 +40,7 @@ def _between(items: Sequence[Ratings], first: str, second: str) -> PairAgreement
 
 
 def cohen_kappa(both: Sequence[tuple[str, str]]) -> float | None:
-    """(p_observed - p_chance) / (1 - p_chance) over the verdicts of two reviewers, in [-1, 1].
+    """Return (p_observed - p_chance) / (1 - p_chance) over the verdicts of two reviewers, in [-1, 1].
 
     None without a pair and where p_chance is 1. Source: Cohen 1960.
     """
@@ -54,7 +54,7 @@ def cohen_kappa(both: Sequence[tuple[str, str]]) -> float | None:
 
 
 def krippendorff_alpha(items: Sequence[Ratings]) -> float | None:
-    """1 - D_observed / D_expected for nominal verdicts of any number of reviewers, at most 1.
+    """Return 1 - D_observed / D_expected for nominal verdicts of any number of reviewers, at most 1.
 
     Items with one verdict do not count. None where nothing can be compared, and where all verdicts are
     the same. Source: Krippendorff 2011, Computing Krippendorff's alpha-reliability, part C.

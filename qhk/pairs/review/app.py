@@ -37,7 +37,7 @@ MOST_SECONDS = 86400.0
 
 
 def build_app(desk: Desk) -> Starlette:
-    """The application over one desk."""
+    """Return the application over one desk."""
     routes = Routes(desk, read_page_files())
     return Starlette(
         routes=[
@@ -57,7 +57,7 @@ def build_app(desk: Desk) -> Starlette:
 
 
 def read_page_files() -> dict[str, tuple[bytes, str]]:
-    """File name -> content and type of everything the page consists of."""
+    """Return file name -> content and type of everything the page consists of."""
     found = {}
     for file in files("qhk.pairs.review").joinpath("page").iterdir():
         kind = CONTENT_TYPES.get(file.name.rpartition(".")[2])
@@ -144,7 +144,7 @@ class Routes:
         return JSONResponse(outcome)
 
     def _check_manifest(self, body: dict[str, Any]) -> None:
-        """Refuses an answer of a page that an earlier server on this port gave out for another manifest."""
+        """Refuse an answer of a page that an earlier server on this port gave out for another manifest."""
         if body.get("manifest") != self._desk.manifest_id:
             raise UserError("this server reviews another manifest than this page shows; reload the page")
 
@@ -159,7 +159,7 @@ class Routes:
 
 
 def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """The endpoint with our refusals as status 422 and their line."""
+    """Return the endpoint with our refusals as status 422 and their line."""
 
     def answer(request: Request) -> Response:
         try:
@@ -171,7 +171,7 @@ def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Res
 
 
 def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
-    """The endpoint with the JSON object of a post; a disk that does not take an answer is status 507."""
+    """Return the endpoint with a post's JSON object; a disk that does not take an answer is status 507."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -192,7 +192,7 @@ def _missing(line: str) -> Response:
 
 
 def read_decide(body: Mapping[str, Any], known: Sequence[str]) -> Decide:
-    """The answer in a request; ``known`` are the reviewers so far, see ``reviewer_name``."""
+    """Return the answer in a request; ``known`` are the reviewers so far, see ``reviewer_name``."""
     answer = next((word for word in ANSWERS if word == body.get("answer")), None)
     if answer is None:
         raise UserError(f"answer: must be one of {', '.join(ANSWERS)}, got {body.get('answer')!r}")
@@ -210,9 +210,9 @@ def read_decide(body: Mapping[str, Any], known: Sequence[str]) -> Decide:
 
 
 def reviewer_name(value: Any, known: Sequence[str]) -> str:
-    """The name with single spaces; in the spelling of ``known`` where it differs in case alone.
+    """Return the name with single spaces; in the spelling of ``known`` where it differs in case alone.
 
-    Raises ``ValueError`` for an empty, overlong or unprintable name.
+    Raises ``UserError`` for an empty, overlong or unprintable name.
     """
     name = " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else ""
     if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable():
@@ -221,14 +221,14 @@ def reviewer_name(value: Any, known: Sequence[str]) -> str:
 
 
 def read_key(value: Any) -> str:
-    """The key of a request."""
+    """Return the key of a request."""
     if not isinstance(value, str) or not 8 <= len(value) <= LONGEST_KEY or not value.isascii():
         raise UserError(f"key: must be 8 to {LONGEST_KEY} ASCII characters, got {str(value)[:60]!r}")
     return value
 
 
 def read_place(text: str, *, default: int, high: int) -> int:
-    """A whole number in [0, high] from a query; ``default`` for an empty one."""
+    """Return a whole number in [0, high] from a query; ``default`` for an empty one."""
     if not text:
         return default
     if not (text.isascii() and text.isdecimal()) or int(text) > high:
@@ -237,17 +237,17 @@ def read_place(text: str, *, default: int, high: int) -> int:
 
 
 def _looked_at(value: Any) -> float | None:
-    """How long the pair was in sight; None where a browser says something else."""
+    """Return how long the pair was in sight; None where a browser says something else."""
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MOST_SECONDS:
         return None
     return round(float(value), 3)
 
 
 def as_bitmap(path: Path) -> bytes:
-    """The upright RGB picture as BMP: no loss, and no colour profile by which a browser would change values.
+    """Return the upright RGB picture as BMP: lossless, and without a colour profile for browsers to apply.
 
     Uncompressed, because a reviewer waits: for 8 megapixels, PNG takes 30 times as long to write and still
-    makes a quarter of the bytes. Raises ``ValueError`` like ``load_image``.
+    makes a quarter of the bytes. Raises ``UserError`` like ``load_image``.
     """
     buffer = io.BytesIO()
     load_image(path).save(buffer, "BMP")

@@ -44,7 +44,7 @@ class Desk:
         return hashlib.sha256(str(self.reviews.manifest.path.resolve()).encode()).hexdigest()[:16]
 
     def session(self, reviewer: str | None) -> dict[str, Any]:
-        """What the page needs once."""
+        """Return what the page needs once."""
         self._refresh()
         with self.reviews.lock:
             return {
@@ -60,7 +60,7 @@ class Desk:
             }
 
     def window(self, reviewer: str, *, show: Show, kind: str, start: int, count: int) -> dict[str, Any]:
-        """Up to ``count`` pairs of the queue from ``start`` on, then from its beginning."""
+        """Return up to ``count`` pairs of the queue from ``start`` on, then from its beginning."""
         self._refresh()
         with self.reviews.lock:
             keep = wanted(
@@ -75,18 +75,18 @@ class Desk:
             }
 
     def find(self, reviewer: str, group_id: str) -> dict[str, Any] | None:
-        """The one pair of that name; None where the queue has none."""
+        """Return the one pair of that name; None where the queue has none."""
         with self.reviews.lock:
             place = self.queue.place(group_id)
             return None if place is None else self._item(place, reviewer)
 
     def at(self, reviewer: str, place: int) -> dict[str, Any] | None:
-        """The pair at a place of the queue, counted from 0; None beyond its end."""
+        """Return the pair at a place of the queue, counted from 0; None beyond its end."""
         with self.reviews.lock:
             return self._item(place, reviewer) if 0 <= place < len(self.queue) else None
 
     def progress(self, reviewer: str) -> dict[str, Any]:
-        """The reviewer's answers by kind, and answers per minute."""
+        """Return the reviewer's answers by kind, and answers per minute."""
         counts = self.reviews.counts(reviewer)
         return {
             "answers": dict(counts),
@@ -96,7 +96,7 @@ class Desk:
         }
 
     def decide(self, request: Decide) -> dict[str, Any]:
-        """The outcome of an answer that is on disk now. Raises ``ValueError`` for an unknown pair."""
+        """Write an answer to disk and return its outcome. Raises ``UserError`` for an unknown pair."""
         entry = self.reviews.decide(
             reviewer=request.reviewer,
             group_id=request.group_id,
@@ -108,12 +108,12 @@ class Desk:
         return self._outcome(entry, request.reviewer)
 
     def undo(self, reviewer: str, key: str) -> dict[str, Any] | None:
-        """The outcome of taking the latest answer back; None where there is nothing to take back."""
+        """Return the outcome of taking the latest answer back; None where there is nothing to take back."""
         entry = self.reviews.undo(reviewer=reviewer, key=key)
         return None if entry is None else self._outcome(entry, reviewer)
 
     def agreement(self) -> dict[str, Any]:
-        """Agreement of all reviewers over the verdicts on the newest copies; unsure and skip are none."""
+        """Return how far reviewers agree on the newest copies; ``unsure`` and ``skip`` are no verdicts."""
         with self.reviews.lock:
             pairs = [self.queue.pair(place) for place in range(len(self.queue))]
             items = [ratings for pair in pairs if (ratings := _verdicts(pair))]
@@ -126,7 +126,7 @@ class Desk:
         }
 
     def picture(self, group_id: str, version: int, side: Side) -> Path | None:
-        """The file of one side of a pair; None for a pair or version that the manifest does not hold."""
+        """Return the file of one side of a pair; None for an unknown pair or version."""
         manifest = self.reviews.manifest
         with self.reviews.lock:
             pair = manifest.pairs.get(group_id)
@@ -166,7 +166,7 @@ class Desk:
 
 
 def _verdicts(pair: Pair) -> dict[str, str]:
-    """Reviewer -> verdict on the newest copy."""
+    """Return reviewer -> verdict on the newest copy."""
     return {
         word.reviewer: word.verdict
         for word in pair.decisions.values()

@@ -54,7 +54,7 @@ class Guard:
 
 
 def _refusal(method: str, path: str, headers: Headers) -> tuple[int, str] | None:
-    """Status and reason where a request is refused."""
+    """Return status and reason where a request is refused."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or _host_name(hosts[0]) not in LOOPBACK_NAMES:
         return 421, f"Host {', '.join(hosts) or '(none)'}: open the page as http://127.0.0.1:PORT"

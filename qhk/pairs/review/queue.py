@@ -21,7 +21,7 @@ Scope = Literal["to_confirm", "all"]
 class Queue:
     """The pairs of a manifest in one fixed order; those that join later follow at the end.
 
-    ``types`` restricts it to these degradation types; empty means all. Raises ``ValueError`` where no
+    ``types`` restricts it to these degradation types; empty means all. Raises ``UserError`` where no
     pair is of such a type.
     """
 
@@ -42,11 +42,11 @@ class Queue:
         return len(self._ids)
 
     def types(self) -> list[str]:
-        """The degradation types in the queue, by name."""
+        """Return the degradation types in the queue, by name."""
         return sorted({self.pair(place).copy.type for place in range(len(self))})
 
     def extend(self) -> None:
-        """Takes in pairs that the manifest has got since."""
+        """Take in pairs that the manifest has got since."""
         if self._num_seen == len(self._manifest):
             return
         for group_id, pair in list(self._manifest.pairs.items())[self._num_seen :]:
@@ -56,15 +56,15 @@ class Queue:
         self._num_seen = len(self._manifest)
 
     def pair(self, place: int) -> Pair:
-        """The pair at a place, counted from 0."""
+        """Return the pair at a place, counted from 0."""
         return self._manifest.pairs[self._ids[place]]
 
     def place(self, group_id: str) -> int | None:
-        """Where a pair stands; None for one that is not in the queue."""
+        """Return where a pair stands; None for one that is not in the queue."""
         return self._places.get(group_id)
 
     def window(self, keep: Callable[[Pair], bool], *, start: int, count: int) -> list[int]:
-        """Up to ``count`` places from ``start`` on, then from the beginning, whose pair ``keep`` accepts."""
+        """Return up to ``count`` places that ``keep`` accepts, from ``start`` on, then from the beginning."""
         found: list[int] = []
         for place in chain(range(start, len(self)), range(min(start, len(self)))):
             if len(found) == count:
@@ -94,7 +94,7 @@ def _check_types(manifest: PairManifest, types: Collection[str]) -> None:
 
 
 def judge_sureness(manifest: PairManifest, pair: Pair) -> float:
-    """How sure the judge was of the newest copy, in [0, 1].
+    """Return how sure the judge was of the newest copy, in [0, 1].
 
     0 where judges contradict each other or gave no readable answer, the confidence that came with the
     answer, 0.5 where nobody judged, 1 for an answer without a confidence.
@@ -111,7 +111,7 @@ def judge_sureness(manifest: PairManifest, pair: Pair) -> float:
 
 
 def wanted(show: Show, *, kind: str, answer: Callable[[Pair], Answer | None]) -> Callable[[Pair], bool]:
-    """Whether a pair belongs to what a reviewer asked to see; ``kind`` is a degradation type, "" for all.
+    """Return a test of whether a reviewer asked to see a pair; ``kind`` is a degradation type, "" for all.
 
     ``answer`` gives the reviewer's own answer. Disagreements are pairs on which people gave different
     verdicts, the reviewer among them or not.
@@ -129,5 +129,5 @@ def wanted(show: Show, *, kind: str, answer: Callable[[Pair], Answer | None]) ->
 
 
 def _shuffled(group_id: str) -> bytes:
-    """An order that is the same for everybody, every time."""
+    """Return an order that is the same for everybody, every time."""
     return hashlib.sha256(group_id.encode()).digest()

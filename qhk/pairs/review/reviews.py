@@ -51,17 +51,17 @@ class Reviews:
             self._remember(row)
 
     def answer(self, pair: Pair, reviewer: str) -> Answer | None:
-        """What the reviewer said of the newest copy."""
+        """Return what the reviewer said of the newest copy."""
         decision = pair.decisions.get((reviewer, pair.copy.version))
         return None if decision is None else decision.answer
 
     def reviewers(self) -> list[str]:
-        """Everybody who ever answered, by name."""
+        """Return everybody who ever answered, by name."""
         with self.lock:
             return sorted(self._history)
 
     def counts(self, reviewer: str) -> Counter[Answer]:
-        """How many of the newest copies have each answer of the reviewer."""
+        """Return how many of the newest copies have each answer of the reviewer."""
         with self.lock:
             if reviewer not in self._counts:
                 answers = (self.answer(pair, reviewer) for pair in self.manifest)
@@ -69,7 +69,7 @@ class Reviews:
             return Counter(self._counts[reviewer])
 
     def refresh(self) -> None:
-        """Takes in what other processes appended to the manifest."""
+        """Take in what other processes appended to the manifest."""
         with self.lock:
             if self.manifest.refresh():
                 self._counts.clear()
@@ -77,9 +77,9 @@ class Reviews:
     def decide(
         self, *, reviewer: str, group_id: str, version: int, answer: Answer, key: str, seconds: float | None
     ) -> Entry:
-        """The answer, written. ``seconds`` is how long the pair was looked at.
+        """Write an answer and return it. ``seconds`` is how long the pair was looked at.
 
-        Raises ``ValueError`` for a pair or a version of it that the manifest does not hold.
+        Raises ``UserError`` for a pair or a version of it that the manifest does not hold.
         """
         with self.lock:
             if key in self._outcomes:
@@ -96,7 +96,7 @@ class Reviews:
             )
 
     def undo(self, *, reviewer: str, key: str) -> Entry | None:
-        """The reviewer's latest answer, taken back (what it replaced counts again); None without one."""
+        """Take the reviewer's latest answer back, so that what it replaced counts again; None without one."""
         with self.lock:
             if key in self._outcomes:
                 return self._outcomes[key]
@@ -110,7 +110,7 @@ class Reviews:
             )
 
     def pace(self, reviewer: str) -> float | None:
-        """Answers per minute over the latest ones, breaks left out; None before there are four."""
+        """Return answers per minute over the latest ones, breaks left out; None before there are four."""
         with self.lock:
             times = [entry.time for entry in self._history.get(reviewer, [])[-RECENT_ANSWERS:]]
         gaps = [(b - a).total_seconds() for a, b in zip(times, times[1:], strict=False)]
@@ -148,7 +148,7 @@ class Reviews:
 
 
 def _decisions_of(path: Path) -> Iterator[dict[str, Any]]:
-    """The decisions of a manifest in their order, without parsing its other records."""
+    """Return the decisions of a manifest in their order, without parsing its other records."""
     with path.open("rb") as file:
         for line in file:
             if b'"decision"' not in line or not line.endswith(b"\n"):

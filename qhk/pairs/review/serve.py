@@ -15,9 +15,9 @@ LOOPBACK = "127.0.0.1"
 
 
 def serve(desk: Desk, *, port: int, announce: Callable[[str], None]) -> None:
-    """Returns after Ctrl-C. ``announce`` gets the address once connections are taken.
+    """Serve the page until Ctrl-C; ``announce`` is called with the address once connections are taken.
 
-    ``port`` 0 picks a free one. Raises ``ValueError`` where the port is taken.
+    ``port`` 0 picks a free one. Raises ``UserError`` where the port is taken.
     """
     listener = listen(port)
     config = uvicorn.Config(
@@ -40,7 +40,7 @@ def serve(desk: Desk, *, port: int, announce: Callable[[str], None]) -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on loopback."""
+    """Return a listening socket on loopback."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

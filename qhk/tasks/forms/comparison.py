@@ -20,7 +20,7 @@ CHOICE = "choice"
 
 
 def comparison_choice(text: str, *, choices: Collection[str]) -> Answer:
-    """The last answer block after the reasoning, letter for letter one of ``choices`` (ours)."""
+    """Return the choice that the last answer block after the reasoning is, letter for letter (ours)."""
     content, reason = last_answer(text)
     if content is None:
         return Answer(score=None, reason=reason)
@@ -30,7 +30,7 @@ def comparison_choice(text: str, *, choices: Collection[str]) -> Answer:
 
 
 def comparison_q_insight_release(text: str) -> Answer:
-    """The first answer tag anywhere, apart from white space exactly one of the three choices (Q-Insight)."""
+    """Return the choice that the first answer tag anywhere is, white space apart (Q-Insight)."""
     content = first_answer_anywhere(text)
     if content is None:
         return Answer(score=None, reason="no answer tag")

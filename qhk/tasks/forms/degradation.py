@@ -36,7 +36,7 @@ _RELEASE_CLASS = re.compile(rf'"{CLASS}"\s*+:\s*+"([^"]*+)"\s*+,\s*+"{SEVERITY}"
 
 
 def degradation_json(text: str) -> Answer:
-    """Class and severity in the last answer block after the reasoning, which must be one JSON object (ours).
+    """Return class and severity in the last answer block after the reasoning, one JSON object (ours).
 
     ``{"distortion_class": "blur", "severity": "slight"}``: exactly these keys in any order, each with a word
     of its vocabulary in lower case; JSON's ``null`` is the word ``"null"``. A class without a severity, or
@@ -59,7 +59,7 @@ def degradation_json(text: str) -> Answer:
 
 
 def degradation_q_insight_release(text: str) -> Answer:
-    """Class and severity as quoted strings, in this order, in the first answer tag anywhere (Q-Insight).
+    """Return class and severity, quoted and in this order, in the first answer tag anywhere (Q-Insight).
 
     Reasoning included; whatever else stands in the tag. An unquoted null and the other order are not read;
     words outside the vocabulary are, as written: they equal no label.

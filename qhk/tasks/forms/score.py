@@ -29,7 +29,7 @@ _VISUALQUALITY_NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?")
 
 
 def score_strict(text: str) -> Answer:
-    """The whole content of the last answer block after the reasoning, one decimal number (ours).
+    """Return the whole content of the last answer block after the reasoning, one decimal number (ours).
 
     An optional sign, ASCII digits, at most one point, at least one digit: ``3``, ``3.``, ``.5``, ``+3.50``
     and ``-2`` are read; ``3,5``, ``4/5``, ``1.2.3``, ``1e3``, ``nan``, ``inf``, ``3 out of 5``, non-ASCII
@@ -40,7 +40,7 @@ def score_strict(text: str) -> Answer:
 
 
 def score_json(text: str) -> Answer:
-    """The rating in the last answer block after the reasoning, which must be ``{"rating": 3.25}`` (ours).
+    """Return the rating in the last answer block after the reasoning, which is ``{"rating": 3.25}`` (ours).
 
     A JSON object with that one key and a finite number in JSON's notation (``3``, ``3.25``, ``-2``, ``1e0``;
     not ``3.``, ``.5``, ``+3``, ``"3"`` or ``true``), read by a JSON parser. Blanks may stand around
@@ -59,10 +59,10 @@ def score_json(text: str) -> Answer:
 
 
 def score_q_hawkeye_release(text: str) -> Answer:
-    """The first answer tag anywhere, apart from white space, of digits and points only (Q-Hawkeye's reward).
+    """Return the number in the first answer tag anywhere that holds digits and points only (Q-Hawkeye).
 
-    Reasoning included, upper or lower case; the content must convert to a float (``3.`` and ``.5`` do,
-    ``1.2.3`` does not, and no later tag is tried). Signs are not read.
+    Reasoning included, upper or lower case, white space around the number apart. It must convert to a float
+    (``3.`` and ``.5`` do, ``1.2.3`` does not, and no later tag is tried). Signs are not read.
     """
     match = _Q_HAWKEYE_ANSWER.search(text)
     return (
@@ -71,13 +71,13 @@ def score_q_hawkeye_release(text: str) -> Answer:
 
 
 def q_hawkeye_release_span(text: str) -> tuple[int, int] | None:
-    """Where the digits stand that ``score_q_hawkeye_release`` reads: first character, one behind the last."""
+    """Return the span of the digits that ``score_q_hawkeye_release`` reads."""
     match = _Q_HAWKEYE_ANSWER.search(text)
     return None if match is None else match.span(1)
 
 
 def score_q_insight_release(text: str) -> Answer:
-    """The digits and points after the first ``"rating":`` of the first answer tag (Q-Insight's reward).
+    """Return the digits and points after the first ``"rating":`` of the first answer tag (Q-Insight).
 
     Reasoning included; whatever else stands in the tag. They must convert to a float, as in
     ``score_q_hawkeye_release``; a rating in quotes and a signed one are not read.
@@ -90,7 +90,7 @@ def score_q_insight_release(text: str) -> Answer:
 
 
 def score_visualquality_r1_release(text: str) -> Answer:
-    """The first number of the last answer tag anywhere, else of the whole text (VisualQuality-R1's reward).
+    """Return the first number of the last answer tag anywhere, else of the whole text (VisualQuality-R1).
 
     An optional minus sign, digits, optional decimals: ``4 out of 5`` gives 4, ``.5`` gives 5. Not taken over:
     the random score of a text without a number, which is not read here.
@@ -101,7 +101,7 @@ def score_visualquality_r1_release(text: str) -> Answer:
 
 
 def visualquality_r1_release_span(text: str) -> tuple[int, int] | None:
-    """Where ``score_visualquality_r1_release`` looks: the last answer tag, else the first number."""
+    """Return where ``score_visualquality_r1_release`` looks: the last answer tag, else the first number."""
     content = last_span_anywhere(text)
     if content is not None:
         return without_blanks(text, content)

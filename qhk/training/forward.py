@@ -1,0 +1,171 @@
+"""The forward passes of one micro-batch: policy, degraded image, reference; only those that are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qhk.objective.total import Branch, Needs
+from qhk.policy.head import read_head, read_head_pair
+from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
+from qhk.policy.prompt import EncodedPrompt
+from qhk.training.batch import Batch
+
+HEAD_CHUNK = 2048
+"""Positions whose full-vocabulary logits exist at one time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """The pictures of a micro-batch on the device: what has been computed of them, or else their pixels.
+
+    ``features`` are those of a frozen vision tower, which every model and every update shares. A tower that
+    learns has other weights in each update, and another model than the policy has weights of its own: then
+    ``features`` is None and the pixels of ``prompts`` go through the model that asks.
+    """
+
+    prompts: Sequence[EncodedPrompt]
+    features: Tensor | None
+
+    def encoded_by(self, model: Any) -> Tensor:
+        """Return (image tokens, hidden) features for ``model``."""
+        return encode_images(model, self.prompts) if self.features is None else self.features
+
+
+@dataclass(frozen=True, kw_only=True)
+class MicroBatch:
+    """What the forward passes of a few groups share, made once per step.
+
+    ``rows`` are their places among this process's groups; ``degraded`` is None where nothing looks at it.
+    """
+
+    rows: slice
+    packed: PackedGroups
+    original: Images
+    degraded: Images | None
+
+
+def vision_is_frozen(model: Any) -> bool:
+    """Return whether no weight of the vision tower learns, so that image features stay as they are."""
+    return not any(parameter.requires_grad for parameter in model.model.visual.parameters())
+
+
+def micro_slices(count: int, size: int) -> list[slice]:
+    """Return the places of ``count`` prompts in micro-batches of ``size``."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+@torch.no_grad()
+def frozen_features(model: Any, prompts: Sequence[EncodedPrompt], *, size: int) -> list[Tensor]:
+    """Return each prompt's (image tokens, hidden) features of a frozen tower, ``size`` prompts at a time."""
+    features: list[Tensor] = []
+    for rows in micro_slices(len(prompts), size):
+        lengths = [int(prompt.is_image.sum()) for prompt in prompts[rows]]
+        features += torch.split(encode_images(model, prompts[rows]), lengths)
+    return features
+
+
+def make_micro_batches(model: Any, batch: Batch, *, size: int, with_degraded: bool) -> list[MicroBatch]:
+    """Return the batch's groups in micro-batches of ``size``, on the model's device."""
+    degraded, degraded_features = batch.degraded, list[Tensor]()
+    if with_degraded:
+        assert len(degraded) == len(batch), "a term that needs the degraded twins is not reached without them"
+        degraded_features = frozen_features(model, degraded, size=size) if batch.features else []
+
+    def images(prompts: Sequence[EncodedPrompt], features: Sequence[Tensor], rows: slice) -> Images:
+        if features:
+            return Images(prompts=(), features=torch.cat(list(features[rows])))
+        return Images(prompts=[prompt.pixels_on(model.device) for prompt in prompts[rows]], features=None)
+
+    return [
+        MicroBatch(
+            rows=rows,
+            packed=pack_groups(
+                batch.prompts[rows],
+                [group.completion_ids for group in batch.groups[rows]],
+                device=model.device,
+            ),
+            original=images(batch.prompts, batch.features, rows),
+            degraded=images(degraded, degraded_features, rows) if with_degraded else None,
+        )
+        for rows in micro_slices(len(batch), size)
+    ]
+
+
+def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temperature: float) -> Tensor:
+    """Return (N,) log-probabilities of the completion tokens in nats, with gradient where it is enabled."""
+    hidden = packed_hidden(model, packed, features)
+    return read_head(
+        model.lm_head,
+        hidden,
+        packed.targets,
+        temperature=temperature,
+        with_entropy=False,
+        chunk=HEAD_CHUNK,
+    ).logprobs
+
+
+@torch.no_grad()
+def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
+    """Return (R, T) log-probabilities of the completions under the frozen reference."""
+    features = part.original.encoded_by(reference)
+    return part.packed.pad(token_logprobs(reference, part.packed, features, temperature=temperature))
+
+
+def policy_branches(
+    model: Any, part: MicroBatch, *, needs: Needs, temperature: float, measure: bool
+) -> tuple[Branch, Branch | None, Tensor | None]:
+    """Return the original image's branch, the degraded one's, and their exact KL, in padded form (R, T).
+
+    The last two are None where nothing needs them. ``measure`` adds the entropies and the perception KL for
+    the log where no term asks for them. Gradient flows through the original branch, and through the degraded
+    one where ``needs`` says so.
+    """
+    packed, head = part.packed, model.lm_head
+    original = packed_hidden(model, packed, part.original.encoded_by(model))
+    if part.degraded is None or not (needs.degraded or measure):
+        branch = read_head(
+            head,
+            original,
+            packed.targets,
+            temperature=temperature,
+            with_entropy=needs.original_entropy or measure,
+            chunk=HEAD_CHUNK,
+        )
+        return _padded(packed, branch), None, None
+    with nullcontext() if needs.degraded_gradient else torch.no_grad():
+        degraded = packed_hidden(model, packed, part.degraded.encoded_by(model))
+    if needs.exact_kl or measure:
+        # Both heads in one pass: the two distributions over the vocabulary never exist for all positions.
+        first, second, divergence = read_head_pair(
+            head, original, degraded, packed.targets, temperature=temperature, chunk=HEAD_CHUNK
+        )
+        return _padded(packed, first), _padded(packed, second), packed.pad(divergence)
+    first = read_head(
+        head,
+        original,
+        packed.targets,
+        temperature=temperature,
+        with_entropy=needs.original_entropy,
+        chunk=HEAD_CHUNK,
+    )
+    with nullcontext() if needs.degraded_gradient else torch.no_grad():
+        second = read_head(
+            head,
+            degraded,
+            packed.targets,
+            temperature=temperature,
+            with_entropy=needs.degraded_entropy,
+            chunk=HEAD_CHUNK,
+        )
+    return _padded(packed, first), _padded(packed, second), None
+
+
+def _padded(packed: PackedGroups, branch: Branch) -> Branch:
+    entropy = None if branch.entropy is None else packed.pad(branch.entropy)
+    return Branch(logprobs=packed.pad(branch.logprobs), entropy=entropy)

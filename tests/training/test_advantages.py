@@ -1,0 +1,297 @@
+"""Rewards and advantages: what compares images sees the whole step, whichever process holds which image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from qhk.objective.advantage import group_advantages
+from qhk.rewards.batch import ScoredGroup
+from qhk.rewards.compose import build_terms
+from qhk.rewards.fidelity import thurstone_fidelity
+from qhk.settings import Settings, build_tasks
+from qhk.tasks import Task
+from qhk.training.batch import Batch
+from qhk.training.distributed import Processes
+from qhk.training.run import Run
+from qhk.training.step import add_advantages, reward
+from qhk.types import Answer, Completion, Example
+from tests.training.test_step import largest_difference, one_step
+
+SCORES: list[tuple[str, float, tuple[float | None, ...]]] = [
+    ("one", 3.0, (3.0, 3.2, 3.4)),
+    ("two", 4.0, (1.0, None, 2.0)),
+    ("one", 2.2, (2.0, 2.5, 2.1)),
+    ("one", 3.0, (4.0, 3.1, 3.6)),
+]
+FIDELITY: dict[str, Any] = {
+    "epsilon": 1e-6,
+    "variance": "estimated",
+    "form": "continuous",
+    "opponent": "mean",
+    "alone": 0.7,
+}
+SPEC: dict[str, dict[str, Any]] = {
+    "fidelity": {"_target_": "qhk.rewards.fidelity.thurstone_fidelity", "weight": 2.0, **FIDELITY},
+    "length": {"_target_": "tests.training.test_step.length_reward", "weight": 0.5},
+}
+
+
+class OneOfTwo(Processes):
+    """One of two processes that are threads: gathering waits for the other."""
+
+    def __init__(self, rank: int, barrier: Barrier, desk: list[Any]) -> None:
+        super().__init__("single")
+        self.rank, self.count = rank, 2
+        self._barrier, self._desk = barrier, desk
+
+    def gather_items(self, items: Sequence[Any]) -> list[Any]:
+        self._desk[self.rank] = list(items)
+        self._barrier.wait(timeout=30)
+        gathered = [*self._desk[0], *self._desk[1]]
+        self._barrier.wait(timeout=30)
+        return gathered
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        return torch.cat(self.gather_items([rows]))
+
+
+Row = tuple[str, float, Sequence[float | None]]
+"""Data set, opinion, and the scores of the completions."""
+
+
+def make_batch(rows: Sequence[Row], *, first: int = 0, cut: Sequence[Sequence[int]] = ()) -> Batch:
+    """Prompts of the ids ``first``, ``first + 1``, ... with completions of id, id + 1, ... tokens.
+
+    ``cut`` says of each prompt which of its completions the length limit cut.
+    """
+    numbers = range(first, first + len(rows))
+    examples = [
+        Example(
+            id=str(number),
+            dataset=dataset,
+            image=Path("x.png"),
+            mos=mos,
+            mos_native=mos,
+            higher_is_better=True,
+        )
+        for number, (dataset, mos, _) in zip(numbers, rows, strict=True)
+    ]
+    completions = [
+        [
+            Completion(
+                text="x" * place,
+                answer=Answer(score=score),
+                num_tokens=number + place,
+                truncated=place in (cut[number - first] if cut else ()),
+            )
+            for place, score in enumerate(scores)
+        ]
+        for number, (_, _, scores) in zip(numbers, rows, strict=True)
+    ]
+    return Batch(
+        indices=numbers,
+        tasks=["score"] * len(rows),
+        examples=examples,
+        epochs=[0] * len(rows),
+        completions=completions,
+    )
+
+
+BATCH = make_batch(SCORES)
+
+
+def weighed(
+    settings: Settings,
+    batch: Batch,
+    processes: Processes,
+    *,
+    spec: Mapping[str, dict[str, Any]] = SPEC,
+    alpha: float = 0.5,
+    divergence: Tensor | None = None,
+    memory: Mapping[str, float] | None = None,
+) -> Batch:
+    """The batch with rewards and advantages, as one process computes them for its own prompts."""
+    return add_advantages(
+        reward(batch, terms={"score": build_terms(spec)}, processes=processes),
+        objective=settings.objective,
+        uncertainty=settings.uncertainty,
+        tasks=build_tasks(settings),
+        alpha=alpha,
+        divergence=divergence,
+        memory=memory or {},
+        processes=processes,
+    )
+
+
+def in_two(
+    settings: Settings, batch: Batch, *, divergence: Tensor | None = None, **options: Any
+) -> list[Batch]:
+    """What two processes have, of which each owns two prompts."""
+    barrier, desk = Barrier(2), [None, None]
+
+    def part(rank: int) -> Batch:
+        rows = slice(2 * rank, 2 * rank + 2)
+        own = None if divergence is None else divergence[rows]
+        return weighed(
+            settings,
+            batch.select(range(rows.start, rows.stop)),
+            OneOfTwo(rank, barrier, desk),
+            divergence=own,
+            **options,
+        )
+
+    with ThreadPoolExecutor(2) as threads:
+        return [future.result() for future in [threads.submit(part, rank) for rank in range(2)]]
+
+
+def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings]) -> None:
+    """Scores of variance 2/3 shrink their group's advantages by e^(-alpha u); equal scores leave theirs."""
+    batch = make_batch([("one", 3.0, (2.0, 3.0, 4.0)), ("one", 3.0, (3.0, 3.0, 3.0))])
+
+    def with_form(form: str) -> Batch:
+        settings = small(f"uncertainty={form}", name=form)
+        only = {"length": SPEC["length"]}
+        return weighed(settings, batch, Processes("single"), spec=only, alpha=1.0)
+
+    plain, weighted = with_form("none"), with_form("exponential")
+    variance, largest = 2 / 3, 4.0
+    expected = torch.tensor([math.exp(-variance / largest), 1.0], dtype=torch.float64)
+    assert torch.allclose(weighted.weights.double(), expected, atol=1e-6)
+    assert bool((plain.weights == 1).all())
+    assert float(plain.advantages.abs().max()) > 0.1
+    assert torch.allclose(weighted.advantages, plain.advantages * expected[:, None], atol=1e-6)
+
+
+def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(small: Callable[..., Settings]) -> None:
+    batch = weighed(small(), BATCH, Processes("single"))
+    scored = [ScoredGroup(id="", dataset=dataset, mos=mos, scores=scores) for dataset, mos, scores in SCORES]
+    fidelity = torch.tensor(thurstone_fidelity(scored, **FIDELITY), dtype=torch.float64)
+    assert list(batch.breakdown) == ["fidelity", "length"]
+    assert torch.equal(batch.breakdown["fidelity"], fidelity)
+    assert batch.breakdown["fidelity"][1].tolist() == [0.7, 0.0, 0.7]
+    assert torch.allclose(batch.rewards, 2.0 * fidelity + 0.5 * batch.breakdown["length"])
+    assert batch.scores.isnan().tolist() == [[score is None for score in row[2]] for row in SCORES]
+
+
+def test_two_processes_have_the_rewards_and_advantages_of_one(small: Callable[..., Settings]) -> None:
+    settings = small()
+    alone = weighed(settings, BATCH, Processes("single"))
+    for part in in_two(settings, BATCH):
+        assert torch.equal(part.rewards, alone.rewards)
+        assert torch.equal(part.advantages, alone.advantages)
+        assert torch.equal(part.weights, alone.weights)
+        assert torch.equal(part.scores.nan_to_num(-1), alone.scores.nan_to_num(-1))
+        assert all(torch.equal(part.breakdown[name], alone.breakdown[name]) for name in alone.breakdown)
+
+
+@pytest.mark.parametrize("reward", ["visualquality_r1", "visualquality_r1_release", "preresq_r1_score"])
+def test_a_step_with_rewards_that_compare_moves_the_policy(
+    small: Callable[..., Settings],
+    open_run: Callable[[Settings], Run],
+    monkeypatch: pytest.MonkeyPatch,
+    reward: str,
+) -> None:
+    def read(text: str) -> Answer:
+        """An untaught model's noise, read as numbers from 1 to 5."""
+        return Answer(score=None if len(text) % 5 == 0 else 1 + sum(map(ord, text)) % 41 / 10)
+
+    off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", f"reward={reward}")
+    still, _ = one_step(open_run(small(*off, name="still")))
+    monkeypatch.setattr(Task, "parse", lambda task, text: read(text))
+    run = open_run(small(*off, name="read"))
+    moved, metrics = one_step(run)
+    values = metrics.values()
+    compared = [name for name in run.settings.reward.terms if name != "format"]
+    assert all(0.0 < values[f"train/reward/{name}/mean"] < 1.01 for name in compared)
+    assert largest_difference(still, moved) > 1e-7
+
+
+CUT = [(), (1,), (0, 2), ()]
+CUT_BATCH = make_batch(SCORES, cut=CUT)
+
+
+def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callable[..., Settings]) -> None:
+    """Tokens 0 to 2, 1 to 3, 2 to 4 and 3 to 5, 30 in all; the cut ones have 2, 2 and 4."""
+
+    keep, mask, exclude = (
+        weighed(
+            small(f"objective.truncated={truncated}", "uncertainty=none", name=truncated),
+            CUT_BATCH,
+            Processes("single"),
+        )
+        for truncated in ("keep", "mask", "exclude")
+    )
+    cut = torch.tensor([[place in places for place in range(3)] for places in CUT])
+    assert keep.loss_mask.all() and torch.equal(mask.loss_mask, ~cut) and torch.equal(exclude.loss_mask, ~cut)
+    assert [(c.counts.sequences, c.counts.tokens) for c in (keep, mask, exclude)] == [
+        (12, 30),
+        (12, 22),
+        (9, 22),
+    ]
+    assert keep.num_tokens == mask.num_tokens == exclude.num_tokens == 30
+    assert torch.equal(mask.advantages, keep.advantages)
+    for rewards, advantages, left in zip(exclude.rewards, exclude.advantages, ~cut, strict=True):
+        alone = rewards[left]
+        expected = (alone - alone.mean()) / (alone.std() + 1e-4) if len(alone) > 1 else alone * 0
+        assert torch.allclose(advantages[left], expected, rtol=1e-12)
+        assert (advantages[~left] == 0).all()
+
+
+def test_without_cut_completions_the_setting_changes_no_bit(small: Callable[..., Settings]) -> None:
+    first, *others = [
+        weighed(small(f"objective.truncated={name}", name=name), BATCH, Processes("single"))
+        for name in ("keep", "mask", "exclude")
+    ]
+    for other in others:
+        assert torch.equal(other.advantages, first.advantages) and other.counts == first.counts
+
+
+@pytest.mark.parametrize("scaling", ["group_std", "batch_std", "none"])
+def test_a_divergence_is_taken_off_the_reward_before_advantages(
+    small: Callable[..., Settings], scaling: str
+) -> None:
+    settings = small(f"objective.advantage_scaling={scaling}", "objective.kl_coef=0.1", "uncertainty=none")
+    divergence = torch.arange(12, dtype=torch.float64).view(4, 3) ** 2 / 10
+    with_kl = weighed(settings, BATCH, Processes("single"), divergence=divergence)
+    without = weighed(settings, BATCH, Processes("single"))
+    lessened = without.rewards - 0.1 * divergence
+    expected = group_advantages(lessened, scaling=scaling, epsilon=1e-4)  # type: ignore[arg-type]
+    assert torch.equal(with_kl.advantages, expected)
+    assert torch.equal(with_kl.rewards, without.rewards)
+    assert not torch.allclose(with_kl.advantages, without.advantages)
+
+
+def test_two_processes_agree_on_divergence_cuts_and_memory(small: Callable[..., Settings]) -> None:
+    settings = small(
+        "objective.truncated=mask",
+        "objective.advantage_scaling=batch_std",
+        "objective.kl_coef=0.1",
+        "uncertainty.history_decay=0.5",
+    )
+    divergence = torch.arange(12, dtype=torch.float64).view(4, 3) / 7
+    memory = {"score/one/0": 0.5, "score/two/1": 0.1}
+    options: dict[str, Any] = {"divergence": divergence, "memory": memory}
+    alone = weighed(settings, CUT_BATCH, Processes("single"), **options)
+    for part in in_two(settings, CUT_BATCH, **options):
+        assert torch.equal(part.advantages, alone.advantages)
+        assert torch.equal(part.loss_mask, alone.loss_mask)
+        assert part.counts == alone.counts and part.variances == alone.variances
+
+
+def test_history_weighs_an_image_by_what_it_showed_before(small: Callable[..., Settings]) -> None:
+    """Variance 2/3 now, 2 before, decay 1/2: 4/3 over the largest, 4. The unread group has no memory."""
+    settings = small("uncertainty.history_decay=0.5", "uncertainty.unparsed_weight=0.25")
+    batch = make_batch([("one", 3.0, (2.0, 3.0, 4.0)), ("one", 3.0, (None, None, 2.0))])
+    memory = {"score/one/0": 2.0, "score/one/1": 0.0}
+    batch = weighed(settings, batch, Processes("single"), alpha=1.0, memory=memory)
+    assert batch.weights.tolist() == pytest.approx([math.exp(-1 / 3), 0.25])
+    assert batch.variances == pytest.approx({"score/one/0": 4 / 3})

@@ -15,7 +15,7 @@ import yaml
 from qhk.cli.errors import report
 from qhk.cli.threads import let_idle_threads_sleep
 from qhk.errors import UserError
-from qhk.settings import parse_settings, reward_modules
+from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
 from qhk.tracking.code import PACKAGE, run_code
 
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(config: Path, code: str) -> int:
-    settings = parse_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    settings = read_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
     found = run_code(settings)
     if code not in (found, ANY_CODE):
         what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])

@@ -8,7 +8,7 @@ from pathlib import Path
 from qhk.errors import UserError
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
-from qhk.settings import DatasetSettings, MixtureSettings, Settings, parse_settings, stage_at, stage_views
+from qhk.settings import DatasetSettings, MixtureSettings, Settings, read_settings, stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 
 OWNED = ("model", "task", "prompt", "reward")
@@ -47,7 +47,7 @@ def adopt_checkpoint(
     path = Path(settings.checkpoint).expanduser()
     if not path.is_dir():
         raise UserError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
-    trained = stage_settings(parse_settings(checkpoint_config(path)), path, stage=stage)
+    trained = stage_settings(read_settings(checkpoint_config(path)), path, stage=stage)
     _refuse_owned(overrides, path)
     adopted = {node: getattr(trained, node) for node in OWNED}
     said = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}

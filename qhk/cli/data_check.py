@@ -12,7 +12,6 @@ from qhk.cli.errors import USER_ERROR
 from qhk.cli.requests import CheckRequest
 from qhk.config.catalogue import choice_of
 from qhk.data.check import Report, check_set
-from qhk.data.spec import DatasetSpec
 from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.settings import Settings
@@ -35,7 +34,7 @@ def run(settings: Settings, overrides: list[str], request: CheckRequest) -> int:
             reports.append(
                 check_set(
                     name,
-                    DatasetSpec(**dict(settings.dataset[name])),
+                    settings.dataset[name],
                     cache=Path(settings.paths.cache),
                     images=request.images,
                     looks=request.near_duplicates,
@@ -53,7 +52,7 @@ def checked_names(settings: Settings, overrides: list[str]) -> list[str]:
     """The sets that the command line names by ``data`` or ``benchmark``; all in use where it names none."""
     named = {group: choice_of(group, overrides) is not None for group in ("data", "benchmark")}
     either = any(named.values())
-    sets = list(settings.data.sets) if named["data"] or not either else []
+    sets = list(settings.data) if named["data"] or not either else []
     return list(dict.fromkeys(sets + (list(settings.benchmark) if named["benchmark"] or not either else [])))
 
 

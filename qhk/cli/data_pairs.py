@@ -141,23 +141,23 @@ def training_examples(settings: Settings, display: ConsoleDisplay) -> Mapping[st
     """The images of the training split, by split; never a benchmark's.
 
     All of them, so that twins are there whatever part another seed holds back for validation; with
-    ``data.limit`` those that a run of these settings trains on.
+    ``loading.limit`` those that a run of these settings trains on.
     """
-    data = settings.data
-    loaded = load_sets(settings, list(data.sets), display)
-    if data.limit is None:
-        parts = [require_split(loaded[name], data.split, key="data.split") for name in data.sets]
-        return {data.split: [example for part in parts for example in part]}
+    data, loading = settings.data, settings.loading
+    loaded = load_sets(settings, list(data), display)
+    if loading.limit is None:
+        parts = [require_split(loaded[name], loading.split, key="loading.split") for name in data]
+        return {loading.split: [example for part in parts for example in part]}
     chosen = select_training_data(
         list(loaded.values()),
-        weights=data.sets,
-        split=data.split,
-        validation_fraction=data.validation_fraction,
-        validation_limit=data.validation_limit,
-        limit=data.limit,
+        weights=data,
+        split=loading.split,
+        validation_fraction=loading.validation_fraction,
+        validation_limit=loading.validation_limit,
+        limit=loading.limit,
         seed=settings.seed,
     )
-    return {data.split: [example for examples in chosen.train.values() for example in examples]}
+    return {loading.split: [example for examples in chosen.train.values() for example in examples]}
 
 
 def _manifest_path(settings: Settings) -> Path:

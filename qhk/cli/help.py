@@ -46,6 +46,7 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     width = max(map(len, options)) + 2
     groups = [group for group in options if group not in OVERLAYS]
     lines += ["", "Groups and their options:", *_table({group: options[group] for group in groups}, width)]
+    lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets}, width)]
     lines += ["", "Overlays, applied after the groups in this order:"]
     lines += _table({group: options[group] for group in OVERLAYS}, width)
     lines += ["", "Flags:", *(f"  {flag:<38}{what}" for flag, what in FLAG_HELP), ""]

@@ -15,7 +15,7 @@ from qhk.cli.quiet import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import print_table, results_tables
-from qhk.settings import Settings, plain_settings, run_id
+from qhk.settings import Settings, plain_settings, run_directory, run_id
 from qhk.tracking.code import code_text, read_code_parts, run_code
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
@@ -23,6 +23,7 @@ from qhk.tracking.run_directory import (
     Opened,
     RunDirectory,
     join_run_directory,
+    known_run_id,
     leave_failure,
     open_run_directory,
 )
@@ -74,7 +75,7 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
         study=settings.study,
         name=settings.name,
         seed=settings.seed,
-        run_id=run_id(settings),
+        run_id=known_run_id(run_directory(settings), settings),
         cause=failure_line(error, directory=outputs),
         error=error,
     )
@@ -99,7 +100,7 @@ def open_directory(
         "study": settings.study,
         "name": settings.name,
         "seed": settings.seed,
-        "run_id": run_id(settings),
+        "run_id": run_id(settings) if settings.fresh else known_run_id(run_directory(settings), settings),
     }
     outputs, opened = Path(settings.paths.outputs), None
     if processes.is_main:

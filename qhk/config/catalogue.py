@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
 _GROUP_OF_FOLDER = {folder: group for group, folder in FOLDER_OF_GROUP.items()}
 OVERLAYS = ("experiment", "scale", "sweep")
+SETS = "dataset"
+"""The folder of sets, each known by its file's name: all of them are there, none is to be chosen."""
+
 LAUNCHER = "hydra/launcher"
 NESTED = (LAUNCHER,)
 """Groups whose own name has a slash; elsewhere the part behind it belongs to the option."""
@@ -68,18 +71,35 @@ class Catalogue:
 
     @cached_property
     def by_place(self) -> Mapping[str, ConfigFile]:
-        """Group and option, as ``model/tiny``, or the name of a primary -> its file."""
-        return {f"{file.group}/{file.option}".lstrip("/"): file for file in self.files}
+        """Group and option, as ``model/tiny``, or the name of a primary -> its file; sets are apart."""
+        places = {f"{file.group}/{file.option}".lstrip("/"): file for file in self.files}
+        return {place: file for place, file in places.items() if place.partition("/")[0] != SETS}
 
     @cached_property
     def options(self) -> Mapping[str, list[str]]:
         """Group -> its options. Options in folders are named from their top group: ``ablation/no_gamma``."""
         found: dict[str, list[str]] = {group: [] for group in FOLDER_OF_GROUP}
         for file in self.files:
-            if file.group:
+            if file.group and file.group.partition("/")[0] != SETS:
                 top, _, folder = (file.group, "", "") if file.group in NESTED else file.group.partition("/")
                 found.setdefault(top, []).append(f"{folder}/{file.option}" if folder else file.option)
         return {group: sorted(found[group]) for group in sorted(found)}
+
+    @cached_property
+    def dataset(self) -> DictConfig:
+        """The config node ``dataset``: every set by its file's name, as ``dataset_entries`` reads it."""
+        # As for the content of a file: OmegaConf is imported where it is needed.
+        from qhk.config.sets import dataset_entries
+
+        found = {f"{file.group}/{file.option}": file.content for file in self.files if file.group}
+        return dataset_entries(
+            {key.removeprefix(f"{SETS}/"): file for key, file in found.items() if key.startswith(f"{SETS}/")}
+        )
+
+    @property
+    def sets(self) -> list[str]:
+        """The names of all sets, for ``data`` and ``benchmark``."""
+        return sorted(file.option for file in self.files if file.group == SETS)
 
 
 def config_root() -> Path:

@@ -17,7 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
-from qhk.config.overrides import check_overrides
+from qhk.config.overrides import check_overrides, named_in_lists
+from qhk.config.sets import keep_used_sets
 from qhk.config.source import search_only
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
@@ -50,6 +51,7 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
+    overrides = [named_in_lists(text) for text in overrides]
     words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
     try:
         with _hydra(catalogue):
@@ -152,6 +154,7 @@ def composed_text(
     """
     config = _compose(command, overrides, catalogue, with_hydra=part != "job")
     package = "hydra" if part == "hydra" else package
+    config = keep_used_sets(config) if "dataset" in config else config
     node = config if package is None else OmegaConf.select(config, package, default=None)
     if not isinstance(node, DictConfig):
         raise UserError(f"--package {package}: no such node; {suggestion(str(package), map(str, config))}")
@@ -168,7 +171,8 @@ def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) 
     """Return what ``--info defaults`` prints: the files that make the config, in order, and where to."""
     check_overrides(overrides, catalogue)
     with _hydra(catalogue) as loader:
-        words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
+        words = [named_in_lists(text) for text in overrides]
+        words = [*_default_launcher(words, catalogue), *fit_scale(words, catalogue)]
         rows = loader.compute_defaults_list(primary_config(command), words, RunMode.RUN).defaults
     return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
+from qhk.config.sets import NAMING
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
 
@@ -115,6 +117,28 @@ def _check_sign(text: str, override: Override, options: list[str]) -> None:
         )
     if override.is_add() and not overlay:
         raise UserError(f"{text}: {group} has an option already; write {text.lstrip('+')}")
+
+
+def named_in_lists(text: str) -> str:
+    """Return the override with sets as a list: ``data={koniq:1,spaq:2}`` as ``data=[{koniq:1},{spaq:2}]``.
+
+    A mapping would be merged with the names that are there, a list replaces them. Other overrides are
+    returned as they are.
+    """
+    key, _, value = text.partition("=")
+    if key.lstrip("+").rpartition(".")[2] not in NAMING or not value.startswith("{"):
+        return text
+    chosen = parse_override(text).value()
+    if not isinstance(chosen, dict) or not chosen:
+        return text
+    return f"{key}=[{','.join(_written({name: own}) for name, own in chosen.items())}]"
+
+
+def _written(value: object) -> str:
+    """Return a value of an override as Hydra reads it."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(own)}" for key, own in value.items()) + "}"
+    return str(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _check_option(group: str, option: object, options: list[str]) -> None:

@@ -10,9 +10,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from qhk.config.catalogue import Catalogue
+from qhk.config.catalogue import SETS, Catalogue
 
 SCHEME = "qhk"
+ALL_SETS = f"{SETS}/all"
+"""The option that holds every set, which no file says."""
+
 _CATALOGUES: list[Catalogue] = []
 """The one that is searched: Hydra makes its sources itself, from an address alone."""
 
@@ -30,7 +33,8 @@ class CatalogueSource(ConfigSource):
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider=provider, path=path)
-        self._files = _CATALOGUES[0].by_place
+        self._catalogue = _CATALOGUES[0]
+        self._places = {*self._catalogue.by_place, ALL_SETS}
 
     @staticmethod
     def scheme() -> str:
@@ -40,15 +44,15 @@ class CatalogueSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         """Return the content and header of a file."""
         name = _name(config_path)
-        if name not in self._files:
+        if name not in self._places:
             raise ConfigLoadError(f"Config not found: {config_path}")
-        file = self._files[name]
+        file = self._catalogue.by_place.get(name)
         # Hydra takes the defaults list out of what it gets.
         return ConfigResult(
             provider=self.provider,
             path=f"{SCHEME}://",
-            config=deepcopy(file.content),
-            header={"package": file.package},
+            config=deepcopy(self._catalogue.dataset if file is None else file.content),
+            header={"package": file.package if file is not None else None},
         )
 
     def available(self) -> bool:
@@ -58,17 +62,17 @@ class CatalogueSource(ConfigSource):
     def is_group(self, config_path: str) -> bool:
         """Return whether files lie below the path."""
         inside = f"{config_path}/" if config_path else ""
-        return any(name.startswith(inside) for name in self._files)
+        return any(name.startswith(inside) for name in self._places)
 
     def is_config(self, config_path: str) -> bool:
         """Return whether the path is a file's."""
-        return _name(config_path) in self._files
+        return _name(config_path) in self._places
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Return the names of files and folders below the path."""
         found: list[str] = []
         inside = f"{config_path}/" if config_path else ""
-        for name in self._files:
+        for name in self._places:
             if name.startswith(inside):
                 first, _, rest = name.removeprefix(inside).partition("/")
                 path = first if rest else f"{first}.yaml"

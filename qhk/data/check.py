@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from qhk.data.check_files import check_files
-from qhk.data.facts import Facts, known_facts
 from qhk.data.finding import Finding, judge
 from qhk.data.labels import Labels, read_labels
 from qhk.data.scale import Scale
-from qhk.data.spec import DatasetSpec, Progress, adapter_options, check_spec, make_root, missing_below
+from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
+from qhk.settings import DatasetSettings, ExpectedSettings
 
 Images = Literal["decode", "header", "skip"]
 
@@ -34,7 +34,7 @@ class Report:
 
 def check_set(
     name: str,
-    spec: DatasetSpec,
+    spec: DatasetSettings,
     *,
     cache: Path,
     images: Images,
@@ -49,7 +49,7 @@ def check_set(
     themselves (an unknown adapter or option, a null root).
     """
     adapter = check_spec(name, spec)
-    facts = None if spec.miniature else known_facts(spec.adapter, spec.options)
+    expected = None if spec.miniature or spec.expected is None else spec.expected.under(spec.options)
     findings: list[Finding] = []
     try:
         root = make_root(name, spec, cache=cache, progress=progress)
@@ -63,16 +63,16 @@ def check_set(
             return Report(name=name, findings=findings, fingerprint=None)
         labels = read_labels(name, spec, cache=cache, progress=progress, need_images=False)
     except ValueError as error:
-        hint = facts.hint if facts is not None else ""
+        hint = expected.hint if expected is not None else ""
         findings.append(Finding("labels", "cannot be used", "", "error", f"{error}{hint and f'; {hint}'}"))
         return Report(name=name, findings=findings, fingerprint=None)
-    findings += check_labels(labels, spec, facts)
+    findings += check_labels(labels, spec, expected)
     if images == "skip" or findings[0].subject == "layout":
         return Report(name=name, findings=findings, fingerprint=None)
     about_files, fingerprint = check_files(
         labels,
         adapter_options(spec),
-        facts,
+        expected,
         cache=cache,
         depth=images,
         looks=looks,
@@ -82,60 +82,62 @@ def check_set(
     return Report(name=name, findings=[*findings, *about_files], fingerprint=fingerprint)
 
 
-def check_labels(labels: Labels, spec: DatasetSpec, facts: Facts | None) -> list[Finding]:
+def check_labels(labels: Labels, spec: DatasetSettings, expected: ExpectedSettings | None) -> list[Finding]:
     """Rows, native range and polarity, the map to [1, 5], references and parts."""
-    found = [_rows(len(labels.rows), facts)]
+    found = [_rows(len(labels.rows), expected)]
     if labels.left_out:
         fix = f"first {labels.left_out[0]}"
         found.append(Finding("rows left out", str(len(labels.left_out)), "", "ok", fix, labels.left_out))
     if labels.scale is not None:
-        found += _scores(labels, labels.scale, spec, facts)
+        found += _scores(labels, labels.scale, spec, expected)
     references = {row.reference for row in labels.rows if row.reference is not None}
-    expected = facts.references if facts is not None else None
-    if references or expected:
+    wanted = expected.references if expected is not None else None
+    if references or wanted:
         fix = "the label file is not complete: download it again"
-        found.append(judge("references", len(references), expected, fix))
-    return [*found, _parts(labels, spec, facts)]
+        found.append(judge("references", len(references), wanted, fix))
+    return [*found, _parts(labels, spec, expected)]
 
 
-def _scores(labels: Labels, scale: Scale, spec: DatasetSpec, facts: Facts | None) -> list[Finding]:
+def _scores(
+    labels: Labels, scale: Scale, spec: DatasetSettings, expected: ExpectedSettings | None
+) -> list[Finding]:
     scores = [row.score for row in labels.rows if row.score is not None]
     mos = [scale.mos(score) for score in scores]
     ends = f"{spec.normalisation}: {scale.low:.10g} and {scale.high:.10g}"
     ends += "" if scale.higher_is_better else ", mirrored"
     better = "higher" if scale.higher_is_better else "lower"
     return [
-        _range(min(scores), max(scores), better, facts),
+        _range(min(scores), max(scores), better, expected),
         Finding("score on 1 to 5", f"{min(mos):.6g} to {max(mos):.6g}", ends, "ok", ""),
     ]
 
 
-def _rows(count: int, facts: Facts | None) -> Finding:
-    if facts is None:
+def _rows(count: int, expected: ExpectedSettings | None) -> Finding:
+    if expected is None:
         return judge("labelled images", count, None, "")
-    other = facts.traps.get(count)
+    other = expected.traps.get(str(count))
     fix = f"this is {other}" if other else "the label file is cut or of another version: download it again"
-    return judge("labelled images", count, facts.rows, fix)
+    return judge("labelled images", count, expected.rows, fix)
 
 
-def _range(low: float, high: float, better: str, facts: Facts | None) -> Finding:
+def _range(low: float, high: float, better: str, expected: ExpectedSettings | None) -> Finding:
     text = f"{low:.10g} to {high:.10g}, {better} is better"
-    if facts is None:
+    if expected is None or expected.low is None or expected.high is None:
         return Finding("native scores", text, "", "ok", "")
-    fits = abs(low - facts.low) <= facts.tolerance and abs(high - facts.high) <= facts.tolerance
-    wanted = f"{facts.low:.10g} to {facts.high:.10g}"
-    fix = facts.hint or "the scores are of another version or were rescaled: use the official label file"
+    fits = abs(low - expected.low) <= expected.tolerance and abs(high - expected.high) <= expected.tolerance
+    wanted = f"{expected.low:.10g} to {expected.high:.10g}"
+    fix = expected.hint or "the scores are of another version or were rescaled: use the official label file"
     return Finding("native scores", text, wanted, "ok" if fits else "error", "" if fits else fix)
 
 
-def _parts(labels: Labels, spec: DatasetSpec, facts: Facts | None) -> Finding:
+def _parts(labels: Labels, spec: DatasetSettings, expected: ExpectedSettings | None) -> Finding:
     counts = Counter(labels.splits)
     used = {split: counts[split] for split in ("train", "validation", "test") if counts[split]}
     text = _counts(used) + (f" ({counts[None]} in no part)" if counts[None] else "")
     subject = f"parts of {spec.protocol}"
-    if facts is None:
+    if expected is None:
         return Finding(subject, text, "", "ok", "")
-    wanted = {"test": facts.rows} if spec.protocol == "all" else facts.parts.get(spec.protocol)
+    wanted = expected.of_protocol(spec.protocol)
     if wanted is None:
         return Finding(subject, text, "", "ok", "")
     fix = f"the protocol's lists and the label file do not fit: see 'labelled images' ({labels.root})"

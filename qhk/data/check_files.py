@@ -9,16 +9,16 @@ from statistics import median
 
 import numpy as np
 
-from qhk.data.adapters.base import LabelRow, Options
-from qhk.data.adapters.matching import ImageIndex, index_images
+from qhk.data.adapter import LabelRow, Options
 from qhk.data.datasets import fingerprint
-from qhk.data.facts import Facts
 from qhk.data.finding import Finding, Verdict
 from qhk.data.image import check_size
 from qhk.data.inventory import Depth, FileFacts, memory_file, take_inventory
 from qhk.data.labels import Labels
+from qhk.data.matching import ImageIndex, index_images
 from qhk.data.rows import derive_examples, find_pictures, make_examples
 from qhk.data.spec import Progress
+from qhk.settings import ExpectedSettings
 
 LOOK_BITS = 3
 """Perceptual hashes that differ in at most this many of 64 bits are taken for one picture."""
@@ -32,7 +32,7 @@ _FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "tif": "TIFF", "tiff": "TIFF"}
 def check_files(
     labels: Labels,
     options: Options,
-    facts: Facts | None,
+    expected: ExpectedSettings | None,
     *,
     cache: Path,
     depth: Depth,
@@ -59,11 +59,11 @@ def check_files(
     parts = {row.name: split for row, split in zip(labels.rows, labels.splits, strict=True)}
     findings = [
         _missing(len(labels.rows), matched, lost),
-        _unlabelled(index, used, facts),
+        _unlabelled(index, used, expected),
         _listed("unreadable images", broken, "error", "replace each by the file of the download", depth),
-        _kinds(files, facts),
+        _kinds(files, expected),
         _endings(files),
-        _sizes(files, facts),
+        _sizes(files, expected),
         *_copies(labels, matched, files, parts),
     ]
     if looks:
@@ -120,9 +120,9 @@ def _missing(total: int, matched: Matched, lost: Sequence[str]) -> Finding:
     return Finding("images of labels", str(len(matched)), str(total), "error", fix, tuple(lost))
 
 
-def _unlabelled(index: ImageIndex, used: set[Path], facts: Facts | None) -> Finding:
+def _unlabelled(index: ImageIndex, used: set[Path], expected: ExpectedSettings | None) -> Finding:
     spare = tuple(str(path) for path in index.all_images() if path not in used)
-    known = facts.unlabelled if facts is not None else None
+    known = expected.unlabelled if expected is not None else None
     if len(spare) == known or not spare:
         return Finding("images without label", str(len(spare)), "" if known is None else str(known), "ok", "")
     fix = f"not used; first {spare[0]}: another set, or copies, lie among the images"
@@ -148,15 +148,15 @@ def _listed(subject: str, lines: Sequence[str], verdict: Verdict, fix: str, how:
     return Finding(subject, f"{len(lines)} ({how})", "0", verdict, f"first {lines[0]}; {fix}", tuple(lines))
 
 
-def _kinds(files: Mapping[Path, FileFacts], facts: Facts | None) -> Finding:
+def _kinds(files: Mapping[Path, FileFacts], expected: ExpectedSettings | None) -> Finding:
     counts = Counter(
         "JPEG" if found.format == "MPO" else found.format for found in files.values() if found.format
     )
     text = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items())) or "none"
-    if facts is None:
+    if expected is None or not expected.formats:
         return Finding("file formats", text, "", "ok", "")
-    wanted = ", ".join(f"{kind} {count}" for kind, count in sorted(facts.formats.items()))
-    strange = set(counts) - set(facts.formats)
+    wanted = ", ".join(f"{kind} {count}" for kind, count in sorted(expected.formats.items()))
+    strange = set(counts) - set(expected.formats)
     if not strange:
         return Finding("file formats", text, wanted, "ok", "")
     details = tuple(str(path) for path, found in files.items() if found.format in strange)
@@ -177,19 +177,19 @@ def _endings(files: Mapping[Path, FileFacts]) -> Finding:
     return Finding("endings of names", f"{len(wrong)} differ", "", "warning", fix, tuple(wrong))
 
 
-def _sizes(files: Mapping[Path, FileFacts], facts: Facts | None) -> Finding:
+def _sizes(files: Mapping[Path, FileFacts], expected: ExpectedSettings | None) -> Finding:
     sizes = Counter((found.width, found.height) for found in files.values() if found.width)
     if not sizes:
         return Finding("image size", "none", "", "ok", "")
     (width, height), count = sizes.most_common(1)[0]
     text = f"{width}x{height}" + (f" ({count} of {len(files)})" if len(sizes) > 1 else "")
-    if facts is not None and facts.size is not None:
+    if expected is not None and expected.size is not None:
         others = tuple(
             f"{path}: {found.width}x{found.height}"
             for path, found in files.items()
-            if found.width and (found.width, found.height) != facts.size
+            if found.width and (found.width, found.height) != expected.size
         )
-        wanted = f"{facts.size[0]}x{facts.size[1]}"
+        wanted = f"{expected.size[0]}x{expected.size[1]}"
         fix = (
             f"{len(others)} differ, first {others[0]}: a resized copy, use the official files"
             if others
@@ -197,9 +197,9 @@ def _sizes(files: Mapping[Path, FileFacts], facts: Facts | None) -> Finding:
         )
         return Finding("image size", text, wanted, "error" if others else "ok", fix, others)
     side = median(min(found.width, found.height) for found in files.values() if found.width)
-    if facts is not None and facts.median_side is not None and side < facts.median_side:
+    if expected is not None and expected.median_side is not None and side < expected.median_side:
         fix = f"the median short side is {side:g}: a resized copy; record it with your results"
-        return Finding("image size", text, f"short side over {facts.median_side}", "warning", fix)
+        return Finding("image size", text, f"short side over {expected.median_side}", "warning", fix)
     return Finding("image size", text, "", "ok", "")
 
 

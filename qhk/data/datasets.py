@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.adapters.matching import index_images
 from qhk.data.inventory import FileFacts, memory_file, take_inventory
 from qhk.data.labels import read_labels
+from qhk.data.matching import index_images
 from qhk.data.rows import derive_examples, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale
-from qhk.data.spec import DatasetSpec, Progress, adapter_options
+from qhk.data.spec import Progress, adapter_options
+from qhk.settings import DatasetSettings
 from qhk.types import Example
 
 
@@ -41,7 +42,7 @@ class LoadedDataset:
 
 
 def load_dataset_entry(
-    name: str, spec: DatasetSpec, *, cache: Path, progress: Progress, workers: int = 0
+    name: str, spec: DatasetSettings, *, cache: Path, progress: Progress, workers: int = 0
 ) -> LoadedDataset:
     """The set ``name`` as ``spec`` describes it. A miniature set is generated below ``cache`` if needed.
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow
+from qhk.data.adapter import Adapter, LabelRow
 from qhk.data.rows import check_rows
 from qhk.data.scale import Scale, fit_scale
-from qhk.data.spec import DatasetSpec, Progress, adapter_options, check_spec, make_root, missing_below
+from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
 from qhk.errors import UserError
+from qhk.settings import DatasetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class Labels:
 
 
 def read_labels(
-    name: str, spec: DatasetSpec, *, cache: Path, progress: Progress, need_images: bool = True
+    name: str, spec: DatasetSettings, *, cache: Path, progress: Progress, need_images: bool = True
 ) -> Labels:
     """The labels of the set ``name``. A miniature set is generated below ``cache`` if needed.
 
@@ -70,7 +71,7 @@ def read_labels(
 
 
 def _fit_scale(
-    name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], spec: DatasetSpec
+    name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], spec: DatasetSettings
 ) -> Scale | None:
     if spec.normalisation is None:
         return None
@@ -86,7 +87,7 @@ def _fit_scale(
     )
 
 
-def label_problems(name: str, spec: DatasetSpec, *, cache: Path) -> list[str]:
+def label_problems(name: str, spec: DatasetSettings, *, cache: Path) -> list[str]:
     """What a run would refuse about the set's files, one line each, without opening an image.
 
     Missing files are listed; where the label files are all there they are read, so that a wrong column, score

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.labels import label_problems
-from qhk.data.spec import DatasetSpec
 from qhk.settings import Settings
 
 
@@ -17,7 +16,7 @@ def missing_files(settings: Settings) -> list[str]:
     """
     lines: list[str] = []
     for name, entry in settings.dataset.items():
-        lines += label_problems(name, DatasetSpec(**dict(entry)), cache=Path(settings.paths.cache))
+        lines += label_problems(name, entry, cache=Path(settings.paths.cache))
     path = settings.model.path
     if path is not None and path.startswith((".", "/", "~")) and not Path(path).expanduser().exists():
         lines.append(f"model.path: {path} is not there; give a folder with weights, or a hub id")

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow, Options
-from qhk.data.adapters.matching import ImageIndex
+from qhk.data.adapter import LabelRow, Options
+from qhk.data.matching import ImageIndex
 from qhk.data.scale import Scale
 from qhk.errors import UserError
 from qhk.types import Example

@@ -89,11 +89,9 @@ def _within_set(seed: int, name: str, count: int, size: int) -> Draw:
 
 def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
     if not sizes or set(sizes) != set(weights):
-        raise UserError(
-            f"data.sets names {sorted(weights)}, the loaded sets are {sorted(sizes)}: they must agree"
-        )
+        raise UserError(f"data names {sorted(weights)}, the loaded sets are {sorted(sizes)}: they must agree")
     for name in sizes:
         if sizes[name] < 1:
-            raise UserError(f"data.sets.{name} has no training image: remove it or check its split")
+            raise UserError(f"data: {name} has no training image: remove it or check its split")
         if not (math.isfinite(weights[name]) and weights[name] > 0):
-            raise UserError(f"data.sets.{name} must be a weight > 0, got {weights[name]}")
+            raise UserError(f"data: {name} must be a weight > 0, got {weights[name]}")

@@ -43,7 +43,7 @@ def select_training_data(
     train: dict[str, list[Example]] = {}
     validation: list[Example] = []
     for dataset in loaded:
-        pool = require_split(dataset, split, key="data.split")
+        pool = require_split(dataset, split, key="loading.split")
         if validation_fraction > 0.0:
             held_out = dataset.examples.get("validation", []) if split == "train" else []
             if held_out:
@@ -108,7 +108,7 @@ def cut_validation(
     held_out = [example for example in examples if content_of(example) in chosen]
     if not train or not held_out:
         raise UserError(
-            f"data.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
+            f"loading.validation_fraction={fraction} leaves {len(train)} training images of {name}, "
             f"which has {len(contents)} contents: use a smaller fraction or 0"
         )
     return train, limit_examples(held_out, limit, seed=seed)

@@ -2,47 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
-from qhk.data.adapters import ADAPTERS
-from qhk.data.adapters.base import Adapter
+from qhk.data.adapter import Adapter
+from qhk.data.adapters import adapter_names, find_adapter
 from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
 from qhk.errors import UserError
+from qhk.settings import DatasetSettings
+from qhk.settings.base import Scalar
 
-Scalar = str | int | float | bool | None
 Progress = Callable[[int, int], None]
 
 MINIATURE_OPTIONS = ("generator_seed", "size")
 """Options that belong to the generator of a miniature set, not to its adapter."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetSpec:
-    """One entry of ``dataset`` as the config gives it; None where a value has still to be filled in.
-
-    Of a miniature entry, ``root`` is the name of the generated set and ``options`` also hold
-    ``generator_seed`` and ``size``; of any other, ``root`` is a folder on disk.
-    """
-
-    adapter: str
-    root: str | None
-    protocol: str
-    normalisation: str | None
-    bounds: tuple[float, float] | None
-    higher_is_better: bool | None
-    miniature: bool
-    options: Mapping[str, Scalar]
-
-
-def check_spec(name: str, spec: DatasetSpec) -> Adapter:
+def check_spec(name: str, spec: DatasetSettings) -> Adapter:
     """The entry's adapter. Raises ``ValueError`` naming the key for a value that is wrong in itself."""
-    if spec.adapter not in ADAPTERS:
+    if spec.adapter not in adapter_names():
         raise UserError(
-            f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(sorted(ADAPTERS))}"
+            f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(adapter_names())}"
         )
-    adapter = ADAPTERS[spec.adapter]
+    adapter = find_adapter(spec.adapter)
     if spec.protocol not in adapter.protocols:
         raise UserError(
             f"dataset.{name}.protocol is {spec.protocol!r}: "
@@ -71,7 +53,7 @@ def check_spec(name: str, spec: DatasetSpec) -> Adapter:
     return adapter
 
 
-def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSpec) -> None:
+def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSettings) -> None:
     if spec.normalisation is None:
         raise UserError(f"dataset.{name}.normalisation is null: choose whole_set or given")
     if spec.higher_is_better is None:
@@ -89,7 +71,7 @@ def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSpec) -> None:
         )
 
 
-def make_root(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) -> Path:
+def make_root(name: str, spec: DatasetSettings, *, cache: Path, progress: Progress) -> Path:
     """The folder that the entry reads; a miniature set is generated below ``cache`` if needed.
 
     Raises ``ValueError`` where a generated set stands in for a real one, or the other way round.
@@ -115,12 +97,12 @@ def make_root(name: str, spec: DatasetSpec, *, cache: Path, progress: Progress) 
     return root
 
 
-def adapter_options(spec: DatasetSpec) -> dict[str, Scalar]:
+def adapter_options(spec: DatasetSettings) -> dict[str, Scalar]:
     """The entry's options without those of the generator."""
     return {key: value for key, value in spec.options.items() if key not in MINIATURE_OPTIONS}
 
 
-def missing_below(name: str, spec: DatasetSpec, adapter: Adapter, root: Path) -> list[tuple[str, bool]]:
+def missing_below(name: str, spec: DatasetSettings, adapter: Adapter, root: Path) -> list[tuple[str, bool]]:
     """What is not there, one line each, and whether it holds images (else labels)."""
     if not root.is_dir():
         return [(f"no folder {root}", False)]

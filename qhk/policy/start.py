@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qhk.data.adapters.vocabulary import descriptions
+from qhk.data.distortions import descriptions
 from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed

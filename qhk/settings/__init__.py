@@ -7,7 +7,8 @@ from qhk.settings.identity import run_directory, run_id, run_name
 from qhk.settings.inputs import (
     BenchmarkSettings,
     DatasetSettings,
-    DataSettings,
+    ExpectedSettings,
+    LoadingSettings,
     ModelSettings,
     PathsSettings,
     PromptSettings,
@@ -35,8 +36,9 @@ from qhk.settings.pairs import (
     PairsSettings,
     StrengthenSettings,
 )
-from qhk.settings.parse import parse_settings, plain_settings
+from qhk.settings.parse import parse_settings, plain_settings, read_settings
 from qhk.settings.root import (
+    VERSION,
     EvaluationSettings,
     MixtureSettings,
     Settings,
@@ -54,17 +56,19 @@ from qhk.settings.views import (
 )
 
 __all__ = [
+    "VERSION",
     "BenchmarkSettings",
     "BuildSettings",
     "ColdStartSettings",
     "CopySettings",
-    "DataSettings",
     "DatasetSettings",
     "DistributedSettings",
     "Duration",
     "EndpointSettings",
     "EvaluationSettings",
+    "ExpectedSettings",
     "FilterSettings",
+    "LoadingSettings",
     "MixtureSettings",
     "ModelSettings",
     "ObjectiveSettings",
@@ -90,6 +94,7 @@ __all__ = [
     "UncertaintySettings",
     "parse_settings",
     "plain_settings",
+    "read_settings",
     "build_tasks",
     "reward_modules",
     "run_directory",

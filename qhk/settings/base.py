@@ -1,4 +1,4 @@
-"""What every settings node shares: frozen, strict, no defaults, unknown keys refused."""
+"""What every settings node shares: frozen, strict, unknown keys refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,12 @@ Scalar = str | int | float | bool | None
 
 
 class Node(BaseModel):
-    """One config node. YAML holds every value, so no field has a default."""
+    """One config node.
+
+    YAML holds the values, so a field has no default; but one that is added within a version of stored configs
+    gets a default with which everything is as it was before. So older configs can be read, and keep their
+    run ids.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 
 OUTSIDE_IDENTITY = (
@@ -23,12 +22,15 @@ OUTSIDE_IDENTITY = (
     "training.prompts_per_device",
     "rollout.decode_batch",
     "evaluation.batch_images",
-    "data.workers",
+    "loading.workers",
     "dry_run",
     "fresh",
     "checkpoint",
 )
 """Keys that change where or how fast a run happens, not what it computes. Dataset roots are paths too."""
+
+DESCRIPTIVE = ("expected", "sources")
+"""Keys of a set that say what is known of it."""
 
 NAME_LENGTH = 96
 DIGEST_LENGTH = 8
@@ -38,17 +40,19 @@ def run_id(settings: Settings) -> str:
     """Twelve hexadecimal digits that name what the run computes.
 
     Equal settings give equal ids on every machine: sha256 over canonical JSON (sorted keys) of the resolved
-    settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk.
+    settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk. Keys at their
+    default are left out, so that a key which is added later changes no id; the version is in it.
     """
-    plain = plain_settings(settings)
+    plain = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    plain["version"] = settings.version
     parts = [*plain["mixture"].values(), *plain["stages"].values()]
-    parts += [part for stage in plain["stages"].values() for part in (stage["mixture"] or {}).values()]
+    parts += [part for stage in plain["stages"].values() for part in stage.get("mixture", {}).values()]
     for node in (plain, *parts):
         for key in OUTSIDE_IDENTITY:
             _drop(node, key.split("."))
     for entry in plain["dataset"].values():
-        if not entry["miniature"]:
-            del entry["root"]
+        for key in DESCRIPTIVE if entry["miniature"] else (*DESCRIPTIVE, "root"):
+            entry.pop(key, None)
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -63,7 +67,7 @@ def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
     parts = [experiment or "default"]
     parts += sorted(override for override in overrides if not _is_silent(override))
     whole = "__".join(parts)
-    readable = re.sub(r"\[([^\[\]]*)\]", _joined, whole).replace("=", "-")
+    readable = re.sub(r"[\[{]([^\[\]{}]*)[\]}]", _joined, whole).replace("=", "-").replace(":", "-")
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", readable).strip("_") or "default"
     name = name if name[0].isalnum() else f"run_{name}"
     if len(name) > NAME_LENGTH:

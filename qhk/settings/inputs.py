@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
@@ -75,12 +76,53 @@ class ModelSettings(Node):
         return self
 
 
+class ExpectedSettings(Node):
+    """Numbers that the files of a published set can be held against; null or empty where none are known.
+
+    ``rows`` counts labelled images, ``low`` and ``high`` are the extremes of the native scores to within
+    ``tolerance``, ``references`` counts contents (null: every image is its own). ``parts`` holds, by
+    protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats``
+    labelled images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels
+    that the median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download
+    it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an
+    option: option -> value -> keys of this node.
+    """
+
+    rows: Count | None = None
+    low: float | None = None
+    high: float | None = None
+    tolerance: Positive = 1e-9
+    references: Count | None = None
+    parts: dict[str, dict[str, Count]] = {}
+    unlabelled: NumOrZero = 0
+    formats: dict[str, Count] = {}
+    size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    median_side: Count | None = None
+    traps: dict[str, str] = {}
+    hint: str = ""
+    by_option: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def under(self, options: Mapping[str, Scalar]) -> ExpectedSettings:
+        """Return these numbers as they are for a set that is read with ``options``."""
+        chosen = (values.get(str(options.get(key)), {}) for key, values in self.by_option.items())
+        changes = {key: value for change in chosen for key, value in change.items()}
+        return ExpectedSettings.model_validate({**self.model_dump(), **changes})
+
+    def of_protocol(self, protocol: str) -> Mapping[str, int] | None:
+        """Return the images of each split under a protocol, None where they are not known."""
+        if protocol == "all" and self.rows is not None:
+            return {"test": self.rows}
+        return self.parts.get(protocol)
+
+
 class DatasetSettings(Node):
     """One set: who reads it, where it lies, and how native scores map to [1, 5].
 
-    ``root`` and ``higher_is_better`` are null where only the user can know them; they are asked for when the
-    entry is used. A set with labels and no scores has null for ``normalisation``, ``bounds`` and
-    ``higher_is_better``. Of a miniature set, ``root`` is the name of the generated set, not a path.
+    ``adapter`` names a module of ``qhk.data.adapters``. ``root`` and ``higher_is_better`` are null where only
+    the user can know them; they are asked for when the entry is used. A set with labels and no scores has
+    null for ``normalisation``, ``bounds`` and ``higher_is_better``. Of a miniature set, ``root`` is the name
+    of the generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no
+    result.
     """
 
     adapter: Text
@@ -91,6 +133,8 @@ class DatasetSettings(Node):
     higher_is_better: bool | None
     miniature: bool
     options: dict[str, Scalar]
+    expected: ExpectedSettings | None = None
+    sources: list[Text] = []
 
     @model_validator(mode="after")
     def _bounds_in_order(self) -> Self:
@@ -99,10 +143,9 @@ class DatasetSettings(Node):
         return self
 
 
-class DataSettings(Node):
-    """What is trained on: entries of ``dataset`` with weights, and the part held back for validation."""
+class LoadingSettings(Node):
+    """How training sets are read: their split, how many images, and the part held back for validation."""
 
-    sets: Annotated[dict[str, Positive], Field(min_length=1)]
     split: Text
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)]
     validation_limit: Count | None
@@ -112,10 +155,41 @@ class DataSettings(Node):
 
 
 class BenchmarkSettings(Node):
-    """One set that is reported on; ``limit`` keeps the first images only, null keeps all."""
+    """How one set is reported on; ``limit`` keeps that many images, drawn by the seed, null keeps all."""
 
-    split: Text
-    limit: Count | None
+    split: Text = "test"
+    limit: Count | None = None
+
+
+def _by_name(value: object, usual: object) -> object:
+    """Return a list of set names, each a name or ``{name: value}``, as one mapping of names to values.
+
+    A single name stands for a list of one; ``usual`` is the value of a bare name. Anything else is left for
+    the type's own check. Raises UserError at a set that is named twice.
+    """
+    if not isinstance(value, list | tuple):
+        return {value: usual} if isinstance(value, str) else value
+    named: dict[str, object] = {}
+    for item in value:
+        if not isinstance(item, str | Mapping):
+            raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {item!r}")
+        for name, own in ({item: usual} if isinstance(item, str) else item).items():
+            if name in named:
+                raise UserError(f"names {name} twice; keep one of them")
+            named[name] = own
+    return named
+
+
+Data = Annotated[
+    dict[str, Positive], Field(min_length=1), BeforeValidator(lambda value: _by_name(value, 1.0))
+]
+"""Training sets with their weights, written ``[koniq, spaq]`` or ``[{koniq: 7046}, {spaq: 8897}]``.
+
+Only the ratios of the weights matter; a bare name weighs 1.
+"""
+
+Benchmarks = Annotated[dict[str, BenchmarkSettings], BeforeValidator(lambda value: _by_name(value, {}))]
+"""Sets to report on, written ``[koniq, spaq]`` or ``[{koniq: {limit: 100}}]``."""
 
 
 class TwinSettings(Node):

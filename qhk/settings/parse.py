@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from qhk.errors import UserError
 from qhk.settings.problems import first_problem
 from qhk.settings.root import STAGE_KEYS, Settings
+from qhk.settings.upgrade import upgrade
 from qhk.settings.views import StageView, stage_views, task_views
 
 
@@ -25,7 +26,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
         raise UserError(first_problem(error, plain, Settings)) from None
     views = [_checked_stage(stage, plain) for stage in stage_views(settings)]
     tasks = [task for view in views for task in task_views(view).values()]
-    used = {name for task in tasks for name in (*task.data.sets, *task.benchmark)}
+    used = {name for task in tasks for name in (*task.data, *task.benchmark)}
     kept = {name: entry for name, entry in settings.dataset.items() if name in used}
     return settings.model_copy(update={"dataset": kept})
 
@@ -47,6 +48,11 @@ def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
         return Settings.model_validate(whole)
     except ValidationError as error:
         raise UserError(f"stages.{stage.name}: {first_problem(error, whole, Settings)}") from None
+
+
+def read_settings(stored: Mapping[str, Any]) -> Settings:
+    """Return the typed settings of a stored config, of this version or an earlier one."""
+    return parse_settings(upgrade(stored))
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from qhk.errors import UserError
 from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.settings.base import Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
-    BenchmarkSettings,
+    Benchmarks,
+    Data,
     DatasetSettings,
-    DataSettings,
+    LoadingSettings,
     ModelSettings,
     PathsSettings,
     PromptSettings,
@@ -33,6 +34,7 @@ from qhk.settings.learning import (
     UncertaintySettings,
 )
 from qhk.settings.pairs import PairsSettings
+from qhk.settings.problems import suggestion
 
 
 class EvaluationSettings(Node):
@@ -61,14 +63,18 @@ class TrackingSettings(Node):
 
 
 class MixtureSettings(Node):
-    """One more task that a run trains beside its main one, on ``share`` of all prompts."""
+    """One more task that a run trains beside its main one, on ``share`` of all prompts.
+
+    ``loading`` null is the run's own.
+    """
 
     share: Annotated[float, Field(gt=0, lt=1)]
     task: TaskSettings
     prompt: PromptSettings
     reward: RewardSettings
-    data: DataSettings
-    benchmark: dict[str, BenchmarkSettings]
+    data: Data
+    benchmark: Benchmarks
+    loading: LoadingSettings | None = None
 
     @model_validator(mode="after")
     def _prompt_fits_task(self) -> Self:
@@ -101,8 +107,9 @@ class StageSettings(Node):
     task: TaskSettings | None = None
     prompt: PromptSettings | None = None
     reward: RewardSettings | None = None
-    data: DataSettings | None = None
-    benchmark: dict[str, BenchmarkSettings] | None = None
+    data: Data | None = None
+    benchmark: Benchmarks | None = None
+    loading: LoadingSettings | None = None
     mixture: dict[str, MixtureSettings] | None = None
     twin: TwinSettings | None = None
     rollout: RolloutSettings | None = None
@@ -122,9 +129,14 @@ STAGE_KEYS = ("place", "share", "reference", "schedules")
 """The keys of a stage that are not nodes of the run."""
 
 
+VERSION: Literal[2] = 2
+"""The form of stored configs, counted; ``upgrade`` reads earlier ones."""
+
+
 class Settings(Node):
     """Everything one run depends on. Built by ``parse_settings`` alone."""
 
+    version: Literal[2] = VERSION
     seed: NumOrZero
     study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")] | None
@@ -134,8 +146,9 @@ class Settings(Node):
     paths: PathsSettings
     model: ModelSettings
     dataset: dict[str, DatasetSettings]
-    data: DataSettings
-    benchmark: dict[str, BenchmarkSettings]
+    data: Data
+    benchmark: Benchmarks
+    loading: LoadingSettings
     twin: TwinSettings
     pairs: PairsSettings
     task: TaskSettings
@@ -157,18 +170,13 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _sets_are_known(self) -> Self:
-        known = ", ".join(sorted(self.dataset)) or "none"
-        parts: list[tuple[str, Iterable[str]]] = [
-            ("data.sets", self.data.sets),
-            ("benchmark", self.benchmark),
-        ]
+        parts: list[tuple[str, Iterable[str]]] = [("data", self.data), ("benchmark", self.benchmark)]
         for task, part in self.mixture.items():
-            parts.append((f"mixture.{task}.data.sets", part.data.sets))
-            parts.append((f"mixture.{task}.benchmark", part.benchmark))
+            parts += [(f"mixture.{task}.data", part.data), (f"mixture.{task}.benchmark", part.benchmark)]
         for key, names in parts:
             for name in names:
                 if name not in self.dataset:
-                    raise UserError(f"{key}: no dataset entry is called {name!r}; known entries: {known}")
+                    raise UserError(f"{key}: no set is called {name!r}; {suggestion(name, self.dataset)}")
         return self
 
     @model_validator(mode="after")
@@ -189,15 +197,14 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _prepared_twins_lie_as_their_images(self) -> Self:
-        for key, data in (("", self.data), *((f"mixture.{k}.", m.data) for k, m in self.mixture.items())):
-            if (
-                self.perception.form != "none"
-                and self.twin.form == "manifest"
-                and data.augmentation != "none"
-            ):
+        if self.perception.form == "none" or self.twin.form != "manifest":
+            return self
+        own = [(f"mixture.{task}.", part.loading) for task, part in self.mixture.items()]
+        for key, loading in [("", self.loading), *own]:
+            if loading is not None and loading.augmentation != "none":
                 raise UserError(
-                    f"{key}data.augmentation: {data.augmentation} would turn images but not their prepared "
-                    "twins; use none, or twin=generated"
+                    f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
+                    "prepared twins; use none, or twin=generated"
                 )
         return self
 

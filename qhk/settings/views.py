@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from qhk.settings.root import Settings
 from qhk.tasks import Task, build_task
 
-TASK_NODES = ("task", "prompt", "reward", "data", "benchmark")
-"""The nodes that belong to one task."""
+TASK_NODES = ("task", "prompt", "reward", "data", "benchmark", "loading")
+"""The nodes that belong to one task; ``loading`` may be the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +48,7 @@ def task_views(settings: Settings) -> dict[str, Settings]:
     """
     views: dict[str, Settings] = {settings.task.form: settings.model_copy(update={"mixture": {}})}
     for name, part in settings.mixture.items():
-        own: dict[str, Any] = {key: part.__dict__[key] for key in TASK_NODES}
+        own = {key: part.__dict__[key] for key in TASK_NODES if part.__dict__[key] is not None}
         views[name] = settings.model_copy(update={"mixture": {}, **own})
     return views
 

@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.facts import known_facts
 from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
 from qhk.settings.sweep import MachineSettings
 
@@ -28,9 +27,8 @@ PIXELS = 1024 * 768
 TINY_VOCABULARY = 600
 """About the tokens of the embedded tiny model."""
 
-UNKNOWN_IMAGES = {"train": 5000, "test": 5000}
-MINIATURE_IMAGES = {"train": 400, "test": 100}
-"""Assumed images of a part: of a set that nothing is known of, and about those of a generated set."""
+UNKNOWN_IMAGES = 5000
+"""Assumed images of a part that nothing is known of."""
 
 BYTES = 2
 """Per weight and per key, in decoding on an accelerator."""
@@ -209,7 +207,7 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
         flop=group.update_flop() * updates, decode_s=0
     )
     validations = steps // settings.training.validate_every
-    limit = settings.data.validation_limit or 200
+    limit = settings.loading.validation_limit or 200
     cold = settings.cold_start
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1), decode_s=0).times(cold.steps * cold.batch_size),
@@ -224,8 +222,10 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
 
 def _evaluation(settings: Settings, group: _Group) -> Work:
     """Return the work of all benchmarks with all read-outs, before and after training."""
-    sizes = {name: num_images(settings.dataset[name], "test") for name in settings.benchmark}
-    images = sum(min(sizes[name], part.limit or sizes[name]) for name, part in settings.benchmark.items())
+    images = 0
+    for name, benchmark in settings.benchmark.items():
+        size = num_images(settings.dataset[name], benchmark.split)
+        images += min(size, benchmark.limit or size)
     whole = Work(flop=0, decode_s=0)
     for readout in settings.evaluation.readouts.values():
         whole += group.rollout(readout.num_samples).times(2 * images)
@@ -289,16 +289,12 @@ def training_steps(settings: Settings) -> int:
     if duration.steps is not None:
         return duration.steps
     assert duration.epochs is not None
-    sizes = [num_images(settings.dataset[name], "train") for name in settings.data.sets]
-    images = sum(min(size, settings.data.limit or size) for size in sizes)
+    sizes = [num_images(settings.dataset[name], settings.loading.split) for name in settings.data]
+    images = sum(min(size, settings.loading.limit or size) for size in sizes)
     return max(1, round(duration.epochs * images / settings.training.prompts_per_step))
 
 
 def num_images(entry: DatasetSettings, split: str) -> int:
-    """Return the images of a set's train or test part, as known under its protocol, or assumed."""
-    if entry.miniature:
-        return MINIATURE_IMAGES[split]
-    facts = known_facts(entry.adapter, entry.options)
-    if facts is None:
-        return UNKNOWN_IMAGES[split]
-    return facts.parts.get(entry.protocol, {}).get(split, facts.rows)
+    """Return the images of a part of a set, known under its protocol or assumed."""
+    parts = entry.expected.of_protocol(entry.protocol) if entry.expected is not None else None
+    return (parts or {}).get(split, UNKNOWN_IMAGES)

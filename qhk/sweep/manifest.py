@@ -18,7 +18,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import append_json_lines, read_json_lines, write_atomically
-from qhk.settings import Settings, parse_settings, plain_settings
+from qhk.settings import Settings, plain_settings, read_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.tracking.code import code_digest, own_sources
 
@@ -100,7 +100,7 @@ class Manifest:
 
     def settings(self, run: SweepRun) -> Settings:
         """Return the frozen settings of a run."""
-        return parse_settings(yaml.safe_load(self.config(run).read_text(encoding="utf-8")))
+        return read_settings(yaml.safe_load(self.config(run).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from qhk.data.datasets import load_dataset_entry
-from qhk.data.spec import DatasetSpec
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_submitted
 from qhk.sweep.plan import PlannedRun, SweepPlan
 from qhk.tracking.code import run_code
 from qhk.tracking.provenance import changed_sets, read_provenance
+from qhk.tracking.run_directory import known_run_id
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 FIX = "choose another study=NAME or fresh=true"
@@ -63,10 +63,10 @@ class CurrentInputs:
                 with self.task(f"comparing {name}") as progress:
                     self._sets[key] = load_dataset_entry(
                         name,
-                        DatasetSpec(**dict(entry)),
+                        entry,
                         cache=Path(settings.paths.cache),
                         progress=progress,
-                        workers=settings.data.workers,
+                        workers=settings.loading.workers,
                     ).fingerprint
             except ValueError as error:
                 self._sets[key] = error
@@ -153,13 +153,13 @@ class Sharing:
     def _on_disk(self, run: PlannedRun) -> PlannedRun:
         own = run.directory / "run_id"
         if own.exists():
-            found = own.read_text(encoding="utf-8").strip()
-            if found != run.run_id:
+            found, known = own.read_text(encoding="utf-8").strip(), known_run_id(run.directory, run.settings)
+            if found != known:
                 raise UserError(
                     f"{run.directory} belongs to run id {found}, {run.label} is {run.run_id}: {FIX}"
                 )
             self._check_own(run)
-            return replace(run, state=_state(run.directory))
+            return replace(run, run_id=known, state=_state(run.directory))
         for directory in self.existing.directories.get(run.run_id, ()):
             state, label = _state(directory), "/".join(directory.parts[-3:])
             if state not in SHAREABLE:

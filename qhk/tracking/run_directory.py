@@ -20,6 +20,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import is_temporary, write_atomically
+from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -40,6 +41,7 @@ from qhk.tracking.status import (
     write_status,
 )
 
+CONFIG_FILE = "config.yaml"
 LOG_FILE = "run.log"
 FAILURE_FILE = "failure.txt"
 """Why a process of the run other than the first one failed; kept until the next start."""
@@ -152,6 +154,25 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     return outputs / study / name / f"seed{seed}"
 
 
+def known_run_id(path: Path, settings: Settings) -> str:
+    """Return the id under which ``path`` holds a run of these settings.
+
+    It is ``run_id`` of the settings, but for a run that was begun when stored configs had an earlier version:
+    it keeps its id, where its own config, read as one of this version, is of the same run.
+    """
+    stored, own = _earlier_config(path), run_id(settings)
+    if stored is None or run_id(read_settings(stored)) != own:
+        return own
+    return (path / "run_id").read_text(encoding="utf-8").strip()
+
+
+def _earlier_config(path: Path) -> dict[str, Any] | None:
+    """Return the config of a run that was begun with an earlier version of stored configs, else None."""
+    file = path / CONFIG_FILE
+    stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return stored if isinstance(stored, dict) and stored.get("version", 1) < VERSION else None
+
+
 def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
     """Return what opening ``path`` for this run would find; nothing is written.
 
@@ -238,9 +259,9 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
     write_atomically(path / "run_id", run_id + "\n")
     if not (path / "wandb_id").exists():
         write_atomically(path / "wandb_id", f"{run_id}-{secrets.token_hex(4)}\n")
-    write_atomically(
-        path / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
-    )
+    if _earlier_config(path) is None:  # else it says why the id is not that of the settings
+        text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
+        write_atomically(path / CONFIG_FILE, text)
     write_provenance(path / "provenance.json", provenance)
 
 

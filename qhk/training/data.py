@@ -21,10 +21,9 @@ from qhk.data.selection import (
     select_training_data,
     trained_images,
 )
-from qhk.data.spec import DatasetSpec
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings, Settings, task_shares, task_views
+from qhk.settings import Settings, task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example
@@ -70,32 +69,18 @@ class RunData:
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
 
-def dataset_spec(settings: DatasetSettings) -> DatasetSpec:
-    """The entry as the data room takes it."""
-    return DatasetSpec(
-        adapter=settings.adapter,
-        root=settings.root,
-        protocol=settings.protocol,
-        normalisation=settings.normalisation,
-        bounds=settings.bounds,
-        higher_is_better=settings.higher_is_better,
-        miniature=settings.miniature,
-        options=settings.options,
-    )
-
-
 def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dict[str, LoadedDataset]:
-    """The named dataset entries; miniature sets are generated where they are not cached yet."""
+    """Return the named dataset entries; miniature sets are generated where they are not cached yet."""
     loaded = {}
     for name in names:
         with display.task(f"preparing {name}") as progress:
-            spec = dataset_spec(settings.dataset[name])
+            spec = settings.dataset[name]
             loaded[name] = load_dataset_entry(
                 name,
                 spec,
                 cache=Path(settings.paths.cache),
                 progress=progress,
-                workers=settings.data.workers,
+                workers=settings.loading.workers,
             )
     return loaded
 
@@ -103,7 +88,7 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
 def select_benchmarks(
     settings: Settings, loaded: Mapping[str, LoadedDataset], *, task: str
 ) -> list[BenchmarkSet]:
-    """The benchmarks of a task with the images that are reported on, each a readable picture.
+    """Return the benchmarks of a task with the images that are reported on, each a readable picture.
 
     Raises ValueError for an empty part, at the first image that is broken, and at the first example that
     does not fit the task's prompt or lacks what it asks about.
@@ -129,7 +114,7 @@ def select_benchmarks(
 
 
 def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:
-    """The benchmarks of every task, as ``select_benchmarks`` has them.
+    """Return the benchmarks of every task, as ``select_benchmarks`` has them.
 
     Those that several tasks report on are named after the task as well.
     """
@@ -148,13 +133,13 @@ def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset
 
 
 def load_run_data(settings: Settings, display: Display) -> RunData:
-    """Everything a training run reads, with every image's header checked.
+    """Return everything a training run reads, with every image's header checked.
 
     Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)
-    names = [name for view in views.values() for name in (*view.data.sets, *view.benchmark)]
+    names = [name for view in views.values() for name in (*view.data, *view.benchmark)]
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     parts = {task: _select_task(view, loaded, display) for task, view in views.items()}
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -189,19 +174,19 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
 
 
 def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) -> float:
-    """The weight of a task's set among all sets of a run; as given where the task has the whole run."""
+    """Return the weight of a task's set among all sets of a run; as given where the task is the only one."""
     return weights[name] if share == 1.0 else share * weights[name] / math.fsum(weights.values())
 
 
 def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
     """The training and validation examples of one task, with prepared twins where the loss looks at them."""
     chosen = select_training_data(
-        [loaded[name] for name in view.data.sets],
-        weights=view.data.sets,
-        split=view.data.split,
-        validation_fraction=view.data.validation_fraction,
-        validation_limit=view.data.validation_limit,
-        limit=view.data.limit,
+        [loaded[name] for name in view.data],
+        weights=view.data,
+        split=view.loading.split,
+        validation_fraction=view.loading.validation_fraction,
+        validation_limit=view.loading.validation_limit,
+        limit=view.loading.limit,
         seed=view.seed,
     )
     if view.perception.form == "none" or view.twin.form != "manifest":
@@ -263,7 +248,7 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
             judge, learner = (f"stages.{stage}, " if stage else "" for stage in (other, name))
             raise UserError(
                 f"{judge}validation part of task {held}: {shared.what}, by {learner}task {task}: "
-                f"{shared.fix}, or cut both alike (data.validation_fraction, validation_limit)"
+                f"{shared.fix}, or cut both alike (loading.validation_fraction, validation_limit)"
             )
 
 

@@ -111,7 +111,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             task=build_task(view.task),
             messages=build_messages(user=view.prompt.user, system=view.prompt.system),
             answer_decimals=view.prompt.answer_decimals,
-            augmentation=view.data.augmentation,
+            augmentation=view.loading.augmentation,
             seed=view.seed,
             degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
         )

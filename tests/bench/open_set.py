@@ -27,7 +27,7 @@ from PIL import Image
 from qhk.data import inventory
 from qhk.data.datasets import load_dataset_entry
 from qhk.data.inventory import memory_file, take_inventory
-from qhk.data.spec import DatasetSpec
+from qhk.settings import DatasetSettings
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset" / "koniq.yaml"
 SCORES, SETS = "koniq10k_scores_and_distributions.csv", "koniq10k_distributions_sets.csv"
@@ -71,7 +71,7 @@ def main() -> None:
         time.sleep(inventory.SETTLED_S + 0.5)
         values = yaml.safe_load(CONF.read_text())["koniq"]
         values |= {"root": str(root), "protocol": "official", "bounds": tuple(values["bounds"])}
-        spec = DatasetSpec(**values)
+        spec = DatasetSettings(**values)
 
         def load() -> object:
             return load_dataset_entry(

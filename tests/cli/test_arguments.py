@@ -24,11 +24,11 @@ def test_runs_below_the_home_directory(
 
 def test_a_home_is_written_out_before_hydra_reads_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
-    words = ["train", "model.path=~/m", "+x=~", "~data.sets.koniq", "a=b~/c", "benchmark=[~/a]"]
+    words = ["train", "model.path=~/m", "+x=~", "~optimizer.lr", "a=b~/c", "benchmark=[~/a]"]
     assert read_arguments(words).overrides == (
         "model.path=/home/u/m",
         "+x=/home/u",
-        "~data.sets.koniq",
+        "~optimizer.lr",
         "a=b~/c",
         "benchmark=[~/a]",
     )

@@ -72,9 +72,9 @@ def test_evaluations_of_different_parts_do_not_meet(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory, words = trained
-    own = [word for word in words if not word.startswith(("name=", "benchmark.", "model.", "rollout."))]
+    own = [word for word in words if not word.startswith(("name=", "benchmark", "model.", "rollout."))]
     for limit in (2, 3):
-        more = [f"checkpoint={directory}/checkpoints/last", f"benchmark.miniature_spaq.limit={limit}"]
+        more = [f"checkpoint={directory}/checkpoints/last", f"benchmark={{miniature_spaq:{{limit:{limit}}}}}"]
         assert main(["evaluate", *own, *more]) == 0
         folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
         assert [row["n"] for row in json.loads((folder / "results.json").read_text())["rows"]] == [

@@ -90,7 +90,7 @@ def test_training_refuses_what_a_check_finds_before_anything_is_loaded(
         "data=folder",
         "benchmark=folder",
         f'dataset.folder.root="{root}"',
-        "data.validation_fraction=0.0",
+        "loading.validation_fraction=0.0",
     ]
     code, out, err = qhk("train", *words, *COLUMNS)
     assert code == 2 and message in err and err.strip().count("\n") <= 1

@@ -23,7 +23,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words(tmp_path: Path, cache: Path) -> list[str]:
     """Overrides that keep everything below a folder of the test, with eight images per set."""
-    return [f"paths.outputs={tmp_path}/out", f"paths.cache={cache}", "data.limit=8", "pairs.workers=0"]
+    return [f"paths.outputs={tmp_path}/out", f"paths.cache={cache}", "loading.limit=8", "pairs.workers=0"]
 
 
 def manifest_of(tmp_path: Path) -> Path:

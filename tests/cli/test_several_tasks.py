@@ -22,25 +22,19 @@ from tests.training.conftest import SMALL
 
 OPINION = "mixture.opinion"
 WORDS = (
-    *(word for word in SMALL if not word.startswith(("~data", "data.", "benchmark"))),
+    *(word for word in SMALL if not word.startswith(("data", "loading", "benchmark"))),
     "task=degradation",
     "prompt=degradation_short",
     "reward=q_insight_degradation",
     "data=miniature_degradation",
-    "data.limit=8",
-    "data.validation_limit=4",
-    "benchmark=miniature_degradation",
-    "benchmark.miniature_degradation.limit=6",
+    "loading.limit=8",
+    "loading.validation_limit=4",
+    "benchmark={miniature_degradation:{limit:6}}",
     f"+task@{OPINION}.task=score",
     f"+prompt@{OPINION}.prompt=score_short",
     f"+reward@{OPINION}.reward=q_hawkeye",
-    f"+data@{OPINION}.data=miniature",
-    f"~{OPINION}.data.sets.miniature_koniq",
-    f"~{OPINION}.data.sets.miniature_kadid",
-    f"{OPINION}.data.limit=8",
-    f"{OPINION}.data.validation_limit=4",
-    f"+benchmark@{OPINION}.benchmark=miniature_spaq",
-    f"{OPINION}.benchmark.miniature_spaq.limit=5",
+    f"+{OPINION}.data=[miniature_spaq]",
+    f"+{OPINION}.benchmark={{miniature_spaq:{{limit:5}}}}",
     f"+{OPINION}.share=0.5",
     "rollout.max_new_tokens=40",
     "training.duration.steps=1",
@@ -71,7 +65,7 @@ def figures(folder: Path) -> dict[tuple[str, str], Any]:
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 
-MAIN = ("benchmark=miniature_degradation", "benchmark.miniature_degradation.limit=6")
+MAIN = "benchmark={miniature_degradation:{limit:6}}"
 
 
 def test_all_tasks_of_a_checkpoint_are_evaluated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

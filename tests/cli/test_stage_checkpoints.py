@@ -19,16 +19,13 @@ WORDS = (
     "stages=scores_then_comparisons",
     "training.keep_every=1",
     "name=run",
-    "data.limit=8",
-    "data.validation_limit=4",
-    "benchmark=miniature_spaq",
-    "benchmark.miniature_spaq.limit=4",
-    f"{STAGE}.data.limit=8",
-    f"{STAGE}.data.validation_limit=4",
-    f"{STAGE}.benchmark.miniature_comparison.limit=4",
+    "loading.limit=8",
+    "loading.validation_limit=4",
+    "benchmark={miniature_spaq:{limit:4}}",
+    f"{STAGE}.benchmark={{miniature_comparison:{{limit:4}}}}",
 )
-SCORES = ("benchmark=miniature_spaq", "benchmark.miniature_spaq.limit=4")
-COMPARISONS = ("benchmark=miniature_comparison", "benchmark.miniature_comparison.limit=4")
+SCORES = "benchmark={miniature_spaq:{limit:4}}"
+COMPARISONS = "benchmark={miniature_comparison:{limit:4}}"
 
 
 @pytest.fixture(scope="module")

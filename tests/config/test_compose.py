@@ -8,20 +8,18 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import OVERLAYS, Catalogue, choice_of, config_root, read_catalogue
 from qhk.config.compose import compose_config, overruled_choices
+from qhk.config.sets import dataset_entries, keep_used_sets
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
 
 Compose = Callable[..., dict[str, Any]]
 CATALOGUE = read_catalogue(config_root())
-GROUPS = {
-    group: options
-    for group, options in CATALOGUE.options.items()
-    if group not in (*OVERLAYS, "dataset", "benchmark")
-}
+GROUPS = {group: options for group, options in CATALOGUE.options.items() if group not in OVERLAYS}
 EXPERIMENTS = CATALOGUE.options["experiment"]
 COMPANIONS = {
     ("twin", "manifest"): ["twin.manifest=pairs.jsonl"],
@@ -79,11 +77,43 @@ def test_a_weight_by_the_spread_of_scores_needs_scores(catalogue: Catalogue) -> 
 
 
 def test_every_dataset_trains_and_every_benchmark_evaluates(catalogue: Catalogue) -> None:
-    names, benchmarks = catalogue.options["dataset"], catalogue.options["benchmark"]
-    overrides = [f"++data.sets.{name}=1.0" for name in names]
-    settings = prepare("train", [*overrides, f"benchmark=[{','.join(benchmarks)}]"], catalogue).settings
-    assert sorted(settings.dataset) == sorted(settings.data.sets) == names
-    assert sorted(settings.benchmark) == benchmarks
+    names = f"[{','.join(catalogue.sets)}]"
+    settings = prepare("train", [f"data={names}", f"benchmark={names}"], catalogue).settings
+    assert sorted(settings.dataset) == sorted(settings.data) == sorted(settings.benchmark) == catalogue.sets
+
+
+def test_sets_of_the_command_line_replace_those_of_any_file(catalogue: Catalogue) -> None:
+    words = ["experiment=q_hawkeye", "data={koniq:7046,spaq:8897}", "benchmark={kadid:{limit:9}}"]
+    settings = prepare("train", words, catalogue).settings
+    assert settings.data == {"koniq": 7046.0, "spaq": 8897.0}
+    assert {name: one.limit for name, one in settings.benchmark.items()} == {"kadid": 9}
+    assert settings.name == "q_hawkeye__benchmark-_kadid-limit-9___data-koniq-7046+spaq-8897"
+    one = prepare("train", ["data=koniq", "benchmark=[]"], catalogue).settings
+    assert (one.data, one.benchmark) == ({"koniq": 1.0}, {})
+    assert one.dataset.keys() == {"koniq"}
+
+
+def test_only_sets_in_use_are_shown(catalogue: Catalogue) -> None:
+    config = compose_config(
+        "train", ["data=koniq", "benchmark=[{spaq:{limit:3}}]", "mixture=degradation"], catalogue
+    )
+    assert {*keep_used_sets(config).dataset} == {"koniq", "spaq", "dq_495k"}
+    assert {*config.dataset} == {*catalogue.sets}
+
+
+def test_a_set_inherits_what_it_does_not_say() -> None:
+    files = {
+        "base/set": {"protocol": "all", "options": {"a": 1, "b": 2}},
+        "mine": {"defaults": ["base/set"], "protocol": "files", "options": {"b": 3}},
+        "yours": {"defaults": ["mine"], "root": "/x"},
+    }
+    entries = dataset_entries({name: OmegaConf.create(file) for name, file in files.items()})
+    mine = {"adapter": "mine", "protocol": "files", "options": {"a": 1, "b": 3}}
+    assert entries == {"mine": mine, "yours": {**mine, "root": "/x"}}
+    for wrong, message in ((["nowhere"], "defaults: no file 'nowhere'"), (["yours"], "inherits from")):
+        files["mine"]["defaults"] = wrong
+        with pytest.raises(ValueError, match=message):
+            dataset_entries({name: OmegaConf.create(file) for name, file in files.items()})
 
 
 @pytest.mark.parametrize("scale", ["full", "miniature"])
@@ -119,7 +149,7 @@ def test_visualquality_r1s_split_is_used_by_both_that_train_on_it(compose_plain:
     whole = {"koniq": "all", "spaq": "all"}
     for experiment in ("visualquality_r1", "preresq_r1_iqa"):
         run = compose_plain(f"experiment={experiment}")
-        assert [*run["data"]["sets"]] == ["kadid"]
+        assert run["data"] == ["kadid"]
         used = {name: run["dataset"][name]["protocol"] for name in ("kadid", *whole)}
         assert used == {"kadid": "visualquality_r1", **whole}
 
@@ -188,7 +218,7 @@ def test_miniature_scale_fits_later_stages(experiment: str | None, tokens: int, 
     alone = prepare("train", [*words[:-2], "scale=miniature", "stages=none"], catalogue).settings
     stage = settings.stages["comparisons"]
     assert stage.data is not None and stage.benchmark is not None and stage.prompt is not None
-    assert [*stage.data.sets] == [*stage.benchmark] == ["miniature_comparison"]
+    assert [*stage.data] == [*stage.benchmark] == ["miniature_comparison"]
     assert "Which is better?" in stage.prompt.user
     assert all(entry.miniature for entry in settings.dataset.values())
     assert settings.rollout.max_new_tokens == tokens
@@ -199,7 +229,7 @@ def test_miniature_scale_fits_later_stages(experiment: str | None, tokens: int, 
 def test_miniature_scale_fits_a_mixture(catalogue: Catalogue) -> None:
     words = ["scale=miniature", "mixture=degradation"]
     fitted = prepare("train", words, catalogue).settings
-    assert [*fitted.mixture["degradation"].data.sets] == ["miniature_degradation"]
+    assert [*fitted.mixture["degradation"].data] == ["miniature_degradation"]
     assert fitted.rollout.max_new_tokens == 40
     again = prepare("train", ["experiment=q_insight", *words], catalogue).settings
     own = prepare("train", ["experiment=q_insight", "scale=miniature"], catalogue).settings

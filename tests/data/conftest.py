@@ -3,12 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
+from qhk.config.catalogue import config_root, read_catalogue
 from qhk.data.miniature import ensure_miniature
-from qhk.data.spec import DatasetSpec
+from qhk.settings import DatasetSettings
 
 REPOSITORY = Path(__file__).parents[2]
+ENTRIES = read_catalogue(config_root()).dataset
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 
@@ -16,12 +18,11 @@ def no_progress(done: int, total: int) -> None:
     pass
 
 
-def conf_entry(name: str, **changes: object) -> DatasetSpec:
+def conf_entry(name: str, **changes: object) -> DatasetSettings:
     """The entry of conf/dataset as the config gives it; interpolations are left as text."""
-    values = yaml.safe_load((REPOSITORY / "conf" / "dataset" / f"{name}.yaml").read_text())[name] | changes
-    if values["bounds"] is not None:
-        values["bounds"] = tuple(values["bounds"])
-    return DatasetSpec(**values)
+    values = OmegaConf.to_container(ENTRIES[name], resolve=False)
+    assert isinstance(values, dict)
+    return DatasetSettings.model_validate(values | changes)
 
 
 @pytest.fixture(scope="session")

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from qhk.data import check, inventory
+from qhk.data import inventory
 from qhk.data.check import Images, Report, check_set
 from qhk.data.datasets import load_dataset_entry
-from qhk.data.facts import Facts, known_facts
 from qhk.data.finding import Finding
 from qhk.data.miniature import miniature_folder
-from qhk.data.spec import DatasetSpec
+from qhk.settings import DatasetSettings, ExpectedSettings
 from tests.data.conftest import REAL_DATA, conf_entry, no_progress
 
 LABELS = REAL_DATA / "labels" / "official_format"
@@ -26,11 +24,11 @@ FOLDERS = {
     "agiqa_3k": "agiqa3k", "csiq": "csiq", "tid2013": "tid2013",
 }  # fmt: skip
 
-Make = Callable[..., DatasetSpec]
+Make = Callable[..., DatasetSettings]
 
 
 def run(
-    name: str, spec: DatasetSpec, cache: Path, *, images: Images = "decode", looks: bool = False
+    name: str, spec: DatasetSettings, cache: Path, *, images: Images = "decode", looks: bool = False
 ) -> Report:
     return check_set(name, spec, cache=cache, images=images, looks=looks, workers=0, progress=no_progress)
 
@@ -56,7 +54,7 @@ def make(tmp_path: Path) -> Make:
         rows.append(f"图 {number}.png,{number / 5},{'train' if number < 4 else 'test'}")
     (root / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
-    def entry(**changes: object) -> DatasetSpec:
+    def entry(**changes: object) -> DatasetSettings:
         options = {**conf_entry("folder").options, "score_column": "mos", **changes.pop("options", {})}  # type: ignore[dict-item]
         values = {"root": str(root), "bounds": (0.0, 1.0), "higher_is_better": True, "options": options}
         return conf_entry("folder", **(values | changes))
@@ -64,7 +62,13 @@ def make(tmp_path: Path) -> Make:
     return entry
 
 
-def pictures(spec: DatasetSpec) -> Path:
+def expected_of(name: str) -> ExpectedSettings:
+    expected = conf_entry(name).expected
+    assert expected is not None
+    return expected
+
+
+def pictures(spec: DatasetSettings) -> Path:
     assert spec.root is not None
     return Path(spec.root) / "images"
 
@@ -72,13 +76,21 @@ def pictures(spec: DatasetSpec) -> Path:
 @pytest.mark.skipif(not LABELS.is_dir(), reason="the real label files are not beside this checkout")
 @pytest.mark.parametrize("name", FOLDERS)
 def test_real_label_files_are_as_expected(name: str, tmp_path: Path) -> None:
-    for protocol in {"all", *(known_facts(name, {}) or pytest.fail()).parts}:
+    for protocol in {"all", *expected_of(name).parts}:
         spec = conf_entry(name, root=str(LABELS / FOLDERS[name]), protocol=protocol)
         report = run(name, spec, tmp_path, images="skip")
         assert not report.failed and report.fingerprint is None
         for subject in ("labelled images", "native scores", f"parts of {protocol}"):
             assert finding(report, subject).expected
         assert finding(report, "score on 1 to 5").found == "1 to 5"
+
+
+def test_numbers_follow_the_options_that_a_set_is_read_with() -> None:
+    read = {"score_column": "MOS_zscore", "image_folder": "512x384"}
+    found = expected_of("koniq").under(read)
+    assert (found.low, found.high, found.size) == (3.91176470588235, 88.3888888888889, (512, 384))
+    usual = expected_of("koniq").under({"score_column": "MOS", "image_folder": "mine"})
+    assert (usual.low, usual.high, usual.size) == (1.09615384615385, 4.31, None)
 
 
 def test_a_whole_set_is_ok_and_has_the_fingerprint_of_a_run(make: Make, tmp_path: Path) -> None:
@@ -147,14 +159,12 @@ def test_look_alikes_across_parts_are_warned_of(make: Make, tmp_path: Path) -> N
     assert not report.failed
 
 
-def published(**changes: object) -> Facts:
-    facts = known_facts("csiq", {})
-    assert facts is not None
+def published(**changes: object) -> ExpectedSettings:
     values: dict[str, object] = {
         "rows": 6, "low": 0.0, "high": 1.0, "references": None, "parts": {"column": {"train": 4, "test": 2}},
         "formats": {"PNG": 6}, "size": (48, 40),
     }  # fmt: skip
-    return replace(facts, **(values | changes))  # type: ignore[arg-type]
+    return expected_of("csiq").model_copy(update=values | changes)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +172,7 @@ def published(**changes: object) -> Facts:
     [
         ({}, None, ""),
         ({"rows": 7}, "labelled images", "cut or of another version"),
-        ({"rows": 7, "traps": {6: "the short list"}}, "labelled images", "this is the short list"),
+        ({"rows": 7, "traps": {"6": "the short list"}}, "labelled images", "this is the short list"),
         ({"high": 1.1}, "native scores", "the scores are DMOS"),
         ({"references": 3}, "references", "not complete"),
         ({"parts": {"column": {"train": 5, "test": 1}}}, "parts of column", "do not fit"),
@@ -171,11 +181,9 @@ def published(**changes: object) -> Facts:
     ],
 )
 def test_published_numbers(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, object],
-    subject: str | None, fix: str,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(check, "known_facts", lambda adapter, options: published(**changes))
-    report = run("folder", make(), tmp_path / "cache")
+    make: Make, tmp_path: Path, changes: dict[str, object], subject: str | None, fix: str
+) -> None:
+    report = run("folder", make(expected=published(**changes)), tmp_path / "cache")
     wrong = [found for found in report.findings if found.verdict == "error"]
     assert [found.subject for found in wrong] == ([subject] if subject else [])
     if subject:
@@ -194,16 +202,10 @@ def test_published_numbers(
     ],
 )
 def test_published_numbers_that_warn(
-    make: Make,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    changes: dict[str, object],
-    found: str,
-    verdict: str,
+    make: Make, tmp_path: Path, changes: dict[str, object], found: str, verdict: str
 ) -> None:
-    monkeypatch.setattr(check, "known_facts", lambda adapter, options: published(**changes))
     subject = "image size" if "size" in changes else "images without label"
-    one = finding(run("folder", make(), tmp_path / "cache"), subject)
+    one = finding(run("folder", make(expected=published(**changes)), tmp_path / "cache"), subject)
     assert (one.found, one.verdict) == (found, verdict)
 
 

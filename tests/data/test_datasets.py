@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-import yaml
 from scipy.stats import spearmanr
 
-from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters import adapter_names, find_adapter
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.labels import label_problems
 from qhk.data.miniature import SETS, TASK_SETS, miniature_folder
 from qhk.data.selection import check_images, refuse_leakage
-from tests.data.conftest import REPOSITORY, conf_entry, no_progress
+from tests.data.conftest import ENTRIES, REPOSITORY, conf_entry, no_progress
 
 COUNTS = {
     "koniq": {"train": 400, "validation": 40, "test": 120}, "kadid": {"train": 480, "test": 120},
@@ -148,16 +147,24 @@ def test_images_are_checked_by_header(miniature_cache: Path) -> None:
 
 
 def test_every_entry_of_the_config_is_known_to_its_adapter(tmp_path: Path) -> None:
-    for path in sorted((REPOSITORY / "conf" / "dataset").glob("*.yaml")):
-        assert list(yaml.safe_load(path.read_text())) == [path.stem]
-        if conf_entry(path.stem).root is not None and path.stem != "lsvq":
-            label_problems(path.stem, conf_entry(path.stem, root=str(tmp_path)), cache=tmp_path)
     names = {path.stem for path in (REPOSITORY / "conf" / "dataset").glob("*.yaml")}
+    assert names == {*ENTRIES}
+    for name in sorted(names - {"lsvq"}):
+        entry = conf_entry(name)
+        if entry.root is not None:
+            label_problems(name, conf_entry(name, root=str(tmp_path)), cache=tmp_path)
+        if entry.expected is not None:
+            assert {*entry.expected.parts} <= {*find_adapter(entry.adapter).protocols}
+            assert {*entry.expected.by_option} <= {*entry.options}
     assert {*(f"miniature_{name}" for name in [*SETS, *TASK_SETS])} <= names
     adapters = {conf_entry(name).adapter for name in names}
-    assert adapters == {*ADAPTERS}
-    for path in (REPOSITORY / "conf" / "benchmark").glob("*.yaml"):
-        assert list(yaml.safe_load(path.read_text())) == [path.stem]
-        assert path.stem in names
-    for path in (REPOSITORY / "conf" / "data").glob("*.yaml"):
-        assert set(yaml.safe_load(path.read_text())["sets"]) <= names
+    assert adapters == {*adapter_names()}
+
+
+@pytest.mark.parametrize("name", [name for name in ENTRIES if name.startswith("miniature_")])
+def test_generated_sets_have_the_parts_that_are_expected(name: str, miniature_cache: Path) -> None:
+    entry, loaded = conf_entry(name), load(name, miniature_cache)
+    assert entry.expected is not None
+    parts = {split: len(examples) for split, examples in loaded.examples.items()}
+    assert parts == entry.expected.of_protocol(entry.protocol)
+    assert sum(parts.values()) == entry.expected.rows

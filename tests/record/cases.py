@@ -46,8 +46,8 @@ COMMON = (
     "lr_schedule=cosine",
     "lr_schedule.warmup={steps: 1, epochs: null}",
     "lr_schedule.final=0.1",
-    "data.limit=6",
-    "data.validation_limit=3",
+    "loading.limit=6",
+    "loading.validation_limit=3",
     "tracking=none",
     "seed=0",
 )
@@ -72,28 +72,21 @@ WARM = ("model=checkpoint", "cold_start=none")
 SCORES = (
     "prompt=score_short",
     "rollout.max_new_tokens=14",
-    "benchmark=miniature_spaq",
-    "benchmark.miniature_spaq.limit=4",
+    "benchmark={miniature_spaq:{limit:4}}",
 )
 """The plain task of one score per image."""
 
 DEGRADATIONS = (
     "prompt@mixture.degradation.prompt=degradation_short",
-    "data@mixture.degradation.data=miniature_degradation",
-    "benchmark@mixture.degradation.benchmark=miniature_degradation",
-    "mixture.degradation.data.limit=6",
-    "mixture.degradation.data.validation_limit=3",
-    "mixture.degradation.benchmark.miniature_degradation.limit=4",
+    "mixture.degradation.data=miniature_degradation",
+    "mixture.degradation.benchmark={miniature_degradation:{limit:4}}",
 )
 """The second task of ``mixture=degradation``, on its miniature set."""
 
 COMPARISONS = (
     "prompt@stages.comparisons.prompt=comparison_short",
-    "data@stages.comparisons.data=miniature_comparison",
-    "benchmark@stages.comparisons.benchmark=miniature_comparison",
-    "stages.comparisons.data.limit=6",
-    "stages.comparisons.data.validation_limit=3",
-    "stages.comparisons.benchmark.miniature_comparison.limit=4",
+    "stages.comparisons.data=miniature_comparison",
+    "stages.comparisons.benchmark={miniature_comparison:{limit:4}}",
     "rollout.max_new_tokens=24",
 )
 """The second stage of ``stages=scores_then_comparisons``, on its miniature set."""
@@ -185,8 +178,7 @@ CASES: dict[str, Case] = {
             "objective.kl_coef=0.001",
             "prompt=score_json_short",
             "rollout.max_new_tokens=40",
-            "benchmark=miniature_spaq",
-            "benchmark.miniature_spaq.limit=4",
+            "benchmark={miniature_spaq:{limit:4}}",
             *DEGRADATIONS,
             *COLD,
             "cold_start.steps=40",
@@ -199,7 +191,7 @@ CASES: dict[str, Case] = {
             "objective.kl_coef=0.001",
             "prompt=comparison_short",
             "rollout.max_new_tokens=24",
-            "benchmark.miniature_comparison.limit=4",
+            "benchmark={miniature_comparison:{limit:4}}",
             *COLD,
             "cold_start.batch_size=4",
             "cold_start.steps=25",
@@ -212,8 +204,7 @@ CASES: dict[str, Case] = {
             "objective.kl_coef=0.04",
             "prompt=multi_aspect_short",
             "rollout.max_new_tokens=36",
-            "benchmark=miniature_spaq",
-            "benchmark.miniature_spaq.limit=4",
+            "benchmark={miniature_spaq:{limit:4}}",
             *COLD,
             "cold_start.steps=40",
             "cold_start.validate_every=40",
@@ -225,7 +216,7 @@ CASES: dict[str, Case] = {
             "objective.kl_coef=0.04",
             "prompt=video_short",
             "rollout.max_new_tokens=24",
-            "benchmark.miniature_video.limit=4",
+            "benchmark={miniature_video:{limit:4}}",
             *COLD,
             "cold_start.batch_size=4",
             "cold_start.steps=25",
@@ -267,7 +258,7 @@ CASES: dict[str, Case] = {
             "objective.entropy_coef=0.01",
             "objective.entropy_scope=answer",
             "twin.resample=each_epoch",
-            "data.augmentation=dihedral",
+            "loading.augmentation=dihedral",
             *WARM,
         ),
         start="default",

@@ -96,9 +96,13 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"cold_start.form": "none"}, "cold_start.steps: must be 0 with form none"),
     ({"task.low": 5.0}, "task.low: must be below high"),
     ({"prompt.task": "comparison"}, "prompt.task: must be 'score' like task.form, got 'comparison'"),
-    ({"data.sets": {"nowhere": 1.0}}, "data.sets: no dataset entry is called 'nowhere'; known entries: "),
-    ({"data.sets": {}}, "data.sets"),
-    ({"benchmark": {"nowhere": {"split": "test", "limit": None}}}, "benchmark: no dataset entry is called"),
+    ({"data": ["kadit"]}, "data: no set is called 'kadit'; did you mean kadid? known: agiqa_3k, "),
+    ({"data": []}, "data: "),
+    ({"data": [{"koniq": -1}]}, "data: must be greater than 0"),
+    ({"data": ["koniq", "koniq"]}, "data: names koniq twice; keep one of them"),
+    ({"data": [3]}, "data: must name sets, such as koniq or {koniq: ...}, got 3"),
+    ({"benchmark": ["nowhere"]}, "benchmark: no set is called 'nowhere'"),
+    ({"benchmark": [{"koniq": {"limit": 0}}]}, "benchmark: must be greater than or equal to 1, got 0"),
     ({"twin.form": "manifest"}, "twin.form: manifest needs manifest"),
     ({"twin.kinds": ["noise", "noise"]}, "twin.kinds: must differ"),
     ({"twin.strengths": {"noise": 20.0}}, "twin.strengths: lacks blur, jpeg, darken"),
@@ -132,9 +136,13 @@ def test_every_key_is_required(default_plain: Plain) -> None:
                 found += leaves(value, (*path, key))
         return found
 
-    free = {("dataset",), ("benchmark",), ("data", "sets"), ("reward", "terms"), ("evaluation", "readouts")}
+    free = {("dataset",), ("reward", "terms"), ("evaluation", "readouts")}
     for path in leaves(default_plain, ()):
-        if path[:-1] in free or "options" in path[:-1] or path[:2] == ("twin", "strengths"):
+        if (
+            path[:-1] in free
+            or {"options", "expected", "sources"} & {*path}
+            or path[:2] == ("twin", "strengths")
+        ):
             continue
         if path[:2] == ("pairs", "levels") and len(path) > 2:
             continue
@@ -157,10 +165,32 @@ def test_all_problems_are_named_in_the_one_line(changed: Callable[..., Plain]) -
 
 
 def test_unused_datasets_are_left_out(default_plain: Plain, changed: Callable[..., Plain]) -> None:
-    entry = next(iter(default_plain["data"]["sets"]))
-    settings = parse_settings(changed(benchmark={}))
-    assert set(settings.dataset) == set(default_plain["data"]["sets"])
-    assert entry in settings.dataset
+    settings = parse_settings(changed(benchmark=[]))
+    assert set(settings.dataset) == {name for item in default_plain["data"] for name in item}
+
+
+@pytest.mark.parametrize(
+    ("data", "weights"),
+    [
+        ("koniq", {"koniq": 1.0}),
+        (["koniq", "spaq"], {"koniq": 1.0, "spaq": 1.0}),
+        ([{"koniq": 7046}, "spaq"], {"koniq": 7046.0, "spaq": 1.0}),
+        ({"koniq": 7046, "spaq": 8897}, {"koniq": 7046.0, "spaq": 8897.0}),
+    ],
+)
+def test_sets_are_named_in_every_form(data: object, weights: object, changed: Callable[..., Plain]) -> None:
+    assert parse_settings(changed(data=data)).data == weights
+
+
+def test_a_benchmark_is_named_or_given_its_keys(changed: Callable[..., Plain]) -> None:
+    named = ["koniq", {"spaq": {"limit": 100}}, {"kadid": {"split": "train"}}]
+    found = parse_settings(changed(benchmark=named)).benchmark
+    assert [(name, one.split, one.limit) for name, one in found.items()] == [
+        ("koniq", "test", None),
+        ("spaq", "test", 100),
+        ("kadid", "train", None),
+    ]
+    assert parse_settings(changed(benchmark="koniq")).benchmark.keys() == {"koniq"}
 
 
 def test_settings_survive_a_round_trip(default_plain: Plain) -> None:

@@ -18,9 +18,13 @@ import threading
 import time
 from pathlib import Path
 
+import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
+from qhk.cli.job import prepare
 from qhk.cli.main import main as qhk
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.settings import plain_settings
 
 ROOT, HOST = "@ROOT@", "stored-host"
 TEXT = {".json", ".jsonl", ".yaml", ".txt", ".log", ".csv", ""}
@@ -66,7 +70,7 @@ def photos(root: Path) -> list[str]:
     """Return the words that name the stored pictures as data and benchmark."""
     return [
         "data=folder",
-        "data.workers=0",
+        "loading.workers=0",
         "benchmark=folder",
         f"dataset.folder.root={root}/photos",
         "dataset.folder.options.score_column=mos",
@@ -133,19 +137,13 @@ def _stop(directory: Path) -> None:
 
 def make_pairs(root: Path) -> None:
     """Degrade the pictures, judge the pairs, and degrade again where they look alike; none is built yet."""
-    pairs = [*photos(root), *paths(root), "data.limit=4", "pairs.workers=0"]
+    pairs = [*photos(root), *paths(root), "loading.limit=4", "pairs.workers=0"]
     for step in (["degrade"], ["filter", "pairs.filter.threshold=0.8"], ["strengthen"]):
         assert qhk(["data", step[0], *pairs, *step[1:]]) == 0
 
 
 def write_configs(folder: Path) -> None:
     """Write the whole config of each of ``CONFIGS`` as a run directory holds it."""
-    import yaml
-
-    from qhk.cli.job import prepare
-    from qhk.config.catalogue import config_root, read_catalogue
-    from qhk.settings import plain_settings
-
     folder.mkdir()
     catalogue = read_catalogue(config_root())
     for name, changes in CONFIGS.items():

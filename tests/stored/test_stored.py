@@ -16,7 +16,7 @@ import yaml
 
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
-from qhk.settings import parse_settings, task_views
+from qhk.settings import read_settings, task_views
 from qhk.tracking.recorder import read_metrics
 from tests.record.make import RECORD, machine
 from tests.stored.make import FINISHED, STEPS, STOPPED, SWEEP, photos, place
@@ -131,7 +131,7 @@ def test_a_manifest_of_pairs_goes_on(own: Path, qhk: Qhk) -> None:
 
 def test_configs_of_all_kinds_of_run_are_read(placed: Path) -> None:
     settings = {
-        file.stem: parse_settings(yaml.safe_load(file.read_text(encoding="utf-8")))
+        file.stem: read_settings(yaml.safe_load(file.read_text(encoding="utf-8")))
         for file in (placed / "configs").glob("*.yaml")
     }
     assert settings.keys() >= {"mixture", "two_stages", "full_size", "release", "video"}

@@ -73,7 +73,7 @@ if mode == "sleep":
 elif mode == "kill":
     os.kill(os.getpid(), signal.SIGKILL)
 elif mode == "refuse":
-    print("qhk: data.sets: nothing there", file=sys.stderr)
+    print("qhk: data: nothing there", file=sys.stderr)
     sys.exit(2)
 elif mode == "fail":
     status(RunState.FAILED, "loss is NaN")

@@ -65,5 +65,5 @@ def test_unknown_weights_have_no_estimate(settings: Settings) -> None:
 def test_epochs_count_images(settings: Settings) -> None:
     duration = settings.training.duration.model_copy(update={"steps": None, "epochs": 2.0})
     training = settings.training.model_copy(update={"duration": duration})
-    data = settings.data.model_copy(update={"limit": 40})
-    assert training_steps(settings.model_copy(update={"training": training, "data": data})) == 15
+    loading = settings.loading.model_copy(update={"limit": 40})
+    assert training_steps(settings.model_copy(update={"training": training, "loading": loading})) == 15

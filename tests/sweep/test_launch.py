@@ -141,7 +141,7 @@ def test_a_second_launch_leaves_what_waits_as_it_was_submitted(
     monkeypatch.setattr(
         launch, "share_plan", lambda *given: [replace(run, code="0" * 64) for run in shared(*given)]
     )
-    code, out, err = qhk(*words, "data.workers=3")
+    code, out, err = qhk(*words, "loading.workers=3")
     assert code == 3 and "nothing to start" in out and len(labels) == first
     assert "active runs keep their settings and code" in err
     again = read_manifest(Path("outputs/sweeps/again"))

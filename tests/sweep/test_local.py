@@ -47,7 +47,7 @@ def test_a_run_that_ends_badly_stops_no_other_and_says_why(make_sweep: MakeSweep
     ended = launch(make_sweep("a", "b", "c", "d"), a="kill", b="refuse", c="fail")
     assert ended == {
         "a/seed0": "failed: killed by SIGKILL (from outside, or out of memory)",
-        "b/seed0": "failed: data.sets: nothing there (exit code 2)",
+        "b/seed0": "failed: data: nothing there (exit code 2)",
         "c/seed0": "failed: loss is NaN",
         "d/seed0": "done: ",
     }

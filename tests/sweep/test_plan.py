@@ -95,6 +95,15 @@ def test_a_multirun_is_every_combination_under_its_usual_names(catalogue: Catalo
     assert plan.name.startswith("multirun")
 
 
+def test_a_single_run_is_a_plan_of_one_cell(catalogue: Catalogue) -> None:
+    words = ["experiment=q_hawkeye", "scale=miniature", "seed=4"]
+    plan = plan_multirun([*words, "hydra/launcher=slurm"], catalogue)
+    single = prepare("train", words, catalogue).settings
+    assert [run.settings for run in plan.runs] == [single]
+    assert (plan.name, plan.launcher.form) == (single.name, "slurm")
+    assert plan_multirun(words[:2], catalogue).runs[0].seed == 0
+
+
 def test_dry_run_prints_cells_and_leaves_nothing(qhk: Qhk, tmp_path: object) -> None:
     code, out, err = qhk("train", "sweep=modules", "seed=0,1", "dry_run=true")
     assert (code, err) == (0, "")

@@ -61,8 +61,8 @@ def test_a_kill_is_a_lack_of_memory_only_where_that_is_known(tmp_path: Path) -> 
         explain_exit(-9, log, out_of_memory=True) == "killed by SIGKILL (out of memory: the kernel ended it)"
     )
     assert explain_exit(-15, log, out_of_memory=True) == "killed by SIGTERM"
-    log.write_text("qhk: data.sets: nothing there\nmore\n")
-    assert explain_exit(2, log, out_of_memory=True) == "data.sets: nothing there (exit code 2)"
+    log.write_text("qhk: data: nothing there\nmore\n")
+    assert explain_exit(2, log, out_of_memory=True) == "data: nothing there (exit code 2)"
 
 
 @pytest.mark.parametrize(

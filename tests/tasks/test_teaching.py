@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.data.adapters.vocabulary import descriptions
+from qhk.data.distortions import descriptions
 from qhk.tasks import Task
 from qhk.tasks.forms.comparison import CHOICES
 from qhk.tasks.task import LEVELS, ScoreTask, level_word

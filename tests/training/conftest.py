@@ -23,12 +23,10 @@ from qhk.training.stages import fingerprints, load_stages
 
 SMALL = (
     "training=debug",
-    "~data.sets.miniature_koniq",
-    "~data.sets.miniature_kadid",
-    "data.limit=12",
-    "data.validation_limit=6",
-    "benchmark=miniature_spaq",
-    "benchmark.miniature_spaq.limit=6",
+    "data={miniature_spaq:342}",
+    "loading.limit=12",
+    "loading.validation_limit=6",
+    "benchmark={miniature_spaq:{limit:6}}",
     "evaluation.bootstrap=10",
     "cold_start.steps=40",
     "cold_start.lr=3e-3",

@@ -48,8 +48,8 @@ def short_settings(experiment: str, root: Path, cache: Path) -> Settings:
     whole = prepare("train", words, catalogue).settings
     for task, view in task_views(whole).items():
         node = "" if task == whole.task.form else f"mixture.{task}."
-        words += [f"{node}data.limit=8", f"{node}data.validation_limit=4"]
-        words += [f"{node}benchmark.{name}.limit=4" for name in view.benchmark]
+        words += [f"{node}benchmark=[{','.join(f'{{{name}:{{limit:4}}}}' for name in view.benchmark)}]"]
+    words += ["loading.limit=8", "loading.validation_limit=4"]
     return prepare("train", words, catalogue).settings
 
 
@@ -57,11 +57,10 @@ def test_scores_then_comparisons_run_to_their_table(
     tmp_path: Path, miniature_cache: Path, open_run: Callable[[Settings], Run]
 ) -> None:
     words = [*SHORT, "stages=scores_then_comparisons", f"paths.outputs={tmp_path}", "name=run"]
-    words += [f"paths.cache={miniature_cache}", "data.limit=8", "data.validation_limit=4"]
-    words += ["benchmark=miniature_spaq", "benchmark.miniature_spaq.limit=4"]
+    words += [f"paths.cache={miniature_cache}", "loading.limit=8", "loading.validation_limit=4"]
+    words += ["benchmark={miniature_spaq:{limit:4}}"]
     stage = "stages.comparisons"
-    words += [f"{stage}.data.limit=8", f"{stage}.data.validation_limit=4"]
-    words += [f"{stage}.benchmark.miniature_comparison.limit=4"]
+    words += [f"{stage}.benchmark={{miniature_comparison:{{limit:4}}}}"]
     run = open_run(prepare("train", words, read_catalogue(config_root())).settings)
     with run.directory:
         train(run)

@@ -196,7 +196,7 @@ def test_shares_and_views_of_a_mixture(small: Callable[..., Settings]) -> None:
             ["mixture.degradation.prompt.task=score"],
             "mixture.degradation.prompt.task: must be 'degradation'",
         ),
-        (["+mixture.degradation.data.sets.nowhere=1"], "no dataset entry is called 'nowhere'"),
+        (["mixture.degradation.data=nowhere"], "mixture.degradation.data: no set is called 'nowhere'"),
     ],
 )
 def test_a_wrong_mixture_is_refused(

@@ -159,8 +159,8 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
         "objective.truncated=mask",
         "uncertainty.history_decay=0.5",
         "twin.strength_schedule.warmup={steps: 3, epochs: null}",
-        "data.limit=10",
-        "benchmark.miniature_spaq.limit=2",
+        "loading.limit=10",
+        "benchmark={miniature_spaq:{limit:2}}",
     )
     whole = finish(open_run(small(*options, name="whole")))
     step = loop._take_step
@@ -250,7 +250,7 @@ def test_a_resumed_run_without_cold_start_keeps_its_reference(
         "cold_start=none",
         "cold_start.steps=0",
         "objective.kl_coef=0.5",
-        "benchmark.miniature_spaq.limit=2",
+        "benchmark={miniature_spaq:{limit:2}}",
     )
     base = [word for word in SMALL if not word.startswith("cold_start")]
     whole = finish(open_run(small(*bare, name="whole", base=base)))

@@ -36,8 +36,7 @@ SWITCH = (
     "+stages.first={place: 1, share: 0.5, reference: run_start, schedules: stage}",
     "+stages.second={place: 2, share: 0.5, reference: stage_start, schedules: stage}",
     "+reward@stages.second.reward=visualquality_r1",
-    "+benchmark@stages.second.benchmark=miniature_csiq",
-    "+stages.second.benchmark.miniature_csiq.limit=4",
+    "+stages.second.benchmark={miniature_csiq:{limit:4}}",
 )
 
 
@@ -163,32 +162,33 @@ def test_a_stage_whose_prompt_shows_other_pictures_is_refused(small: Small) -> N
         load_stages(small(*stages), open_nothing())
 
 
-HALF = "stages.second.data.validation_fraction=0.5"
-SPAQ = (
-    "~benchmark.miniature_spaq",
-    "+benchmark@stages.second.benchmark=miniature_spaq",
-    "stages.second.benchmark.miniature_spaq.limit=4",
+WHOLE = (
+    "+loading@stages.second.loading=miniature",
+    "+stages.second.data={miniature_koniq:1,miniature_kadid:1}",
 )
-ELSEWHERE = ("+data@stages.second.data=miniature", "~stages.second.data.sets.miniature_spaq")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (
-            (
-                *ELSEWHERE,
-                "+benchmark@stages.second.benchmark=miniature_spaq",
-                "stages.second.benchmark.miniature_spaq.split=train",
-            ),
+            (*WHOLE, "+stages.second.benchmark={miniature_spaq:{split:train}}"),
             r"stages\.second\.benchmark\.miniature_spaq: \S+ is also trained on, in stages\.first: choose",
         ),
         (
-            (*ELSEWHERE, "+benchmark.miniature_koniq={split: train, limit: null}", *SPAQ),
+            (
+                *WHOLE,
+                "benchmark={miniature_koniq:{split:train}}",
+                "+stages.second.benchmark={miniature_spaq:{limit:4}}",
+            ),
             r"stages\.first\.benchmark\.miniature_koniq: \S+ is also trained on, in stages\.second: choose",
         ),
         (
-            (ELSEWHERE[0], "stages.second.data.validation_limit=null", HALF),
+            (
+                WHOLE[0],
+                "stages.second.loading.validation_limit=null",
+                "stages.second.loading.validation_fraction=0.5",
+            ),
             r"stages\.second, validation part of task score: \S+ is also trained on, by stages\.first, task",
         ),
     ],
@@ -203,16 +203,15 @@ def test_what_one_stage_learns_from_judges_no_other(
 def test_two_tasks_of_one_set_are_cut_alike_or_refused(small: Small) -> None:
     """The same images asked for five sub-scores: cut as the main task's they are fine."""
     both = ("+task@mixture.five.task=multi_aspect", "+prompt@mixture.five.prompt=multi_aspect_short")
-    both += ("+reward@mixture.five.reward=preresq_r1", "+benchmark@mixture.five.benchmark=miniature_csiq")
-    both += ("+data@mixture.five.data=miniature", "+mixture.five.share=0.5")
-    for name in ("miniature_koniq", "miniature_kadid"):
-        both += (f"~mixture.five.data.sets.{name}",)
-    alike = (*both, "mixture.five.data.validation_limit=6", "uncertainty=none")
+    both += ("+reward@mixture.five.reward=preresq_r1", "+mixture.five.benchmark=[miniature_csiq]")
+    both += ("+mixture.five.data=[miniature_spaq]", "+mixture.five.share=0.5")
+    both += ("+loading@mixture.five.loading=miniature",)
+    alike = (*both, "mixture.five.loading.validation_limit=6", "uncertainty=none")
     assert len(load_stages(small(*alike), open_nothing())) == 1
     with pytest.raises(
         ValueError, match=r"^validation part of task five: \S+ is also trained on, by task score: "
     ):
-        load_stages(small(*both, "mixture.five.data.validation_fraction=0.5"), open_nothing())
+        load_stages(small(*both, "mixture.five.loading.validation_fraction=0.5"), open_nothing())
 
 
 def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> None:
@@ -301,8 +300,9 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
 
 
 def test_workers_of_a_part_are_outside_the_identity(small: Small) -> None:
-    switch = (*SWITCH, "+data@stages.second.data=miniature", "mixture=degradation")
-    more = ("stages.second.data.workers=3", "mixture.degradation.data.workers=5")
+    switch = (*SWITCH, "+loading@stages.second.loading=miniature", "mixture=degradation")
+    switch += ("+loading@mixture.degradation.loading=miniature",)
+    more = ("stages.second.loading.workers=3", "mixture.degradation.loading.workers=5")
     assert run_id(small(*switch)) == run_id(small(*switch, *more))
     assert run_id(small(*switch)) != run_id(small(*switch, "mixture.degradation.share=0.4"))
 
@@ -332,10 +332,10 @@ def test_a_lost_reference_is_not_replaced(
 
 
 def test_prepared_twins_are_not_turned(small: Small) -> None:
-    words = ("perception=exact", "twin=manifest", "twin.manifest=pairs.jsonl", "data.augmentation=flip")
-    with pytest.raises(ValueError, match=r"data\.augmentation: flip would turn images but not"):
+    words = ("perception=exact", "twin=manifest", "twin.manifest=pairs.jsonl", "loading.augmentation=flip")
+    with pytest.raises(ValueError, match=r"loading\.augmentation: flip would turn images but not"):
         small(*words)
-    assert small(*words[:3]).data.augmentation == "none"
+    assert small(*words[:3]).loading.augmentation == "none"
 
 
 def test_a_stage_without_scores_says_that_nothing_is_weighed(small: Small) -> None:

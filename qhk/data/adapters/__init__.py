@@ -1,47 +1,23 @@
-"""One module per official format. ``ADAPTERS`` names them; ``qhk.data.datasets`` uses them."""
+"""Adapters: one module per format, called like the adapter; each holds one ``ADAPTER``.
 
-from qhk.data.adapters import (
-    agiqa_3k,
-    bid,
-    comparison_rows,
-    csiq,
-    degradation_rows,
-    deqa,
-    flive,
-    folder,
-    hugging_face,
-    json_rows,
-    kadid,
-    koniq,
-    live,
-    live_wild,
-    pipal,
-    spaq,
-    tid2013,
-    video_folder,
-    visualquality_r1,
-)
-from qhk.data.adapters.base import Adapter
+A new module is known without further ado: ``conf/dataset`` entries name it by ``adapter``.
+"""
 
-ADAPTERS: dict[str, Adapter] = {
-    "koniq": koniq.ADAPTER,
-    "spaq": spaq.ADAPTER,
-    "kadid": kadid.ADAPTER,
-    "pipal": pipal.ADAPTER,
-    "live_wild": live_wild.ADAPTER,
-    "agiqa_3k": agiqa_3k.ADAPTER,
-    "csiq": csiq.ADAPTER,
-    "tid2013": tid2013.ADAPTER,
-    "flive": flive.ADAPTER,
-    "bid": bid.ADAPTER,
-    "live": live.ADAPTER,
-    "folder": folder.ADAPTER,
-    "deqa": deqa.ADAPTER,
-    "json_rows": json_rows.ADAPTER,
-    "visualquality_r1": visualquality_r1.TEXT,
-    "visualquality_r1_lines": visualquality_r1.LINES,
-    "hugging_face": hugging_face.ADAPTER,
-    "degradation_rows": degradation_rows.ADAPTER,
-    "comparison_rows": comparison_rows.ADAPTER,
-    "video_folder": video_folder.ADAPTER,
-}
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from qhk.data.adapter import Adapter
+
+
+def adapter_names() -> list[str]:
+    """Return the names of all adapters, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find_adapter(name: str) -> Adapter:
+    """Return the adapter called ``name``, one of ``adapter_names()``."""
+    adapter = import_module(f"{__name__}.{name}").ADAPTER
+    assert isinstance(adapter, Adapter), name
+    return adapter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import number, read_csv
+from qhk.data.adapter import Adapter, LabelRow, Options
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import number, read_csv
 
 LABELS = "data.csv"
 

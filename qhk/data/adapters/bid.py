@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import number, read_sheet
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import number, read_sheet
 
 LABELS = "DatabaseGrades.xlsx"
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow, Options
-from qhk.data.adapters.json_records import read_json_rows
-from qhk.data.adapters.records import records_adapter
-from qhk.data.adapters.tables import label_word
+from qhk.data.adapter import LabelRow, Options
+from qhk.data.json_records import read_json_rows
+from qhk.data.label_files import records_adapter
+from qhk.data.tables import label_word
 from qhk.errors import UserError
 from qhk.tasks.forms.comparison import CHOICES
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import number, read_lines, read_workbook
-from qhk.data.adapters.vocabulary import CSIQ_TYPES, describe
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.distortions import CSIQ_TYPES, describe
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import number, read_lines, read_workbook
 from qhk.errors import UserError
 
 WORKBOOK, FLAT = "csiq.DMOS.xlsx", "csiq_label.txt"

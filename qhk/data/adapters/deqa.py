@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow, Options
-from qhk.data.adapters.json_records import number_field, one_image, read_json_records, text_field
-from qhk.data.adapters.records import records_adapter
+from qhk.data.adapter import LabelRow, Options
+from qhk.data.json_records import number_field, one_image, read_json_records, text_field
+from qhk.data.label_files import records_adapter
 from qhk.errors import UserError
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import Cells, number, read_csv
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import Cells, number, read_csv
 
 LABELS, TEST, TRAINING = "labels_image.csv", "labels640.csv", "labels=640_padded.csv"
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, text_option
-from qhk.data.adapters.json_records import number_field
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.adapter import Adapter, LabelRow, Options, text_option
 from qhk.data.image import read_header
+from qhk.data.json_records import number_field
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.errors import UserError
 from qhk.files import json_line, read_json_lines, write_atomically
 

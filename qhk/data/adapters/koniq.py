@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, name_key, text_option
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
-from qhk.data.adapters.tables import number, read_csv
+from qhk.data.adapter import Adapter, LabelRow, Options, name_key, text_option
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 
 SCORES = "koniq10k_scores_and_distributions.csv"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import read_matlab
-from qhk.data.adapters.vocabulary import LIVE_TYPES
+from qhk.data.adapter import Adapter, LabelRow, Options
+from qhk.data.distortions import LIVE_TYPES
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import read_matlab
 from qhk.errors import UserError
 
 SCORES, REFERENCES = "dmos_realigned.mat", "refnames_all.mat"

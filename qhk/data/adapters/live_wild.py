@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import read_matlab
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import read_matlab
 from qhk.errors import UserError
 
 NUM_TRAINING_ROWS = 7

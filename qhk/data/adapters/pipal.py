@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing, name_key
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
-from qhk.data.adapters.tables import number, read_lines
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing, name_key
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.tables import number, read_lines
 from qhk.errors import UserError
 
 _NAME = re.compile(r"(A\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options, first_existing, name_key
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
-from qhk.data.adapters.tables import number, read_csv, read_workbook
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing, name_key
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.tables import number, read_csv, read_workbook
 
 SHEET = "MOS and Image attribute scores.xlsx"
 SHEET_AS_CSV = "MOS_and_Image_attribute_scores.csv"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qhk.data.adapters.base import Adapter, LabelRow, Options
-from qhk.data.adapters.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.adapters.tables import number, read_lines
-from qhk.data.adapters.vocabulary import TID_TYPES, describe
+from qhk.data.adapter import Adapter, LabelRow, Options
+from qhk.data.distortions import TID_TYPES, describe
+from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.tables import number, read_lines
 from qhk.errors import UserError
 
 LABELS, ERRORS = "mos_with_names.txt", "mos_std.txt"

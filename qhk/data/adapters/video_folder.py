@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from qhk.data.adapter import VIDEO_ENDINGS, Adapter, Options, text_option
 from qhk.data.adapters import folder
-from qhk.data.adapters.base import VIDEO_ENDINGS, Adapter, Options, text_option
 from qhk.data.video import FrameSettings, video_pictures
 from qhk.errors import UserError
 

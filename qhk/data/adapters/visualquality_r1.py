@@ -1,6 +1,6 @@
-"""Label files of VisualQuality-R1 and PreResQ-R1: text lists, and the JSON lines that training reads.
+"""Text lists of VisualQuality-R1 and PreResQ-R1.
 
-Text lists have no header and their columns differ from file to file, so ``options.columns`` says them, for
+They have no header and their columns differ from file to file, so ``options.columns`` says them, for
 instance ``image score std`` or ``reference image score``. Cells are separated by tabs, else by commas, else
 by blanks; with blanks, the first cell alone may hold some.
 """
@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qhk.data.adapters.base import LabelRow, Options, text_option
-from qhk.data.adapters.json_records import number_field, one_image, read_json_records, text_field
-from qhk.data.adapters.records import records_adapter
-from qhk.data.adapters.tables import number, read_lines
+from qhk.data.adapter import LabelRow, Options, text_option
+from qhk.data.label_files import records_adapter
+from qhk.data.tables import number, read_lines
 from qhk.errors import UserError
 
 COLUMNS = ("reference", "image", "score", "std", "skip")
 
 
-def _read_text(path: Path, split: str, options: Options) -> list[LabelRow]:
+def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
+    """Return one row per line, its cells named by ``options.columns``."""
     columns = text_option(options, "columns").split()
     if not {"image", "score"} <= set(columns) <= set(COLUMNS):
         raise UserError(
@@ -56,40 +56,9 @@ def _cells(text: str, wanted: int) -> list[str]:
     return cells if len(cells) <= wanted else text.rsplit(maxsplit=wanted - 1)
 
 
-def _read_lines(path: Path, split: str, options: Options) -> list[LabelRow]:
-    rows = []
-    for where, record in read_json_records(path):
-        turns = record.get("conversations")
-        answers = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
-        answers = [turn for turn in answers if turn.get("from") == "gpt"]
-        if len(answers) != 1:
-            raise UserError(
-                f"{where}: conversations has {len(answers)} turns from gpt, expected one with the score"
-            )
-        labels = (
-            {"dataset_name": text_field(record, "dataset_name", where)} if "dataset_name" in record else {}
-        )
-        rows.append(
-            LabelRow(
-                name=one_image(record, "image", where),
-                score=number_field(answers[0], "value", where),
-                where=where,
-                split=split,
-                labels=dict(labels),
-            )
-        )
-    return rows
-
-
-TEXT = records_adapter(
-    _read_text,
+ADAPTER = records_adapter(
+    read_file,
     layout="text lists (options.train_labels, ..., options.columns) and a folder of images (options.images)",
     higher_is_better=None,
     options=frozenset({"columns"}),
-)
-LINES = records_adapter(
-    _read_lines,
-    layout="JSON lines of image and conversations (options.train_labels, ...), images (options.images)",
-    higher_is_better=None,
-    options=frozenset(),
 )

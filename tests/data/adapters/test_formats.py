@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters import find_adapter
 from qhk.data.miniature import miniature_folder
 
 KONIQ = {"score_column": "MOS", "image_folder": "512x384"}
@@ -30,17 +30,17 @@ def koniq(root: Path, sets: str) -> Path:
 )  # fmt: skip
 def test_koniq_sets_file(tmp_path: Path, sets: str, message: str) -> None:
     root = koniq(tmp_path, sets)
-    rows = ADAPTERS["koniq"].read_labels(root, KONIQ)
+    rows = find_adapter("koniq").read_labels(root, KONIQ)
     with pytest.raises(ValueError, match=message):
-        ADAPTERS["koniq"].assign_splits(rows, "official", root, KONIQ)
+        find_adapter("koniq").assign_splits(rows, "official", root, KONIQ)
 
 
 def test_koniq_score_columns(tmp_path: Path) -> None:
     root = koniq(tmp_path, "")
-    z_scores = ADAPTERS["koniq"].read_labels(root, {**KONIQ, "score_column": "MOS_zscore"})
+    z_scores = find_adapter("koniq").read_labels(root, {**KONIQ, "score_column": "MOS_zscore"})
     assert [(row.score, row.std) for row in z_scores] == [(60.0, None), (40.0, None)]
     with pytest.raises(ValueError, match="score_column must be MOS or MOS_zscore, got 'SD'"):
-        ADAPTERS["koniq"].read_labels(root, {**KONIQ, "score_column": "SD"})
+        find_adapter("koniq").read_labels(root, {**KONIQ, "score_column": "SD"})
 
 
 @pytest.mark.parametrize(
@@ -74,15 +74,15 @@ def test_broken_rows(tmp_path: Path, name: str, file: str, content: str, message
     path.parent.mkdir(exist_ok=True)
     path.write_text(content)
     with pytest.raises(ValueError, match=message):
-        ADAPTERS[name].read_labels(tmp_path, {})
+        find_adapter(name).read_labels(tmp_path, {})
 
 
 def test_tid_errors_must_match_in_number(tmp_path: Path) -> None:
     (tmp_path / "mos_with_names.txt").write_bytes(b"5.5 I01_01_1.bmp\r\n4.5 i01_01_2.bmp\r\n")
-    assert [row.std for row in ADAPTERS["tid2013"].read_labels(tmp_path, {})] == [None, None]
+    assert [row.std for row in find_adapter("tid2013").read_labels(tmp_path, {})] == [None, None]
     (tmp_path / "mos_std.txt").write_bytes(b"0.1\r\n")
     with pytest.raises(ValueError, match="1 lines, mos_with_names.txt has 2"):
-        ADAPTERS["tid2013"].read_labels(tmp_path, {})
+        find_adapter("tid2013").read_labels(tmp_path, {})
 
 
 def test_live_arrays_must_agree(tmp_path: Path) -> None:
@@ -90,13 +90,13 @@ def test_live_arrays_must_agree(tmp_path: Path) -> None:
     for variable, count in (("AllImages_release", 9), ("AllMOS_release", 9), ("AllStdDev_release", 8)):
         savemat(tmp_path / "Data" / f"{variable}.mat", {variable: np.ones((1, count))})
     with pytest.raises(ValueError, match="9 names, 9 scores, 8 deviations"):
-        ADAPTERS["live_wild"].read_labels(tmp_path, {})
+        find_adapter("live_wild").read_labels(tmp_path, {})
     savemat(tmp_path / "Data" / "AllMOS_release.mat", {"scores": np.ones((1, 9))})
     with pytest.raises(ValueError, match="no variable 'AllMOS_release'; variables present: scores"):
-        ADAPTERS["live_wild"].read_labels(tmp_path, {})
+        find_adapter("live_wild").read_labels(tmp_path, {})
     (tmp_path / "Data" / "AllMOS_release.mat").write_text("text")
     with pytest.raises(ValueError, match="not a readable MATLAB file"):
-        ADAPTERS["live_wild"].read_labels(tmp_path, {})
+        find_adapter("live_wild").read_labels(tmp_path, {})
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_live_arrays_must_agree(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_other_known_layouts(miniature_cache: Path, tmp_path: Path, name: str, moves: dict[str, str]) -> None:
-    adapter, source = ADAPTERS[name], miniature_folder(miniature_cache, seed=0, size=64) / name
+    adapter, source = find_adapter(name), miniature_folder(miniature_cache, seed=0, size=64) / name
     root = tmp_path / name
     shutil.copytree(source, root)
     for old, new in moves.items():
@@ -123,7 +123,7 @@ def test_other_known_layouts(miniature_cache: Path, tmp_path: Path, name: str, m
 
 def test_name_lists(tmp_path: Path) -> None:
     root = koniq(tmp_path, "")
-    adapter, rows = ADAPTERS["koniq"], ADAPTERS["koniq"].read_labels(root, KONIQ)
+    adapter, rows = find_adapter("koniq"), find_adapter("koniq").read_labels(root, KONIQ)
     (root / "train.txt").write_bytes(b'\xef\xbb\xbf"1.JPG"\r\n')
     (root / "test.txt").write_text("2.jpg\n")
     options = {**KONIQ, "train_names": "train.txt", "test_names": None}

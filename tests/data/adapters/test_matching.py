@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from qhk.data.adapters.base import IMAGE_ENDINGS, name_key
-from qhk.data.adapters.matching import index_images
+from qhk.data.adapter import IMAGE_ENDINGS, name_key
+from qhk.data.matching import index_images
 
 
 def tree(root: Path, *names: str) -> Path:

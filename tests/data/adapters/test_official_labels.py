@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qhk.data.adapters import ADAPTERS
-from qhk.data.adapters.base import LabelRow, Options
+from qhk.data.adapter import LabelRow, Options
+from qhk.data.adapters import find_adapter
 from qhk.data.scale import fit_scale
 from tests.data.conftest import REAL_DATA
 
@@ -34,7 +34,7 @@ CASES = [
 
 
 def read(name: str, folder: str, options: Options) -> list[LabelRow]:
-    return ADAPTERS[name].read_labels(LABELS / "official_format" / folder, options)
+    return find_adapter(name).read_labels(LABELS / "official_format" / folder, options)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_scores_and_normalisation_agree_with_deqa(
 ) -> None:
     rows = read(name, folder, options)
     assert len(rows) == count
-    polarity = ADAPTERS[name].higher_is_better
+    polarity = find_adapter(name).higher_is_better
     assert polarity is not None
     scale = fit_scale(
         [(row.score, None) for row in rows],
@@ -70,7 +70,9 @@ def splits(
     name: str, folder: str, protocol: str, options: Options
 ) -> tuple[list[LabelRow], list[str | None]]:
     rows = read(name, folder, options)
-    return rows, ADAPTERS[name].assign_splits(rows, protocol, LABELS / "official_format" / folder, options)
+    return rows, find_adapter(name).assign_splits(
+        rows, protocol, LABELS / "official_format" / folder, options
+    )
 
 
 def names_of(rows: Iterable[LabelRow], split: Iterable[str | None], wanted: str) -> set[str]:
@@ -149,9 +151,9 @@ def test_drawn_by_reference() -> None:
         for part in set(split)
     }
     assert sum(map(len, seen.values())) == len(set().union(*seen.values())) == 81
-    again = ADAPTERS["kadid"].assign_splits(rows[::-1], "by_reference", LABELS, options)
+    again = find_adapter("kadid").assign_splits(rows[::-1], "by_reference", LABELS, options)
     assert again[::-1] == split
-    other = ADAPTERS["kadid"].assign_splits(rows, "by_reference", LABELS, {**options, "split_seed": 1})
+    other = find_adapter("kadid").assign_splits(rows, "by_reference", LABELS, {**options, "split_seed": 1})
     assert other != split
 
 
@@ -163,7 +165,7 @@ def test_spaq_hash_split_is_about_a_fifth() -> None:
 def test_spaq_workbook_and_csv_copy_agree(tmp_path: Path) -> None:
     source = LABELS / "official_format" / "spaq" / "MOS_and_Image_attribute_scores.csv"
     (tmp_path / source.name).symlink_to(source.resolve())
-    copy = ADAPTERS["spaq"].read_labels(tmp_path, {})
+    copy = find_adapter("spaq").read_labels(tmp_path, {})
     assert [(row.name, row.score) for row in copy] == [
         (row.name, row.score) for row in read("spaq", "spaq", {})
     ]
@@ -172,7 +174,7 @@ def test_spaq_workbook_and_csv_copy_agree(tmp_path: Path) -> None:
 def test_csiq_workbook_and_flat_copy_agree(tmp_path: Path) -> None:
     source = LABELS / "official_format" / "csiq" / "csiq_label.txt"
     (tmp_path / source.name).symlink_to(source.resolve())
-    flat = {row.name: row.score for row in ADAPTERS["csiq"].read_labels(tmp_path, {})}
+    flat = {row.name: row.score for row in find_adapter("csiq").read_labels(tmp_path, {})}
     for row in read("csiq", "csiq", {}):
         assert flat[row.name] == pytest.approx(row.score, abs=1e-6)
 

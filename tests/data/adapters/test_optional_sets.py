@@ -10,10 +10,9 @@ import openpyxl
 import pytest
 from scipy.io import savemat
 
-from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters import find_adapter
 from qhk.data.adapters.live import FOLDERS
-from qhk.data.facts import known_facts
-from tests.data.conftest import REAL_DATA
+from tests.data.conftest import REAL_DATA, conf_entry
 
 OPTIONAL = REAL_DATA / "labels" / "official_format" / "optional"
 real = pytest.mark.skipif(not OPTIONAL.is_dir(), reason="the real label files are not beside this checkout")
@@ -35,7 +34,7 @@ def live_files(root: Path, **changes: object) -> Path:
 
 
 def test_live_drops_copies_and_names_files_by_folder(tmp_path: Path) -> None:
-    rows = ADAPTERS["live"].read_labels(live_files(tmp_path), {})
+    rows = find_adapter("live").read_labels(live_files(tmp_path), {})
     assert len(rows) == 982 - 5 * 20
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         folder: count - 20 for folder, count in FOLDERS.items()
@@ -43,19 +42,19 @@ def test_live_drops_copies_and_names_files_by_folder(tmp_path: Path) -> None:
     first, jpeg = rows[0], rows[227 - 20]
     assert (first.name, first.score, first.std, first.reference) == ("jp2k/img1.bmp", 1 / 3, 2.0, "scene1")
     assert (jpeg.name, jpeg.score, jpeg.labels["distortion"]) == ("jpeg/img1.bmp", 1 / 3, "jpeg")
-    assert ADAPTERS["live"].higher_is_better is False
+    assert find_adapter("live").higher_is_better is False
 
 
 def test_live_refuses_other_arrays_and_the_scores_before_realignment(tmp_path: Path) -> None:
     live_files(tmp_path, dmos_new=np.ones((1, 779)))
     with pytest.raises(ValueError, match="dmos_new has 779 values, not 982"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
     live_files(tmp_path, dmos_new=np.full((1, 982), np.nan))
     with pytest.raises(ValueError, match=r"dmos_realigned\.mat value 1: score nan"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
     savemat(tmp_path / "dmos_realigned.mat", {"dmos": np.ones((1, 982)), "orgs": np.ones((1, 982))})
     with pytest.raises(ValueError, match="no variable 'dmos_new'; variables present: dmos, orgs"):
-        ADAPTERS["live"].read_labels(tmp_path, {})
+        find_adapter("live").read_labels(tmp_path, {})
 
 
 @real
@@ -65,19 +64,19 @@ def test_live_of_the_published_scores(tmp_path: Path) -> None:
     names = [f"{folder}/img{k}.bmp" for folder, count in FOLDERS.items() for k in range(1, count + 1)]
     scores = [111.7747 - quality[name] if name in quality else 0.0 for name in names]
     originals = [int(name not in quality) for name in names]
-    rows = ADAPTERS["live"].read_labels(
+    rows = find_adapter("live").read_labels(
         live_files(tmp_path, dmos_new=np.array([scores]), orgs=np.array([originals])), {}
     )
-    facts = known_facts("live", {})
-    assert facts is not None and len(rows) == facts.rows == 779
+    expected = conf_entry("live").expected
+    assert expected is not None and len(rows) == expected.rows == 779
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         "jp2k": 169, "jpeg": 175, "wn": 145, "gblur": 145, "fastfading": 145,
     }  # fmt: skip
     assert {row.name: row.score for row in rows} == pytest.approx(
         {name: 111.7747 - score for name, score in quality.items()}
     )
-    assert min(row.score or 0 for row in rows) == pytest.approx(facts.low, abs=facts.tolerance)
-    assert max(row.score or 0 for row in rows) == pytest.approx(facts.high, abs=facts.tolerance)
+    assert min(row.score or 0 for row in rows) == pytest.approx(expected.low, abs=expected.tolerance)
+    assert max(row.score or 0 for row in rows) == pytest.approx(expected.high, abs=expected.tolerance)
 
 
 def bid_file(root: Path, cells: list[list[object]]) -> Path:
@@ -90,14 +89,14 @@ def bid_file(root: Path, cells: list[list[object]]) -> Path:
 
 
 def test_bid_by_the_place_of_its_columns(tmp_path: Path) -> None:
-    rows = ADAPTERS["bid"].read_labels(
+    rows = find_adapter("bid").read_labels(
         bid_file(tmp_path, [["Image Number", "Average"], [1, 3.5], [None, None], [590, 0.2]]), {}
     )
     assert [(row.name, row.score) for row in rows] == [
         ("DatabaseImage0001.JPG", 3.5), ("DatabaseImage0590.JPG", 0.2),
     ]  # fmt: skip
     with pytest.raises(ValueError, match=r"row 2: the grade \(second column\) is '', not a number"):
-        ADAPTERS["bid"].read_labels(bid_file(tmp_path, [["Image", "Grade"], [7, None]]), {})
+        find_adapter("bid").read_labels(bid_file(tmp_path, [["Image", "Grade"], [7, None]]), {})
 
 
 @real
@@ -105,12 +104,12 @@ def test_bid_of_the_published_scores(tmp_path: Path) -> None:
     listed = [line.split("\t") for line in (OPTIONAL / "bid_all_liqe.txt").read_text().splitlines()]
     cells: list[list[object]] = [["Image", "Grade"]]
     cells += [[int(name[-8:-4]), float(score)] for name, score, _ in listed]
-    rows = ADAPTERS["bid"].read_labels(bid_file(tmp_path, cells), {})
-    facts = known_facts("bid", {})
-    assert facts is not None and len(rows) == facts.rows
+    rows = find_adapter("bid").read_labels(bid_file(tmp_path, cells), {})
+    expected = conf_entry("bid").expected
+    assert expected is not None and len(rows) == expected.rows
     assert {row.name for row in rows} == {name.rpartition("/")[2] for name, _, _ in listed}
-    assert min(row.score or 0 for row in rows) == facts.low
-    assert max(row.score or 0 for row in rows) == facts.high
+    assert min(row.score or 0 for row in rows) == expected.low
+    assert max(row.score or 0 for row in rows) == expected.high
 
 
 @real
@@ -118,12 +117,12 @@ def test_flive_of_the_published_file(tmp_path: Path) -> None:
     (tmp_path / "database").mkdir()
     source = (OPTIONAL / "flive_labels_image.csv").resolve()
     (tmp_path / "database" / "labels_image.csv").symlink_to(source)
-    rows = ADAPTERS["flive"].read_labels(tmp_path, {})
-    facts = known_facts("flive", {})
-    assert facts is not None and len(rows) == facts.rows == 39810
+    rows = find_adapter("flive").read_labels(tmp_path, {})
+    expected = conf_entry("flive").expected
+    assert expected is not None and len(rows) == expected.rows == 39810
     assert (min(row.score or 0 for row in rows), max(row.score or 0 for row in rows)) == (
-        facts.low,
-        facts.high,
+        expected.low,
+        expected.high,
     )
     assert Counter(row.name.partition("/")[0] for row in rows) == {
         "voc_emotic_ava": 38808, "blur_dataset": 999, "EE371R": 3,
@@ -134,6 +133,6 @@ def test_flive_official_parts(tmp_path: Path) -> None:
     (tmp_path / "labels_image.csv").write_text("name,mos\na/1.jpg,70\na/2.jpg,60\nb/3.jpg,50\nb/4.jpg,40\n")
     (tmp_path / "labels640.csv").write_text("mos_image,name_image\n50,b/3.jpg\n")
     (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,False\na/2.jpg,True\n")
-    rows = ADAPTERS["flive"].read_labels(tmp_path, {})
-    parts = ADAPTERS["flive"].assign_splits(rows, "official", tmp_path, {})
+    rows = find_adapter("flive").read_labels(tmp_path, {})
+    parts = find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
     assert parts == ["train", "validation", "test", None]

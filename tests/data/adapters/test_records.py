@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from qhk.data.adapters import ADAPTERS
+from qhk.data.adapters import find_adapter
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from tests.data.conftest import REAL_DATA, conf_entry, no_progress
 
@@ -212,7 +212,7 @@ def test_real_files_of_the_projects() -> None:
     metas = {"train_labels": None, "images": "."}
     for path in sorted((root / "deqa_metas").glob("*_*.json")):
         if path.name != "soft_label_examples.json":
-            rows = ADAPTERS["deqa"].read_labels(root, {**metas, "test_labels": f"deqa_metas/{path.name}"})
+            rows = find_adapter("deqa").read_labels(root, {**metas, "test_labels": f"deqa_metas/{path.name}"})
             assert all(row.normalised is not None and 1.0 <= row.normalised <= 5.0 for row in rows)
     lists = {
         "preresq_ground_truth/GT_KonIQ.txt": ("image score std", 10073),
@@ -225,7 +225,7 @@ def test_real_files_of_the_projects() -> None:
     }
     for name, (columns, count) in lists.items():
         options = {"columns": columns, "test_labels": name, "images": "."}
-        rows = ADAPTERS["visualquality_r1"].read_labels(root, options)
+        rows = find_adapter("visualquality_r1").read_labels(root, options)
         assert len(rows) == count
         if "KADID" in name:
             assert Counter(row.reference for row in rows).most_common(1)[0][1] == 125

@@ -5,7 +5,7 @@ from pathlib import Path
 import openpyxl
 import pytest
 
-from qhk.data.adapters.tables import number, read_csv, read_lines, read_workbook
+from qhk.data.tables import number, read_csv, read_lines, read_workbook
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -1,0 +1,75 @@
+"""The sets of ``conf/dataset``: what entries inherit, and which of them a config uses."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from qhk.errors import UserError
+from qhk.settings.problems import suggestion
+
+NAMING = ("data", "benchmark")
+"""The keys that name sets, of the run and of its parts."""
+
+
+def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
+    """Return the node ``dataset``: every file by its name, with what it inherits.
+
+    ``files`` maps the names of files below ``conf/dataset``, such as ``koniq`` and ``base/scored``, to their
+    content. An entry inherits from the files of its ``defaults``, which stand before it; those in ``base``
+    are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError
+    where ``defaults`` names no file, or leads back to the entry.
+    """
+    plain = {name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()}
+    entries: dict[str, Any] = {}
+    for name in plain:
+        if "/" not in name:
+            entry: dict[str, Any] = {}
+            for ancestor in _lineage(name, plain):
+                own = copy.deepcopy(
+                    {key: value for key, value in plain[ancestor].items() if key != "defaults"}
+                )
+                entry |= {**own, "options": {**entry.get("options", {}), **own.get("options", {})}}
+                if "/" not in ancestor:
+                    entry.setdefault("adapter", ancestor)
+            entries[name] = entry
+    return OmegaConf.create(entries)
+
+
+def _lineage(name: str, files: Mapping[str, Any], below: tuple[str, ...] = ()) -> list[str]:
+    """Return the files that an entry is made of, each once, ancestors first and the entry last."""
+    found: list[str] = []
+    for parent in files[name].get("defaults", []):
+        if parent not in files:
+            raise UserError(
+                f"conf/dataset/{name}.yaml: defaults: no file {parent!r}; {suggestion(parent, files)}"
+            )
+        if parent in (name, *below):
+            raise UserError(
+                f"conf/dataset/{name}.yaml: defaults: {parent} inherits from {name} itself; remove it"
+            )
+        found += [one for one in _lineage(parent, files, (name, *below)) if one not in found]
+    return [*found, name]
+
+
+def keep_used_sets(config: DictConfig) -> DictConfig:
+    """Return a copy of a composed config without the entries of ``dataset`` that nothing in it names."""
+    kept = copy.deepcopy(config)
+    used = set(_named(OmegaConf.to_container(kept, resolve=False)))
+    kept.dataset = OmegaConf.masked_copy(config.dataset, [name for name in config.dataset if name in used])
+    return kept
+
+
+def _named(node: Any) -> Iterator[str]:
+    """Yield the names of sets in the ``data`` and ``benchmark`` of a node and of the nodes inside it."""
+    if not isinstance(node, Mapping):
+        return
+    for key, value in node.items():
+        if key in NAMING:
+            for item in value if isinstance(value, list) else [value]:
+                yield from item if isinstance(item, Mapping) else [item]
+        else:
+            yield from _named(value)

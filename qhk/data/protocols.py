@@ -1,0 +1,122 @@
+"""Splits that every format offers, and the published lists of names that no rule can give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qhk.data.adapter import LabelRow, Options, name_key, text_option
+from qhk.data.seeds import stream_seed
+from qhk.errors import UserError
+
+COMMON_PROTOCOLS = ("all", "names", "by_reference")
+COMMON_OPTIONS = frozenset(
+    {"train_names", "validation_names", "test_names", "split_seed", "validation_fraction", "test_fraction"}
+)
+"""Options of the common protocols."""
+
+_LISTS = Path(__file__).parent / "splits"
+
+
+def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
+    """The split of each row: ``all`` puts all into test, ``names`` reads lists, ``by_reference`` draws."""
+    if protocol == "names":
+        return split_by_names(rows, root, options)
+    if protocol == "by_reference":
+        return split_by_reference(rows, options)
+    assert protocol == "all", protocol
+    return ["test"] * len(rows)
+
+
+def published_names(name: str) -> frozenset[str]:
+    """The names (as ``name_key`` has them) of the list ``qhk/data/splits/<name>.txt``."""
+    lines = (_LISTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    return frozenset(name_key(line) for line in lines if line and not line.startswith("#"))
+
+
+def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
+    """Whole contents (references; images where there is none) drawn into test, validation and train.
+
+    ``options.test_fraction`` and ``options.validation_fraction`` are shares of the contents, rounded (the
+    latter may be null); ``options.split_seed`` draws. The order of the rows does not matter. 0.2 and
+    0.2 of 81 references are 16, 16 and 49. Raises ``ValueError`` on fractions that leave no training
+    or no test content.
+    """
+    seed = options.get("split_seed")
+    if type(seed) is not int:
+        raise UserError(f"options.split_seed must be a whole number for protocol=by_reference, got {seed!r}")
+    test, validation = (_fraction(options, key) for key in ("test_fraction", "validation_fraction"))
+    contents = sorted(
+        {_content(row) for row in rows}, key=lambda name: (stream_seed(seed, "split", name), name)
+    )
+    num_test, num_validation = round(test * len(contents)), round(validation * len(contents))
+    if not 0 < num_test < len(contents) - num_validation:
+        raise UserError(
+            f"options.test_fraction {test} and options.validation_fraction {validation} of {len(contents)} "
+            f"contents are {num_test} and {num_validation}: leave at least one for test and one for training"
+        )
+    parts = dict.fromkeys(contents[:num_test], "test")
+    parts.update(dict.fromkeys(contents[num_test : num_test + num_validation], "validation"))
+    return [parts.get(_content(row), "train") for row in rows]
+
+
+def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> list[str | None]:
+    """Splits by name lists: text files with one image name or one reference per line, ``#`` for comments.
+
+    ``options.train_names``, ``validation_names`` and ``test_names`` are paths, relative ones below the
+    root; any may be null. Rows in no list are not used. Raises ``ValueError`` when all are null, when a
+    file is missing, when a listed name matches no row, or when a row is in two lists.
+    """
+    lists = {split: _read_names(root, options, f"{split}_names") for split in ("train", "validation", "test")}
+    if not any(lists.values()):
+        raise UserError(
+            "protocol names needs options.train_names or options.test_names: a file, one name per line"
+        )
+    splits: list[str | None] = []
+    used: set[str] = set()
+    for row in rows:
+        keys = {name_key(row.name)} | ({name_key(row.reference)} if row.reference else set())
+        found = [split for split, names in lists.items() if keys & names.keys()]
+        if len(found) > 1:
+            raise UserError(
+                f"{row.name} is in both options.{found[0]}_names and options.{found[1]}_names: keep one"
+            )
+        used |= keys
+        splits.append(found[0] if found else None)
+    for split, names in lists.items():
+        unknown = [text for key, text in names.items() if key not in used]
+        if unknown:
+            raise UserError(
+                f"options.{split}_names lists {unknown[0]!r} ({len(unknown)} in all), which has no label"
+            )
+    return splits
+
+
+def _content(row: LabelRow) -> str:
+    return row.reference or row.name
+
+
+def _fraction(options: Options, key: str) -> float:
+    value = options.get(key)
+    if value is None and key == "validation_fraction":
+        return 0.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise UserError(
+            f"options.{key} must be a number from 0 to 1 for protocol=by_reference, got {value!r}"
+        )
+    return float(value)
+
+
+def _read_names(root: Path, options: Options, key: str) -> dict[str, str]:
+    if options.get(key) is None:
+        return {}
+    path = root / text_option(options, key)
+    if not path.is_file():
+        raise UserError(f"options.{key}: no file {path}")
+    try:
+        lines = [line.strip().strip('"') for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"options.{key}: {path} is not UTF-8 text ({error.reason}): save it as UTF-8"
+        ) from None
+    return {name_key(line): line for line in lines if line and not line.startswith("#")}

@@ -18,7 +18,7 @@ ROOMS = {
     "files": "errors",
     "tasks": "errors types",
     "objective": "errors types",
-    "settings": "errors types tasks objective",
+    "settings": "errors tasks objective",
     "rewards": "errors types tasks",
     "config": f"{BASE} rewards",
     "data": f"{BASE} rewards",

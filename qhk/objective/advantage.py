@@ -15,7 +15,7 @@ Scaling = Literal["group_std", "batch_std", "none"]
 def group_advantages(
     rewards: Tensor, *, scaling: Scaling, epsilon: float, counted: Tensor | None = None
 ) -> Tensor:
-    """Advantages ``(B, G)`` of the rewards ``(B, G)`` of B groups with G completions each.
+    """Return the advantages ``(B, G)`` of the rewards ``(B, G)`` of B groups with G completions each.
 
     ``A_ij = (r_ij - mean_i) / scale``, with ``scale``:
 
@@ -46,7 +46,7 @@ def group_advantages(
 
 
 def equal_rewards(rewards: Tensor) -> Tensor:
-    """Which groups (B,) hold one reward G times, exactly: no completion of theirs has an advantage.
+    """Return which groups (B,) hold one reward G times, exactly: no completion of theirs has an advantage.
 
     ``rewards`` (B, G). DAPO (arXiv 2503.14476, eq. 11) samples until no such group is left.
     """

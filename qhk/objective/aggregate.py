@@ -36,7 +36,7 @@ class Counts:
 def token_weights(
     mask: Tensor, *, aggregation: Aggregation, counts: Counts, constant_length: int | None
 ) -> Tensor:
-    """Weight of every token, ``(R, T)`` float64, zero outside the mask: ``loss = sum(w * per_token)``.
+    """Return every token's weight, ``(R, T)`` float64, 0 outside the mask: ``loss = sum(w * per_token)``.
 
     sequence_mean  ``1 / (|o_r| * counts.sequences)``         mean over tokens, then over completions (GRPO)
     token_mean     ``1 / counts.tokens``                      every token alike (DAPO, arXiv 2503.14476)

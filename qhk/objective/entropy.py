@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def categorical_entropy(logits: Tensor) -> Tensor:
-    """Entropy over the whole vocabulary at each position, ``(N, V) -> (N,)``, in nats, in [0, log V].
+    """Return the entropy over the vocabulary at each position, ``(N, V) -> (N,)``, in nats, in [0, log V].
 
     ``H = -sum_v p(v) log p(v)``,  ``p = softmax(logits)``
 

@@ -22,7 +22,7 @@ def policy_loss(
     clip_low: float | None,
     clip_high: float | None,
 ) -> tuple[Tensor, Tensor]:
-    """Minus the clipped surrogate per token ``(R, T)``, and where clipping acts, bool ``(R, T)``.
+    """Return minus the clipped surrogate per token ``(R, T)``, and where clipping acts, bool ``(R, T)``.
 
     ``l = -min(r A, clip(r, 1 - clip_low, 1 + clip_high) A)``
 

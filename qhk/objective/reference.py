@@ -13,7 +13,7 @@ Estimator = Literal["k1", "k2", "k3"]
 
 
 def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: Estimator) -> Tensor:
-    """Estimate of KL(policy || reference) at each sampled token, ``(R, T)``, in nats.
+    """Return the estimate of KL(policy || reference) at each sampled token, ``(R, T)``, in nats.
 
     With ``d = ref - lp``:  k1 ``-d``,  k2 ``d^2 / 2``,  k3 ``exp(d) - d - 1``.
 

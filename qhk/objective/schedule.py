@@ -13,7 +13,7 @@ Form = Literal["constant", "linear", "cosine"]
 def schedule_factor(
     step: int, *, form: Form, warmup_steps: int, until_steps: int | None, final: float
 ) -> float:
-    """The factor that a coefficient is multiplied with at ``step`` (counted from 0).
+    """Return the factor that a coefficient is multiplied with at ``step`` (counted from 0).
 
     Warm-up, ``step < warmup_steps``: ``(step + 1) / warmup_steps``, which ends at 1.
     Then, with ``p = (step - warmup_steps) / (until_steps - warmup_steps)``:

@@ -83,7 +83,7 @@ class Terms:
                 raise UserError(f"{key}: got {value}; must be >= 0")
 
     def needs(self) -> Needs:
-        """What must be computed for this step."""
+        """Return what must be computed for this step."""
         form = PERCEPTION_FORMS[self.perception]
         kl = form is not None and self.gamma != 0.0
         entropy = self.entropy if form is not None else "off"

@@ -66,7 +66,7 @@ def total_loss(
     terms: Terms,
     answer_mask: Tensor | None = None,
 ) -> LossOutput:
-    """The loss of a micro-batch, to be *summed* over micro-batches and ranks, and what each term measured.
+    """Return a micro-batch's loss, to be *summed* over micro-batches and ranks, and what terms measured.
 
     ``L = policy + kl_coef KL(policy||reference) - entropy_coef H
     - gamma KL(original||degraded) + eta_original H_original + eta_degraded H_degraded``
@@ -166,7 +166,7 @@ class _Ledger:
         self._measured[name] = torch.where(self.mask, per_token.detach(), 0).sum(dtype=torch.float64)
 
     def sums(self) -> dict[str, tuple[float, int]]:
-        """All sums with their counts, fetched from the device at once."""
+        """Return all sums with their counts, fetched from the device at once."""
         fetched = torch.stack([self.mask.sum(dtype=torch.float64), *self._measured.values()]).tolist()
         num_tokens, num_completions = int(fetched[0]), len(self.mask)
         return {

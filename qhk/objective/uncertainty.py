@@ -62,7 +62,7 @@ def smoothed_variances(
 
 
 def relative_uncertainty(variances: Tensor, *, low: float, high: float, normaliser: Normaliser) -> Tensor:
-    """Uncertainty ``u (B,)`` in [0, 1] of groups with the variances ``(B,)``; NaN stays NaN.
+    """Return the uncertainty ``u (B,)`` in [0, 1] of groups with the variances ``(B,)``; NaN stays NaN.
 
     fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows
                     (release, but for its + 1e-8 in the denominator)

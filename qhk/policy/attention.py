@@ -60,7 +60,7 @@ def _padded_ranges(starts: Sequence[int], lengths: Sequence[int], device: torch.
 def build_packing(
     prompt_lengths: Sequence[int], completion_lengths: Sequence[Sequence[int]], *, device: torch.device
 ) -> Packing:
-    """The layout of one packed row: for each group its prompt, then its completions.
+    """Return the layout of one packed row: for each group its prompt, then its completions.
 
     ``completion_lengths[i]`` are the lengths of group i's completions; a group may have none (a
     prompt to be encoded only), but a completion has at least one token.
@@ -109,7 +109,7 @@ class Decoding(Protocol):
     """Keys and values of a decoding batch, layer by layer."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
-        """(rows, heads, 1, head size) attention output of the newest token of each row."""
+        """Return (rows, heads, 1, head size) attention output of the newest token of each row."""
         ...
 
 

@@ -59,7 +59,7 @@ def prepare_model(model: Any) -> Any:
 
 
 def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str) -> Policy:
-    """The policy saved in folder ``path`` (or published under that hub id).
+    """Return the policy saved in folder ``path`` (or published under that hub id).
 
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.

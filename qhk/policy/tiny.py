@@ -17,7 +17,7 @@ from qhk.policy.tokenizer import TURN_END
 def tiny_image_processor(
     *, patch_size: int, merge_size: int, min_pixels: int, max_pixels: int
 ) -> Qwen2VLImageProcessorPil:
-    """The PIL image processor with small patches, one frame deep, pixel values in [-1, 1]."""
+    """Return the PIL image processor with small patches, one frame deep, pixel values in [-1, 1]."""
     return Qwen2VLImageProcessorPil(
         patch_size=patch_size,
         merge_size=merge_size,
@@ -44,7 +44,7 @@ def tiny_config(
     kv_heads: int,
     initializer_range: float,
 ) -> Qwen2_5_VLConfig:
-    """A Qwen2.5-VL configuration at the given sizes; every vision block attends to the whole image."""
+    """Return a Qwen2.5-VL configuration at the given sizes; every vision block attends to the whole image."""
     token = tokenizer.convert_tokens_to_ids
     half = hidden // heads // 2
     temporal = half // 4
@@ -91,7 +91,7 @@ def tiny_config(
 
 
 def build_tiny(config: Qwen2_5_VLConfig, *, seed: int) -> Qwen2_5_VLForConditionalGeneration:
-    """The model with weights drawn from ``seed``; the global random state is left as it was."""
+    """Return the model with weights drawn from ``seed``; the global random state is left as it was."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return Qwen2_5_VLForConditionalGeneration(config)

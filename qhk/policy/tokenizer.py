@@ -38,7 +38,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer(corpus: Iterable[str], *, num_merged_tokens: int) -> Qwen2Tokenizer:
-    """A byte-level BPE tokenizer of the stock Qwen2 class, with merges learnt from ``corpus``.
+    """Return a byte-level BPE tokenizer of the stock Qwen2 class, with merges learnt from ``corpus``.
 
     Any text can be encoded: 256 byte tokens, up to ``num_merged_tokens`` merges, then the special tokens
     and the four tags. The layout of a turn is Qwen2.5-VL's, default system turn included.

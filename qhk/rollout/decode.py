@@ -76,7 +76,7 @@ class GroupCache:
         self.size = rows.shape[1]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
-        """(rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
+        """Return (rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
         prompt_key, prompt_value = self.prompt[layer]
         own_key, own_value = self.own[layer]
         now = self.length
@@ -112,7 +112,7 @@ def _wide(tensor: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
-    """(rows,) tokens and their log-probabilities under softmax(logits / temperature).
+    """Return (rows,) tokens and their log-probabilities under softmax(logits / temperature).
 
     Inverse-CDF sampling in float64 from one uniform number per row; temperature 0 takes the most likely
     token (log-probability at temperature 1). Nothing else shapes the distribution: no top-k, no top-p,

@@ -29,7 +29,7 @@ from qhk.types import Example
 
 
 def begin(run: Run) -> tuple[Learner, int]:
-    """A learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
+    """Return a learner at step 0: cold-started, measured, checkpointed if it has learnt anything."""
     settings = run.settings
     _forget_after(run, step=-1)
     examples = [example for _, example in run.data.train_examples]
@@ -51,7 +51,7 @@ def begin(run: Run) -> tuple[Learner, int]:
 
 
 def resume_point(run: Run) -> int | None:
-    """The step of the newest checkpoint that can be read, alike on every process; None to begin anew.
+    """Return the step of the newest checkpoint that can be read, alike on every process; None to begin anew.
 
     Those that cannot be read are archived, with a warning each.
     """
@@ -73,7 +73,7 @@ def _newest_readable(run: Run) -> int | None:
 
 
 def resume(run: Run, step: int) -> tuple[Learner, int]:
-    """A learner as it was behind ``step``, in the stage that this step ends or belongs to."""
+    """Return a learner as it was behind ``step``, in the stage that this step ends or belongs to."""
     run.place = next(place for place, stage in enumerate(run.stages) if step <= stage.last)
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
@@ -115,7 +115,7 @@ def _forget_after(run: Run, *, step: int) -> None:
 
 
 def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
-    """What the steps work on: the policy with its optimiser, its reference and the reward.
+    """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
     ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it.
     """
@@ -135,7 +135,7 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
 
 
 def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
-    """The learner of a later stage: same policy, optimiser and memory; the rest its own.
+    """Return the learner of a later stage: same policy, optimiser and memory; the rest its own.
 
     The stage that ends and the one that begins are evaluated where they ask different things; what is on
     disk of an interrupted evaluation is continued.
@@ -170,7 +170,7 @@ def _start_model(run: Run) -> Any:
 
 
 def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader], list[tuple[str, Example]]]:
-    """The readers of all that the run asks, by name, and each one's examples with its name.
+    """Return the readers of all that the run asks, by name, and each one's examples with its name.
 
     A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
     examples. The first way to ask it has the task's name, a later one the stage's before it.

@@ -55,18 +55,18 @@ class Checkpoints:
         self.folder, self.keep_every, self.starts = folder, keep_every, starts
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Return where the checkpoint of a step lies."""
         return self.folder / f"step_{step:06d}"
 
     def steps(self) -> list[int]:
-        """Steps with a complete checkpoint, ascending."""
+        """Return steps with a complete checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
         matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> Path:
-        """Writes the checkpoint of ``state.step``, reached in ``stage``, and points ``last`` to it."""
+        """Write the checkpoint of ``state.step``, point ``last`` to it and return its path."""
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
         self.clear_leftovers()
@@ -94,7 +94,7 @@ class Checkpoints:
                 shutil.rmtree(entry)
 
     def fault(self, step: int) -> str:
-        """Why the checkpoint of ``step`` cannot be read, in a few words; empty where every file is whole."""
+        """Return why the checkpoint of ``step`` cannot be read, in a few words; empty where all is whole."""
         path = self.path(step)
         try:
             sizes: dict[str, int] = json.loads((path / SIZES_FILE).read_text(encoding="utf-8"))
@@ -130,7 +130,7 @@ class Checkpoints:
                 shutil.rmtree(self._rename_away(self.path(step)))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:
-        """The training state of a checkpoint. Raises ValueError when another config wrote it."""
+        """Return the training state of a checkpoint. Raises ValueError when another config wrote it."""
         path = self.path(step) / STATE_FILE
         stored = torch.load(path, map_location="cpu", weights_only=True)
         if stored["run_id"] != run_id:
@@ -168,7 +168,7 @@ def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str,
 
 
 def checkpoint_config(path: Path) -> dict[str, Any]:
-    """The resolved config that wrote the checkpoint. Raises ValueError where there is none."""
+    """Return the resolved config that wrote the checkpoint. Raises ValueError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError(
@@ -179,12 +179,12 @@ def checkpoint_config(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_step(path: Path) -> int | None:
-    """The training step of a checkpoint by its folder's own name, None where that does not say."""
+    """Return the training step of a checkpoint by its folder's own name, None where that does not say."""
     match = _NAME.fullmatch(path.resolve().name)
     return int(match[1]) if match else None
 
 
 def checkpoint_stage(path: Path) -> str | None:
-    """The stage in which a checkpoint was reached ("" in a run of one), None where it does not say."""
+    """Return the stage in which a checkpoint was reached ("" in a run of one), None where it does not say."""
     file = path / STAGE_FILE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None

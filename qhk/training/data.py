@@ -70,7 +70,7 @@ class RunData:
 
 
 def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dict[str, LoadedDataset]:
-    """The named dataset entries; miniature sets are generated where they are not cached yet."""
+    """Return the named dataset entries; miniature sets are generated where they are not cached yet."""
     loaded = {}
     for name in names:
         with display.task(f"preparing {name}") as progress:
@@ -88,7 +88,7 @@ def load_sets(settings: Settings, names: Sequence[str], display: Display) -> dic
 def select_benchmarks(
     settings: Settings, loaded: Mapping[str, LoadedDataset], *, task: str
 ) -> list[BenchmarkSet]:
-    """The benchmarks of a task with the images that are reported on, each a readable picture.
+    """Return the benchmarks of a task with the images that are reported on, each a readable picture.
 
     Raises ValueError for an empty part, at the first image that is broken, and at the first example that
     does not fit the task's prompt or lacks what it asks about.
@@ -114,7 +114,7 @@ def select_benchmarks(
 
 
 def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:
-    """The benchmarks of every task, as ``select_benchmarks`` has them.
+    """Return the benchmarks of every task, as ``select_benchmarks`` has them.
 
     Those that several tasks report on are named after the task as well.
     """
@@ -133,7 +133,7 @@ def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset
 
 
 def load_run_data(settings: Settings, display: Display) -> RunData:
-    """Everything a training run reads, with every image's header checked.
+    """Return everything a training run reads, with every image's header checked.
 
     Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
@@ -174,7 +174,7 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
 
 
 def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) -> float:
-    """The weight of a task's set among all sets of a run; as given where the task has the whole run."""
+    """Return the weight of a task's set among all sets of a run; as given where the task is the only one."""
     return weights[name] if share == 1.0 else share * weights[name] / math.fsum(weights.values())
 
 

@@ -14,7 +14,7 @@ class Display(Protocol):
     """A place for lines and progress bars."""
 
     def task(self, label: str) -> AbstractContextManager[Progress]:
-        """A progress bar for one piece of work; gone when the work is."""
+        """Return a progress bar for one piece of work; gone when the work is."""
         ...
 
     def line(self, text: str) -> None:

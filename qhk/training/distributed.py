@@ -67,21 +67,21 @@ class Processes:
         return slice(self.rank * share, (self.rank + 1) * share)
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """All processes' rows, in global prompt order."""
+        """Return all processes' rows, in global prompt order."""
         if self.count == 1:
             return rows
         parts: list[Tensor] = gather_object([rows.cpu()])
         return torch.cat(parts)
 
     def gather_items(self, items: Sequence[Item]) -> list[Item]:
-        """All processes' items, in process order."""
+        """Return all processes' items, in process order."""
         if self.count == 1:
             return list(items)
         gathered: list[Item] = gather_object(list(items))
         return gathered
 
     def total(self, value: int) -> int:
-        """The sum of ``value`` over all processes."""
+        """Return the sum of ``value`` over all processes."""
         return value if self.count == 1 else sum(gather_object([value]))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -96,7 +96,7 @@ class Processes:
             torch.distributed.all_reduce(parameter.grad)
 
     def shared(self, value: Item) -> Item:
-        """The first process's ``value``, on every process."""
+        """Return the first process's ``value``, on every process."""
         return self.gather_items([value])[0]
 
     def share_weights(self, model: nn.Module) -> None:
@@ -120,7 +120,7 @@ class Processes:
     def spread(
         self, work: Callable[[Any, list[Item]], list[Result]], lead: Callable[[Work], Outcome]
     ) -> Outcome:
-        """What ``lead`` returns on the first process, on every process.
+        """Return what ``lead`` returns on the first process, on every process.
 
         ``lead`` gets a function like ``work``, (name, items) -> one result per item, in order, that has
         each process work on its share; the other processes help until ``lead`` is done. Where it raises

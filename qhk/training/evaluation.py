@@ -70,14 +70,14 @@ class Validation:
 
 
 def row_metrics(row: ResultRow, *, prefix: str) -> dict[str, float]:
-    """The row's figures under metric names that begin with ``prefix``."""
+    """Return the row's figures under metric names that begin with ``prefix``."""
     return {f"{prefix}/{name}": value for name, value in scalar_metrics(row).items()}
 
 
 def validate_run(
     run: Run, policy: Policy, readers: Mapping[str, ExampleReader], *, step: int
 ) -> Validation | None:
-    """The validation part's rows, alike on every process; None where the run keeps no validation part."""
+    """Return the validation part's rows, alike on every process; None where the run keeps none."""
     settings, tasks = run.settings, build_tasks(run.settings)
     if not any(run.data.validation.values()):
         return None
@@ -136,7 +136,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
 
 
 def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
-    """The run's results with ``rows`` and the wall times so far added, also on disk."""
+    """Return the run's results with ``rows`` and the wall times so far added, also on disk."""
     if run.processes.is_main:
         update_results(
             run.directory.results,
@@ -177,7 +177,7 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
 def make_sampler(
     policy: Policy, reader: ExampleReader, readout: Readout, *, seed: int, parse: Parser, decode_batch: int
 ) -> Sampler:
-    """A function from examples to ``num_samples`` completions each.
+    """Return a function from examples to ``num_samples`` completions each.
 
     Random numbers follow the image (seed, data set, id), not the batch or the step: the same image meets
     the same numbers before and after training, and a resumed evaluation is the same evaluation.
@@ -201,7 +201,7 @@ def make_sampler(
 def run_samplers(
     policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout], settings: Settings
 ) -> dict[tuple[str, str], Sampler]:
-    """The sampler of each read-out and task."""
+    """Return the sampler of each read-out and task."""
     tasks = build_tasks(settings)
     return {
         (name, task): make_sampler(
@@ -229,7 +229,7 @@ def evaluate_benchmarks(
     moment: Moment,
     progress: Progress,
 ) -> list[ResultRow]:
-    """One row per benchmark and read-out; predictions below ``directory`` are continued if they are there.
+    """Return one row per benchmark and read-out; predictions below ``directory`` are continued.
 
     ``samplers`` go by read-out and task.
     """
@@ -287,7 +287,7 @@ def validate(
     step: int,
     seed: int,
 ) -> ResultRow:
-    """The validation part's row, without predictions on disk or intervals."""
+    """Return the validation part's row, without predictions on disk or intervals."""
     predictions = []
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]

@@ -42,7 +42,7 @@ LOGGED_GROUPS = 2
 
 
 def train(run: Run) -> Results:
-    """The results of the run, also in ``results.json``; resumes behind its last checkpoint if it has one."""
+    """Return the run's results, also in ``results.json``; it resumes behind its last checkpoint, if any."""
     torch.set_num_threads(run.settings.training.threads)
     for line in notes(run.stages):
         run.display.line(f"note: {line}")
@@ -60,7 +60,7 @@ def train(run: Run) -> Results:
 
 
 def notes(stages: Sequence[RunStage]) -> list[str]:
-    """One line for each thing that some stage asks for and does not get."""
+    """Return one line for each thing that some stage asks for and does not get."""
     return [
         f"{f'stage {stage.name}: ' if stage.name else ''}{line}"
         for stage in stages
@@ -231,7 +231,7 @@ class Pace:
         self._started = time.monotonic()
 
     def seconds_left(self, step: int) -> float:
-        """What the remaining steps will take at the mean pace so far, validation and checkpoints included."""
+        """Return what the remaining steps will take at the mean pace, validation and checkpoints included."""
         assert step > self.first
         return (time.monotonic() - self._started) / (step - self.first) * (self.total - step)
 

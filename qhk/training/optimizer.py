@@ -24,7 +24,7 @@ class Horizon:
     steps_per_epoch: float
 
     def steps(self, duration: Duration) -> int:
-        """The duration in whole steps, rounded up."""
+        """Return the duration in whole steps, rounded up."""
         if duration.steps is not None:
             return duration.steps
         assert duration.epochs is not None
@@ -40,14 +40,14 @@ class Timeline:
 
 
 def horizon(duration: Duration, *, num_examples: int, prompts_per_step: int) -> Horizon:
-    """The run's length for a training set of ``num_examples``; an epoch is one look at each of them."""
+    """Return a run's length for a training set of ``num_examples``; an epoch shows each of them once."""
     steps_per_epoch = num_examples / prompts_per_step
     empty = Horizon(total_steps=0, steps_per_epoch=steps_per_epoch)
     return Horizon(total_steps=empty.steps(duration), steps_per_epoch=steps_per_epoch)
 
 
 def factor(schedule: Schedule, step: int, run: Horizon) -> float:
-    """The schedule's factor at a step counted from 0."""
+    """Return the schedule's factor at a step counted from 0."""
     until = run.total_steps if schedule.until is None else run.steps(schedule.until)
     return schedule_factor(
         step,
@@ -59,7 +59,7 @@ def factor(schedule: Schedule, step: int, run: Horizon) -> float:
 
 
 def long_warmups(settings: Settings, run: Horizon) -> list[str]:
-    """One line for each warm-up that the run is too short for: its factor never reaches 1."""
+    """Return one line for each warm-up that the run is too short for: its factor never reaches 1."""
     schedules = {
         "lr_schedule": settings.lr_schedule,
         "uncertainty.schedule": settings.uncertainty.schedule,
@@ -84,7 +84,7 @@ class Coefficients:
 
 
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
-    """Learning rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
+    """Return rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
     objective, perception = settings.objective, settings.perception
     return Coefficients(
         learning_rate=settings.optimizer.lr * factor(settings.lr_schedule, step, run),
@@ -113,7 +113,7 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
 
 
 def build_optimizer(model: Any, settings: OptimizerSettings, *, seed: int) -> torch.optim.Optimizer:
-    """The optimiser of the parameters that learn; the learning rate is set anew at every step."""
+    """Return the optimiser of the parameters that learn; the learning rate is set anew at every step."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     values: dict[str, Any] = {
         "lr": settings.lr,
@@ -133,7 +133,7 @@ class NonFiniteGradientError(FloatingPointError):
 def apply_gradients(
     model: nn.Module, optimizer: torch.optim.Optimizer, *, learning_rate: float, max_grad_norm: float
 ) -> float:
-    """The gradient norm before clipping, after one optimiser step.
+    """Return the gradient norm before clipping, after one optimiser step.
 
     Raises :class:`NonFiniteGradientError`, before any weight changes, naming the first parameter at fault.
     """
@@ -156,7 +156,7 @@ _DROPPED_BITS = 16
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
-    """``values`` (float32) in bfloat16, each rounded to one of its two neighbours so that the mean is exact.
+    """Return float32 ``values`` in bfloat16, rounded to one of two neighbours so that the mean is exact.
 
     A value a share s of the way from one bfloat16 to the next (away from zero) goes there with
     probability s: noise of 16 bits is added below the kept bits, which are then cut off. An exact

@@ -83,7 +83,7 @@ class Run:
             raise RunStopped(self.signals.number, kept)
 
     def asked_to_stop(self) -> int | None:
-        """The signal by which any process was asked to stop, alike on all; every process must come here."""
+        """Return the signal that asked any process to stop, alike on all; every process must come here."""
         asked = self.processes.gather_items([self.signals.number])
         return next((number for number in asked if number is not None), None)
 

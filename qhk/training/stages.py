@@ -36,11 +36,11 @@ class RunStage:
         return self.first + self.horizon.total_steps
 
     def coefficients(self, step: int) -> Coefficients:
-        """What the stage's schedules say at a step of the run, counted from 0."""
+        """Return what the stage's schedules say at a step of the run, counted from 0."""
         return coefficients(self.settings, step - self.timeline.first, self.timeline.horizon)
 
     def asks_like(self, other: RunStage) -> bool:
-        """Whether both stages ask the same of the same benchmarks, so that one evaluation serves both."""
+        """Return whether both stages ask the same of the same benchmarks: one evaluation serves both."""
         ours, theirs = (
             (s.task, s.prompt, s.benchmark, [(m.task, m.prompt, m.benchmark) for m in s.mixture.values()])
             for s in (self.settings, other.settings)
@@ -49,7 +49,7 @@ class RunStage:
 
 
 def load_stages(settings: Settings, display: Display) -> list[RunStage]:
-    """The run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
+    """Return the run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
 
     Also raises ValueError where a reward does not fit its task (``refuse_unfit``), where a stage's
     share of the duration is not even one step, and where a stage learns from images that another one is
@@ -92,7 +92,7 @@ def _refuse_unfit_rewards(view: StageView, data: RunData) -> None:
 
 
 def fingerprints(stages: list[RunStage]) -> dict[str, str]:
-    """The fingerprint of every set that any stage reads, by name."""
+    """Return the fingerprint of every set that any stage reads, by name."""
     return {name: digest for stage in stages for name, digest in stage.data.fingerprints.items()}
 
 

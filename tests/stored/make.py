@@ -18,9 +18,13 @@ import threading
 import time
 from pathlib import Path
 
+import yaml
 from PIL import Image, ImageDraw, ImageFilter
 
+from qhk.cli.job import prepare
 from qhk.cli.main import main as qhk
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.settings import plain_settings
 
 ROOT, HOST = "@ROOT@", "stored-host"
 TEXT = {".json", ".jsonl", ".yaml", ".txt", ".log", ".csv", ""}
@@ -140,12 +144,6 @@ def make_pairs(root: Path) -> None:
 
 def write_configs(folder: Path) -> None:
     """Write the whole config of each of ``CONFIGS`` as a run directory holds it."""
-    import yaml
-
-    from qhk.cli.job import prepare
-    from qhk.config.catalogue import config_root, read_catalogue
-    from qhk.settings import plain_settings
-
     folder.mkdir()
     catalogue = read_catalogue(config_root())
     for name, changes in CONFIGS.items():

@@ -7,16 +7,21 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from qhk.policy.prompt import PromptEncoder
 from qhk.policy.start import start_policy
+from qhk.rollout import decode
 from qhk.settings import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
+from qhk.training import forward
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
 from qhk.training.inputs import build_readers, load, plan, prefetch
@@ -294,6 +299,32 @@ def test_a_frozen_tower_is_encoded_once_and_stays(step: Step) -> None:
     start = start_weights(learning, frozen)
     assert start and all("visual" in name for name in start)
     assert metrics.values()["train/reference/kl"] >= 0.0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pictures_are_encoded_as_often_as_weights_differ(
+    step: Step, monkeypatch: pytest.MonkeyPatch, frozen: bool
+) -> None:
+    """Four prompts, two updates: a frozen tower sees each picture and each twin once in the whole step."""
+    seen: Counter[str] = Counter()
+
+    def count(owner: Any, name: str, number: Callable[..., int], key: str) -> None:
+        whole = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            seen[key] += number(*args)
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(forward, "encode_images", lambda model, prompts: len(prompts), "training")
+    count(decode, "encode_images", lambda model, prompts: len(prompts), "rollout")
+    count(PromptEncoder, "encode", lambda *args: 1, "tokenised")
+    words = ("perception=exact", "perception.gamma=0.1", "objective.kl_coef=0.5")
+    step(*words, "objective.updates_per_rollout=2", f"model.freeze_vision={str(frozen).lower()}")
+    policy_forwards, reference_forwards = 2 * (4 + 4), 4
+    learning = {"training": policy_forwards + reference_forwards, "rollout": 4, "tokenised": 4}
+    assert seen == ({"training": 4 + 4, "tokenised": 4} if frozen else learning)
 
 
 def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRun) -> None:

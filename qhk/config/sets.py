@@ -23,7 +23,9 @@ def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
     are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError
     where ``defaults`` names no file, or leads back to the entry.
     """
-    plain = {name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()}
+    plain: dict[str, Any] = {
+        name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()
+    }
     entries: dict[str, Any] = {}
     for name in plain:
         if "/" not in name:

@@ -1,0 +1,48 @@
+"""Configs of earlier versions, part by part; whole stored ones are read in tests/stored."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from qhk.settings.upgrade import upgrade
+
+READING = {"split": "train", "validation_fraction": 0.1, "limit": None, "workers": 4}
+
+
+def data(name: str, **changes: object) -> dict[str, Any]:
+    """A node ``data`` of version 1."""
+    return {"sets": {name: 1.0}, **READING, **changes}
+
+
+@pytest.fixture
+def first() -> dict[str, Any]:
+    """The parts of a config of version 1 that its upgrade looks at."""
+    stages = {
+        "one": {"place": 1, "data": None, "mixture": None},
+        "two": {
+            "place": 2,
+            "data": data("b", limit=3),
+            "mixture": {"six": {"share": 0.1, "data": data("c")}},
+        },
+    }
+    return {"data": data("a"), "mixture": {"five": {"share": 0.5, "data": data("d")}}, "stages": stages}
+
+
+def test_sets_and_how_they_are_read_come_apart_in_every_part(first: dict[str, Any]) -> None:
+    before = copy.deepcopy(first)
+    second = upgrade(first)
+    assert first == before
+    assert (second["version"], second["data"], second["loading"]) == (2, {"a": 1.0}, READING)
+    one, two = second["stages"].values()
+    assert one["data"] is None and "loading" not in one
+    assert (two["data"], two["loading"]) == ({"b": 1.0}, {**READING, "limit": 3})
+    for part, name in ((second["mixture"]["five"], "d"), (two["mixture"]["six"], "c")):
+        assert (part["data"], part["loading"]) == ({name: 1.0}, None), "null: as the run's"
+
+
+def test_the_present_version_is_left_as_it_is(first: dict[str, Any]) -> None:
+    second = upgrade(first)
+    assert upgrade(second) == second

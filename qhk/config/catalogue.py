@@ -42,19 +42,27 @@ class ConfigFile:
         return self.path.read_text(encoding="utf-8")
 
     @cached_property
-    def content(self) -> DictConfig:
+    def plain(self) -> dict[str, Any]:
         """What the file holds. Raises UserError naming it where it is not readable YAML, or no mapping."""
+        try:
+            plain = yaml.load(self.text, _loader()) or {}
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(plain, dict):
+            raise UserError(f"{self.path}: must hold a mapping of keys to values")
+        return plain
+
+    @cached_property
+    def content(self) -> DictConfig:
+        """What the file holds, as OmegaConf has it. Raises UserError as ``plain`` does."""
         # Names of files are enough for help and completion, which must not wait for OmegaConf.
-        from omegaconf import DictConfig, OmegaConf
+        from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            content = OmegaConf.create(yaml.load(self.text, _loader()) or {})
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            return OmegaConf.create(self.plain)
+        except OmegaConfBaseException as error:
             raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(content, DictConfig):
-            raise UserError(f"{self.path}: must hold a mapping of keys to values")
-        return content
 
     @property
     def package(self) -> str | None:
@@ -91,9 +99,13 @@ class Catalogue:
         # As for the content of a file: OmegaConf is imported where it is needed.
         from qhk.config.sets import dataset_entries
 
-        found = {f"{file.group}/{file.option}": file.content for file in self.files if file.group}
+        found = {f"{file.group}/{file.option}": file for file in self.files}
         return dataset_entries(
-            {key.removeprefix(f"{SETS}/"): file for key, file in found.items() if key.startswith(f"{SETS}/")}
+            {
+                key.removeprefix(f"{SETS}/"): file.plain
+                for key, file in found.items()
+                if key.startswith(f"{SETS}/")
+            }
         )
 
     @property

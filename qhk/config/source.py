@@ -31,10 +31,14 @@ def search_only(catalogue: Catalogue) -> None:
 class CatalogueSource(ConfigSource):
     """The files of the catalogue, by group and option."""
 
-    def __init__(self, provider: str, path: str) -> None:
-        super().__init__(provider=provider, path=path)
-        self._catalogue = _CATALOGUES[0]
-        self._places = {*self._catalogue.by_place, ALL_SETS}
+    # Hydra copies its sources with all that they hold, so that a catalogue of theirs would be read anew.
+    @property
+    def _catalogue(self) -> Catalogue:
+        return _CATALOGUES[0]
+
+    @property
+    def _places(self) -> set[str]:
+        return {*self._catalogue.by_place, ALL_SETS}
 
     @staticmethod
     def scheme() -> str:

@@ -6,15 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = (
-    "torch",
-    "transformers",
-    "pandas",
-    "scipy",
-    "datasets",
-    "wandb",
-    ,
-)
+HEAVY = ("torch", "transformers", "pandas", "scipy", "datasets", "wandb")
 
 SCRIPT = """
 import sys

@@ -13,7 +13,7 @@ BARE := $(CURDIR)/.venv/bare
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -70,3 +70,9 @@ bench: install  ## the packed step beside the repeated one: time and peak memory
 
 bench-data: install  ## opening a set of 10,000 images, cold and warm, and decoding it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.open_set $(ARGS)
+
+bench-cli: install  ## CPU seconds of common commands beside an import of torch, two minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.commands $(ARGS)
+
+bench-busy: install  ## a run of two threads alone and beside another one, with waiting and spinning threads
+	@$(BIN)/python -m tests.bench.busy_neighbour $(ARGS)

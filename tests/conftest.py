@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from qhk.cli import main as command_line
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.policy.load import Policy, prepare_model
@@ -84,6 +86,33 @@ def compose_plain(catalogue: Catalogue) -> Callable[..., dict[str, Any]]:
         return plain_config(compose_config(command, overrides, catalogue))
 
     return compose
+
+
+Qhk = Callable[..., tuple[int, str, str]]
+"""Runs a command line: (exit code, stdout, stderr)."""
+
+
+@pytest.fixture
+def qhk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    catalogue: Catalogue,
+) -> Qhk:
+    """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        command_line,
+        "read_catalogue",
+        lambda root, own=(): read_catalogue(root, own) if own else catalogue,
+    )
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = command_line.main(words)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture

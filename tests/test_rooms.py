@@ -29,7 +29,7 @@ ROOMS = {
     "pairs": f"{BASE} rewards data policy rollout evaluation",
     "training": f"{BASE} rewards data objective policy rollout evaluation tracking",
     "report": f"{BASE} evaluation tracking",
-    "sweep": f"{BASE} config data evaluation tracking training",
+    "sweep": f"{BASE} config data evaluation tracking",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn, get_args
 
-from qhk.cli.command import Command, Job
+from qhk.cli.command import Command, Job, LightCommand
 from qhk.cli.data import DATA_COMMANDS
 from qhk.cli.requests import EvaluateRequest, ScoreRequest
 from qhk.cli.sweep import SWEEP_COMMANDS
@@ -16,21 +18,35 @@ from qhk.errors import UserError
 from qhk.settings.base import expand_home
 from qhk.settings.problems import suggestion
 
-Cfg = Literal["job"]
-FLAGS = ("-h", "--help", "-m", "--multirun", "-c", "--cfg", "--resolve")
+Cfg = Literal["job", "hydra", "all"]
+Info = Literal["defaults", "config", "searchpath", "all"]
+FLAGS = (
+    "-h", "--help", "--version", "-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package",
+    "--info", "-cd", "--config-dir", "-sc", "--shell-completion",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A command line in its parts; ``command`` is None for the general help."""
+    """A command line in its parts; ``command`` is None for the general help.
+
+    ``config_dirs`` are the user's folders of YAML files. ``verbose`` names the loggers that tell everything,
+    "" being all of them.
+    """
 
     command: str | None
-    overrides: tuple[str, ...]
-    positionals: tuple[str, ...]
-    help: bool
-    multirun: bool
-    cfg: Cfg | None
-    resolve: bool
+    overrides: tuple[str, ...] = ()
+    positionals: tuple[str, ...] = ()
+    help: bool = False
+    version: bool = False
+    multirun: bool = False
+    cfg: Cfg | None = None
+    resolve: bool = False
+    package: str | None = None
+    info: Info | None = None
+    config_dirs: tuple[Path, ...] = ()
+    completion: str | None = None
+    verbose: tuple[str, ...] = ()
 
 
 def start_train(job: Job, positionals: Sequence[str]) -> int:
@@ -58,7 +74,7 @@ def start_score(job: Job, positionals: Sequence[str]) -> int:
     return run(job.settings, list(job.overrides), list(positionals), job.request)
 
 
-COMMANDS: dict[str, Command] = {
+COMMANDS: dict[str, Command | LightCommand] = {
     "train": Command(
         sentence="Trains a policy to score image quality by reinforcement; evaluates before and after.",
         positionals="",
@@ -108,33 +124,82 @@ COMMANDS: dict[str, Command] = {
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:
-    """The parts of a command line. Raises ValueError for an unknown command or flag, or a stray word."""
+    """Return the parts of a command line. Raises UserError for an unknown command or flag or a stray word."""
     if not words or words[0] in ("-h", "--help", "help"):
-        return Arguments(
-            command=None, overrides=(), positionals=(), help=True, multirun=False, cfg=None, resolve=False
-        )
-    command, rest = _take_command(words)
-    rest, cfg = _take_cfg(rest)
-    flags = [word for word in rest if _is_flag(word)]
-    for flag in flags:
-        if flag not in FLAGS:
-            raise UserError(f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value")
+        return Arguments(command=None, help=True)
+    flags, rest = _read_flags(words)
+    if flags.version or flags.completion is not None:
+        return Arguments(command=None, version=flags.version, completion=flags.completion)
+    command, rest = _take_command(rest)
+    for place, word in enumerate(rest):
+        if _is_flag(word):
+            raise UserError(_unknown_flag(word, rest[place + 1 :]))
     takes_files = bool(COMMANDS[command].positionals)
-    words_left = [word for word in rest if not _is_flag(word)]
-    files = {word for word in words_left if takes_files and Path(word).exists()}
-    overrides = tuple(_at_home(word) for word in words_left if _is_override(word) and word not in files)
-    positionals = tuple(word for word in words_left if not _is_override(word) or word in files)
-    if positionals and not COMMANDS[command].positionals:
+    files = {word for word in rest if takes_files and Path(word).exists()}
+    overrides = [_at_home(word) for word in rest if _is_override(word) and word not in files]
+    positionals = tuple(word for word in rest if not _is_override(word) or word in files)
+    if positionals and not takes_files:
         raise UserError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
+    overrides, verbose = _take(overrides, "hydra.verbose")
+    overrides, searched = _take(overrides, "hydra.searchpath")
     return Arguments(
         command=command,
-        overrides=overrides,
+        overrides=tuple(overrides),
         positionals=positionals,
-        help="-h" in flags or "--help" in flags,
-        multirun="-m" in flags or "--multirun" in flags,
-        cfg=cfg,
-        resolve="--resolve" in flags,
+        help=flags.help,
+        multirun=flags.multirun,
+        cfg=flags.cfg,
+        resolve=flags.resolve,
+        package=flags.package,
+        info=flags.info,
+        config_dirs=tuple(_folder(text) for text in [*flags.config_dir, *searched]),
+        verbose=tuple("" if text == "true" else text for text in verbose if text != "false"),
     )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see qhk --help")
+
+
+def _read_flags(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return Hydra's flags, under its names, and all other words in their order."""
+    parser = _Parser(prog="qhk", add_help=False, allow_abbrev=False)
+    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("--version", action="store_true")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-c", "--cfg", choices=get_args(Cfg))
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--info", nargs="?", const="all", choices=get_args(Info))
+    parser.add_argument("-cd", "--config-dir", action="append", default=[])
+    parser.add_argument("-sc", "--shell-completion", dest="completion")
+    return parser.parse_known_args(list(words))
+
+
+def _unknown_flag(flag: str, behind: Sequence[str]) -> str:
+    """Return what to write in place of a flag that is none: ``seed=3`` for ``--seed 3``."""
+    name, _, value = flag.lstrip("-").replace("-", "_").partition("=")
+    if not value and behind and not _is_flag(behind[0]) and not _is_override(behind[0]):
+        value = behind[0]
+    if flag.startswith("--") and value and not difflib.get_close_matches(flag, FLAGS, cutoff=0.8):
+        return f"{flag}: settings have no dashes; write {name}={value}"
+    return f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value"
+
+
+def _take(overrides: Sequence[str], key: str) -> tuple[list[str], list[str]]:
+    """Return the overrides without those of a key, and the values that these give it, one or a list."""
+    values = [word.partition("=")[2] for word in overrides if word.lstrip("+").partition("=")[0] == key]
+    items = [item.strip().strip("'\"") for value in values for item in value.strip("[]").split(",")]
+    return [word for word in overrides if word.lstrip("+").partition("=")[0] != key], [*filter(None, items)]
+
+
+def _folder(text: str) -> Path:
+    """Return a folder of a search path. Raises UserError for one that is no folder of this machine."""
+    scheme, separator, path = text.partition("://")
+    if separator and scheme != "file":
+        raise UserError(f"hydra.searchpath: {text} is no folder; write file:///path/to/folder")
+    return Path(expand_home(path if separator else text))
 
 
 def _take_command(words: Sequence[str]) -> tuple[str, list[str]]:
@@ -162,21 +227,6 @@ def _at_home(word: str) -> str:
         return word
     path = expand_home(value)
     return f"{key}={path}" if re.fullmatch(r"[\w./+-]+", path) else f'{key}="{path}"'
-
-
-def _take_cfg(words: list[str]) -> tuple[list[str], Cfg | None]:
-    """The words without ``--cfg job``, and whether it was there."""
-    for place, word in enumerate(words):
-        flag, separator, value = word.partition("=")
-        if flag not in ("--cfg", "-c"):
-            continue
-        if not separator:
-            value = words[place + 1] if place + 1 < len(words) else ""
-        if value != "job":
-            raise UserError(f"{flag} {value}: must be job; write --cfg job to print the composed config")
-        after = place + 1 if separator else place + 2
-        return words[:place] + words[after:], "job"
-    return words, None
 
 
 def _stray_fix(word: str, words: list[str]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from qhk.cli.errors import report
+from qhk.cli.threads import let_idle_threads_sleep
 from qhk.errors import UserError
 from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
@@ -21,6 +22,7 @@ from qhk.tracking.code import PACKAGE, run_code
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code of ``qhk train``; 2 where the code is not the one that was submitted."""
+    let_idle_threads_sleep()
     config, code = sys.argv[1:] if argv is None else argv
     return report(lambda: _main(Path(config), code))
 

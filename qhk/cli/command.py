@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from qhk.config.catalogue import Catalogue
 from qhk.settings import DatasetSettings, Settings
 from qhk.settings.base import Node
 
@@ -36,3 +37,15 @@ class Command:
     recipes: tuple[tuple[str, str], ...]
     request: type[Node] | None
     start: Callable[[Job, Sequence[str]], int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LightCommand:
+    """A command without the settings of a run: its primary config holds its ``request`` and nothing else."""
+
+    sentence: str
+    positionals: str
+    recipes: tuple[tuple[str, str], ...]
+    request: type[Node]
+    start: Callable[[Node, Sequence[str], Sequence[str], Catalogue], int]
+    """Called with the request, the positionals, the overrides and the catalogue; returns the exit code."""

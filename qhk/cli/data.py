@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qhk.cli.command import Command, Job
+from qhk.cli.command import Command, Job, LightCommand
 from qhk.cli.requests import CheckRequest, ReviewRequest
+from qhk.config.catalogue import Catalogue
+from qhk.settings.base import Node
 
 
 def start_check(job: Job, positionals: Sequence[str]) -> int:
@@ -44,15 +46,17 @@ def start_build(job: Job, positionals: Sequence[str]) -> int:
     return run_build(job.settings, list(job.overrides))
 
 
-def start_review(job: Job, positionals: Sequence[str]) -> int:
+def start_review(
+    request: Node, positionals: Sequence[str], overrides: Sequence[str], catalogue: Catalogue
+) -> int:
     """The exit code of serving the review page."""
     from qhk.cli.data_review import run
 
-    assert isinstance(job.request, ReviewRequest)
-    return run(job.settings, job.request)
+    assert isinstance(request, ReviewRequest)
+    return run(request)
 
 
-DATA_COMMANDS = {
+DATA_COMMANDS: dict[str, Command | LightCommand] = {
     "data check": Command(
         sentence="Holds sets on disk against what is known of them: counts, ranges, files, duplicates.",
         positionals="",
@@ -93,7 +97,7 @@ DATA_COMMANDS = {
         request=None,
         start=start_filter,
     ),
-    "data review": Command(
+    "data review": LightCommand(
         sentence="Serves a local page on which people confirm pairs, by keyboard, until Ctrl-C.",
         positionals="",
         recipes=(

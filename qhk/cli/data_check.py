@@ -10,7 +10,7 @@ from pathlib import Path
 from qhk.cli.display import ConsoleDisplay
 from qhk.cli.errors import USER_ERROR
 from qhk.cli.requests import CheckRequest
-from qhk.config.compose import choice_of
+from qhk.config.catalogue import choice_of
 from qhk.data.check import Report, check_set
 from qhk.errors import UserError
 from qhk.files import write_atomically

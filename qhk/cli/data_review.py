@@ -8,10 +8,9 @@ from pathlib import Path
 
 from qhk.cli.requests import ReviewRequest
 from qhk.errors import UserError
-from qhk.settings import Settings
 
 
-def run(settings: Settings, request: ReviewRequest) -> int:
+def run(request: ReviewRequest) -> int:
     """0 after Ctrl-C. Raises ValueError for a missing manifest, an empty queue or a taken port."""
     if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
         raise UserError("qhk data review needs the extra review; install it: pip install 'qhk[review]'")
@@ -21,7 +20,7 @@ def run(settings: Settings, request: ReviewRequest) -> int:
     from qhk.pairs.review.reviews import Reviews
     from qhk.pairs.review.serve import serve
 
-    path = Path(settings.pairs.manifest)
+    path = Path(request.pairs.manifest)
     manifest = open_pairs(path)
     queue = Queue(manifest, order=request.order, scope=request.scope, types=request.types)
     if len(queue) == 0:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from qhk.config.explain import one_line
 from qhk.errors import UserError
 from qhk.tracking.status import RunState
 from qhk.training.stop import RunStopped
@@ -40,8 +40,17 @@ def report(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UserError as error:
-        print(f"qhk: {one_line(str(error))}", file=sys.stderr)
+        if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        print(f"qhk: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except Exception:
         traceback.print_exc()
         return INTERNAL_ERROR
+
+
+def tell_everything(loggers: Sequence[str]) -> None:
+    """Let loggers ("" for all) tell all they can on stderr; a user's mistake shows its traceback."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s: %(message)s")
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.DEBUG)

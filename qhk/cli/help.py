@@ -8,6 +8,16 @@ from qhk.cli.arguments import COMMANDS
 from qhk.config.catalogue import OVERLAYS, Catalogue
 
 WIDTH = 100
+FLAG_HELP = (
+    ("-c, --cfg job|hydra|all", "print the composed config and stop; --resolve fills in ${...}"),
+    ("-p, --package NODE", "of --cfg, one node alone"),
+    ("--info [defaults|config|searchpath]", "print what the config is made of and stop"),
+    ("-cd, --config-dir FOLDER", "your own YAML files, in folders named like the groups"),
+    ("-m, --multirun", "one run for each of several values: -m seed=0,1,2"),
+    ("-sc, --shell-completion install=bash", 'tab completion: eval "$(qhk -sc install=bash)"'),
+    ("--version", "the version, and stop"),
+    ("-h, --help", "this text"),
+)
 
 
 def general_help() -> str:
@@ -32,28 +42,25 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     lines += ["Three recipes:"]
     for what, recipe in command.recipes:
         lines += [f"  # {what}", f"  {recipe}"]
-    options = catalogue.options
+    options = {group: catalogue.options.get(group, []) for group in [*catalogue.options, *OVERLAYS]}
+    width = max(map(len, options)) + 2
     groups = [group for group in options if group not in OVERLAYS]
-    lines += ["", "Groups and their options:", *_table({group: options[group] for group in groups})]
-    lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets})]
+    lines += ["", "Groups and their options:", *_table({group: options[group] for group in groups}, width)]
+    lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets}, width)]
     lines += ["", "Overlays, applied after the groups in this order:"]
-    lines += _table({group: options.get(group, []) for group in OVERLAYS})
+    lines += _table({group: options[group] for group in OVERLAYS}, width)
+    lines += ["", "Flags:", *(f"  {flag:<38}{what}" for flag, what in FLAG_HELP), ""]
     lines += [
-        "",
-        "Flags:",
-        "  --cfg job [--resolve]   print the composed config and stop",
-        "  -m, --multirun          one run for each of several values: -m seed=0,1,2",
-        "  -h, --help              this text",
-        "",
         "dry_run=true checks a run, lists missing files, prints its id and stops.",
         "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
     ]
     return "\n".join(lines)
 
 
-def _table(options: dict[str, list[str]]) -> list[str]:
+def _table(options: dict[str, list[str]], width: int) -> list[str]:
     lines = []
     for group, names in options.items():
         text = ", ".join(names) if names else "(none yet)"
-        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {group:<14}", subsequent_indent=" " * 16)
+        first, others = f"  {group:<{width}}", " " * (width + 2)
+        lines += textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=others)
     return lines

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from qhk.settings.base import Count, Node, NumOrZero, Positive, Text
+from qhk.settings import PairsSettings, PathsSettings
+from qhk.settings.base import Count, Node, NumOrZero, Text
 
 
 class EvaluateRequest(Node):
@@ -39,35 +40,11 @@ class CheckRequest(Node):
     workers: NumOrZero
 
 
-class SweepRequest(Node):
-    """Which runs of a sweep: of one cell, of one seed; null means all."""
-
-    cell: Text | None
-    only_seed: NumOrZero | None
-
-
-class SweepStatusRequest(Node):
-    """``watch`` shows the table live, every ``interval_s`` seconds, until nothing is active any more."""
-
-    watch: bool
-    interval_s: Positive
-
-
-class SweepResumeRequest(SweepRequest):
-    """``code``: what the sweep was frozen with, or a new copy of the present code."""
-
-    code: Literal["frozen", "current"]
-
-
-class SweepLogsRequest(SweepRequest):
-    """``lines`` of each log's end."""
-
-    lines: Count
-
-
 class ReviewRequest(Node):
-    """How ``qhk data review`` serves pairs: where, to whom hidden what, which pairs, in which order."""
+    """How ``qhk data review`` serves pairs: from which manifest, where, which of them, in which order."""
 
+    paths: PathsSettings
+    pairs: PairsSettings
     port: Annotated[int, Field(ge=0, le=65535)]
     blind: bool
     scope: Literal["to_confirm", "all"]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+import yaml
 
 import qhk
-from qhk.config.sets import dataset_entries
 from qhk.errors import UserError
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 FOLDER_OF_GROUP = {"experiment": "experiments", "sweep": "sweeps"}
+_GROUP_OF_FOLDER = {folder: group for group, folder in FOLDER_OF_GROUP.items()}
 OVERLAYS = ("experiment", "scale", "sweep")
 SETS = "dataset"
 """The folder of sets, each known by its file's name: all of them are there, none is to be chosen."""
@@ -28,13 +30,45 @@ NESTED = (LAUNCHER,)
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigFile:
-    """One YAML file: its group ("" for a primary), option name, package header and content."""
+    """One YAML file: its group ("" for a primary), and its option name."""
 
     group: str
     option: str
-    package: str | None
-    content: DictConfig
     path: Path
+
+    @cached_property
+    def text(self) -> str:
+        """The file as it is on disk."""
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """What the file holds. Raises UserError naming it where it is not readable YAML, or no mapping."""
+        try:
+            plain = yaml.load(self.text, _loader()) or {}
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(plain, dict):
+            raise UserError(f"{self.path}: must hold a mapping of keys to values")
+        return plain
+
+    @cached_property
+    def content(self) -> DictConfig:
+        """What the file holds, as OmegaConf has it. Raises UserError as ``plain`` does."""
+        # Names of files are enough for help and completion, which must not wait for OmegaConf.
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            return OmegaConf.create(self.plain)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
+
+    @property
+    def package(self) -> str | None:
+        """The package named in a ``# @package`` header, or None."""
+        match = re.search(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+(\S+)", self.text)
+        return match.group(1) if match else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +77,13 @@ class Catalogue:
 
     files: tuple[ConfigFile, ...]
 
-    @property
+    @cached_property
+    def by_place(self) -> Mapping[str, ConfigFile]:
+        """Group and option, as ``model/tiny``, or the name of a primary -> its file; sets are apart."""
+        places = {f"{file.group}/{file.option}".lstrip("/"): file for file in self.files}
+        return {place: file for place, file in places.items() if place.partition("/")[0] != SETS}
+
+    @cached_property
     def options(self) -> Mapping[str, list[str]]:
         """Group -> its options. Options in folders are named from their top group: ``ablation/no_gamma``."""
         found: dict[str, list[str]] = {group: [] for group in FOLDER_OF_GROUP}
@@ -56,9 +96,16 @@ class Catalogue:
     @cached_property
     def dataset(self) -> DictConfig:
         """The config node ``dataset``: every set by its file's name, as ``dataset_entries`` reads it."""
-        found = {f"{file.group}/{file.option}": file.content for file in self.files}
+        # As for the content of a file: OmegaConf is imported where it is needed.
+        from qhk.config.sets import dataset_entries
+
+        found = {f"{file.group}/{file.option}": file for file in self.files}
         return dataset_entries(
-            {key.removeprefix(f"{SETS}/"): file for key, file in found.items() if key.startswith(f"{SETS}/")}
+            {
+                key.removeprefix(f"{SETS}/"): file.plain
+                for key, file in found.items()
+                if key.startswith(f"{SETS}/")
+            }
         )
 
     @property
@@ -74,39 +121,55 @@ def config_root() -> Path:
     return shipped if shipped.is_dir() else package.parent
 
 
-def read_catalogue(root: Path) -> Catalogue:
-    """Every YAML file below ``conf``, ``experiments`` and ``sweeps`` of ``root``.
+def read_catalogue(root: Path, further: Sequence[Path] = ()) -> Catalogue:
+    """Return the YAML files below ``conf``, ``experiments`` and ``sweeps`` of ``root``, and of ``further``.
 
-    Raises ValueError naming the file where one is not readable YAML, or where ``conf`` is not there.
+    A folder of the user is laid out like ``conf``; its experiments and sweeps stand in ``experiment`` or
+    ``experiments``, ``sweep`` or ``sweeps``. Of files of one name, that of the last folder counts. Raises
+    UserError where a folder is not there.
     """
     if not (root / "conf").is_dir():
         raise UserError(f"{root / 'conf'}: the config folder is missing; reinstall qhk")
-    files = [_read(path, root / "conf", "") for path in sorted((root / "conf").rglob("*.yaml"))]
+    found = _below(root / "conf", "")
     for group, folder in FOLDER_OF_GROUP.items():
-        files += [_read(path, root / folder, group) for path in sorted((root / folder).rglob("*.yaml"))]
-    return Catalogue(files=tuple(files))
+        found |= _below(root / folder, group)
+    for folder in further:
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {folder}: is no folder; give one that is laid out like conf")
+        found |= _below(folder, "")
+    return Catalogue(files=tuple(found.values()))
 
 
-def _read(path: Path, base: Path, group: str) -> ConfigFile:
-    parent = path.parent.relative_to(base).as_posix()
-    inner = "" if parent == "." else parent
-    text = path.read_text(encoding="utf-8")
-    try:
-        content = OmegaConf.create(text)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: not readable YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, DictConfig):
-        raise UserError(f"{path}: must hold a mapping of keys to values")
-    return ConfigFile(
-        group="/".join(part for part in (group, inner) if part),
-        option=path.stem,
-        package=_package(text),
-        content=content,
-        path=path,
-    )
+def choice_of(group: str, overrides: Sequence[str]) -> str | None:
+    """The option that the command line chose for a group, or None."""
+    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith(f"{group}=")]
+    return chosen[-1] if chosen and chosen[-1] not in ("", "null") else None
 
 
-def _package(text: str) -> str | None:
-    """The package named in a ``# @package`` header, or None."""
-    match = re.search(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+(\S+)", text)
-    return match.group(1) if match else None
+def search_folders(root: Path, further: Sequence[Path]) -> list[Path]:
+    """Return the folders that ``read_catalogue`` looks into, the one that counts most last."""
+    return [root / "conf", *(root / folder for folder in FOLDER_OF_GROUP.values()), *further]
+
+
+def _below(base: Path, group: str) -> dict[tuple[str, str], ConfigFile]:
+    """Return the files below a folder, which is that of ``group``, by their group and option."""
+    files = {}
+    for path in sorted(base.rglob("*.yaml")):
+        top, *inner = [*([group] if group else []), *path.parent.relative_to(base).parts, ""][:-1] or [""]
+        own = "/".join([_GROUP_OF_FOLDER.get(top, top), *inner])
+        files[own, path.stem] = ConfigFile(group=own, option=path.stem, path=path)
+    return files
+
+
+@cache
+def _loader() -> Any:
+    """Return OmegaConf's loader (numbers such as 1e-4, no key twice) on the C parser, ten times as fast."""
+    from omegaconf._utils import get_yaml_loader
+
+    class Loader(yaml.cyaml.CParser, get_yaml_loader()):  # type: ignore[misc]
+        def __init__(self, stream: str) -> None:
+            yaml.cyaml.CParser.__init__(self, stream)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+    return Loader

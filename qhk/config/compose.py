@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from textwrap import indent
 from typing import Any
 
 from hydra import compose, initialize
-from hydra.core.config_store import ConfigStore
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.config.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.config.overrides import check_overrides, named_in_lists
 from qhk.config.sets import keep_used_sets
+from qhk.config.source import search_only
 from qhk.errors import UserError
+from qhk.settings.problems import suggestion
 
 VERSION_BASE = "1.3"
 SHOWN = 60
@@ -25,22 +31,6 @@ SHOWN = 60
 def primary_config(command: str) -> str:
     """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
     return command.replace(" ", "_")
-
-
-def register(catalogue: Catalogue) -> None:
-    """Puts every config file into Hydra's ConfigStore, where ``compose`` and ``hydra.main`` find it."""
-    store = ConfigStore.instance()
-    store.store(name="all", node=catalogue.dataset, group=SETS, provider="qhk")
-    for file in catalogue.files:
-        if file.group.partition("/")[0] == SETS:
-            continue
-        store.store(
-            name=file.option,
-            node=file.content,
-            group=file.group or None,
-            package=file.package,
-            provider="qhk",
-        )
 
 
 def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
@@ -62,16 +52,14 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
     overrides = [named_in_lists(text) for text in overrides]
-    register(catalogue)
-    GlobalHydra.instance().clear()
     words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
     try:
-        with initialize(config_path=None, version_base=VERSION_BASE):
+        with _hydra(catalogue):
             return compose(
                 config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
             )
     except HYDRA_ERRORS as error:
-        raise UserError(explain_override(error, overrides, _base(command), catalogue)) from None
+        raise UserError(explain_override(error, overrides, _base(command, catalogue), catalogue)) from None
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -81,8 +69,7 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
     """
     if choice_of(LAUNCHER, overrides) is not None:
         return []
-    sweep = choice_of("sweep", overrides)
-    file = next((file for file in catalogue.files if (file.group, file.option) == ("sweep", sweep)), None)
+    file = catalogue.by_place.get(f"sweep/{choice_of('sweep', overrides)}")
     lines = file.content.get("defaults", []) if file is not None else []
     chosen = any(
         LAUNCHER in str(key) for line in lines for key in (line if isinstance(line, DictConfig) else ())
@@ -116,9 +103,8 @@ def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
 
 def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue) -> str | None:
     """The option that an experiment chooses for a group, itself or through one it builds on, or None."""
-    folder, _, name = (experiment or "").rpartition("/")
-    place = ("/".join(part for part in ("experiment", folder) if part), name)
-    file = next((file for file in catalogue.files if (file.group, file.option) == place), None)
+    folder = (experiment or "").rpartition("/")[0]
+    file = catalogue.by_place.get(f"experiment/{experiment}")
     if file is None:
         return None
     chosen = None
@@ -130,11 +116,10 @@ def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue)
     return chosen
 
 
-def _base(command: str) -> DictConfig | None:
+def _base(command: str, catalogue: Catalogue) -> DictConfig | None:
     """The command's config without any override, for the names of its keys; None if it cannot compose."""
-    GlobalHydra.instance().clear()
     try:
-        with initialize(config_path=None, version_base=VERSION_BASE):
+        with _hydra(catalogue):
             return compose(config_name=primary_config(command))
     except HYDRA_ERRORS:
         return None
@@ -153,15 +138,58 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != "strengths"}
 
 
-def config_text(config: DictConfig, *, resolve: bool) -> str:
-    """Return the config as YAML with the sets in use, ``${...}`` written out or as the files have it."""
-    return OmegaConf.to_yaml(keep_used_sets(config), resolve=resolve)
+def composed_text(
+    command: str,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    *,
+    part: str,
+    package: str | None,
+    resolve: bool,
+) -> str:
+    """Return what ``--cfg`` prints: YAML, its ``${...}`` resolved or as the files have them.
+
+    ``part``: ``job``, Hydra's own node ``hydra``, or ``all``; ``package``: only the node of that name.
+    Raises UserError where there is no such node, and as ``compose_config`` does.
+    """
+    config = _compose(command, overrides, catalogue, with_hydra=part != "job")
+    package = "hydra" if part == "hydra" else package
+    config = keep_used_sets(config) if "dataset" in config else config
+    node = config if package is None else OmegaConf.select(config, package, default=None)
+    if not isinstance(node, DictConfig):
+        raise UserError(f"--package {package}: no such node; {suggestion(str(package), map(str, config))}")
+    try:
+        if resolve:
+            OmegaConf.resolve(node)
+    except OmegaConfBaseException as error:
+        raise UserError(explain_interpolation(error)) from None
+    text = OmegaConf.to_yaml(node)
+    return f"hydra:\n{indent(text, '  ')}" if part == "hydra" else text
 
 
-def choice_of(group: str, overrides: Sequence[str]) -> str | None:
-    """The option that the command line chose for a group, or None."""
-    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith(f"{group}=")]
-    return chosen[-1] if chosen and chosen[-1] not in ("", "null") else None
+def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) -> str:
+    """Return what ``--info defaults`` prints: the files that make the config, in order, and where to."""
+    check_overrides(overrides, catalogue)
+    with _hydra(catalogue) as loader:
+        words = [named_in_lists(text) for text in overrides]
+        words = [*_default_launcher(words, catalogue), *fit_scale(words, catalogue)]
+        rows = loader.compute_defaults_list(primary_config(command), words, RunMode.RUN).defaults
+    return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
+
+
+def completions(command: str, line: str, catalogue: Catalogue) -> list[str]:
+    """Return what the last word of a line of overrides can become: groups, their options, and keys."""
+    with _hydra(catalogue) as loader:
+        return BashCompletion(loader)._query(config_name=primary_config(command), line=line)
+
+
+@contextmanager
+def _hydra(catalogue: Catalogue) -> Iterator[ConfigLoader]:
+    """Hydra, searching this catalogue."""
+    search_only(catalogue)
+    GlobalHydra.instance().clear()
+    with initialize(config_path=None, version_base=VERSION_BASE):
+        yield GlobalHydra.instance().config_loader()
 
 
 def overruled_choices(
@@ -174,7 +202,11 @@ def overruled_choices(
     """
     overlays = [text for text in overrides if text.lstrip("+").partition("=")[0] in OVERLAYS]
     chosen = [
-        text for text in overrides if text.partition("=")[0] in catalogue.options and text not in overlays
+        text
+        for text in overrides
+        if text.partition("=")[0] in catalogue.options
+        and text not in overlays
+        and not text.startswith(LAUNCHER)
     ]
     if not overlays or not chosen:
         return []

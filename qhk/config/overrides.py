@@ -10,10 +10,25 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from qhk.config.catalogue import OVERLAYS, Catalogue
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
 from qhk.config.sets import NAMING
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
+
+OWN_WAYS = {
+    "hydra.run": "a run lies in paths.outputs/study/name/seedN; set paths.outputs, study or name",
+    "hydra.sweep": "a run lies in paths.outputs/study/name/seedN; set paths.outputs, study or name",
+    "hydra.sweeper": "write the values as key=a,b,c with -m, or a file in sweeps/",
+    "hydra.job.chdir": "a run stays in the current directory; set paths.outputs",
+    "hydra.job.name": "set name",
+    "hydra.output_subdir": "a run keeps its config as config.yaml",
+    "hydra.mode": "-m runs several values",
+    "hydra.job_logging": "hydra.verbose=true, or a list of loggers, tells more",
+    "hydra.hydra_logging": "hydra.verbose=true, or a list of loggers, tells more",
+    "hydra.help": "--help is qhk's own",
+    "hydra.callbacks": "a run is recorded by qhk itself",
+}
+"""Keys of Hydra's own node -> what does here what they do in other programs."""
 
 
 def parse_override(text: str) -> Override:
@@ -36,8 +51,12 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
                 f"{text}: several values; add -m to run one after another, or give one list as "
                 f"'{override.key_or_group}=[...]'"
             )
+        _check_hydra(text, override)
         options = catalogue.options.get(override.key_or_group)
-        if options is None or override.is_delete():
+        if options is None:
+            continue
+        _check_sign(text, override, options)
+        if override.is_delete():
             continue
         chosen = override.value()
         for option in chosen if isinstance(chosen, list) else [chosen]:
@@ -69,6 +88,35 @@ def cells(text: str, catalogue: Catalogue) -> list[str]:
         return [f"{key}={item}" for item in override.sweep_string_iterator()]
     except HydraException as error:
         raise UserError(f"{text}: {' '.join(str(error).split())}; list the values as a,b,c") from None
+
+
+def _check_hydra(text: str, override: Override) -> None:
+    """Raise UserError for a key of Hydra's own node that would have no effect here."""
+    key = override.key_or_group
+    if (
+        key.replace("/", ".").partition(".")[0] != "hydra"
+        or key == LAUNCHER
+        or key.startswith("hydra.launcher.")
+    ):
+        return
+    known = [name for name in OWN_WAYS if f"{key.replace('/', '.')}.".startswith(f"{name}.")]
+    way = OWN_WAYS[known[0]] if known else "only hydra/launcher, hydra.launcher, hydra.verbose and "
+    way = way if known else f"{way}hydra.searchpath are there"
+    raise UserError(f"{text}: has no effect here; {way}")
+
+
+def _check_sign(text: str, override: Override, options: list[str]) -> None:
+    """Raise UserError for ``+group=option`` and ``~group``: every group has an option, and needs one."""
+    group, overlay = override.key_or_group, override.key_or_group in OVERLAYS
+    if override.package is not None:
+        return
+    if override.is_delete():
+        way = f"{group}=null" if overlay else f"{group}=none" if "none" in options else ""
+        raise UserError(
+            f"{text}: every run has its {group}; {f'write {way}' if way else suggestion('', options)}"
+        )
+    if override.is_add() and not overlay:
+        raise UserError(f"{text}: {group} has an option already; write {text.lstrip('+')}")
 
 
 def named_in_lists(text: str) -> str:
@@ -105,6 +153,8 @@ def _check_option(group: str, option: object, options: list[str]) -> None:
 def _reading_fix(text: str) -> str:
     """What most likely went wrong in an override that cannot be read."""
     key, _, value = text.partition("=")
+    if not text.isascii():
+        return f"letters beyond a to z need quotes, for the shell and for Hydra: '{key}=\"{value}\"'"
     if text.count("[") != text.count("]") or text.count("{") != text.count("}"):
         return "unbalanced brackets; quote the whole argument for the shell, e.g. 'benchmark=[koniq,spaq]'"
     if text.count("'") % 2 or text.count('"') % 2:

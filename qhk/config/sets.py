@@ -15,7 +15,7 @@ NAMING = ("data", "benchmark")
 """The keys that name sets, of the run and of its parts."""
 
 
-def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
+def dataset_entries(files: Mapping[str, Mapping[str, Any]]) -> DictConfig:
     """Return the node ``dataset``: every file by its name, with what it inherits.
 
     ``files`` maps the names of files below ``conf/dataset``, such as ``koniq`` and ``base/scored``, to their
@@ -23,17 +23,12 @@ def dataset_entries(files: Mapping[str, DictConfig]) -> DictConfig:
     are no sets. Its ``adapter`` is its own name unless it says or inherits another one. Raises UserError
     where ``defaults`` names no file, or leads back to the entry.
     """
-    plain: dict[str, Any] = {
-        name: OmegaConf.to_container(content, resolve=False) for name, content in files.items()
-    }
     entries: dict[str, Any] = {}
-    for name in plain:
+    for name in files:
         if "/" not in name:
             entry: dict[str, Any] = {}
-            for ancestor in _lineage(name, plain):
-                own = copy.deepcopy(
-                    {key: value for key, value in plain[ancestor].items() if key != "defaults"}
-                )
+            for ancestor in _lineage(name, files):
+                own = {key: value for key, value in files[ancestor].items() if key != "defaults"}
                 entry |= {**own, "options": {**entry.get("options", {}), **own.get("options", {})}}
                 if "/" not in ancestor:
                     entry.setdefault("adapter", ancestor)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter
 from qhk.data.adapters import adapter_names, find_adapter
-from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings
 from qhk.settings.base import Scalar
@@ -76,6 +75,9 @@ def make_root(name: str, spec: DatasetSettings, *, cache: Path, progress: Progre
 
     Raises ``ValueError`` where a generated set stands in for a real one, or the other way round.
     """
+    # The generator needs SciPy, which commands that only check settings need not wait for.
+    from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
+
     assert spec.root is not None
     root = Path(spec.root).expanduser()
     if spec.miniature:

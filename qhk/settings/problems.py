@@ -90,7 +90,7 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
 def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
     """The line of a rule between keys; a rule's text may begin with the key it is about."""
     first, _, rest = text.partition(" ")
-    if first.partition(".")[0] in node_fields(model, key):
+    if first.rstrip(":").partition(".")[0] in node_fields(model, key):
         return f"{key}.{first.rstrip(':')}: {rest}" if key else text
     return f"{key}: {text}" if key else text
 

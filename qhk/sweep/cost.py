@@ -1,18 +1,19 @@
-"""What a run will cost, estimated from its settings: operations and bytes over a machine's peaks.
+"""An estimate of what a run will cost, from its settings: operations and bytes over a machine's peaks.
 
-The formulas are a roofline of the packed step: image and prompt once per group, completions behind them,
-the head at completion tokens, decoding bound by the larger of weights-and-keys read and arithmetic. They
-leave out reading images, communication and everything that is not a matrix; ``efficiency`` stands for that.
+The formulas are a roofline of the packed step: image and prompt once per group, completions behind them, the
+head at completion tokens, decoding bound by memory (weights and keys) or arithmetic, whichever is slower.
+Reading images, communication and all that is no matrix product are left out; ``efficiency`` stands for them.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
-from qhk.settings import Settings
+from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
 from qhk.settings.sweep import MachineSettings
-from qhk.sweep.model_size import BYTES, Shape, model_shape
 
 ANSWER_TOKENS = 200
 """Assumed length of an answer where the limit is longer."""
@@ -23,8 +24,117 @@ TEXT_TOKENS = 150
 PIXELS = 1024 * 768
 """Assumed size of a picture where the limits allow it."""
 
+TINY_VOCABULARY = 600
+"""About the tokens of the embedded tiny model."""
+
 UNKNOWN_IMAGES = 5000
 """Assumed images of a part that nothing is known of."""
+
+BYTES = 2
+"""Per weight and per key, in decoding on an accelerator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """A model in the numbers that its cost depends on; ``text``, ``vision`` and ``head`` count weights.
+
+    ``windowed`` of the vision blocks attend to 64 patches, ``full`` to all of them.
+    """
+
+    hidden: int
+    layers: int
+    kv_width: int
+    text: float
+    head: float
+    vision: float
+    merger: float
+    vision_hidden: int
+    windowed: int
+    full: int
+    patch: int
+
+    @property
+    def kv_bytes(self) -> float:
+        """Bytes of keys and values per token."""
+        return 2.0 * self.layers * self.kv_width * BYTES
+
+
+def decoder_weights(*, hidden: int, layers: int, mlp: int, kv_width: int) -> float:
+    """Return the weights of the matrices in ``layers`` decoder layers."""
+    return float(layers * (2 * hidden * hidden + 2 * hidden * kv_width + 3 * hidden * mlp))
+
+
+def vision_weights(*, hidden: int, layers: int, mlp: int) -> float:
+    """Return the weights of the matrices in ``layers`` vision blocks."""
+    return float(layers * (4 * hidden**2 + 3 * hidden * mlp))
+
+
+def qwen_shape(*, hidden: int, layers: int, mlp: int, kv_width: int, vocabulary: int) -> Shape:
+    """Return a Qwen2.5-VL as published: its vision tower is the same at every size but for the last layer."""
+    return Shape(
+        hidden=hidden,
+        layers=layers,
+        kv_width=kv_width,
+        text=decoder_weights(hidden=hidden, layers=layers, mlp=mlp, kv_width=kv_width),
+        head=float(hidden * vocabulary),
+        vision=vision_weights(hidden=1280, layers=32, mlp=3420),
+        merger=float(5120 * 5120 + 5120 * hidden),
+        vision_hidden=1280,
+        windowed=28,
+        full=4,
+        patch=14,
+    )
+
+
+KNOWN = {
+    "3b": qwen_shape(hidden=2048, layers=36, mlp=11008, kv_width=256, vocabulary=151936),
+    "7b": qwen_shape(hidden=3584, layers=28, mlp=18944, kv_width=512, vocabulary=152064),
+}
+
+
+def model_shape(model: ModelSettings) -> Shape | None:
+    """Return the model's numbers from its settings, its ``config.json`` or its name; None where none says."""
+    if model.tiny is not None:
+        return _tiny_shape(model.tiny)
+    path = str(model.path)
+    config = Path(path).expanduser() / "config.json"
+    if config.is_file():
+        return _read_shape(config)
+    return next((shape for name, shape in KNOWN.items() if f"-{name}" in path.lower()), None)
+
+
+def _tiny_shape(tiny: TinySettings) -> Shape:
+    kv_width = tiny.kv_heads * (tiny.hidden // tiny.heads)
+    merged = tiny.vision_hidden * tiny.merge_size**2
+    return Shape(
+        hidden=tiny.hidden,
+        layers=tiny.depth,
+        kv_width=kv_width,
+        text=decoder_weights(hidden=tiny.hidden, layers=tiny.depth, mlp=tiny.mlp, kv_width=kv_width),
+        head=float(tiny.hidden * TINY_VOCABULARY),
+        vision=vision_weights(hidden=tiny.vision_hidden, layers=tiny.vision_depth, mlp=tiny.vision_mlp),
+        merger=float(merged**2 + merged * tiny.hidden),
+        vision_hidden=tiny.vision_hidden,
+        windowed=0,
+        full=tiny.vision_depth,
+        patch=tiny.patch_size,
+    )
+
+
+def _read_shape(config: Path) -> Shape | None:
+    content = json.loads(config.read_text(encoding="utf-8"))
+    text = content.get("text_config", content)
+    try:
+        width = text["hidden_size"] // text["num_attention_heads"]
+        return qwen_shape(
+            hidden=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            mlp=text["intermediate_size"],
+            kv_width=text["num_key_value_heads"] * width,
+            vocabulary=text["vocab_size"],
+        )
+    except KeyError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,31 +152,31 @@ class Work:
 
 
 def vision_flop(shape: Shape, patches: float) -> float:
-    """``2 V p + 2 M p / 4 + 4 h p (64 windowed + p full)`` for p patches."""
+    """Return ``2 V p + 2 M p / 4 + 4 h p (64 windowed + p full)`` for p patches."""
     attention = 4 * shape.vision_hidden * patches * (64 * shape.windowed + patches * shape.full)
     return 2 * shape.vision * patches + 2 * shape.merger * patches / 4 + attention
 
 
 def prefix_flop(shape: Shape, prompt: float) -> float:
-    """``2 N P + 4 d L P^2 / 2`` for a prompt of P tokens."""
+    """Return ``2 N P + 4 d L P^2 / 2`` for a prompt of P tokens."""
     return 2 * shape.text * prompt + 4 * shape.hidden * shape.layers * prompt**2 / 2
 
 
 def completions_flop(shape: Shape, prompt: float, group: int, tokens: float) -> float:
-    """``2 N G C + 4 d L G (C P + C^2 / 2)`` for G completions of C tokens."""
+    """Return ``2 N G C + 4 d L G (C P + C^2 / 2)`` for G completions of C tokens."""
     attention = 4 * shape.hidden * shape.layers * group * (tokens * prompt + tokens**2 / 2)
     return 2 * shape.text * group * tokens + attention
 
 
 def head_flop(shape: Shape, group: int, tokens: float) -> float:
-    """``2 H G C``: the head at completion tokens alone."""
+    """Return ``2 H G C``: the head at completion tokens alone."""
     return 2 * shape.head * group * tokens
 
 
 def decode_step_s(
     shape: Shape, machine: MachineSettings, *, prompts: float, prompt: float, group: int, done: float
 ) -> float:
-    """Seconds of one decoding step of ``prompts`` groups together, ``done`` tokens into their answers."""
+    """Return the seconds of one decoding step of ``prompts`` groups together, after ``done`` tokens."""
     read = BYTES * (shape.text + shape.head) + shape.kv_bytes * (prompts * prompt + prompts * group * done)
     flop = 2 * (shape.text + shape.head) * prompts * group
     return max(read / (machine.memory_tb_s * 1e12), flop / (machine.compute_tflop_s * 1e12))
@@ -85,7 +195,7 @@ class Estimate:
 
 
 def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | None:
-    """The estimate of one run; None for a model of unknown size."""
+    """Return the estimate of one run; None for a model of unknown size."""
     shape = model_shape(settings.model)
     if shape is None:
         return None
@@ -111,8 +221,11 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:
-    """All benchmarks with all read-outs, before and after training."""
-    images = sum(benchmark_images(settings, name) for name in settings.benchmark)
+    """Return the work of all benchmarks with all read-outs, before and after training."""
+    images = 0
+    for name, benchmark in settings.benchmark.items():
+        size = num_images(settings.dataset[name], benchmark.split)
+        images += min(size, benchmark.limit or size)
     whole = Work(flop=0, decode_s=0)
     for readout in settings.evaluation.readouts.values():
         whole += group.rollout(readout.num_samples).times(2 * images)
@@ -140,7 +253,7 @@ class _Group:
         return min(self.settings.rollout.max_new_tokens, ANSWER_TOKENS)
 
     def score_flop(self, group: int) -> float:
-        """One packed forward: picture and prompt once, all completions, the head behind them."""
+        """Return one packed forward: picture and prompt once, all completions, the head at their tokens."""
         shape = self.shape
         prompt = vision_flop(shape, self.patches) + prefix_flop(shape, self.prompt)
         answers = completions_flop(shape, self.prompt, group, self.tokens) + head_flop(
@@ -149,7 +262,7 @@ class _Group:
         return prompt + answers
 
     def rollout(self, group: int) -> Work:
-        """Reading the prompt once and decoding ``group`` answers, many prompts together."""
+        """Return the work of one prompt with ``group`` answers, decoded together with other prompts."""
         together = max(1.0, self.settings.rollout.decode_batch / group)
         step = decode_step_s(
             self.shape, self.machine, prompts=together, prompt=self.prompt, group=group, done=self.tokens / 2
@@ -158,7 +271,7 @@ class _Group:
         return Work(flop=prefill, decode_s=step * self.tokens / together)
 
     def update_flop(self) -> float:
-        """Forward and backward (twice the forward) of all branches that the run's terms look at."""
+        """Return forward and backward (twice the forward) of all branches that the run's terms need."""
         settings = self.settings
         passes = 3.0 + (1.0 if settings.model.gradient_checkpointing else 0.0)
         passes += 1.0 if settings.objective.kl_coef > 0 else 0.0
@@ -171,29 +284,17 @@ class _Group:
 
 
 def training_steps(settings: Settings) -> int:
-    """Training steps: as given, or epochs over the number of training images that is known or assumed."""
+    """Return the training steps: as given, or epochs over the known or assumed number of images."""
     duration = settings.training.duration
     if duration.steps is not None:
         return duration.steps
     assert duration.epochs is not None
-    images = sum(train_images(settings, name) for name in settings.data)
+    sizes = [num_images(settings.dataset[name], settings.loading.split) for name in settings.data]
+    images = sum(min(size, settings.loading.limit or size) for size in sizes)
     return max(1, round(duration.epochs * images / settings.training.prompts_per_step))
 
 
-def train_images(settings: Settings, name: str) -> int:
-    """Training images of a set, known or assumed, at most ``loading.limit``."""
-    size = _images(settings, name, settings.loading.split)
-    return min(size, settings.loading.limit or size)
-
-
-def benchmark_images(settings: Settings, name: str) -> int:
-    """Images of a benchmark, known or assumed, at most its ``limit``."""
-    benchmark = settings.benchmark[name]
-    size = _images(settings, name, benchmark.split)
-    return min(size, benchmark.limit or size)
-
-
-def _images(settings: Settings, name: str, split: str) -> int:
-    entry = settings.dataset[name]
+def num_images(entry: DatasetSettings, split: str) -> int:
+    """Return the images of a part of a set, known under its protocol or assumed."""
     parts = entry.expected.of_protocol(entry.protocol) if entry.expected is not None else None
     return (parts or {}).get(split, UNKNOWN_IMAGES)

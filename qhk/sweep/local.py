@@ -17,18 +17,19 @@ from types import FrameType
 
 from qhk.errors import UserError
 from qhk.settings.sweep import LocalLauncherSettings
-from qhk.sweep.manifest import Manifest, SweepRun, event, last_events, record_events
+from qhk.sweep.manifest import Manifest, SweepRun, event, is_cancelled, last_events, record_events
 from qhk.sweep.process import (
     CANCELLED,
-    announce,
     explain_exit,
+    mark_pending,
     oom_kills,
+    rank_environment,
+    rank_log,
     record_end,
     run_command,
     run_environment,
     start_process,
 )
-from qhk.sweep.ranks import rank_variables
 from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
 
 POLL_S = 0.2
@@ -41,53 +42,55 @@ SIBLINGS_S = 20.0
 
 @dataclass(kw_only=True)
 class ActiveRun:
-    """A run in work: its processes by rank, and the GPUs it holds."""
+    """A running run: its processes by rank, and the GPUs it holds.
+
+    ``broken_since`` and ``cancelled_since`` are when its processes were asked to stop, since one of them had
+    failed, or since the run was cancelled.
+    """
 
     run: SweepRun
     processes: list[subprocess.Popen[bytes]]
     gpus: tuple[str, ...]
     broken_since: float | None = None
-    called_off_since: float | None = None
+    cancelled_since: float | None = None
 
     def poll(self) -> int | None:
-        """The exit code once all processes have ended: the first rank's failure, else 0; None before."""
+        """Return the exit code once all processes have ended: the first failure, else 0; None before."""
         codes = [process.poll() for process in self.processes]
         if all(code is not None for code in codes):
             return next((code for code in codes if code), 0)
         if any(codes):
-            self._end_siblings()
+            # The others would wait for the failed one for ever.
+            self.broken_since = self._stop(self.broken_since, SIBLINGS_S)
         return None
 
     def send(self, number: signal.Signals) -> None:
-        """Sends a signal to every process that lives."""
+        """Send a signal to every process that lives."""
         for process in self.processes:
             if process.poll() is None:
                 process.send_signal(number)
 
-    def call_off(self, grace_s: float) -> None:
-        """Asks for a checkpoint, once, and ends the run where it takes longer than it may."""
-        if self.called_off_since is None:
-            self.called_off_since = time.monotonic()
-            self.send(signal.SIGTERM)
-        elif time.monotonic() - self.called_off_since > grace_s:
-            self.send(signal.SIGKILL)
+    def cancel(self, grace_s: float) -> None:
+        """Ask for a checkpoint once, and kill the run where that takes longer than ``grace_s``."""
+        self.cancelled_since = self._stop(self.cancelled_since, grace_s)
 
-    def _end_siblings(self) -> None:
-        """The others would wait for the failed one for ever."""
-        if self.broken_since is None:
-            self.broken_since = time.monotonic()
+    def _stop(self, since: float | None, patience_s: float) -> float:
+        """Send SIGTERM once, then SIGKILL after ``patience_s``; return when the SIGTERM was sent."""
+        if since is None:
             self.send(signal.SIGTERM)
-        elif time.monotonic() - self.broken_since > SIBLINGS_S:
+            return time.monotonic()
+        if time.monotonic() - since > patience_s:
             self.send(signal.SIGKILL)
+        return since
 
 
 @dataclass(kw_only=True)
 class LocalLauncher:
-    """Starts the runs that wait as places and GPUs come free, and sees to their statuses.
+    """Starts waiting runs as places and GPUs become free, and corrects their statuses when they end.
 
-    ``ended`` is told every run's last status. Ctrl-C, or SIGTERM, asks the runs in work for a checkpoint,
-    waits ``grace_s``, and marks all that did not finish as cancelled; then KeyboardInterrupt goes on. A run
-    that the sweep's record calls off, whoever wrote that and wherever, is stopped in the same way.
+    ``ended`` is called with every run's last status. Ctrl-C, or SIGTERM, asks the active runs for a
+    checkpoint, waits ``grace_s``, marks all that did not finish as cancelled, and raises KeyboardInterrupt. A
+    run that the sweep's record says is cancelled, whichever machine wrote that, is stopped in the same way.
     """
 
     manifest: Manifest
@@ -100,20 +103,20 @@ class LocalLauncher:
     ooms: int = field(default_factory=oom_kills)
 
     def take(self, runs: Sequence[SweepRun]) -> None:
-        """Claims the runs, in the sweep's record too. Raises ValueError where GPUs do not go round."""
+        """Queue the runs and record them as submitted. Raises UserError where there are too few GPUs."""
         self.free.extend(self._gpu_sets(len(runs)))
         for run in runs:
-            announce(run)
+            mark_pending(run)
         record_events(self.manifest, [event("submitted", run.label) for run in runs])
         self.waiting.extend(runs)
 
     def work(self) -> None:
-        """Returns when all runs that it has taken have ended."""
+        """Run everything that was taken; return when all of it has ended."""
         waiting, free = self.waiting, self.free
         with _terminate_as_interrupt():
             try:
                 while waiting or self.active:
-                    self._heed_cancelled()
+                    self._stop_cancelled()
                     while waiting and free:
                         self._start(waiting.popleft(), free.popleft())
                     time.sleep(POLL_S)
@@ -123,7 +126,7 @@ class LocalLauncher:
                 raise
 
     def _gpu_sets(self, num_runs: int) -> list[tuple[str, ...]]:
-        """One entry for each place: the GPUs of its run. Raises ValueError where they do not go round."""
+        """Return the GPUs of each place that a run can take. Raises UserError where there are too few."""
         jobs, each = min(self.settings.jobs, num_runs), self.settings.processes
         gpus = _listed_gpus() if self.settings.gpus == "auto" else self.settings.gpus
         if gpus == "none" or not gpus:
@@ -140,31 +143,32 @@ class LocalLauncher:
     def _start(self, run: SweepRun, gpus: tuple[str, ...]) -> None:
         count, port = self.settings.processes, _free_port()
         processes = []
+        environment = run_environment(self.manifest, run)
+        if gpus or self.settings.gpus == "none":
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         for rank in range(count):
-            ranks = {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus or self.settings.gpus == "none" else {}
-            if count > 1:
-                ranks |= rank_variables(rank=rank, local_rank=rank, count=count, host="127.0.0.1", port=port)
-            log = run.log if rank == 0 else run.log.with_name(f"console.rank{rank}.log")
+            place = rank_environment(rank=rank, local_rank=rank, count=count, host="127.0.0.1", port=port)
             processes.append(
                 start_process(
                     run_command(self.manifest, run),
-                    log=log,
+                    log=rank_log(run.log, rank),
                     cwd=self.manifest.cwd,
-                    environment=run_environment(self.manifest, run, ranks),
+                    environment={**environment, **place},
                 )
             )
         self.active.append(ActiveRun(run=run, processes=processes, gpus=gpus))
         self.started(run)
 
     def _collect(self) -> Iterator[tuple[str, ...]]:
-        """The GPU sets of the runs that have ended since, whose statuses are set right first."""
+        """Correct the statuses of the runs that have ended since, and yield the GPUs that they held."""
         for active in list(self.active):
             code = active.poll()
             if code is None:
                 continue
             self.active.remove(active)
             cause = explain_exit(code, active.run.log, out_of_memory=self._lacked_memory(code))
-            cancelled = active.called_off_since is not None or self._is_cancelled(active.run)
+            last = last_events(self.manifest).get(active.run.label)
+            cancelled = active.cancelled_since is not None or is_cancelled(last)
             record_end(
                 active.run.directory,
                 state=RunState.CANCELLED if cancelled else RunState.FAILED,
@@ -174,29 +178,24 @@ class LocalLauncher:
             yield active.gpus
 
     def _lacked_memory(self, code: int) -> bool:
-        """Whether the kernel has ended a process for want of memory that explains no earlier end yet."""
+        """Return whether the kernel reports one more kill for lack of memory than explained so far."""
         if code != -signal.SIGKILL or oom_kills() <= self.ooms:
             return False
         self.ooms += 1
         return True
 
-    def _heed_cancelled(self) -> None:
-        events = last_events(self.manifest)
-        called_off = {label for label, last in events.items() if last.kind == "cancelled"}
-        for run in [run for run in self.waiting if run.label in called_off]:
+    def _stop_cancelled(self) -> None:
+        cancelled = {label for label, last in last_events(self.manifest).items() if is_cancelled(last)}
+        for run in [run for run in self.waiting if run.label in cancelled]:
             self.waiting.remove(run)
             record_end(run.directory, state=RunState.CANCELLED, cause=CANCELLED)
             self.ended(run, read_status(run.directory / STATUS_FILE))
         for active in self.active:
-            if active.run.label in called_off:
-                active.call_off(self.settings.grace_s)
-
-    def _is_cancelled(self, run: SweepRun) -> bool:
-        last = last_events(self.manifest).get(run.label)
-        return last is not None and last.kind == "cancelled"
+            if active.run.label in cancelled:
+                active.cancel(self.settings.grace_s)
 
     def _interrupt(self) -> None:
-        """Asks for checkpoints, waits, and leaves every status right; a second Ctrl-C does not wait."""
+        """Ask for checkpoints, wait, and correct every status; a second Ctrl-C ends the waiting."""
         everyone = [*self.waiting, *(active.run for active in self.active)]
         record_events(self.manifest, [event("cancelled", run.label) for run in everyone])
         end = time.monotonic() + self.settings.grace_s
@@ -250,7 +249,7 @@ def _free_port() -> int:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Inside, SIGTERM ends the launcher as Ctrl-C does."""
+    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, inside the context."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""``outputs/sweeps/<name>/``: what a sweep consists of, frozen, and a record of every job."""
+"""``outputs/sweeps/<name>/``: a sweep's frozen runs, their settings and code, and the record of its jobs."""
 
 from __future__ import annotations
 
@@ -20,24 +20,26 @@ from qhk.errors import UserError
 from qhk.files import append_json_lines, read_json_lines, write_atomically
 from qhk.settings import Settings, plain_settings, read_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
-from qhk.sweep.plan import PlannedRun
 from qhk.tracking.code import code_digest, own_sources
 
 FOLDER = "sweeps"
 """Below outputs; beside the studies."""
 
-ANY_CODE = "any"
-
+MANIFEST_FILE = "sweep.json"
 JOBS_FILE = "jobs.jsonl"
-"""The record of what was submitted and called off, in a sweep's folder."""
+"""The record of what was submitted and cancelled, in a sweep's folder."""
+
+ANY_CODE = "any"
+"""In place of a digest: the run accepts whatever code it finds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRun:
-    """One cell at one seed, as it was submitted.
+    """One cell at one seed. ``changes`` are the cell's own overrides.
 
-    ``code`` is the digest of all it runs: the package and the user's own ``modules`` that it takes rewards
-    from, with what they import.
+    ``code`` is the digest of all it runs: the package and the user's ``modules`` that it takes rewards from,
+    with what they import. ``directory`` is where the run lies; ``same_as`` names the run that it shares the
+    directory with, "" for none.
     """
 
     cell: str
@@ -85,25 +87,25 @@ class Manifest:
 
     @property
     def trials_left(self) -> int:
-        """How many trials of a search have not been drawn yet; 0 where nothing is searched."""
+        """The number of a search's trials that have not been drawn yet; 0 where nothing is searched."""
         return 0 if self.search is None else max(0, self.search.trials - len(self.cells))
 
     def code_folder(self, run: SweepRun) -> Path:
-        """What is put in front of a run's import path: a copy of all the code that its digest is of."""
+        """The copy of all code that the run's digest is of; it comes first on the run's import path."""
         return code_folder(self.folder, run.code)
 
     def config(self, run: SweepRun) -> Path:
-        """The frozen settings of a run."""
+        """The file of a run's frozen settings."""
         return self.folder / "configs" / run.cell / f"seed{run.seed}.yaml"
 
     def settings(self, run: SweepRun) -> Settings:
-        """The frozen settings of a run, read."""
+        """Return the frozen settings of a run."""
         return read_settings(yaml.safe_load(self.config(run).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobEvent:
-    """A run was handed to a launcher, or called off, by process ``pid`` on ``host``.
+    """A run was handed to a launcher, or cancelled, by process ``pid`` on ``host``.
 
     ``job``: SLURM's id ("12_3") and ``cluster`` its cluster's name; both are "" for runs on a machine.
     """
@@ -118,41 +120,40 @@ class JobEvent:
 
 
 def sweep_folder(outputs: Path, name: str) -> Path:
-    """``<outputs>/sweeps/<name>``."""
+    """Return ``<outputs>/sweeps/<name>``."""
     return outputs / FOLDER / name
 
 
 def find_sweep(outputs: Path, name: str) -> Path:
-    """The folder of a sweep, by name or by path. Raises ValueError that lists those there are."""
+    """Return the folder of a sweep, by name or by path. Raises UserError that lists the known ones."""
     for folder in (sweep_folder(outputs, name), Path(name)):
-        if (folder / "sweep.json").is_file():
+        if (folder / MANIFEST_FILE).is_file():
             return folder.absolute()
-    there = sorted(file.parent.name for file in (outputs / FOLDER).glob("*/sweep.json"))
-    known = f"known: {', '.join(there)}" if there else f"there is none below {outputs / FOLDER}"
-    raise UserError(f"{name}: no such sweep; {known}")
+    known = sorted(file.parent.name for file in (outputs / FOLDER).glob(f"*/{MANIFEST_FILE}"))
+    found = f"known: {', '.join(known)}" if known else f"there is none below {outputs / FOLDER}"
+    raise UserError(f"{name}: no such sweep; {found}")
 
 
 def freeze_run(manifest: Manifest, run: SweepRun, settings: Settings) -> None:
-    """Writes the settings that the run will have whenever it starts, with absolute paths."""
+    """Write the settings that the run will have whenever it starts, with absolute paths."""
     plain = plain_settings(settings)
     plain["paths"] = {key: str(manifest.cwd / value) for key, value in plain["paths"].items()}
     study, name = run.directory.parts[-3:-1]
     plain.update(study=study, name=name, fresh=False, dry_run=False)
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=110)
-    write_atomically(
-        manifest.config(run), f"# Frozen settings of {run.label}, sweep {manifest.name}.\n{text}"
-    )
+    title = f"# Frozen settings of {run.label}, sweep {manifest.name}.\n"
+    write_atomically(manifest.config(run), title + text)
 
 
 def code_folder(folder: Path, digest: str) -> Path:
-    """Where the copy of the code with that digest lies in a sweep's folder."""
+    """Return where the copy of the code with that digest lies in a sweep's folder."""
     return folder / "code" / digest[:16]
 
 
 def freeze_code(folder: Path, package: Path, modules: Collection[str] = ()) -> str:
-    """The digest of the package and of the user's ``modules``, after a copy of them was put below ``folder``.
+    """Copy the package and the user's ``modules`` below ``folder`` and return their common digest.
 
-    Raises ValueError, one line, where the modules cannot be imported from their copy.
+    Raises UserError where the modules cannot be imported from their copy.
     """
     digest = code_digest({package.name: package}, modules)
     target = code_folder(folder, digest)
@@ -172,13 +173,17 @@ def freeze_code(folder: Path, package: Path, modules: Collection[str] = ()) -> s
     return digest
 
 
+def import_path(code: Path) -> str:
+    """Return the PYTHONPATH that puts a folder of code before everything else."""
+    return os.pathsep.join([str(code.absolute()), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 def _check_import(copy: Path, modules: Collection[str]) -> None:
-    """Imports the modules as a run will; what they need besides is found out here, not in the queue."""
+    """Import the modules as a run will, so that what they lack shows here and not in the queue."""
     words = ["import importlib, sys", "for name in sys.argv[1:]: importlib.import_module(name)"]
-    paths = [str(copy.absolute()), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-P", "-B", "-c", "\n".join(words), *sorted(modules)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        env={**os.environ, "PYTHONPATH": import_path(copy)},
         capture_output=True,
         text=True,
         check=False,
@@ -191,25 +196,11 @@ def _check_import(copy: Path, modules: Collection[str]) -> None:
         )
 
 
-def planned_as_run(run: PlannedRun) -> SweepRun:
-    """The planned run as the manifest keeps it."""
-    return SweepRun(
-        cell=run.cell,
-        seed=run.seed,
-        changes=run.changes,
-        run_id=run.run_id,
-        modules=run.modules,
-        code=run.code,
-        directory=run.directory.absolute(),
-        same_as=run.same_as,
-    )
-
-
 def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepRun, ...]:
-    """The runs of a sweep that is launched again, maybe with more cells or seeds.
+    """Return the runs of a sweep that is launched again, maybe with more cells or seeds.
 
-    What was planned anew counts: where a run lies, and which it is the same as, may have changed since.
-    Raises ValueError where a run of one label would now compute something else.
+    A new run replaces the old one of its label: where it lies, and which run it shares, may have changed.
+    Raises UserError where a run of one label would now compute something else.
     """
     runs = {run.label: run for run in old}
     for run in new:
@@ -224,7 +215,7 @@ def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepR
 
 
 def write_manifest(manifest: Manifest) -> None:
-    """Replaces ``sweep.json``."""
+    """Replace ``sweep.json``."""
     content: dict[str, Any] = {
         "cwd": str(manifest.cwd),
         "overrides": list(manifest.overrides),
@@ -232,12 +223,12 @@ def write_manifest(manifest: Manifest) -> None:
         "search": None if manifest.search is None else manifest.search.model_dump(mode="json"),
         "runs": [{**asdict(run), "directory": str(run.directory)} for run in manifest.runs],
     }
-    write_atomically(manifest.folder / "sweep.json", json.dumps(content, indent=1) + "\n")
+    write_atomically(manifest.folder / MANIFEST_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The sweep in ``folder``. Raises ValueError naming a file that is none of ours."""
-    path = folder / "sweep.json"
+    """Return the sweep in ``folder``. Raises UserError naming a file that is none of ours."""
+    path = folder / MANIFEST_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         search = content["search"]
@@ -253,28 +244,45 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
 
 
+def read_submitted(file: Path) -> dict[Path, str]:
+    """Return run directory -> digest of the code that the sweep of a ``sweep.json`` submitted it with.
+
+    Raises UserError as ``read_manifest`` does.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {Path(run["directory"]): run.get("code") or content["code"] for run in content["runs"]}
+    except (KeyError, TypeError, ValueError) as fault:
+        raise UserError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
+
+
 def _read_run(run: Mapping[str, Any], content: Mapping[str, Any]) -> SweepRun:
-    """The run of an entry; sweeps of earlier versions have one code for all runs, without modules."""
+    """Return the run of an entry; the first sweeps had one code for all runs, and no modules."""
     entry = run if "code" in run else {**run, "code": content["code"], "modules": []}
     tuples = {name: tuple(entry[name]) for name in ("changes", "modules")}
     return SweepRun(**{**entry, **tuples, "directory": Path(entry["directory"])})
 
 
 def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
-    """Appends to the sweep's record of jobs."""
+    """Append to the sweep's record of jobs."""
     append_json_lines(manifest.folder / JOBS_FILE, [asdict(event) for event in events])
 
 
 def last_events(manifest: Manifest) -> dict[str, JobEvent]:
-    """Label -> the last thing that was done about the run, for those that anything was done about."""
+    """Return label -> the last event of the run, for those that have any."""
     rows = read_json_lines(manifest.folder / JOBS_FILE)
     return {row["label"]: JobEvent(**{"cluster": "", **row}) for row in rows}
+
+
+def is_cancelled(event: JobEvent | None) -> bool:
+    """Return whether the last event of a run is that it was cancelled."""
+    return event is not None and event.kind == "cancelled"
 
 
 def event(
     kind: Literal["submitted", "cancelled"], label: str, *, job: str = "", cluster: str = ""
 ) -> JobEvent:
-    """What this process does now about a run."""
+    """Return an event of this process at the present time."""
     return JobEvent(
         time=time.time(),
         kind=kind,

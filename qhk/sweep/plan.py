@@ -1,43 +1,40 @@
-"""The runs of a sweep before they start: who they are and where they lie."""
+"""From a command line with ``sweep=NAME``, or with ``-m``, to the runs that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from qhk.settings import Settings, reward_modules, run_directory, run_id
+from qhk.config.catalogue import Catalogue, choice_of
+from qhk.config.compose import compose_launcher, plain_config
+from qhk.config.composer import TrainingComposer
+from qhk.config.overrides import cells, expand, parse_override
+from qhk.errors import UserError
+from qhk.settings import Settings, reward_modules, run_directory, run_id, run_name
+from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
+from qhk.sweep.manifest import SweepRun
 from qhk.tracking.status import RunState
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedRun:
-    """One cell at one seed. ``changes`` are the cell's own overrides.
+class PlannedRun(SweepRun):
+    """A run before it starts. ``state`` is what an earlier launch left in its directory, None for nothing.
 
-    ``modules`` are the user's own that it takes rewards from, ``code`` is the digest of all its code, ""
-    until it was compared. ``directory`` is where the run lies; ``same_as`` names the run it shares that
-    with, "" for none. ``state`` is what an earlier launch left there, None for nothing.
+    ``code`` is "" until the run was compared with others.
     """
 
-    cell: str
-    seed: int
-    changes: tuple[str, ...]
     settings: Settings
-    run_id: str
-    modules: tuple[str, ...]
-    code: str
-    directory: Path
-    same_as: str
     state: RunState | None
 
-    @property
-    def label(self) -> str:
-        """``cell/seed2``, unique in its sweep."""
-        return f"{self.cell}/seed{self.seed}"
+    def frozen(self) -> SweepRun:
+        """Return the run as the manifest keeps it."""
+        values = {field.name: getattr(self, field.name) for field in fields(SweepRun)}
+        return SweepRun(**{**values, "directory": self.directory.absolute()})
 
 
 def plan_run(*, cell: str, changes: Sequence[str], settings: Settings) -> PlannedRun:
-    """The run in its own directory, not yet compared with any other."""
+    """Return the run in its own directory, not yet compared with any other."""
     return PlannedRun(
         cell=cell,
         seed=settings.seed,
@@ -50,3 +47,164 @@ def plan_run(*, cell: str, changes: Sequence[str], settings: Settings) -> Planne
         same_as="",
         state=None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A named cell: its own overrides, and all overrides of its runs but the seed."""
+
+    name: str
+    changes: tuple[str, ...]
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What was asked for: the sweep's name, its runs, and how they are to be started.
+
+    ``words`` are the overrides that all cells have in common; a search draws further cells with ``composer``.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    seeds: tuple[int, ...]
+    launcher: LauncherSettings
+    search: SearchSettings | None
+    runs: tuple[PlannedRun, ...]
+    outputs: Path
+    dry_run: bool
+    fresh: bool
+    composer: TrainingComposer
+
+
+def plan_sweep(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
+    """Return the plan of ``qhk train sweep=NAME ...``. Raises UserError for any mistake in any cell."""
+    if any(_key(word) == "name" for word in overrides):
+        raise UserError("name: the cells of a sweep name its runs; study=NAME names the sweep")
+    common, seeds = take_seeds(overrides, catalogue)
+    variants, composer = expand(common, catalogue), TrainingComposer(catalogue)
+    sweep = parse_sweep(plain_config(composer.config(variants[0]))["sweep"])
+    chosen = choice_of("sweep", common)
+    assert chosen is not None
+    study = choice_of("study", common) or sweep_name(chosen, common)
+    swept = {_key(word) for word in common if parse_override(word).is_sweep_override()}
+    found = [
+        _cell(
+            run_name(name, [word for word in variant if _key(word) in swept]), variant, changes, study=study
+        )
+        for variant in variants
+        for name, changes in sweep.cells.items()
+    ]
+    return _plan(study, common, variants[0], tuple(seeds or sweep.seeds), found, sweep, composer)
+
+
+def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
+    """Return the plan of ``qhk train -m ...``: each combination of the swept values but the seeds is a cell.
+
+    A single run is a plan of one cell, which names the plan. Each run has the directory that it would have
+    without a plan. Raises UserError for any mistake in any cell.
+    """
+    common, seeds = take_seeds(overrides, catalogue)
+    experiment, variants = choice_of("experiment", common), expand(common, catalogue)
+    composer = TrainingComposer(catalogue)
+    found = []
+    for words in variants:
+        name = choice_of("name", words) or run_name(choice_of("experiment", words), words)
+        changes = tuple(word for word in words if word not in common)
+        found.append(Cell(name=name, changes=changes, words=(*words, f"name={name}")))
+    if len(found) == 1 and len(seeds) <= 1:
+        name = found[0].name
+    else:
+        name = run_name("__".join(filter(None, ["multirun", experiment])), overrides)
+    seeds = seeds or [composer.config(variants[0]).seed]
+    return _plan(name, common, variants[0], tuple(seeds), found, None, composer)
+
+
+def plan_trials(plan: SweepPlan, drawn: dict[str, dict[str, object]]) -> SweepPlan:
+    """Return the plan with the runs of a search's drawn values, given as cell -> key -> value."""
+    found = [
+        _cell(
+            name,
+            plan.words,
+            [f"{key}={override_text(value)}" for key, value in values.items()],
+            study=plan.name,
+        )
+        for name, values in drawn.items()
+    ]
+    return replace(
+        plan, runs=tuple(run for cell in found for run in _cell_runs(cell, plan.seeds, plan.composer))
+    )
+
+
+def take_seeds(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str], list[int]]:
+    """Return the overrides without those of ``seed``, and the seeds that they name."""
+    rest = [word for word in overrides if _key(word) != "seed"]
+    named = [text for word in overrides if _key(word) == "seed" for text in cells(word, catalogue)]
+    seeds = []
+    for text in named:
+        value = text.partition("=")[2]
+        if not value.isdigit():
+            raise UserError(f"seed: must be a whole number of at least 0, got {value}")
+        seeds.append(int(value))
+    return rest, list(dict.fromkeys(seeds))
+
+
+def sweep_name(sweep: str, overrides: Sequence[str]) -> str:
+    """Return ``modules__q_hawkeye__scale-miniature``: the sweep, the experiment and what was changed."""
+    named = [word for word in overrides if not _key(word).startswith("sweep.")]
+    return run_name("__".join(filter(None, [sweep, choice_of("experiment", named)])), named)
+
+
+def _plan(
+    name: str,
+    common: Sequence[str],
+    first: Sequence[str],
+    seeds: tuple[int, ...],
+    found: Sequence[Cell],
+    sweep: SweepSettings | None,
+    composer: TrainingComposer,
+) -> SweepPlan:
+    runs = [run for cell in found for run in _cell_runs(cell, seeds, composer)]
+    settings = runs[0].settings if runs else composer.settings(first, seeds[:1])[0]
+    return SweepPlan(
+        name=name,
+        words=tuple(common),
+        seeds=seeds,
+        launcher=parse_launcher(compose_launcher("train", first, composer.catalogue)),
+        search=sweep.search if sweep is not None else None,
+        runs=tuple(runs),
+        outputs=Path(settings.paths.outputs),
+        dry_run=settings.dry_run,
+        fresh=settings.fresh,
+        composer=composer,
+    )
+
+
+def _cell_runs(cell: Cell, seeds: Sequence[int], composer: TrainingComposer) -> list[PlannedRun]:
+    """Return the runs of a cell. Raises UserError that names the cell."""
+    try:
+        found = composer.settings(cell.words, seeds)
+    except UserError as error:
+        raise UserError(f"cell {cell.name}: {error}") from None
+    return [plan_run(cell=cell.name, changes=cell.changes, settings=settings) for settings in found]
+
+
+def _cell(name: str, words: Sequence[str], changes: Sequence[str], *, study: str) -> Cell:
+    """Return the cell of the common overrides and its own changes, which replace those of the same key."""
+    changed = [_key(change) for change in changes]
+    kept = [
+        word
+        for word in words
+        if _key(word) != "study"
+        and not any(_key(word) == key or _key(word).startswith(f"{key}.") for key in changed)
+    ]
+    return Cell(name=name, changes=tuple(changes), words=(*kept, *changes, f"study={study}", f"name={name}"))
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def override_text(value: object) -> str:
+    """Return a drawn value as an override's text."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""The process of a run: how it is started on the sweep's frozen code, and what its end means."""
+"""The process of a run: how it starts on the frozen code, what its exit means, and its status file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qhk.files import write_atomically
-from qhk.sweep.manifest import Manifest, SweepRun
+from qhk.sweep.manifest import Manifest, SweepRun, import_path
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, read_status, write_status
 
@@ -22,33 +22,53 @@ FINAL = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
 CANCELLED = "cancelled by qhk sweep cancel"
 
 UNPROVEN = "from outside, or out of memory"
-"""All that a SIGKILL says of itself."""
+"""The possible senders of a SIGKILL, where nothing tells them apart."""
 
 
 def run_command(manifest: Manifest, run: SweepRun) -> list[str]:
-    """The command of a run's process: this interpreter, the frozen settings, the code's digest.
+    """Return the command of a run's process: this interpreter, the frozen settings, the code's digest.
 
     ``-P`` keeps the working directory, maybe a changed checkout, out of the import path.
     """
     return [sys.executable, "-P", "-m", "qhk.cli.cell", str(manifest.config(run)), run.code]
 
 
-def run_environment(manifest: Manifest, run: SweepRun, ranks: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a run's process: this one's, the frozen code first, and ``ranks``."""
-    paths = [str(manifest.code_folder(run)), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **ranks}
+def run_environment(manifest: Manifest, run: SweepRun) -> dict[str, str]:
+    """Return what a run's process needs in its environment: the frozen code first on the import path."""
+    return {"PYTHONPATH": import_path(manifest.code_folder(run)), "PYTHONUNBUFFERED": "1"}
+
+
+def rank_environment(*, rank: int, local_rank: int, count: int, host: str, port: int) -> dict[str, str]:
+    """Return the variables by which torch and accelerate know a process among ``count``; none for one."""
+    if count == 1:
+        return {}
+    return {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": host,
+        "MASTER_PORT": str(port),
+    }
+
+
+def rank_log(log: Path, rank: int) -> Path:
+    """Return where a process of a run writes: the first one to the run's log, others beside it."""
+    return log if rank == 0 else log.with_name(f"console.rank{rank}.log")
 
 
 def start_process(
     command: list[str], *, log: Path, cwd: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """A started process that appends to ``log``, in its own session: Ctrl-C reaches the launcher alone."""
+    """Start a process that appends to ``log``; ``environment`` is added to this process's own.
+
+    It has its own session, so that Ctrl-C reaches the launcher alone.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         return subprocess.Popen(
             command,
             cwd=cwd,
-            env=dict(environment),
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -56,12 +76,9 @@ def start_process(
         )
 
 
-def announce(run: SweepRun) -> None:
-    """Says ``pending`` in the run's directory, which it makes and claims for its id.
-
-    A run in work is left alone, and so is one that is done.
-    """
-    with suppress(DirectoryInUseError), _held(run.directory) as path:
+def mark_pending(run: SweepRun) -> None:
+    """Write ``pending`` and the run's id into its directory, unless it is done or in work."""
+    with suppress(DirectoryInUseError), _locked_status(run.directory) as path:
         status = read_status(path)
         if status is not None and status.state is RunState.DONE:
             return
@@ -71,23 +88,20 @@ def announce(run: SweepRun) -> None:
         write_status(path, replace(pending, slurm_job=None))
 
 
-def name_job(run: SweepRun, job: str) -> None:
-    """Writes the job's id into the status of a run that still waits, for whoever reads that alone.
-
-    A job that has begun, and maybe ended, since it was submitted has said so: its word stays.
-    """
-    with suppress(DirectoryInUseError), _held(run.directory) as path:
+def record_job(run: SweepRun, job: str) -> None:
+    """Write the job's id into the status of a run that still waits; one that has begun wrote it itself."""
+    with suppress(DirectoryInUseError), _locked_status(run.directory) as path:
         status = read_status(path)
         if status is not None and status.state is RunState.PENDING:
             write_status(path, replace(status, slurm_job=job))
 
 
 def record_end(directory: Path, *, state: RunState, cause: str) -> None:
-    """Writes how a run ended that could not say so itself; what it did say, and a run in work, stay.
+    """Write how a run ended, unless it wrote that itself or is in work.
 
     A cancelled run that had time for its checkpoint says ``preempted``: that too becomes ``cancelled``.
     """
-    with suppress(DirectoryInUseError), _held(directory) as path:
+    with suppress(DirectoryInUseError), _locked_status(directory) as path:
         status = read_status(path)
         if status is not None and status.state in FINAL:
             return
@@ -97,26 +111,25 @@ def record_end(directory: Path, *, state: RunState, cause: str) -> None:
 
 
 def record_timeout(directory: Path, cause: str) -> None:
-    """Writes that a run has run out of time, beside what it said itself when it was asked to stop."""
-    with suppress(DirectoryInUseError), _held(directory) as path:
+    """Write that a run has run out of time, before the cause that it gave itself when it was stopped."""
+    with suppress(DirectoryInUseError), _locked_status(directory) as path:
         status = read_status(path)
         if status is None or status.state not in FINAL:
             stopped = status.cause if status is not None and status.state is RunState.PREEMPTED else ""
-            line = "; ".join(filter(None, [cause, stopped]))
-            write_status(path, _ended(status, RunState.FAILED, line))
+            write_status(path, _ended(status, RunState.FAILED, "; ".join(filter(None, [cause, stopped]))))
 
 
 def record_cause(directory: Path, cause: str) -> None:
-    """Writes a better founded cause for the failure that a run's status already tells."""
-    with suppress(DirectoryInUseError), _held(directory) as path:
+    """Replace the cause of a run that has failed by one that is better founded."""
+    with suppress(DirectoryInUseError), _locked_status(directory) as path:
         status = read_status(path)
         if status is not None and status.state is RunState.FAILED:
             write_status(path, _ended(status, RunState.FAILED, cause))
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[Path]:
-    """The status file of a run directory, whose lock is held meanwhile. Raises DirectoryInUseError."""
+def _locked_status(directory: Path) -> Iterator[Path]:
+    """Hold a run directory's lock and yield its status file. Raises DirectoryInUseError."""
     lock = RunLock(lock_path(directory), directory=directory)
     try:
         yield directory / STATUS_FILE
@@ -132,9 +145,9 @@ def _ended(status: Status | None, state: RunState, cause: str) -> Status:
 
 
 def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
-    """Why a process ended, in one line: its last words, or the signal that ended it.
+    """Return why a process ended, in one line: its last message, or the signal that ended it.
 
-    ``out_of_memory``: whether the kernel says that it ended a process for want of memory meanwhile.
+    ``out_of_memory``: whether the kernel has reported since that it ended a process for lack of memory.
     """
     if code < 0:
         known = {int(one): one.name for one in signal.Signals}
@@ -142,12 +155,12 @@ def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
         if name != "SIGKILL":
             return f"killed by {name}"
         return f"killed by SIGKILL ({'out of memory: the kernel ended it' if out_of_memory else UNPROVEN})"
-    words = last_words(log)
-    return f"{words} (exit code {code})" if words else f"exit code {code}"
+    message = last_message(log)
+    return f"{message} (exit code {code})" if message else f"exit code {code}"
 
 
-def last_words(log: Path) -> str:
-    """The last line that the command line meant for the user, else the last line of the log; "" for none."""
+def last_message(log: Path) -> str:
+    """Return the log's last line that begins with ``qhk:``, without that, else its last line; "" for none."""
     if not log.exists():
         return ""
     with log.open("rb") as file:
@@ -158,10 +171,10 @@ def last_words(log: Path) -> str:
 
 
 def oom_kills(proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many processes of this process's cgroup the kernel has ended for want of memory.
+    """Return how many processes of this process's cgroup the kernel has ended for lack of memory.
 
-    0 where the kernel does not say: outside a memory cgroup a SIGKILL leaves no trace of its sender that
-    everybody may read. Source: Linux, cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
+    0 outside a memory cgroup, where the kernel does not count them.
+    Source: Linux, cgroup-v2.rst (memory.events), cgroup-v1/memory.rst (oom_control).
     """
     lines = proc.read_text(encoding="utf-8").splitlines() if proc.exists() else []
     for hierarchy, controllers, place in (line.split(":", 2) for line in lines):

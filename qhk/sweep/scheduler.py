@@ -1,4 +1,4 @@
-"""What SLURM's commands say about jobs: where they stand, and why they ended."""
+"""The states of SLURM jobs, and why they ended, as squeue and sacct report them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from qhk.tracking.status import Ending, RunState
 
 TIMEOUT_S = 30.0
-"""How long a command may take; without a controller they give up after 18 s themselves."""
+"""How long a command may take; SLURM's own give up after 18 s without a controller."""
 
 RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING")
 
@@ -30,54 +30,50 @@ ENDINGS = {
     "PREEMPTED": Ending(state=RunState.PREEMPTED, cause="preempted by another job"),
     "COMPLETED": Ending(state=RunState.FAILED, cause="the job ended without a word (exit code 0)"),
 }
-"""SLURM's last word about a job, for a run that did not say itself how it ended."""
+"""State and cause by SLURM's state of a job, for a run that did not record its own end."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlurmAnswer:
-    """What SLURM says about jobs: how those stand that it knows, by their ids ("12" or "12_3").
+    """The states of the jobs that SLURM knows, by their ids ("12" or "12_3").
 
-    ``silence`` says in a few words why it could not be asked, and is empty where it has answered: only then
-    does a job's absence mean that SLURM knows it no more.
+    ``unreachable`` says why SLURM could not be asked, "" where it answered: only then does a job's absence
+    mean that SLURM no longer knows it.
     """
 
     endings: Mapping[str, Ending]
-    silence: str
+    unreachable: str
 
 
 def ask_slurm(jobs: Mapping[str, str]) -> SlurmAnswer:
-    """How the jobs stand; ``jobs`` maps an id to the job's name, "" where any name will do.
+    """Return the states of jobs, given as id -> name, "" where any name will do.
 
-    A job of the id but another name is another's: the numbers begin again where a controller has lost its
-    state. One bounded question goes to the controller for all jobs; what it does not know, the accounts are
-    asked about, also at once. The controller comes first: a requeued job has ended once in the accounts and
-    waits in the queue. There it is ``pending`` if it waits and ``running`` if it runs.
+    A job of another name is not ours: ids begin again where a controller has lost its state. The controller
+    is asked once about all jobs, then the accounts about those that it does not know. The controller comes
+    first since a requeued job has ended in the accounts, but is ``pending`` or ``running`` in the queue.
     """
     wanted = {job: name for job, name in jobs.items() if job}
     if not wanted:
-        return SlurmAnswer(endings={}, silence="")
+        return SlurmAnswer(endings={}, unreachable="")
     if shutil.which("squeue") is None:
-        return SlurmAnswer(endings={}, silence="SLURM's commands are not on this machine")
+        return SlurmAnswer(endings={}, unreachable="SLURM's commands are not on this machine")
     known = _from_controller(wanted)
     if known is None:
-        return SlurmAnswer(endings={}, silence="SLURM's controller does not answer")
-    return SlurmAnswer(endings=_from_accounts(_without(wanted, known)) | known, silence="")
+        return SlurmAnswer(endings={}, unreachable="SLURM's controller does not answer")
+    unknown = {job: name for job, name in wanted.items() if job not in known}
+    return SlurmAnswer(endings=_from_accounts(unknown) | known, unreachable="")
 
 
 def cluster_name() -> str:
-    """What the cluster of this machine's SLURM commands is called; "" where it does not say."""
+    """Return the name of the cluster that this machine's SLURM commands ask; "" where it is unknown."""
     found = re.search(
         r"^ClusterName\s*=\s*(\S+)", _output(["scontrol", "show", "config"]) or "", re.MULTILINE
     )
     return "" if found is None else found[1]
 
 
-def _without(wanted: Mapping[str, str], known: Mapping[str, Ending]) -> dict[str, str]:
-    return {job: name for job, name in wanted.items() if job not in known}
-
-
 def _from_controller(wanted: Mapping[str, str]) -> dict[str, Ending] | None:
-    """What waits, runs, or has ended lately; None where the controller does not answer."""
+    """Return the jobs that wait, run, or have ended lately; None where the controller does not answer."""
     fields = ",".join(f"{field}:|" for field in ("JobArrayID", "State", "exit_code", "Reason", "Name"))
     words = ["squeue", "-h", "-a", "-r", "-t", "all", "-j", _arrays(wanted), "-O", fields]
     output = _output(words, unless="Invalid job id")
@@ -92,7 +88,7 @@ def _from_controller(wanted: Mapping[str, str]) -> dict[str, Ending] | None:
 
 
 def _explain_record(state: str, status: str, reason: str) -> Ending:
-    """How a job stands by squeue's words; ``status`` is what wait(2) gave."""
+    """Return a job's state by its line in squeue; ``status`` is that of wait(2)."""
     if state in RUNNING:
         return Ending(state=RunState.RUNNING, cause="")
     number = int(status) if status.isdigit() else 0
@@ -114,17 +110,17 @@ def _from_accounts(wanted: Mapping[str, str]) -> dict[str, Ending]:
 
 
 def _arrays(jobs: Iterable[str]) -> str:
-    """The jobs without the number in their array, for which commands cannot always be asked."""
+    """Return the ids without the number in their array, which squeue does not always accept."""
     return ",".join(sorted({job.partition("_")[0] for job in jobs}))
 
 
 def _same_name(one: str, other: str) -> bool:
-    """Whether the names agree in letters and digits; some programs replace what else is in them."""
+    """Return whether names agree in letters and digits; submitit and SLURM replace other characters."""
     return not one or re.sub(r"[\W_]", "", one) == re.sub(r"[\W_]", "", other)
 
 
 def explain_state(state: str, code: str) -> Ending | None:
-    """How a job ended by sacct's State ("CANCELLED by 0") and ExitCode ("137:0"); None while it has not."""
+    """Return how a job ended by sacct's State ("CANCELLED by 0") and ExitCode ("137:0"); None before."""
     word = state.split()[0] if state else ""
     if word == "FAILED":
         return Ending(state=RunState.FAILED, cause=f"the job failed ({_explain_code(code)})")
@@ -142,7 +138,7 @@ def _explain_code(code: str) -> str:
 
 
 def _output(words: list[str], *, unless: str = "") -> str | None:
-    """A command's output; None where it fails, says nothing in time, or is not on this machine.
+    """Return a command's output; None where it fails, takes too long, or is not on this machine.
 
     A failure whose message holds ``unless`` is an answer like any other.
     """

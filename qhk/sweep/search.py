@@ -1,7 +1,7 @@
-"""Draws the next values of a search from what earlier trials reached, with Optuna.
+"""A sweep whose cells are drawn round by round with Optuna from what earlier trials reached.
 
-The state of a search is its list of trials with their results: the sampler is made anew for every round, so a
-search goes on after any interruption, and draws the same again from the same results.
+The state of a search is its list of trials with their results. The sampler is made anew for every round, so a
+search goes on after any interruption, and draws the same values from the same results.
 """
 
 from __future__ import annotations
@@ -9,14 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState, create_trial
-
+from qhk.errors import UserError
 from qhk.settings.base import Scalar
 from qhk.settings.sweep import ChoiceSettings, RangeSettings, SearchSettings
+from qhk.sweep.manifest import MANIFEST_FILE, SweepRun, read_manifest
+from qhk.sweep.plan import SweepPlan, override_text, plan_trials
+from qhk.sweep.states import RunView, read_states
+from qhk.tracking.recorder import read_metrics
+from qhk.tracking.status import RunState
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +34,71 @@ class Trial:
     reached: float | None
 
 
+def next_round(plan: SweepPlan, folder: Path) -> SweepPlan:
+    """Return the plan with the runs of the next round, none once all trials were drawn.
+
+    ``folder`` is the sweep's, which may not be there yet. Raises UserError without Optuna.
+    """
+    assert plan.search is not None
+    drawn = draw_round(plan.search, read_trials(plan.search, folder))
+    return plan_trials(plan, {trial.name: dict(trial.values) for trial in drawn})
+
+
+def read_trials(search: SearchSettings, folder: Path) -> list[Trial]:
+    """Return the trials on disk. A trial reached the best of the metric in each run, averaged over seeds."""
+    if not (folder / MANIFEST_FILE).exists():
+        return []
+    by_cell: dict[str, list[RunView]] = {}
+    for view in read_states(read_manifest(folder)):
+        by_cell.setdefault(view.run.cell, []).append(view)
+    return [
+        Trial(name=cell, values=_values(search, views[0].run), reached=_reached(search, views))
+        for cell, views in by_cell.items()
+    ]
+
+
 def draw_round(search: SearchSettings, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials of the next round, at most ``search.parallel``; none once there are ``search.trials``."""
+    """Return the trials of the next round, at most ``search.parallel``; none after ``search.trials``.
+
+    Raises UserError without Optuna.
+    """
+    try:
+        import optuna
+        from optuna.trial import TrialState, create_trial
+    except ImportError:
+        raise UserError("sweep.search: needs Optuna; pip install 'qhk[search]'") from None
     count = min(search.parallel, search.trials - len(trials))
     if count <= 0:
         return []
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     space = {key: distribution(entry) for key, entry in search.space.items()}
-    study = optuna.create_study(direction="maximize", sampler=_sampler(search, len(trials)))
+    # The randomness of a round is a function of the search's seed and of the trials before.
+    seed = search.seed * 1_000_003 + len(trials)
+    sampler: optuna.samplers.BaseSampler = (
+        optuna.samplers.RandomSampler(seed=seed)
+        if search.method == "random"
+        else optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
+    )
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for trial in trials:
-        study.add_trial(_told(trial, space))
-    drawn = []
-    for number in range(len(trials), len(trials) + count):
-        asked = study.ask(space)
-        drawn.append(Trial(name=f"trial_{number:03d}", values=dict(asked.params), reached=None))
-    return drawn
+        state, value = TrialState.COMPLETE, trial.reached
+        if value is None:
+            state = TrialState.RUNNING
+        elif math.isnan(value):
+            state, value = TrialState.FAIL, None
+        study.add_trial(
+            create_trial(state=state, params=dict(trial.values), distributions=dict(space), value=value)
+        )
+    return [
+        Trial(name=f"trial_{number:03d}", values=dict(study.ask(space).params), reached=None)
+        for number in range(len(trials), len(trials) + count)
+    ]
 
 
 def distribution(entry: ChoiceSettings | RangeSettings) -> BaseDistribution:
-    """The values that a searched key may take."""
+    """Return the values that a searched key may take, as Optuna's distribution."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
     if isinstance(entry, ChoiceSettings):
         return CategoricalDistribution(entry.choices)
     if entry.whole:
@@ -54,18 +106,27 @@ def distribution(entry: ChoiceSettings | RangeSettings) -> BaseDistribution:
     return FloatDistribution(entry.low, entry.high, log=entry.log)
 
 
-def _sampler(search: SearchSettings, num_before: int) -> BaseSampler:
-    """A sampler whose randomness is a function of the search's seed and of the trials before."""
-    seed = search.seed * 1_000_003 + num_before
-    if search.method == "random":
-        return RandomSampler(seed=seed)
-    return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+def _values(search: SearchSettings, run: SweepRun) -> dict[str, Scalar]:
+    """Return the drawn values, from the overrides that they became."""
+    found: dict[str, Scalar] = {}
+    for change in run.changes:
+        key, _, text = change.partition("=")
+        entry = search.space[key]
+        if isinstance(entry, ChoiceSettings):
+            found[key] = next(choice for choice in entry.choices if override_text(choice) == text)
+        else:
+            found[key] = int(text) if entry.whole else float(text)
+    return found
 
 
-def _told(trial: Trial, space: Mapping[str, BaseDistribution]) -> optuna.trial.FrozenTrial:
-    state, value = TrialState.COMPLETE, trial.reached
-    if value is None:
-        state = TrialState.RUNNING
-    elif math.isnan(value):
-        state, value = TrialState.FAIL, None
-    return create_trial(state=state, params=dict(trial.values), distributions=dict(space), value=value)
+def _reached(search: SearchSettings, views: Sequence[RunView]) -> float | None:
+    unfinished = [view for view in views if view.state is not RunState.DONE]
+    if unfinished:
+        return None if any(view.active for view in unfinished) else math.nan
+    return math.fsum(_best(search.metric, view.run.directory) for view in views) / len(views)
+
+
+def _best(metric: str, directory: Path) -> float:
+    rows = read_metrics(directory / "metrics.jsonl")
+    values = [row.metrics[metric] for row in rows if metric in row.metrics]
+    return max((value for value in values if math.isfinite(value)), default=math.nan)

@@ -1,11 +1,10 @@
-"""Submits runs as one SLURM job array through submitit, which also requeues them when they are preempted."""
+"""Submits runs as one SLURM job array through submitit, which requeues them when they are preempted."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -13,12 +12,12 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from qhk.errors import UserError
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, record_events
-from qhk.sweep.process import announce, name_job, run_command, run_environment
+from qhk.sweep.process import mark_pending, record_job, run_command, run_environment
 from qhk.sweep.scheduler import cluster_name
 from qhk.sweep.slurm_job import CellJob
 
 REQUEUE_S = 15.0
-"""Of the time between SLURM's signal and its limit, what is kept for requeueing."""
+"""The part of the time between SLURM's signal and its limit that is kept for requeueing."""
 
 OPTIONS = (
     "partition", "account", "qos", "constraint", "exclude", "nodelist", "nodes", "cpus_per_task",
@@ -27,14 +26,14 @@ OPTIONS = (
 
 
 def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> list[str]:
-    """The job ids of the runs, in their order, as soon as SLURM has accepted them.
+    """Submit the runs and return their job ids, in their order, as soon as SLURM has accepted them.
 
-    Raises ValueError in one line without SLURM's commands, and where SLURM refuses the submission.
+    Raises UserError without SLURM's commands, and where SLURM refuses the submission.
     """
     if shutil.which("sbatch") is None:
         raise UserError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
     for run in runs:
-        announce(run)
+        mark_pending(run)
     executor, cluster = _executor(manifest, settings, runs), cluster_name()
     try:
         with executor.batch():
@@ -45,7 +44,7 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
     pairs = list(zip(runs, ids, strict=True))
     record_events(manifest, [event("submitted", run.label, job=job, cluster=cluster) for run, job in pairs])
     for run, job in pairs:
-        name_job(run, job)
+        record_job(run, job)
     return ids
 
 
@@ -53,7 +52,9 @@ def _executor(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequenc
     executor = SlurmExecutor(manifest.folder / "submitit", max_num_timeout=settings.max_num_timeout)
     given = {name: value for name, value in settings.model_dump().items() if name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
-    options["setup"] = [*_import_path(manifest.code_folder(runs[0])), *settings.setup]
+    # submitit's own process needs the frozen code too, and never the working directory.
+    code = f"export PYTHONPATH='{manifest.code_folder(runs[0])}'${{PYTHONPATH:+:$PYTHONPATH}}"
+    options["setup"] = [code, "export PYTHONSAFEPATH=1", *settings.setup]
     more = {"requeue": True, "chdir": str(manifest.cwd), **settings.additional_parameters}
     executor.update_parameters(
         job_name=manifest.name,
@@ -67,19 +68,10 @@ def _executor(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequenc
     return executor
 
 
-def _import_path(code: Path) -> list[str]:
-    """Shell lines that let submitit's own process find the frozen code, and never the working directory."""
-    return [
-        f"export PYTHONPATH='{code}'${{PYTHONPATH:+:$PYTHONPATH}}",
-        "export PYTHONSAFEPATH=1",
-    ]
-
-
 def _job(manifest: Manifest, settings: SlurmLauncherSettings, run: SweepRun) -> CellJob:
-    environment = run_environment(manifest, run, {})
     return CellJob(
         command=run_command(manifest, run),
-        environment={"PYTHONPATH": environment["PYTHONPATH"], "PYTHONUNBUFFERED": "1"},
+        environment=run_environment(manifest, run),
         directory=run.directory,
         log=run.log,
         cwd=manifest.cwd,

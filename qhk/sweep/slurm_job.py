@@ -1,4 +1,8 @@
-"""What runs inside a SLURM task: it starts the run's process, passes signals on, and sees to the status."""
+"""The part of a SLURM task that is ours: it starts the run's process, passes signals on, corrects the status.
+
+A queued job finds ``CellJob`` by this module's name in the code that its sweep has frozen, which may be of an
+earlier version: keep the name of the module, the class and its fields.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,40 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 
 from submitit.core.utils import DelayedSubmission, UncompletedJobError
 from submitit.helpers import TorchDistributedEnvironment
 
-from qhk.sweep.process import explain_exit, oom_kills, record_end, record_timeout, start_process
-from qhk.sweep.ranks import rank_variables
+from qhk.sweep.process import (
+    explain_exit,
+    oom_kills,
+    rank_environment,
+    rank_log,
+    record_end,
+    record_timeout,
+    start_process,
+)
 from qhk.sweep.scheduler import OUT_OF_TIME
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
 
 POLL_S = 0.2
 
 LINGER_S = 900.0
-"""How long a task whose run has left at SIGTERM waits for SLURM to end or requeue it."""
+"""How long a task whose run has ended at SIGTERM waits for SLURM to end or requeue it."""
 
 
 class CellEndedError(RuntimeError):
-    """The run's process ended badly; the message says how. It makes SLURM's record say FAILED."""
+    """Raised where the run's process has failed, so that SLURM records the job as FAILED."""
 
 
 @dataclass(kw_only=True)
 class CellJob:
-    """One run as submitit pickles and calls it, in every task of the job.
+    """One run, which submitit pickles and calls in every task of the job.
 
-    ``patience_s`` is how long the run may take over its checkpoint after the signal that SLURM sends ahead.
+    ``patience_s`` is how long the run may take for its checkpoint after SLURM's early signal.
     """
 
     command: list[str]
@@ -46,25 +57,24 @@ class CellJob:
     terminated: bool = field(default=False, init=False)
 
     def __call__(self) -> None:
-        """Returns once the run is done. Raises CellEndedError where it ended otherwise."""
+        """Run to the end. Raises CellEndedError where the run is not done then."""
         signal.signal(signal.SIGTERM, self._terminate)
         place, kills = TorchDistributedEnvironment(), oom_kills()
-        log = self.log if place.rank == 0 else self.log.with_name(f"console.rank{place.rank}.log")
-        ranks: dict[str, str] = {}
-        if place.world_size > 1:
-            ranks = rank_variables(
-                rank=place.rank,
-                local_rank=place.local_rank,
-                count=place.world_size,
-                host=place.master_addr,
-                port=place.master_port,
-            )
-        environment = {**os.environ, **self.environment, **ranks}
-        self.process = start_process(self.command, log=log, cwd=self.cwd, environment=environment)
+        log = rank_log(self.log, place.rank)
+        ranks = rank_environment(
+            rank=place.rank,
+            local_rank=place.local_rank,
+            count=place.world_size,
+            host=place.master_addr,
+            port=place.master_port,
+        )
+        self.process = start_process(
+            self.command, log=log, cwd=self.cwd, environment={**self.environment, **ranks}
+        )
         try:
             code = self.process.wait()
         except UncompletedJobError:
-            # submitit's answer, by way of its signal handler, to one time-out more than it may requeue
+            # Raised by submitit's signal handler at one time-out more than it may requeue.
             if place.rank == 0:
                 record_timeout(self.directory, f"{OUT_OF_TIME}: the job reached its limit once too often")
             raise
@@ -79,33 +89,24 @@ class CellJob:
         raise CellEndedError(cause)
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """The job to requeue after SIGUSR2, once the run has written its checkpoint; None for a done one."""
+        """Stop the run at SIGUSR2 and return the job to requeue; None for one that is done or has failed."""
         if self.process is not None:
             _stop(self.process.pid, patience_s=self.patience_s)
         status = read_status(self.directory / STATUS_FILE)
         if status is not None and status.state in (RunState.DONE, RunState.FAILED):
             return None
         record_end(self.directory, state=RunState.PREEMPTED, cause="preempted before its first checkpoint")
-        return DelayedSubmission(
-            CellJob(
-                command=self.command,
-                environment=self.environment,
-                directory=self.directory,
-                log=self.log,
-                cwd=self.cwd,
-                patience_s=self.patience_s,
-            )
-        )
+        return DelayedSubmission(replace(self))
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
-        """SLURM sends this to every process of the job before it kills them."""
+        """Handle the SIGTERM that SLURM sends to every process of a job before it kills them."""
         self.terminated = True
         if self.process is not None and not _has_ended(self.process.pid):
             os.kill(self.process.pid, signal.SIGTERM)
 
 
 def _stop(pid: int, *, patience_s: float) -> None:
-    """Asks a child of this process for its checkpoint, and ends it where it takes longer than it may."""
+    """Ask a child of this process for its checkpoint, and kill it where that takes too long."""
     end = time.monotonic() + patience_s
     if not _has_ended(pid):
         os.kill(pid, signal.SIGUSR2)
@@ -117,9 +118,9 @@ def _stop(pid: int, *, patience_s: float) -> None:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child of this process has ended; it can still be waited for.
+    """Return whether a child of this process has ended, without waiting for it.
 
-    Signal handlers ask here: what they interrupt may hold the lock of the ``Popen`` object.
+    For signal handlers: the code that they interrupt may hold the lock of the ``Popen`` object.
     """
     try:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

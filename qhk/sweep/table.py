@@ -1,4 +1,4 @@
-"""A sweep for the reader: the table of cells x seeds, what went wrong, and means over seeds."""
+"""Tables of a sweep: cells x seeds with their states, what went wrong, and means over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qhk.evaluation.results import Moment, ResultRow, read_results, summarise
 from qhk.sweep.manifest import Manifest
-from qhk.sweep.state import RunView
+from qhk.sweep.states import RunView
 from qhk.tracking.code import SHOWN, code_text, read_code_parts
 from qhk.tracking.status import RunState
 
@@ -56,13 +56,14 @@ class CellMeans:
 
 
 def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
-    """The whole status: table, one line for each run that stopped or is of several codes, and the means."""
+    """Return the whole status: table, a line for each run that stopped or is of several codes, and means."""
     title = Text(f"sweep {manifest.name}   {count_line(views)}")
     parts: list[Table | Text] = [title, status_table(manifest, views)]
     parts += [Text(line) for line in search_lines(manifest, active=any(view.active for view in views))]
-    silent = dict.fromkeys(view.unheard for view in views if view.unheard)
-    parts += [Text(f"{line}; states from heartbeats alone", style="bold yellow") for line in silent]
-    parts += [stopped_line(manifest, view) for view in views if view.cause and view.state not in QUIET]
+    unreachable = dict.fromkeys(view.unreachable for view in views if view.unreachable)
+    parts += [Text(f"{line}; states from heartbeats alone", style="bold yellow") for line in unreachable]
+    well = (RunState.DONE, RunState.RUNNING)
+    parts += [stopped_line(manifest, view) for view in views if view.cause and view.state not in well]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = cell_means(manifest, views)
     if any(cell.n for cell in means):
@@ -70,11 +71,8 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     return Group(*parts)
 
 
-QUIET = (RunState.DONE, RunState.RUNNING)
-
-
 def table_console() -> Console:
-    """Where tables go: as wide as the terminal, wide enough for names and paths where there is none."""
+    """Return a console as wide as the terminal, or wide enough for names and paths where there is none."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
@@ -86,7 +84,7 @@ def count_line(views: Sequence[RunView]) -> str:
 
 
 def status_table(manifest: Manifest, views: Sequence[RunView]) -> Table:
-    """One row per cell, one column per seed."""
+    """Return the states, one row per cell, one column per seed."""
     by_place = {(view.run.cell, view.run.seed): view for view in views}
     table = Table()
     table.add_column("cell", overflow="fold")
@@ -99,7 +97,7 @@ def status_table(manifest: Manifest, views: Sequence[RunView]) -> Table:
 
 
 def cell_text(view: RunView) -> Text:
-    """One run in few words: ``running 40/300  SRCC 0.512  ETA 3 min``."""
+    """Return one run in few words: ``running 40/300  SRCC 0.512  ETA 3 min``."""
     words = [view.state.value]
     status = view.status
     if status is not None and view.state is not RunState.DONE and status.step:
@@ -122,12 +120,12 @@ def stopped_line(manifest: Manifest, view: RunView) -> Text:
 
 
 def job_logs(manifest: Manifest, view: RunView) -> list[Path]:
-    """What a run's SLURM job has said where the run itself had no chance to; none for runs on a machine."""
+    """Return the error logs of a run's SLURM job, written before the run begins; none on a machine."""
     return sorted((manifest.folder / "submitit").glob(f"{view.job}_*_log.err")) if view.job else []
 
 
 def search_lines(manifest: Manifest, *, active: bool) -> list[str]:
-    """A line on how far a search is that has trials left to draw, and on what starts its next round."""
+    """Return a line on a search that has trials left to draw, and what starts its next round."""
     if manifest.search is None or not manifest.trials_left:
         return []
     drawn = f"search: {len(manifest.cells)} of {manifest.search.trials} trials drawn"
@@ -137,9 +135,9 @@ def search_lines(manifest: Manifest, *, active: bool) -> list[str]:
 
 
 def code_lines(views: Sequence[RunView]) -> list[str]:
-    """One line for each run that was not computed by one code alone, and one where runs differ in theirs.
+    """Return a line for each run that was computed by several codes, and one where runs differ in theirs.
 
-    Runs that take rewards from different modules of the user's own are not held against each other.
+    Runs that take rewards from different modules of the user's are not compared.
     """
     lines, found = [], dict[tuple[str, ...], dict[str, list[str]]]()
     for view in views:
@@ -165,10 +163,10 @@ def duration(seconds: float) -> str:
 
 
 def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
-    """Each cell's means over its seeds. Only runs that are done and have values count: never a failed one.
+    """Return each cell's means over its seeds; only runs that are done and have values count.
 
-    A run's value is the mean over its benchmarks of the headline read-out; benchmarks that were read too
-    seldom, or without a correlation, are left out of it, and a run with none is left out here.
+    A run's value is the mean over its benchmarks of the headline read-out, without those where too few
+    answers were parsed or there is no correlation.
     """
     found = []
     for cell in manifest.cells:
@@ -191,7 +189,7 @@ def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
 
 
 def run_values(manifest: Manifest, view: RunView) -> tuple[dict[str, float], dict[str, float]]:
-    """A finished run's headline means over its benchmarks, before and after, of the metrics that it has.
+    """Return a finished run's headline means over its benchmarks, before and after training.
 
     Both are empty for a run that measured nothing.
     """
@@ -213,12 +211,12 @@ def _of_interest(means: Mapping[str, float]) -> dict[str, float]:
 
 
 def _latest(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """Of each benchmark, the row of the last step: of a run in stages, each stage's own."""
+    """Return each benchmark's row of the last step: a run in stages measures each at its stage's end."""
     return list({row.benchmark: row for row in sorted(rows, key=lambda row: row.step)}.values())
 
 
 def means_table(means: Sequence[CellMeans]) -> Table:
-    """The means as a table; ``n`` says how many of the seeds are in them."""
+    """Return the means as a table; ``n`` says how many of the seeds are in them."""
     title = (
         "mean over benchmarks: before → after training, mean over seeds ± standard deviation of the latter"
     )
@@ -253,7 +251,7 @@ def _std(values: Sequence[float]) -> float:
 
 
 def exit_code(manifest: Manifest, views: Sequence[RunView]) -> int:
-    """0: all done; 1: something failed; 3: nothing failed, but not all is done, or not every trial drawn."""
+    """Return 0: all done; 1: something failed; 3: nothing failed, but runs or trials are left."""
     if any(view.state is RunState.FAILED for view in views):
         return 1
     return 0 if all(view.state is RunState.DONE for view in views) and not manifest.trials_left else 3

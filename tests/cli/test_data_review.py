@@ -13,7 +13,7 @@ import pytest
 
 from qhk.pairs.manifest import open_pairs
 from qhk.pairs.records import judgement_row
-from tests.cli.conftest import Run
+from tests.conftest import Qhk as Run
 from tests.pairs.review.conftest import write_pairs
 
 ROOT = Path(__file__).parents[2]

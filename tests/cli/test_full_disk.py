@@ -13,8 +13,8 @@ import pytest
 from qhk.tracking.status import RunState, Status, read_status
 from qhk.training.checkpoint import Checkpoints
 from tests.cli import ending_reward
-from tests.cli.conftest import Run
 from tests.cli.ending_reward import PER_STEP, ending_words
+from tests.conftest import Qhk as Run
 from tests.training.kill import leftovers, outcome
 
 

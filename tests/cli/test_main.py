@@ -34,7 +34,7 @@ MISTAKES = [
     (["train", "=3"], "nothing stands before '='"),
     (["train", "stray"], "write key=value"),
     (["train", "--quick"], "unknown flag"),
-    (["train", "--cfg", "jobs"], "must be job"),
+    (["train", "--cfg", "jobs"], "invalid choice: 'jobs' (choose from 'job', 'hydra', 'all')"),
     (["train", "~seed"], "seed: missing"),
     (["train", "+seed=1"], "seed is there already; write seed=1"),
     (["train", "data=kadidd"], "data: no set is called 'kadidd'; did you mean kadid?"),

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from qhk.cli.job import prepare
-from qhk.config.catalogue import OVERLAYS, Catalogue, config_root, read_catalogue
-from qhk.config.compose import choice_of, compose_config, overruled_choices
+from qhk.config.catalogue import OVERLAYS, Catalogue, choice_of, config_root, read_catalogue
+from qhk.config.compose import compose_config, overruled_choices
 from qhk.config.sets import dataset_entries, keep_used_sets
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
@@ -107,13 +106,13 @@ def test_a_set_inherits_what_it_does_not_say() -> None:
         "mine": {"defaults": ["base/set"], "protocol": "files", "options": {"b": 3}},
         "yours": {"defaults": ["mine"], "root": "/x"},
     }
-    entries = dataset_entries({name: OmegaConf.create(file) for name, file in files.items()})
+    entries = dataset_entries(files)
     mine = {"adapter": "mine", "protocol": "files", "options": {"a": 1, "b": 3}}
     assert entries == {"mine": mine, "yours": {**mine, "root": "/x"}}
     for wrong, message in ((["nowhere"], "defaults: no file 'nowhere'"), (["yours"], "inherits from")):
         files["mine"]["defaults"] = wrong
         with pytest.raises(ValueError, match=message):
-            dataset_entries({name: OmegaConf.create(file) for name, file in files.items()})
+            dataset_entries(files)
 
 
 @pytest.mark.parametrize("scale", ["full", "miniature"])

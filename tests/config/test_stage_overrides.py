@@ -7,8 +7,8 @@ import re
 import pytest
 
 from qhk.cli.job import prepare
-from qhk.cli.sweep_plan import plan_sweep
 from qhk.config.catalogue import Catalogue
+from qhk.sweep.plan import plan_sweep
 
 EXPERIMENT = ("experiment=preresq_r1_iqa", "scale=miniature")
 

@@ -95,6 +95,11 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"cold_start.steps": 0}, "cold_start.steps: must be at least 1 with form sft"),
     ({"cold_start.form": "none"}, "cold_start.steps: must be 0 with form none"),
     ({"task.low": 5.0}, "task.low: must be below high"),
+    ({"task.form": "taste"}, "task.form: unknown form 'taste'; use one of comparison, degradation, "),
+    (
+        {"task.answer_rule": "loose"},
+        "task.answer_rule: unknown rule 'loose' of form score; use one of strict, ",
+    ),
     ({"prompt.task": "comparison"}, "prompt.task: must be 'score' like task.form, got 'comparison'"),
     ({"data": ["kadit"]}, "data: no set is called 'kadit'; did you mean kadid? known: agiqa_3k, "),
     ({"data": []}, "data: "),

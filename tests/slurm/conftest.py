@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster, ClusterError, install, some_port
-from tests.sweep.conftest import build, settings
+from tests.sweep.conftest import make_sweep, settings
 
-__all__ = ["build", "settings"]
+__all__ = ["make_sweep", "settings"]
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from qhk.sweep import scheduler, state
+from qhk.sweep import scheduler, states
 from qhk.sweep import slurm as launcher
 from qhk.sweep.manifest import Manifest, SweepRun
-from qhk.sweep.state import RunView, look
+from qhk.sweep.states import RunView, read_states
 from qhk.sweep.table import exit_code
 from qhk.tracking.status import RunState
 from tests.slurm.cluster import Cluster
-from tests.sweep.conftest import ON_SLURM, Build
+from tests.sweep.builders import SLURM, MakeSweep
 
 pytestmark = pytest.mark.slurm
 
@@ -51,7 +51,7 @@ Submit = Callable[..., Manifest]
 
 
 @pytest.fixture
-def submit(slurm: Cluster, build: Build, monkeypatch: pytest.MonkeyPatch) -> Submit:
+def submit(slurm: Cluster, make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch) -> Submit:
     """Submits a sweep whose cells do as their modes say."""
 
     def run(modes: dict[str, str], **changes: object) -> Manifest:
@@ -59,8 +59,8 @@ def submit(slurm: Cluster, build: Build, monkeypatch: pytest.MonkeyPatch) -> Sub
             return [sys.executable, "-c", STUB, str(run.directory), modes[run.cell]]
 
         monkeypatch.setattr(launcher, "run_command", command)
-        manifest = build(*modes)
-        launcher.submit(manifest, ON_SLURM.model_copy(update=changes), manifest.runs)
+        manifest = make_sweep(*modes)
+        launcher.submit(manifest, SLURM.model_copy(update=changes), manifest.runs)
         return manifest
 
     return run
@@ -72,7 +72,7 @@ def until(
     """The cell's view once it is in one of the states (and active, or not, where that is said)."""
     end = time.monotonic() + seconds
     while True:
-        view = next(view for view in look(manifest) if view.run.cell == cell)
+        view = next(view for view in read_states(manifest) if view.run.cell == cell)
         if view.state in states and active in (None, view.active):
             return view
         assert time.monotonic() < end, f"{view.run.label} is {view.state} ({view.cause}), not {states}"
@@ -108,7 +108,7 @@ def test_signalled_killed_and_cancelled_jobs(slurm: Cluster, submit: Submit) -> 
     until(manifest, "signalled", RunState.DONE)
     assert [line.split()[1] for line in starts(manifest, "signalled")] == ["0", "1"]
     assert all("yes" in line for line in starts(manifest, "plain"))
-    assert exit_code(manifest, look(manifest)) == 1
+    assert exit_code(manifest, read_states(manifest)) == 1
 
 
 def test_a_job_of_more_right_takes_the_place_and_the_run_goes_on(slurm: Cluster, submit: Submit) -> None:
@@ -195,15 +195,15 @@ def test_a_silent_controller_and_one_that_has_lost_its_jobs(
     until(manifest, "waits", RunState.PENDING, active=True)
     slurm.stop_controller()
     try:
-        runs, waits = look(manifest)
+        runs, waits = read_states(manifest)
         assert (runs.state, runs.active) == (RunState.RUNNING, True)
         assert (waits.state, waits.active, waits.resumable) == (RunState.PENDING, False, False)
-        assert runs.unheard == waits.unheard == "SLURM's controller does not answer"
+        assert runs.unreachable == waits.unreachable == "SLURM's controller does not answer"
     finally:
         slurm.start_controller(forgetful=True)
     view = until(manifest, "waits", RunState.PENDING, active=True)
     assert view.cause == f"SLURM does not show job {view.job} yet"
-    monkeypatch.setattr(state, "LOST_S", 0.0)
+    monkeypatch.setattr(states, "LOST_S", 0.0)
     view = until(manifest, "waits", RunState.FAILED)
-    assert view.cause == state.LOST and view.resumable
+    assert view.cause == states.LOST and view.resumable
     os.kill(until(manifest, "runs", RunState.RUNNING, RunState.PREEMPTED, RunState.FAILED).status.pid, 9)

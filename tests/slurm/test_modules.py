@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from qhk.sweep.manifest import Manifest, read_manifest
-from qhk.sweep.state import RunView
+from qhk.sweep.states import RunView
 from qhk.tracking.status import RunState, read_status
 from tests.cli.ending_reward import PER_STEP
 from tests.slurm.cluster import Cluster

@@ -7,6 +7,7 @@ import pytest
 from qhk.settings import Settings
 from qhk.settings.sweep import MachineSettings
 from qhk.sweep.cost import (
+    KNOWN,
     completions_flop,
     decode_step_s,
     estimate_run,
@@ -15,7 +16,6 @@ from qhk.sweep.cost import (
     training_steps,
     vision_flop,
 )
-from qhk.sweep.model_size import KNOWN
 
 H200 = MachineSettings(name="H200", compute_tflop_s=790.0, memory_tb_s=4.3, efficiency=1.0)
 PROMPT, TOKENS, PATCHES = 1149, 200, 3996

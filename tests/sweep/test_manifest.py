@@ -21,17 +21,17 @@ from qhk.sweep.manifest import (
     record_events,
 )
 from qhk.tracking.code import code_digest
-from tests.sweep.conftest import Build
+from tests.sweep.builders import MakeSweep
 
 
-def test_manifest_comes_back(build: Build) -> None:
-    manifest = build("a", "b", seeds=(0, 1))
+def test_manifest_comes_back(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a", "b", seeds=(0, 1))
     assert read_manifest(manifest.folder) == manifest
     assert (manifest.cells, manifest.seeds, manifest.name) == (["a", "b"], [0, 1], "s")
 
 
-def test_frozen_settings_are_the_same_run_at_a_fixed_place(build: Build) -> None:
-    manifest = build("a")
+def test_frozen_settings_are_the_same_run_at_a_fixed_place(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a")
     run = manifest.runs[0]
     settings = manifest.settings(run)
     assert run_id(settings) == run.run_id
@@ -39,8 +39,8 @@ def test_frozen_settings_are_the_same_run_at_a_fixed_place(build: Build) -> None
     assert (settings.study, settings.name) == run.directory.parts[-3:-1]
 
 
-def test_a_run_that_would_compute_something_else_is_refused(build: Build) -> None:
-    runs = build("a", "b").runs
+def test_a_run_that_would_compute_something_else_is_refused(make_sweep: MakeSweep) -> None:
+    runs = make_sweep("a", "b").runs
     other = replace(runs[0], run_id="0" * 12)
     with pytest.raises(ValueError, match="a/seed0 is run id .* choose another study"):
         merge_runs(runs, [other])
@@ -99,9 +99,9 @@ def test_a_copy_that_lacks_what_a_module_needs_is_refused_before_anything_waits_
     assert not list((tmp_path / "sweep/code").glob("[!.]*"))
 
 
-def test_a_sweep_of_an_earlier_version_is_read(build: Build) -> None:
+def test_a_sweep_of_an_earlier_version_is_read(make_sweep: MakeSweep) -> None:
     """It had one code for all of its runs."""
-    manifest = build("a")
+    manifest = make_sweep("a")
     file = manifest.folder / "sweep.json"
     content = json.loads(file.read_text())
     for run in content["runs"]:
@@ -110,15 +110,17 @@ def test_a_sweep_of_an_earlier_version_is_read(build: Build) -> None:
     assert read_manifest(manifest.folder) == manifest
 
 
-def test_what_a_new_plan_says_of_a_run_replaces_what_an_old_one_said(build: Build, tmp_path: Path) -> None:
+def test_what_a_new_plan_says_of_a_run_replaces_what_an_old_one_said(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
     """The run of another study that it shared has failed since: it has a directory of its own now."""
-    now = build("a", "b").runs
+    now = make_sweep("a", "b").runs
     before = replace(now[0], same_as="other/a/seed0", directory=tmp_path / "other")
     assert merge_runs([before, now[1]], [now[0]]) == now
 
 
-def test_the_last_event_of_a_run_counts(build: Build) -> None:
-    manifest = build("a")
+def test_the_last_event_of_a_run_counts(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a")
     for kind, job in (("submitted", "1_0"), ("cancelled", "1_0"), ("submitted", "2_0")):
         record_events(manifest, [event(kind, "a/seed0", job=job)])  # type: ignore[arg-type]
     assert {label: (last.kind, last.job) for label, last in last_events(manifest).items()} == {
@@ -126,8 +128,8 @@ def test_the_last_event_of_a_run_counts(build: Build) -> None:
     }
 
 
-def test_an_unknown_sweep_names_those_there_are(build: Build, tmp_path: Path) -> None:
-    folder = build("a").folder
+def test_an_unknown_sweep_names_those_there_are(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    folder = make_sweep("a").folder
     assert find_sweep(tmp_path / "outputs", "s") == folder == find_sweep(Path("x"), str(folder))
     with pytest.raises(ValueError, match="t: no such sweep; known: s"):
         find_sweep(tmp_path / "outputs", "t")

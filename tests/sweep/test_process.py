@@ -12,24 +12,26 @@ from pathlib import Path
 import pytest
 
 from qhk.sweep import process
-from qhk.sweep.process import explain_exit, name_job, oom_kills, record_end
+from qhk.sweep.process import explain_exit, oom_kills, record_end, record_job
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, Status, read_status
-from tests.sweep.conftest import Build, say
+from tests.sweep.builders import MakeSweep, set_status
 
 
-def test_a_job_is_named_while_its_run_waits(build: Build) -> None:
-    run = build("a").runs[0]
-    say(run, RunState.PENDING)
-    name_job(run, "7_0")
+def test_a_job_is_named_while_its_run_waits(make_sweep: MakeSweep) -> None:
+    run = make_sweep("a").runs[0]
+    set_status(run, RunState.PENDING)
+    record_job(run, "7_0")
     status = read_status(run.directory / STATUS_FILE)
     assert status is not None and (status.state, status.slurm_job) == (RunState.PENDING, "7_0")
 
 
-def test_a_job_that_fails_at_once_keeps_its_word(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_at_once_keeps_its_word(
+    make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It begins and ends while the submission, which has just seen it wait, writes its number."""
-    run = build("a").runs[0]
-    say(run, RunState.PENDING)
+    run = make_sweep("a").runs[0]
+    set_status(run, RunState.PENDING)
     shut_out: list[str] = []
 
     def fail(path: Path) -> Status | None:
@@ -39,15 +41,15 @@ def test_a_job_that_fails_at_once_keeps_its_word(build: Build, monkeypatch: pyte
         except DirectoryInUseError as error:
             shut_out.append(error.holder)
         else:
-            say(run, RunState.FAILED, cause="loss is NaN")
+            set_status(run, RunState.FAILED, cause="loss is NaN")
             lock.release()
         return status
 
     monkeypatch.setattr(process, "read_status", fail)
-    name_job(run, "7_0")
+    record_job(run, "7_0")
     if shut_out:
-        say(run, RunState.FAILED, cause="loss is NaN")
-    name_job(run, "7_0")
+        set_status(run, RunState.FAILED, cause="loss is NaN")
+    record_job(run, "7_0")
     status = read_status(run.directory / STATUS_FILE)
     assert status is not None and (status.state, status.cause) == (RunState.FAILED, "loss is NaN")
 
@@ -125,9 +127,9 @@ def test_the_kernels_own_kill_is_told_from_anothers(small_cgroup: Path) -> None:
     ]
 
 
-def test_what_a_run_said_of_its_end_stays(build: Build) -> None:
-    run = build("a").runs[0]
-    say(run, RunState.PREEMPTED, cause="stopped by SIGTERM")
+def test_what_a_run_said_of_its_end_stays(make_sweep: MakeSweep) -> None:
+    run = make_sweep("a").runs[0]
+    set_status(run, RunState.PREEMPTED, cause="stopped by SIGTERM")
     record_end(run.directory, state=RunState.FAILED, cause=f"killed by {signal.SIGKILL.name}")
     status = read_status(run.directory / STATUS_FILE)
     assert status is not None and status.cause == "stopped by SIGTERM"

@@ -59,7 +59,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _known(jobs: dict[str, str]) -> dict[str, tuple[RunState, str]]:
     answer = ask_slurm(jobs)
-    assert answer.silence == ""
+    assert answer.unreachable == ""
     return {job: (ending.state, ending.cause) for job, ending in answer.endings.items()}
 
 
@@ -111,7 +111,7 @@ def test_a_controller_that_does_not_answer_is_asked_once(
         _command(commands, name, "7_0|TIMEOUT|0:0|s\\n")
     began = time.monotonic()
     answer = ask_slurm({f"7_{number}": "s" for number in range(40)})
-    assert (dict(answer.endings), answer.silence) == ({}, "SLURM's controller does not answer")
+    assert (dict(answer.endings), answer.unreachable) == ({}, "SLURM's controller does not answer")
     assert len(_asked(commands, "squeue")) == (how == "refuses")
     assert not _asked(commands, "sacct") and not _asked(commands, "scontrol")
     assert time.monotonic() - began < 30
@@ -119,8 +119,8 @@ def test_a_controller_that_does_not_answer_is_asked_once(
 
 def test_without_slurm_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert ask_slurm({"7_0": ""}).silence == "SLURM's commands are not on this machine"
-    assert ask_slurm({"": ""}).silence == ""
+    assert ask_slurm({"7_0": ""}).unreachable == "SLURM's commands are not on this machine"
+    assert ask_slurm({"": ""}).unreachable == ""
 
 
 def test_the_cluster_has_a_name(commands: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -12,10 +12,11 @@ from rich.console import Console
 
 from qhk.evaluation.results import Measure, Moment, ResultRow, update_results
 from qhk.sweep.manifest import Manifest
-from qhk.sweep.state import RunView
+from qhk.sweep.states import RunView
 from qhk.sweep.table import CellMeans, cell_means, means_table
 from qhk.tracking.status import RunState
 from tests.evaluation.builders import NAN, row
+from tests.sweep.builders import MakeSweep
 
 READOUT = "mean_of_8"
 
@@ -25,7 +26,9 @@ def view(manifest: Manifest, number: int, rows: Sequence[ResultRow], state: RunS
     path = run.directory / "results.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     update_results(path, seed=run.seed, run_id="any", wall_times={}, rows=rows)
-    return RunView(run=run, state=state, cause="", status=None, job="", active=False, unheard="", eta_s=None)
+    return RunView(
+        run=run, state=state, cause="", status=None, job="", active=False, unreachable="", eta_s=None
+    )
 
 
 def scores(before: Sequence[float], after: Sequence[float]) -> list[ResultRow]:
@@ -43,8 +46,8 @@ def words(accuracy: float, moment: Moment) -> ResultRow:
     )
 
 
-def test_means_over_benchmarks_then_seeds(build: Callable[..., Manifest]) -> None:
-    manifest = build("full", seeds=(0, 1, 2))
+def test_means_over_benchmarks_then_seeds(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("full", seeds=(0, 1, 2))
     views = [
         view(manifest, 0, scores((0.2, 0.4), (0.5, 0.7)), RunState.DONE),
         view(manifest, 1, scores((0.4, 0.6), (0.7, 0.9)), RunState.DONE),
@@ -58,8 +61,8 @@ def test_means_over_benchmarks_then_seeds(build: Callable[..., Manifest]) -> Non
     assert "accuracy" not in cell.after
 
 
-def test_a_run_without_a_correlation_does_not_count(build: Callable[..., Manifest]) -> None:
-    manifest = build("full", seeds=(0, 1))
+def test_a_run_without_a_correlation_does_not_count(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("full", seeds=(0, 1))
     views = [
         view(manifest, 0, scores((0.2, 0.4), (0.5, 0.7)), RunState.DONE),
         view(manifest, 1, scores((0.2, 0.4), (NAN, NAN)), RunState.DONE),
@@ -69,8 +72,8 @@ def test_a_run_without_a_correlation_does_not_count(build: Callable[..., Manifes
     assert math.isnan(cell.stds["srcc"])
 
 
-def test_tasks_in_words_show_their_accuracy(build: Callable[..., Manifest]) -> None:
-    manifest = build("pairs", "scores")
+def test_tasks_in_words_show_their_accuracy(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("pairs", "scores")
     views = [
         view(manifest, 0, [words(0.4, Moment.BEFORE), words(0.75, Moment.AFTER)], RunState.DONE),
         view(manifest, 1, scores((0.2, 0.4), (0.5, 0.7)), RunState.DONE),
@@ -84,8 +87,8 @@ def test_tasks_in_words_show_their_accuracy(build: Callable[..., Manifest]) -> N
     assert "0.300 → 0.600" in lines[1]
 
 
-def test_nothing_done_is_nothing_shown(build: Callable[..., Manifest]) -> None:
-    manifest = build("full")
+def test_nothing_done_is_nothing_shown(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("full")
     run = RunView(
         run=manifest.runs[0],
         state=RunState.PENDING,
@@ -93,7 +96,7 @@ def test_nothing_done_is_nothing_shown(build: Callable[..., Manifest]) -> None:
         status=None,
         job="",
         active=True,
-        unheard="",
+        unreachable="",
         eta_s=None,
     )
     assert cell_means(manifest, [run]) == [

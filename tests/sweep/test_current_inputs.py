@@ -1,4 +1,4 @@
-"""What a run would be computed from: found once for all runs, and what the run itself records."""
+"""The code and data that a run would have now: read once for all runs, equal to what the run records."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from typing import Any
 import pytest
 
 from qhk.settings import Settings
-from qhk.sweep import present
-from qhk.sweep.present import Present
+from qhk.sweep import sharing
+from qhk.sweep.sharing import CurrentInputs
 from qhk.tracking.code import run_code
 
 
-class Silent:
-    def task(self, label: str) -> Any:
-        return nullcontext(lambda done, total: None)
-
-    def line(self, text: str) -> None:
-        raise AssertionError(text)
+def no_progress(label: str) -> Any:
+    return nullcontext(lambda done, total: None)
 
 
 class Loaded:
@@ -35,8 +31,8 @@ def test_each_set_is_read_once_however_many_runs_read_it(
         read.append(name)
         return Loaded(f"{name} {spec.root}")
 
-    monkeypatch.setattr(present, "load_dataset_entry", load)
-    here = Present(Silent())
+    monkeypatch.setattr(sharing, "load_dataset_entry", load)
+    here = CurrentInputs(no_progress)
     others = [settings.model_copy(update={"seed": seed}) for seed in range(30)]
     found = [here.data(one) for one in others]
     assert sorted(read) == sorted(settings.dataset) and len(read) > 1
@@ -57,8 +53,8 @@ def test_a_set_that_cannot_be_read_says_so_each_time_and_is_tried_once(
         tried.append(name)
         raise ValueError(f"dataset.{name}.root: no folder")
 
-    monkeypatch.setattr(present, "load_dataset_entry", load)
-    here = Present(Silent())
+    monkeypatch.setattr(sharing, "load_dataset_entry", load)
+    here = CurrentInputs(no_progress)
     for _ in range(2):
         with pytest.raises(ValueError, match=r"root: no folder"):
             here.data(settings)
@@ -66,7 +62,7 @@ def test_a_set_that_cannot_be_read_says_so_each_time_and_is_tried_once(
 
 
 def test_code_is_what_a_run_would_record(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = Present(Silent())
+    here = CurrentInputs(no_progress)
     assert here.code(settings) == run_code(settings)
-    monkeypatch.setattr(present, "run_code", lambda one: "never asked again")
+    monkeypatch.setattr(sharing, "run_code", lambda one: "never asked again")
     assert here.code(settings.model_copy(update={"seed": 5})) == run_code(settings)

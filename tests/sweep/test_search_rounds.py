@@ -6,22 +6,20 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qhk.cli import sweep_launch
-from qhk.cli.sweep_search import read_trials
 from qhk.settings.sweep import SlurmLauncherSettings
-from qhk.sweep import local
+from qhk.sweep import launch, local
 from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
-from qhk.sweep.search import Trial, draw_round
+from qhk.sweep.search import draw_round, read_trials
 from qhk.tracking.status import RunState
-from tests.sweep.conftest import say
+from tests.conftest import Qhk
+from tests.sweep.builders import set_status
 
-Run = Callable[..., tuple[int, str, str]]
-
-STUB = """
+FAKE_RUN = """
 import json, pathlib, sys, time
 from qhk.tracking.status import RunState, present_status, write_status
 directory, reached = pathlib.Path(sys.argv[1]), float(sys.argv[2])
@@ -50,12 +48,12 @@ def words(method: str, *, trials: int, parallel: int) -> list[str]:
 
 
 @pytest.fixture
-def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every run ends at once, with a validation result that its learning rate decides."""
     monkeypatch.setattr(
         local,
         "run_command",
-        lambda manifest, run: [sys.executable, "-c", STUB, str(run.directory), str(reached(run))],
+        lambda manifest, run: [sys.executable, "-c", FAKE_RUN, str(run.directory), str(reached(run))],
     )
 
 
@@ -64,7 +62,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     [("random", 3, 2), pytest.param("bayesian", 11, 10, marks=pytest.mark.slow)],
 )
 def test_two_rounds_on_this_machine(
-    qhk: Run, stubbed: None, tmp_path: Path, method: str, trials: int, parallel: int
+    qhk: Qhk, fake_runs: None, tmp_path: Path, method: str, trials: int, parallel: int
 ) -> None:
     asked = words(method, trials=trials, parallel=parallel)
     code, out, err = qhk("train", *asked, "hydra.launcher.jobs=2")
@@ -72,15 +70,14 @@ def test_two_rounds_on_this_machine(
     manifest = read_manifest(tmp_path / "outputs/sweeps/hunt")
     assert manifest.search is not None
     assert manifest.cells == [f"trial_{number:03d}" for number in range(trials)]
-    found = read_trials(manifest.search, manifest.folder)
-    assert [value for _, value in found.values()] == [pytest.approx(reached(run)) for run in manifest.runs], (
+    told = read_trials(manifest.search, manifest.folder)
+    assert [trial.reached for trial in told] == [pytest.approx(reached(run)) for run in manifest.runs], (
         "the best of a run's validation rows"
     )
-    told = [Trial(name=name, values=values, reached=value) for name, (values, value) in found.items()]
     second = draw_round(manifest.search, told[:parallel])
     assert [trial.values for trial in second] == [trial.values for trial in told[parallel:]]
     if method == "bayesian":
-        untold = [Trial(name=one.name, values=one.values, reached=0.0) for one in told[:parallel]]
+        untold = [replace(trial, reached=0.0) for trial in told[:parallel]]
         assert draw_round(manifest.search, untold) != second, "it was drawn from what the first round reached"
     assert f"search: {parallel} of {trials} trials drawn" in out
     again = qhk("train", *asked, "hydra.launcher.jobs=2")
@@ -98,22 +95,22 @@ def submitted(monkeypatch: pytest.MonkeyPatch) -> list[SweepRun]:
     def submit(manifest: Manifest, settings: SlurmLauncherSettings, asked: Sequence[SweepRun]) -> list[str]:
         runs.extend(asked)
         for run in asked:
-            say(run, RunState.PENDING)
+            set_status(run, RunState.PENDING)
         record_events(manifest, [event("submitted", run.label, job="") for run in asked])
         return [f"7_{number}" for number, _ in enumerate(asked)]
 
-    monkeypatch.setattr(sweep_launch, "_slurm_submit", lambda: submit)
+    monkeypatch.setattr(launch, "_slurm_submit", lambda: submit)
     return runs
 
 
 def ended(run: SweepRun, state: RunState) -> None:
-    say(run, state)
+    set_status(run, state)
     row = {"step": 0, "section": "validation", "validation/srcc": reached(run)}
     (run.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n")
 
 
 def test_a_cluster_gets_a_round_at_a_time_and_is_told_how_to_get_the_next(
-    qhk: Run, submitted: list[SweepRun]
+    qhk: Qhk, submitted: list[SweepRun]
 ) -> None:
     """A trial that failed is a result of the search: it does not keep the next round from starting."""
     code, out, err = qhk(
@@ -139,7 +136,7 @@ def test_a_cluster_gets_a_round_at_a_time_and_is_told_how_to_get_the_next(
     assert submitted[-1].cell == "trial_001", "once all trials are drawn, what failed is started again"
 
 
-def test_a_search_with_trials_left_is_not_all_done(qhk: Run, submitted: list[SweepRun]) -> None:
+def test_a_search_with_trials_left_is_not_all_done(qhk: Qhk, submitted: list[SweepRun]) -> None:
     qhk("train", *words("random", trials=2, parallel=1), "hydra/launcher=slurm")
     ended(submitted[0], RunState.DONE)
     assert qhk("sweep", "status", "hunt")[0] == 3

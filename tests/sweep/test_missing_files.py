@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from qhk.cli import sweep_check
-from qhk.cli.sweep_check import check_files, missing_in
-from qhk.cli.sweep_plan import plan_multirun
 from qhk.config.catalogue import Catalogue
+from qhk.sweep import launch
+from qhk.sweep.launch import check_files, missing_in
+from qhk.sweep.plan import plan_multirun
 from qhk.tracking.status import RunState
+from tests.conftest import Qhk
 
-Run = Callable[..., tuple[int, str, str]]
 WORDS = ("data=koniq", "paths.datasets=/nowhere", "seed=0,1")
 LINE = "dataset.koniq.root: no folder /nowhere/koniq10k"
 
 
 def test_a_sweep_on_this_machine_without_its_data_is_refused_before_anything_is_written(
-    qhk: Run, tmp_path: Path
+    qhk: Qhk, tmp_path: Path
 ) -> None:
     code, out, err = qhk("train", "-m", *WORDS)
     assert (code, out) == (2, "") and err.startswith(f"qhk: {LINE}")
@@ -28,7 +27,7 @@ def test_a_sweep_on_this_machine_without_its_data_is_refused_before_anything_is_
     assert not list(tmp_path.rglob("sweep.json")) and not list(tmp_path.rglob("code"))
 
 
-def test_a_dry_run_warns_once_for_all_runs(qhk: Run) -> None:
+def test_a_dry_run_warns_once_for_all_runs(qhk: Qhk) -> None:
     code, _, err = qhk("train", "-m", *WORDS, "dry_run=true")
     assert code == 0 and err.count(f"warning: {LINE}") == 1
 
@@ -37,12 +36,12 @@ def test_jobs_of_a_cluster_may_find_what_this_machine_lacks(
     catalogue: Catalogue, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_multirun([*WORDS, "hydra/launcher=slurm"], catalogue)
-    looked = []
-    missing_files = sweep_check.missing_files
-    monkeypatch.setattr(sweep_check, "missing_files", lambda one: looked.append(one) or missing_files(one))
+    checked = []
+    missing_files = launch.missing_files
+    monkeypatch.setattr(launch, "missing_files", lambda one: checked.append(one) or missing_files(one))
     check_files(plan.runs, plan.launcher)
     assert f"note: not on this machine, so jobs must find it: {LINE}" in capsys.readouterr().err
-    assert len(looked) == 1, "runs that read the same are looked at once"
+    assert len(checked) == 1, "runs that read the same are checked once"
 
 
 def test_a_run_that_is_done_needs_no_data(catalogue: Catalogue) -> None:

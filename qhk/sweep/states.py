@@ -1,4 +1,4 @@
-"""Where a sweep stands: every run's status, judged with what scheduler and launcher know of it."""
+"""The state of every run of a sweep, from its own record and from what scheduler and launcher know."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qhk.settings.sweep import SlurmLauncherSettings
-from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, last_events
+from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, is_cancelled, last_events
 from qhk.sweep.process import CANCELLED, FINAL, UNPROVEN, record_cause, record_end, record_timeout
 from qhk.sweep.scheduler import OUT_OF_MEMORY, OUT_OF_TIME, SlurmAnswer, ask_slurm, cluster_name
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -30,7 +30,6 @@ TAIL = 32768
 RATE_STEPS = 20
 """Steps whose times the estimate of the remaining time rests on."""
 
-
 LOST_S = 120.0
 """A job submitted less long ago is not taken for one that SLURM has lost."""
 
@@ -39,10 +38,10 @@ LOST = "SLURM has lost the job: neither its queue nor its accounts know it"
 
 @dataclass(frozen=True, kw_only=True)
 class RunView:
-    """A run as a reader sees it now.
+    """The present state of a run.
 
-    ``active``: a process or a queued job will bring it on by itself. ``unheard``: why what became of its job
-    could not be asked, "" where it could, or need not be; the state then rests on its heartbeat alone.
+    ``active``: a process or a queued job will bring it on by itself. ``unreachable``: why the scheduler could
+    not be asked about its job, so that the state rests on the heartbeat alone; "" otherwise.
     ``eta_s``: seconds that its remaining training steps take at the present rate, without evaluations; None
     where that is not known.
     """
@@ -53,30 +52,35 @@ class RunView:
     status: Status | None
     job: str
     active: bool
-    unheard: str
+    unreachable: str
     eta_s: float | None
+
+    @property
+    def may_be_active(self) -> bool:
+        """Whether it is active, or nobody knows."""
+        return self.active or bool(self.unreachable)
 
     @property
     def resumable(self) -> bool:
         """Whether ``resume`` has to start it again."""
-        return self.state is not RunState.DONE and not self.active and not self.unheard
+        return self.state is not RunState.DONE and not self.may_be_active
 
 
 def sweep_lock(folder: Path) -> RunLock:
-    """The lock of whoever starts or calls off runs of a sweep: from its look at them until that is recorded.
+    """Take the lock of whoever starts or cancels runs, from reading their states to recording that.
 
-    Raises DirectoryInUseError where another does.
+    Raises DirectoryInUseError where another holds it.
     """
     return RunLock(lock_path(folder), directory=folder, fix="another command starts or cancels it; try again")
 
 
 def launcher_lock(folder: Path) -> RunLock:
-    """The lock that a local launcher holds while it works. Raises DirectoryInUseError where one does."""
+    """Take the lock that a local launcher holds while it works. Raises DirectoryInUseError where one does."""
     return RunLock(folder / ".launcher.lock", directory=folder, fix="its launcher is at work; wait or cancel")
 
 
 def launcher_at_work(folder: Path) -> str:
-    """The local launcher that works on the sweep, as its lock names it; "" where none does."""
+    """Return the local launcher that works on the sweep, as its lock names it; "" for none."""
     try:
         launcher_lock(folder).release()
     except DirectoryInUseError as error:
@@ -84,25 +88,25 @@ def launcher_at_work(folder: Path) -> str:
     return ""
 
 
-def look(manifest: Manifest) -> list[RunView]:
-    """Every run of the sweep; what only the scheduler knew about a run's end is recorded in its directory."""
+def read_states(manifest: Manifest) -> list[RunView]:
+    """Return the state of every run; ends that only the scheduler knew are recorded in run directories."""
     events = last_events(manifest)
     jobs = {run.label: _job(run, events.get(run.label)) for run in manifest.runs}
     answer = ask_slurm({job: _job_name(manifest, events.get(label)) for label, job in jobs.items()})
-    foreign = _foreign(events.values(), answer)
+    elsewhere = _other_clusters(events.values(), answer)
     launching = bool(launcher_at_work(manifest.folder))
     views: dict[str, RunView] = {}
     for run in manifest.runs:
-        twin, job = views.get(run.same_as), jobs[run.label]
-        if twin is not None:
-            views[run.label] = replace(twin, run=run)
+        shared, job = views.get(run.same_as), jobs[run.label]
+        if shared is not None:
+            views[run.label] = replace(shared, run=run)
             continue
-        facts = Facts(
+        facts = _Facts(
             run=run,
             last=events.get(run.label),
             job=job,
             endings=answer.endings,
-            silence=foreign.get(job, answer.silence) if job else "",
+            unreachable=elsewhere.get(job, answer.unreachable) if job else "",
             launching=launching,
         )
         views[run.label] = _view(facts)
@@ -110,26 +114,27 @@ def look(manifest: Manifest) -> list[RunView]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a run beside its status: the last event, its job, SLURM's words, a launcher at work.
+class _Facts:
+    """All that is known of a run beside its status.
 
-    ``silence``: why SLURM could not be asked about its job, "" where it could.
+    ``last``: the last event about it; ``job``: its SLURM job, "" for none; ``endings``: SLURM's answer about
+    all jobs; ``unreachable``: why there is none; ``launching``: whether a local launcher works on the sweep.
     """
 
     run: SweepRun
     last: JobEvent | None
     job: str
     endings: Mapping[str, Ending]
-    silence: str
+    unreachable: str
     launching: bool
 
     @property
     def ending(self) -> Ending | None:
-        """SLURM's word about the run's job."""
+        """SLURM's answer about the run's job."""
         return self.endings.get(self.job)
 
     def since_submitted_s(self) -> float:
-        """Seconds since the run was handed over, by this sweep or by whoever wrote its status."""
+        """Return the seconds since the run was submitted, by this sweep or by whoever wrote its status."""
         if self.last is not None:
             return time.time() - self.last.time
         status = read_status(self.run.directory / STATUS_FILE)
@@ -137,19 +142,20 @@ class Facts:
 
 
 def _job(run: SweepRun, last: JobEvent | None) -> str:
-    """The run's SLURM job, "" for none: the one this sweep submitted, or that its status names.
+    """Return the run's SLURM job, "" for none: the one this sweep submitted, or that its status names.
 
-    Another sweep that shares the run may have submitted it after this one: then its status is the newer.
+    Another sweep that shares the run may have submitted it after this one: then the status is the newer.
     """
     status = read_status(run.directory / STATUS_FILE)
     named = "" if status is None else status.slurm_job or ""
-    if last is None or status is None or not named:
-        return named if last is None else last.job
-    return named if time.time() - heartbeat_age_s(status) > last.time else last.job
+    if last is None:
+        return named
+    newer = status is not None and time.time() - heartbeat_age_s(status) > last.time
+    return named if named and newer else last.job
 
 
 def _job_name(manifest: Manifest, last: JobEvent | None) -> str:
-    """What this sweep called a run's job; "" where the job is another's, or was named by the user."""
+    """Return the name that this sweep gave a run's job; "" where another sweep, or the user, named it."""
     launcher = manifest.launcher
     if last is None or not isinstance(launcher, SlurmLauncherSettings):
         return ""
@@ -157,10 +163,10 @@ def _job_name(manifest: Manifest, last: JobEvent | None) -> str:
     return "" if named else manifest.name
 
 
-def _foreign(events: Iterable[JobEvent], answer: SlurmAnswer) -> dict[str, str]:
-    """Job -> why its absence says nothing, for those that were submitted to another cluster than this one."""
+def _other_clusters(events: Iterable[JobEvent], answer: SlurmAnswer) -> dict[str, str]:
+    """Return job -> why its absence means nothing, for those submitted to another cluster than this one."""
     absent = [event for event in events if event.job and event.cluster and event.job not in answer.endings]
-    if not absent or answer.silence:
+    if not absent or answer.unreachable:
         return {}
     here = cluster_name()
     return {
@@ -170,14 +176,14 @@ def _foreign(events: Iterable[JobEvent], answer: SlurmAnswer) -> dict[str, str]:
     }
 
 
-def _view(facts: Facts) -> RunView:
-    said, status = _judged(facts)
+def _view(facts: _Facts) -> RunView:
+    recorded, status = _judged(facts)
     state = RunState.PENDING if status is None else status.state
     cause = "" if status is None else status.cause
     active = state is RunState.RUNNING
-    unheard = "" if said in FINAL else facts.silence
-    if state in (RunState.PENDING, RunState.PREEMPTED):
-        state, cause, active = (state, cause, False) if unheard else _unsettled(facts, state, cause)
+    unreachable = "" if recorded in FINAL else facts.unreachable
+    if state in (RunState.PENDING, RunState.PREEMPTED) and not unreachable:
+        state, cause, active = _unfinished(facts, state, cause)
     return RunView(
         run=facts.run,
         state=state,
@@ -185,33 +191,33 @@ def _view(facts: Facts) -> RunView:
         status=status,
         job=facts.job,
         active=active,
-        unheard=unheard,
+        unreachable=unreachable,
         eta_s=_eta(facts.run, status, state),
     )
 
 
-def _judged(facts: Facts) -> tuple[RunState | None, Status | None]:
-    """The state that the run itself has named, and its status as a reader judges it.
+def _judged(facts: _Facts) -> tuple[RunState | None, Status | None]:
+    """Return the state that the run recorded, and its status as judged from heartbeat, process and job.
 
-    What is judged is recorded, unless SLURM knows better and could not be asked.
+    The judgement is recorded, unless SLURM would have to be asked and cannot be.
     """
     directory = facts.run.directory
-    said = read_status(directory / STATUS_FILE)
-    if said is None:
+    recorded = read_status(directory / STATUS_FILE)
+    if recorded is None:
         return None, None
-    if facts.silence:
-        return said.state, judge_status(said)
-    if said.state is RunState.FAILED and UNPROVEN in said.cause and facts.ending == OUT_OF_MEMORY:
+    if facts.unreachable:
+        return recorded.state, judge_status(recorded)
+    if recorded.state is RunState.FAILED and UNPROVEN in recorded.cause and facts.ending == OUT_OF_MEMORY:
         record_cause(directory, OUT_OF_MEMORY.cause)
-    return said.state, settle_status(directory, scheduler=facts.endings.get)
+    return recorded.state, settle_status(directory, scheduler=facts.endings.get)
 
 
-def _unsettled(facts: Facts, state: RunState, cause: str) -> tuple[RunState, str, bool]:
-    """State, cause and activity of a run that waits, or has stopped with a word that it will go on."""
+def _unfinished(facts: _Facts, state: RunState, cause: str) -> tuple[RunState, str, bool]:
+    """Return state, cause and activity of a run that is pending or preempted."""
     last, ending = facts.last, facts.ending
     waits = ending is not None and ending.state in (RunState.PENDING, RunState.RUNNING)
     at_work = waits or (facts.launching and not facts.job)
-    if last is not None and last.kind == "cancelled" and not at_work:
+    if is_cancelled(last) and not at_work:
         record_end(facts.run.directory, state=RunState.CANCELLED, cause=CANCELLED)
         return RunState.CANCELLED, CANCELLED, False
     if ending is not None and waits:
@@ -225,8 +231,8 @@ def _unsettled(facts: Facts, state: RunState, cause: str) -> tuple[RunState, str
     return state, cause or "its launcher has ended; resume starts it", False
 
 
-def _after_job(facts: Facts, state: RunState, cause: str) -> tuple[RunState, str, bool]:
-    """The same for a run whose SLURM job is in the queue no more."""
+def _after_job(facts: _Facts, state: RunState, cause: str) -> tuple[RunState, str, bool]:
+    """Return the same for a run whose SLURM job has left the queue."""
     ending = facts.ending
     if ending is None:
         if facts.since_submitted_s() < LOST_S:
@@ -252,7 +258,7 @@ def _eta(run: SweepRun, status: Status | None, state: RunState) -> float | None:
 
 
 def step_times(path: Path) -> list[float]:
-    """Seconds of the last training steps in a record; empty for none. Reads the record's end only."""
+    """Return the seconds of the last training steps in a metrics file; empty for none. Reads its end only."""
     if not path.exists():
         return []
     with path.open("rb") as file:

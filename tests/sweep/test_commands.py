@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from qhk.cli import sweep_commands
+from qhk.config.catalogue import Catalogue
 from qhk.files import json_line
 from qhk.sweep import local
 from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
+from qhk.sweep.resume import launcher_of
 from qhk.tracking.code import CODE_FILE, run_code
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
-from tests.sweep.conftest import ON_SLURM, Build, build, say, settings, stub_command
-
-__all__ = ["build", "settings"]
-
-Run = Callable[..., tuple[int, str, str]]
+from tests.conftest import Qhk
+from tests.sweep.builders import SLURM, MakeSweep, fake_command, set_status
 
 
 @pytest.mark.parametrize(
@@ -27,40 +23,40 @@ Run = Callable[..., tuple[int, str, str]]
         ((RunState.DONE, RunState.PREEMPTED), 3),
     ],
 )
-def test_status_tells_by_its_exit_code(
-    build: Build, qhk: Run, states: tuple[RunState, ...], code: int
+def test_status_returns_the_sweeps_exit_code(
+    make_sweep: MakeSweep, qhk: Qhk, states: tuple[RunState, ...], code: int
 ) -> None:
-    manifest = build("a", "b")
+    manifest = make_sweep("a", "b")
     for run, state in zip(manifest.runs, states, strict=True):
-        say(run, state, step=4, cause="" if state is RunState.DONE else "something happened")
+        set_status(run, state, step=4, cause="" if state is RunState.DONE else "something happened")
     found, out, _ = qhk("sweep", "status", "s")
     assert found == code
     assert ("b/seed0" in out and "something happened" in out) == (code != 0)
 
 
 def test_cancel_then_resume_then_nothing_to_start(
-    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+    make_sweep: MakeSweep, qhk: Qhk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = build("a", "b", "c")
-    say(manifest.runs[0], RunState.DONE)
+    manifest = make_sweep("a", "b", "c")
+    set_status(manifest.runs[0], RunState.DONE)
     for run in manifest.runs[1:]:
-        say(run, RunState.PENDING)
+        set_status(run, RunState.PENDING)
         record_events(manifest, [event("submitted", run.label, job="")])
-    assert qhk("sweep", "cancel", "s", "cell=b")[1] == "sweep s: 1 runs called off\n"
+    assert qhk("sweep", "cancel", "s", "cell=b")[1] == "sweep s: 1 runs cancelled\n"
     assert qhk("sweep", "status", "s")[0] == 3
     status = read_status(manifest.runs[1].directory / STATUS_FILE)
     assert status is not None and status.state is RunState.CANCELLED
-    monkeypatch.setattr(local, "run_command", stub_command({}))
+    monkeypatch.setattr(local, "run_command", fake_command({}))
     code, out, err = qhk("sweep", "resume", "s", "only_seed=0")
     assert code == 0 and "3 done" in out
     assert "b/seed0: done" in err and "c/seed0: done" in err and "a/seed0" not in err
     assert "nothing to start" in qhk("sweep", "resume", "s")[1]
 
 
-def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None:
-    manifest = build("a", "b")
-    say(manifest.runs[0], RunState.DONE)
-    say(manifest.runs[1], RunState.FAILED)
+def test_logs_are_of_runs_that_failed_or_stopped(make_sweep: MakeSweep, qhk: Qhk) -> None:
+    manifest = make_sweep("a", "b")
+    set_status(manifest.runs[0], RunState.DONE)
+    set_status(manifest.runs[1], RunState.FAILED)
     for run in manifest.runs:
         run.log.write_text(f"first\nlast of {run.cell}\n")
     out = qhk("sweep", "logs", "s", "lines=1")[1]
@@ -71,10 +67,10 @@ def test_logs_are_of_those_that_did_not_end_well(build: Build, qhk: Run) -> None
 
 
 def test_a_job_that_died_before_its_run_points_to_its_own_log(
-    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+    make_sweep: MakeSweep, qhk: Qhk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.FAILED, cause="the job failed (exit code 3)", slurm_job="5_0")
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.FAILED, cause="the job failed (exit code 3)", slurm_job="5_0")
     log = manifest.folder / "submitit/5_0_0_log.err"
     log.parent.mkdir()
     log.write_text("no such module\n")
@@ -83,43 +79,44 @@ def test_a_job_that_died_before_its_run_points_to_its_own_log(
     assert "no such module" in qhk("sweep", "logs", "s")[1]
 
 
-def test_words_on_resume_change_the_sweeps_own_launcher(build: Build, qhk: Run) -> None:
-    own = ON_SLURM
-    longer = sweep_commands._launcher(own, ["hydra.launcher.timeout_min=90"])
-    assert longer == own.model_copy(update={"timeout_min": 90})
-    assert sweep_commands._launcher(own, ["cell=a"]) is own
-    other = sweep_commands._launcher(own, ["hydra/launcher=local", "hydra.launcher.jobs=2"])
+def test_overrides_of_resume_change_the_sweeps_own_launcher(
+    make_sweep: MakeSweep, qhk: Qhk, catalogue: Catalogue
+) -> None:
+    longer = launcher_of(SLURM, ["hydra.launcher.timeout_min=90"], catalogue)
+    assert longer == SLURM.model_copy(update={"timeout_min": 90})
+    assert launcher_of(SLURM, ["cell=a"], catalogue) is SLURM
+    other = launcher_of(SLURM, ["hydra/launcher=local", "hydra.launcher.jobs=2"], catalogue)
     assert other.form == "local" and other.jobs == 2
-    build("a")
+    make_sweep("a")
     code, _, err = qhk("sweep", "resume", "s", "hydra.launcher.timeout_min=90")
     assert code == 2 and err.count("\n") == 1 and "timeout_min" in err
 
 
-def test_resume_on_the_present_code_takes_it_for_what_it_starts_alone(
-    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+def test_resume_with_current_code_freezes_it_for_the_started_runs_alone(
+    make_sweep: MakeSweep, qhk: Qhk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = build("a", "b")
-    say(manifest.runs[0], RunState.DONE)
-    say(manifest.runs[1], RunState.FAILED)
+    manifest = make_sweep("a", "b")
+    set_status(manifest.runs[0], RunState.DONE)
+    set_status(manifest.runs[1], RunState.FAILED)
     started: list[SweepRun] = []
 
     def command(manifest: Manifest, run: SweepRun) -> list[str]:
         started.append(run)
-        return stub_command({})(manifest, run)
+        return fake_command({})(manifest, run)
 
     monkeypatch.setattr(local, "run_command", command)
     assert qhk("sweep", "resume", "s", "code=current")[0] == 0
-    present = run_code(manifest.settings(manifest.runs[1]))
-    assert [(run.label, run.code) for run in started] == [("b/seed0", present)]
+    current = run_code(manifest.settings(manifest.runs[1]))
+    assert [(run.label, run.code) for run in started] == [("b/seed0", current)]
     after = read_manifest(manifest.folder)
-    assert [run.code for run in after.runs] == ["any", present]
+    assert [run.code for run in after.runs] == ["any", current]
     assert (after.code_folder(after.runs[1]) / "qhk/cli/cell.py").is_file()
 
 
-def test_status_tells_which_runs_and_cells_are_of_different_code(build: Build, qhk: Run) -> None:
-    manifest = build("a", "b", "c")
+def test_status_names_runs_and_cells_of_different_code(make_sweep: MakeSweep, qhk: Qhk) -> None:
+    manifest = make_sweep("a", "b", "c")
     for run in manifest.runs:
-        say(run, RunState.DONE)
+        set_status(run, RunState.DONE)
 
     def computed(number: int, *parts: tuple[int, str]) -> None:
         rows = [json_line({"after_step": step, "code": code * 64}) for step, code in parts]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from qhk.sweep import state
+from qhk.sweep import states
 from qhk.sweep.manifest import Manifest, event, record_events
 from qhk.sweep.scheduler import OUT_OF_MEMORY, SlurmAnswer
-from qhk.sweep.state import LOST, LOST_S, look, step_times
+from qhk.sweep.states import LOST, LOST_S, read_states, step_times
 from qhk.sweep.table import status_view
 from qhk.tracking.status import STALE_S, STATUS_FILE, Ending, RunState, read_status
-from tests.sweep.conftest import Build, say
+from tests.sweep.builders import MakeSweep, set_status
 
 
 @pytest.fixture
@@ -28,11 +28,11 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
 
     def ask(jobs: Iterable[str]) -> SlurmAnswer:
         if "" in known:
-            return SlurmAnswer(endings={}, silence=known[""].cause)
-        return SlurmAnswer(endings={job: known[job] for job in jobs if job in known}, silence="")
+            return SlurmAnswer(endings={}, unreachable=known[""].cause)
+        return SlurmAnswer(endings={job: known[job] for job in jobs if job in known}, unreachable="")
 
-    monkeypatch.setattr(state, "ask_slurm", ask)
-    monkeypatch.setattr(state, "cluster_name", lambda: "near")
+    monkeypatch.setattr(states, "ask_slurm", ask)
+    monkeypatch.setattr(states, "cluster_name", lambda: "near")
     return known
 
 
@@ -53,30 +53,36 @@ def _recorded(manifest: Manifest) -> tuple[RunState, str]:
 def _elsewhere(manifest: Manifest, *, age_s: float) -> None:
     """The run says that it is at work on another machine, as SLURM job 5_0, and said so some time ago."""
     beat = (datetime.now(UTC) - timedelta(seconds=age_s)).isoformat(timespec="seconds")
-    say(manifest.runs[0], RunState.RUNNING, machine="other", host="node7", heartbeat=beat, slurm_job="5_0")
+    set_status(
+        manifest.runs[0], RunState.RUNNING, machine="other", host="node7", heartbeat=beat, slurm_job="5_0"
+    )
 
 
 def _state(manifest: Manifest) -> tuple[RunState, str, bool]:
-    view = look(manifest)[0]
+    view = read_states(manifest)[0]
     return view.state, view.cause, view.active
 
 
-def test_a_run_nobody_touched(build: Build) -> None:
-    assert _state(build("a")) == (RunState.PENDING, "not started", False)
+def test_a_run_nobody_touched(make_sweep: MakeSweep) -> None:
+    assert _state(make_sweep("a")) == (RunState.PENDING, "not started", False)
 
 
 @pytest.mark.parametrize("first", [RunState.PENDING, RunState.PREEMPTED])
-def test_what_waits_in_the_queue_is_active(build: Build, slurm: dict[str, Ending], first: RunState) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], first)
+def test_what_waits_in_the_queue_is_active(
+    make_sweep: MakeSweep, slurm: dict[str, Ending], first: RunState
+) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], first)
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (first, "in the queue (Priority)", True)
 
 
-def test_a_job_that_died_before_its_run_began_is_recorded(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.PENDING)
+def test_a_job_that_died_before_its_run_began_is_recorded(
+    make_sweep: MakeSweep, slurm: dict[str, Ending]
+) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.FAILED, cause="node lost")
     assert _state(manifest) == (RunState.FAILED, "node lost", False)
@@ -85,34 +91,34 @@ def test_a_job_that_died_before_its_run_began_is_recorded(build: Build, slurm: d
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_job_that_slurm_has_lost_is_for_resume_to_start(
-    build: Build, slurm: dict[str, Ending], begun: bool
+    make_sweep: MakeSweep, slurm: dict[str, Ending], begun: bool
 ) -> None:
     """As with accounting off or purged, or a controller whose state is gone."""
-    manifest = build("a")
-    say(
+    manifest = make_sweep("a")
+    set_status(
         manifest.runs[0],
         RunState.PREEMPTED if begun else RunState.PENDING,
         cause="by signal" if begun else "",
     )
     _submitted(manifest, ago_s=LOST_S + 5)
     found = (RunState.PREEMPTED, "by signal") if begun else (RunState.FAILED, LOST)
-    assert _state(manifest) == (*found, False) and look(manifest)[0].resumable
+    assert _state(manifest) == (*found, False) and read_states(manifest)[0].resumable
     assert _recorded(manifest) == found
     assert "neither its queue nor its accounts know it" in LOST
 
 
-def test_a_job_just_submitted_is_not_lost(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.PENDING)
+def test_a_job_just_submitted_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest, ago_s=LOST_S - 60)
     assert _state(manifest) == (RunState.PENDING, "SLURM does not show job 5_0 yet", True)
     assert _recorded(manifest) == (RunState.PENDING, "")
 
 
-def test_a_later_job_of_another_sweep_is_the_runs(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
+def test_a_later_job_of_another_sweep_is_the_runs(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+    manifest = make_sweep("a")
     _submitted(manifest, ago_s=60.0)
-    say(manifest.runs[0], RunState.PENDING, slurm_job="9")
+    set_status(manifest.runs[0], RunState.PENDING, slurm_job="9")
     slurm["5_0"] = Ending(state=RunState.CANCELLED, cause="cancelled (scancel)")
     slurm["9"] = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (RunState.PENDING, "in the queue (Priority)", True)
@@ -122,13 +128,15 @@ def test_a_later_job_of_another_sweep_is_the_runs(build: Build, slurm: dict[str,
     assert _state(manifest) == (RunState.PENDING, "in the queue (Resources)", True)
 
 
-def test_a_job_of_another_cluster_is_not_lost(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.PENDING)
+def test_a_job_of_another_cluster_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest, cluster="far", ago_s=LOST_S + 5)
     assert _state(manifest) == (RunState.PENDING, "", False)
-    view = look(manifest)[0]
-    assert view.unheard == "SLURM cluster near cannot be asked about the jobs of far" and not view.resumable
+    view = read_states(manifest)[0]
+    assert (
+        view.unreachable == "SLURM cluster near cannot be asked about the jobs of far" and not view.resumable
+    )
     _submitted(manifest, cluster="near", ago_s=LOST_S + 5)
     assert _state(manifest) == (RunState.FAILED, LOST, False)
 
@@ -137,57 +145,59 @@ def test_a_job_of_another_cluster_is_not_lost(build: Build, slurm: dict[str, End
     ("age_s", "state", "active"), [(10.0, RunState.RUNNING, True), (STALE_S + 10, RunState.FAILED, False)]
 )
 def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
-    build: Build, slurm: dict[str, Ending], age_s: float, state: RunState, active: bool
+    make_sweep: MakeSweep, slurm: dict[str, Ending], age_s: float, state: RunState, active: bool
 ) -> None:
-    manifest = build("a")
+    manifest = make_sweep("a")
     slurm[""] = DOWN
     _elsewhere(manifest, age_s=age_s)
     _submitted(manifest, ago_s=1000)
-    view = look(manifest)[0]
+    view = read_states(manifest)[0]
     assert (view.state, view.active, view.resumable) == (state, active, False)
-    assert view.unheard == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
+    assert view.unreachable == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
     del slurm[""]
     slurm["5_0"] = Ending(state=RunState.PREEMPTED, cause="preempted by another job")
-    assert look(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
+    assert read_states(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
 
 
 @pytest.mark.parametrize("first", [RunState.PENDING, RunState.PREEMPTED])
 @pytest.mark.parametrize("called_off", [False, True])
 def test_without_an_answer_what_waits_stays_as_it_is(
-    build: Build, slurm: dict[str, Ending], first: RunState, called_off: bool
+    make_sweep: MakeSweep, slurm: dict[str, Ending], first: RunState, called_off: bool
 ) -> None:
-    manifest = build("a", "b")
-    say(manifest.runs[0], first)
-    say(manifest.runs[1], RunState.DONE)
+    manifest = make_sweep("a", "b")
+    set_status(manifest.runs[0], first)
+    set_status(manifest.runs[1], RunState.DONE)
     _submitted(manifest, ago_s=1000)
     if called_off:
         record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
     slurm[""] = DOWN
     assert _state(manifest) == (first, "", False)
-    views = look(manifest)
-    assert [view.resumable for view in views] == [False, False] and views[1].unheard == ""
+    views = read_states(manifest)
+    assert [view.resumable for view in views] == [False, False] and views[1].unreachable == ""
     console = Console(width=160, file=io.StringIO(), record=True)
     console.print(status_view(manifest, views))
     text = console.export_text()
     assert text.count("SLURM's controller does not answer; states from heartbeats alone") == 1
 
 
-def test_slurm_tells_a_kill_from_a_lack_of_memory(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
+def test_slurm_tells_a_kill_from_a_lack_of_memory(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+    manifest = make_sweep("a")
     killed = "killed by SIGKILL (from outside, or out of memory)"
-    say(manifest.runs[0], RunState.FAILED, cause=killed)
+    set_status(manifest.runs[0], RunState.FAILED, cause=killed)
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.FAILED, cause="the job failed (ended by signal 9)")
     assert _state(manifest) == (RunState.FAILED, killed, False)
     slurm["5_0"] = OUT_OF_MEMORY
     assert _state(manifest) == (RunState.FAILED, "out of memory: SLURM ended the job", False)
-    say(manifest.runs[0], RunState.FAILED, cause="loss is NaN")
+    set_status(manifest.runs[0], RunState.FAILED, cause="loss is NaN")
     assert _state(manifest) == (RunState.FAILED, "loss is NaN", False)
 
 
-def test_a_preempted_run_whose_job_has_gone_waits_for_resume(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.PREEMPTED, cause="SIGTERM at step 4", step=4)
+def test_a_preempted_run_whose_job_has_gone_waits_for_resume(
+    make_sweep: MakeSweep, slurm: dict[str, Ending]
+) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PREEMPTED, cause="SIGTERM at step 4", step=4)
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.FAILED, cause="the job failed (exit code 75)")
     assert _state(manifest) == (RunState.PREEMPTED, "SIGTERM at step 4", False)
@@ -203,19 +213,21 @@ def test_a_preempted_run_whose_job_has_gone_waits_for_resume(build: Build, slurm
     ],
 )
 def test_a_job_that_ran_out_of_time_says_so(
-    build: Build, slurm: dict[str, Ending], said: RunState, cause: str
+    make_sweep: MakeSweep, slurm: dict[str, Ending], said: RunState, cause: str
 ) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], said, cause="stopped by SIGTERM" if said is RunState.PREEMPTED else "")
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], said, cause="stopped by SIGTERM" if said is RunState.PREEMPTED else "")
     _submitted(manifest)
     slurm["5_0"] = Ending(state=RunState.FAILED, cause="out of time: the job reached its limit")
     assert _state(manifest) == (RunState.FAILED, cause, False)
     assert _recorded(manifest) == (RunState.FAILED, cause)
 
 
-def test_a_called_off_run_is_cancelled_once_it_has_stopped(build: Build, slurm: dict[str, Ending]) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.PREEMPTED, step=4)
+def test_a_called_off_run_is_cancelled_once_it_has_stopped(
+    make_sweep: MakeSweep, slurm: dict[str, Ending]
+) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PREEMPTED, step=4)
     record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
     slurm["5_0"] = Ending(state=RunState.RUNNING, cause="")
     assert _state(manifest) == (RunState.PREEMPTED, "", True)
@@ -223,15 +235,15 @@ def test_a_called_off_run_is_cancelled_once_it_has_stopped(build: Build, slurm: 
     assert _state(manifest) == (RunState.CANCELLED, "cancelled by qhk sweep cancel", False)
 
 
-def test_the_time_that_is_left(build: Build) -> None:
-    manifest = build("a")
+def test_the_time_that_is_left(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a")
     run = manifest.runs[0]
-    say(run, RunState.RUNNING, step=4, total=10)
+    set_status(run, RunState.RUNNING, step=4, total=10)
     rows = [{"step": step, "section": "train", "time/step_s": float(step)} for step in range(1, 5)]
     text = "".join(json.dumps(row) + "\n" for row in rows)
     (run.directory / "metrics.jsonl").write_text(text + '{"step": 5, "time/st')
     assert step_times(run.directory / "metrics.jsonl") == [2.0, 3.0, 4.0]
-    view = look(manifest)[0]
+    view = read_states(manifest)[0]
     assert (view.eta_s, view.active, view.resumable) == (6 * 3.0, True, False)
 
 

@@ -1,4 +1,4 @@
-"""Who may start runs: one command at a time, nothing that runs or waits, and nothing nobody knows about."""
+"""What is started: by one command at a time, nothing that is active already or may be."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from qhk.cli import sweep_commands, sweep_launch
 from qhk.cli.main import main
 from qhk.settings.sweep import LauncherSettings
-from qhk.sweep import local, state
+from qhk.sweep import commands, launch, local, states
 from qhk.sweep.manifest import (
     Manifest,
     SweepRun,
@@ -27,22 +26,20 @@ from qhk.sweep.manifest import (
     record_events,
     write_manifest,
 )
-from qhk.sweep.process import announce
+from qhk.sweep.process import mark_pending
 from qhk.sweep.scheduler import SlurmAnswer
-from qhk.sweep.state import launcher_lock, look
+from qhk.sweep.states import launcher_lock, read_states
 from qhk.tracking.lock import RunLock, lock_path
 from qhk.tracking.status import Ending, RunState
-from tests.sweep.conftest import ON_SLURM, Build, build, say, settings, stub_command
+from tests.conftest import Qhk
+from tests.sweep.builders import SLURM, MakeSweep, fake_command, set_status
 
-__all__ = ["build", "settings"]
-
-Run = Callable[..., tuple[int, str, str]]
 QUEUED = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
-SILENT = "SLURM's controller does not answer"
+NO_ANSWER = "SLURM's controller does not answer"
 
 
 def on_slurm(manifest: Manifest) -> Manifest:
-    changed = replace(manifest, launcher=ON_SLURM)
+    changed = replace(manifest, launcher=SLURM)
     write_manifest(changed)
     return changed
 
@@ -54,10 +51,10 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
 
     def ask(wanted: Sequence[str]) -> SlurmAnswer:
         if "" in jobs:
-            return SlurmAnswer(endings={}, silence=SILENT)
-        return SlurmAnswer(endings={job: jobs[job] for job in wanted if job in jobs}, silence="")
+            return SlurmAnswer(endings={}, unreachable=NO_ANSWER)
+        return SlurmAnswer(endings={job: jobs[job] for job in wanted if job in jobs}, unreachable="")
 
-    monkeypatch.setattr(state, "ask_slurm", ask)
+    monkeypatch.setattr(states, "ask_slurm", ask)
     return jobs
 
 
@@ -77,7 +74,7 @@ def submitted(
             meanwhile()
             ids = []
             for run in runs:
-                announce(run)
+                mark_pending(run)
                 labels.append(run.label)
                 ids.append(f"{len(labels)}")
                 queue[ids[-1]] = QUEUED
@@ -85,16 +82,16 @@ def submitted(
             record_events(manifest, [event("submitted", run.label, job=job) for run, job in pairs])
             return ids
 
-        monkeypatch.setattr(sweep_launch, "_slurm_submit", lambda: submit)
+        monkeypatch.setattr(launch, "_slurm_submit", lambda: submit)
         return labels
 
     return prepare
 
 
 def test_two_commands_at_once_submit_a_run_once(
-    build: Build, qhk: Run, submitted: Callable[[Callable[[], None]], list[str]]
+    make_sweep: MakeSweep, qhk: Qhk, submitted: Callable[[Callable[[], None]], list[str]]
 ) -> None:
-    manifest = on_slurm(build("a", "b"))
+    manifest = on_slurm(make_sweep("a", "b"))
     others: list[tuple[int, str, str]] = []
 
     def meanwhile() -> None:
@@ -112,66 +109,66 @@ def test_two_commands_at_once_submit_a_run_once(
     assert {last.job for last in last_events(manifest).values()} == {"1", "2"}
 
 
-def test_what_nobody_knows_about_is_not_started(
-    build: Build,
-    qhk: Run,
+def test_a_run_whose_job_slurm_cannot_be_asked_about_is_not_started(
+    make_sweep: MakeSweep,
+    qhk: Qhk,
     queue: dict[str, Ending],
     submitted: Callable[[Callable[[], None]], list[str]],
 ) -> None:
-    manifest = on_slurm(build("a", "b"))
+    manifest = on_slurm(make_sweep("a", "b"))
     for run in manifest.runs:
-        say(run, RunState.PENDING)
+        set_status(run, RunState.PENDING)
     record_events(manifest, [event("submitted", run.label, job="7") for run in manifest.runs])
     labels = submitted(lambda: None)
     queue[""] = QUEUED
     code, _, err = qhk("sweep", "resume", "s")
-    line = f"{SILENT}, so whether the jobs of 2 runs of sweep s still wait is not known"
+    line = f"{NO_ANSWER}, so whether the jobs of 2 runs of sweep s still wait is not known"
     assert (code, labels) == (2, []) and line in err
-    say(manifest.runs[1], RunState.FAILED)
+    set_status(manifest.runs[1], RunState.FAILED)
     code, _, err = qhk("sweep", "resume", "s")
     assert (code, labels) == (0, ["b/seed0"]) and line.replace("2 runs", "1 runs") in err
 
 
 def test_a_second_launch_leaves_what_waits_as_it_was_submitted(
-    qhk: Run, submitted: Callable[[Callable[[], None]], list[str]], monkeypatch: pytest.MonkeyPatch
+    qhk: Qhk, submitted: Callable[[Callable[[], None]], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = submitted(lambda: None)
     words = ["train", "sweep=modules", "study=again", "seed=0", "hydra/launcher=slurm"]
     assert qhk(*words)[0] == 0
     first, manifest = len(labels), read_manifest(Path("outputs/sweeps/again"))
     frozen = {run.label: manifest.config(run).read_text() for run in manifest.runs}
-    planned = sweep_launch.share_plan
+    shared = launch.share_plan
     monkeypatch.setattr(
-        sweep_launch, "share_plan", lambda plan: [replace(run, code="0" * 64) for run in planned(plan)]
+        launch, "share_plan", lambda *given: [replace(run, code="0" * 64) for run in shared(*given)]
     )
     code, out, err = qhk(*words, "loading.workers=3")
     assert code == 3 and "nothing to start" in out and len(labels) == first
-    assert "runs at work keep their settings and code" in err
+    assert "active runs keep their settings and code" in err
     again = read_manifest(Path("outputs/sweeps/again"))
     assert again.runs == manifest.runs
     assert {run.label: again.config(run).read_text() for run in again.runs} == frozen
 
 
-def test_a_shared_run_is_called_off_by_the_sweep_that_submitted_it(
-    build: Build, qhk: Run, queue: dict[str, Ending], monkeypatch: pytest.MonkeyPatch
+def test_a_shared_run_is_cancelled_by_the_sweep_that_submitted_it(
+    make_sweep: MakeSweep, qhk: Qhk, queue: dict[str, Ending], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    manifest = on_slurm(build("a"))
+    manifest = on_slurm(make_sweep("a"))
     shared = replace(manifest, runs=(replace(manifest.runs[0], same_as="other/a/seed0"),))
     write_manifest(shared)
-    say(shared.runs[0], RunState.PENDING, slurm_job="9")
+    set_status(shared.runs[0], RunState.PENDING, slurm_job="9")
     queue["9"] = QUEUED
-    called_off: list[str] = []
-    monkeypatch.setattr(sweep_commands, "_scancel", called_off.extend)
+    cancelled: list[str] = []
+    monkeypatch.setattr(commands, "_scancel", cancelled.extend)
     code, _, err = qhk("sweep", "cancel", "s")
-    assert (code, called_off) == (2, []) and "a/seed0: is other/a/seed0, started by another sweep" in err
+    assert (code, cancelled) == (2, []) and "a/seed0: is other/a/seed0, started by another sweep" in err
     record_events(shared, [event("submitted", "a/seed0", job="9")])
-    assert qhk("sweep", "cancel", "s")[:2] == (0, "sweep s: 1 runs called off\n")
-    assert called_off == ["9"]
+    assert qhk("sweep", "cancel", "s")[:2] == (0, "sweep s: 1 runs cancelled\n")
+    assert cancelled == ["9"]
 
 
-def test_a_second_launcher_here_is_refused(build: Build, qhk: Run) -> None:
-    manifest = build("a")
-    say(manifest.runs[0], RunState.FAILED)
+def test_a_second_launcher_here_is_refused(make_sweep: MakeSweep, qhk: Qhk) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.FAILED)
     lock = launcher_lock(manifest.folder)
     code, _, err = qhk("sweep", "resume", "s")
     lock.release()
@@ -186,10 +183,10 @@ WORDS = (
 CELLS = ("without_uncertainty", "grpo_baseline")
 
 
-def test_fresh_archives_what_has_ended_and_refuses_what_runs_or_waits(
-    qhk: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
+def test_fresh_archives_what_has_ended_and_refuses_what_is_active(
+    qhk: Qhk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
 ) -> None:
-    monkeypatch.setattr(local, "run_command", stub_command({}))
+    monkeypatch.setattr(local, "run_command", fake_command({}))
     assert qhk(*WORDS)[0] == 0
     folders = [tmp_path / "outputs" / "fresh" / cell / "seed0" for cell in CELLS]
     busy = RunLock(lock_path(folders[1]), directory=folders[1])
@@ -197,24 +194,24 @@ def test_fresh_archives_what_has_ended_and_refuses_what_runs_or_waits(
     busy.release()
     assert code == 2 and f"grpo_baseline/seed0 is in use by process {os.getpid()}" in err
     assert "fresh=true would move it" in err
-    manifest = state_of(tmp_path)
+    manifest = fresh_sweep(tmp_path)
     queue["7_1"] = QUEUED
-    announce(manifest.runs[1])
-    say(manifest.runs[1], RunState.PENDING)
+    mark_pending(manifest.runs[1])
+    set_status(manifest.runs[1], RunState.PENDING)
     record_events(manifest, [event("submitted", manifest.runs[1].label, job="7_1")])
     code, _, err = qhk(*WORDS, "fresh=true")
     assert code == 2
     assert "fresh=true: grpo_baseline/seed0 is pending, job 7_1; wait for them, or qhk sweep cancel" in err
     assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [1, 1]
     del queue["7_1"]
-    say(manifest.runs[1], RunState.DONE)
+    set_status(manifest.runs[1], RunState.DONE)
     code, out, _ = qhk(*WORDS, "fresh=true")
     assert code == 0 and "2 done" in out
     assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [2, 2]
     assert {last.job for last in last_events(manifest).values()} == {""}
 
 
-def state_of(root: Path) -> Manifest:
+def fresh_sweep(root: Path) -> Manifest:
     return read_manifest(root / "outputs" / "sweeps" / "fresh")
 
 
@@ -229,9 +226,9 @@ time.sleep(60)
 """
 
 
-def test_a_run_without_a_launcher_is_ended_here_and_named_elsewhere(build: Build, qhk: Run) -> None:
-    manifest = build("here", "there")
-    announce(manifest.runs[0])
+def test_cancel_ends_a_run_here_and_names_one_on_another_machine(make_sweep: MakeSweep, qhk: Qhk) -> None:
+    manifest = make_sweep("here", "there")
+    mark_pending(manifest.runs[0])
     record_events(manifest, [event("submitted", run.label) for run in manifest.runs])
     words = [
         sys.executable,
@@ -242,10 +239,10 @@ def test_a_run_without_a_launcher_is_ended_here_and_named_elsewhere(build: Build
     ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        say(manifest.runs[1], RunState.RUNNING, machine="other", host="node7", pid=4321)
+        set_status(manifest.runs[1], RunState.RUNNING, machine="other", host="node7", pid=4321)
         code, out, err = qhk("sweep", "cancel", "s")
         assert process.wait(timeout=30) == -signal.SIGTERM
-    assert (code, out) == (1, "sweep s: 1 runs called off\n")
+    assert (code, out) == (1, "sweep s: 1 runs cancelled\n")
     assert err == (
         "qhk: there/seed0 runs on node7 (process 4321), which this machine does not reach, "
         "and no launcher is left: there, kill 4321\n"
@@ -253,19 +250,19 @@ def test_a_run_without_a_launcher_is_ended_here_and_named_elsewhere(build: Build
     assert [last.kind for last in last_events(manifest).values()] == ["cancelled", "submitted"]
 
 
-def test_a_run_of_a_launcher_elsewhere_is_left_to_it_and_it_obeys(
-    build: Build, qhk: Run, monkeypatch: pytest.MonkeyPatch
+def test_a_launcher_on_another_machine_stops_its_cancelled_run(
+    make_sweep: MakeSweep, qhk: Qhk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The launcher looks at the sweep's record, whoever writes there: its own machine's or another."""
-    manifest = build("a", "b")
-    monkeypatch.setattr(local, "run_command", stub_command({"a": "sleep"}))
+    manifest = make_sweep("a", "b")
+    monkeypatch.setattr(local, "run_command", fake_command({"a": "sleep"}))
     lines: list[str] = []
 
     def cancel() -> None:
         end = time.monotonic() + 60
-        while look(manifest)[0].state is not RunState.RUNNING and time.monotonic() < end:
+        while read_states(manifest)[0].state is not RunState.RUNNING and time.monotonic() < end:
             time.sleep(0.05)
-        monkeypatch.setattr("qhk.cli.sweep_commands.writer_alive", lambda status: None)
+        monkeypatch.setattr("qhk.sweep.commands.writer_alive", lambda status: None)
         lines.append(str(main(["sweep", "cancel", "s", "cell=a"])))
 
     thread = threading.Thread(target=cancel)

@@ -10,12 +10,11 @@ from pathlib import Path
 import pytest
 
 from qhk.settings import Settings
-from qhk.sweep.manifest import planned_as_run
 from qhk.sweep.plan import PlannedRun
-from qhk.sweep.share import Shared, Sharing, existing_runs
+from qhk.sweep.sharing import Shared, Sharing, existing_runs
 from qhk.tracking.provenance import gather_provenance, write_provenance
 from qhk.tracking.status import RunState
-from tests.sweep.conftest import planned, say
+from tests.sweep.builders import planned, set_status
 
 CODE = "c" * 64
 DATA = {"miniature_koniq": "1", "miniature_spaq": "2"}
@@ -32,8 +31,8 @@ def _leave(
     data: Mapping[str, str] = DATA,
 ) -> Path:
     """An earlier run of the settings, by code of the given digest and on the given data."""
-    run = planned_as_run(planned(settings, outputs, name))
-    say(run, state)
+    run = planned(settings, outputs, name).frozen()
+    set_status(run, state)
     provenance = gather_provenance(code=code, data_fingerprints=data, accelerators=[], threads=1)
     write_provenance(run.directory / "provenance.json", provenance)
     return run.directory
@@ -183,8 +182,8 @@ def test_a_run_that_waits_elsewhere_is_shared_if_it_was_submitted_with_this_code
     settings: Settings, tmp_path: Path
 ) -> None:
     """It has no provenance yet; what it will run is what its sweep froze."""
-    waiting = planned_as_run(replace(planned(settings, tmp_path, "earlier"), code=CODE))
-    say(waiting, RunState.PENDING)
+    waiting = replace(planned(settings, tmp_path, "earlier"), code=CODE).frozen()
+    set_status(waiting, RunState.PENDING)
     file = tmp_path / "sweeps/x/sweep.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"runs": [{"directory": str(waiting.directory), "code": CODE}]}))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from qhk.cli.job import prepare
-from qhk.cli.sweep_plan import plan_multirun, plan_sweep
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.settings import run_id
+from qhk.sweep.plan import plan_multirun, plan_sweep
+from tests.conftest import Qhk
 
-Run = Callable[..., tuple[int, str, str]]
 CATALOGUE = read_catalogue(config_root())
 SEARCHES = ("random", "bayesian")
 NAMED = [name for name in CATALOGUE.options["sweep"] if name not in SEARCHES]
@@ -97,7 +95,16 @@ def test_a_multirun_is_every_combination_under_its_usual_names(catalogue: Catalo
     assert plan.name.startswith("multirun")
 
 
-def test_dry_run_prints_cells_and_leaves_nothing(qhk: Run, tmp_path: object) -> None:
+def test_a_single_run_is_a_plan_of_one_cell(catalogue: Catalogue) -> None:
+    words = ["experiment=q_hawkeye", "scale=miniature", "seed=4"]
+    plan = plan_multirun([*words, "hydra/launcher=slurm"], catalogue)
+    single = prepare("train", words, catalogue).settings
+    assert [run.settings for run in plan.runs] == [single]
+    assert (plan.name, plan.launcher.form) == (single.name, "slurm")
+    assert plan_multirun(words[:2], catalogue).runs[0].seed == 0
+
+
+def test_dry_run_prints_cells_and_leaves_nothing(qhk: Qhk, tmp_path: object) -> None:
     code, out, err = qhk("train", "sweep=modules", "seed=0,1", "dry_run=true")
     assert (code, err) == (0, "")
     assert "6 cells, 12 runs" in out and "grpo_baseline" in out

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qhk.cli import cell
-from qhk.cli.sweep_check import share_plan
-from qhk.cli.sweep_launch import freeze
-from qhk.cli.sweep_plan import SweepPlan, plan_multirun
 from qhk.config.catalogue import Catalogue
+from qhk.sweep.launch import freeze
 from qhk.sweep.manifest import Manifest
+from qhk.sweep.plan import SweepPlan, plan_multirun
 from qhk.sweep.process import run_command, run_environment
+from qhk.sweep.sharing import share_plan
 from qhk.tracking.recorder import read_metrics
-from tests.sweep.conftest import Build, build, settings
+from tests.sweep.builders import MakeSweep
 from tests.training.conftest import SMALL
-
-__all__ = ["build", "settings"]
 
 ROOT = Path(__file__).parents[2]
 REWARD = """
@@ -53,12 +53,16 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) 
     return lambda: plan_multirun(WORDS, catalogue)
 
 
+def no_progress(label: str) -> Any:
+    return nullcontext(lambda done, total: None)
+
+
 def _run(manifest: Manifest) -> subprocess.CompletedProcess[str]:
     run = manifest.runs[0]
     return subprocess.run(
         run_command(manifest, run),
         cwd=manifest.cwd,
-        env=run_environment(manifest, run, {}),
+        env={**os.environ, **run_environment(manifest, run)},
         capture_output=True,
         text=True,
         check=False,
@@ -66,7 +70,7 @@ def _run(manifest: Manifest) -> subprocess.CompletedProcess[str]:
 
 
 def test_own_rewards_are_frozen_and_compared(plan: Callable[[], SweepPlan], tmp_path: Path) -> None:
-    manifest = freeze(plan(), tmp_path / "outputs/sweeps/own")
+    manifest = freeze(plan(), tmp_path / "outputs/sweeps/own", no_progress)
     run, helper = manifest.runs[0], tmp_path / "cell_helper.py"
     helper.write_text("VALUE = 5.0\n")
     done = _run(manifest)
@@ -77,17 +81,17 @@ def test_own_rewards_are_frozen_and_compared(plan: Callable[[], SweepPlan], tmp_
     assert 6.0 in rewards and 10.0 not in rewards
 
     with pytest.raises(ValueError, match="was finished by other code"):
-        share_plan(plan())
+        share_plan(plan(), no_progress)
     helper.write_text("VALUE = 3.0\n")
-    assert share_plan(plan())[0].state == "done"
+    assert share_plan(plan(), no_progress)[0].state == "done"
 
     picture = next(path for path in Path("outputs/cache").rglob("*spaq*/**/*.jpg"))
     whole = picture.read_bytes()
     picture.write_bytes(whole + b"\0")
     with pytest.raises(ValueError, match="is finished, but data miniature_spaq changed since"):
-        share_plan(plan())
+        share_plan(plan(), no_progress)
     picture.write_bytes(whole)
-    assert share_plan(plan())[0].state == "done"
+    assert share_plan(plan(), no_progress)[0].state == "done"
 
     (manifest.code_folder(run) / "cell_helper.py").write_text("VALUE = 7.0\n")
     refused = _run(manifest)
@@ -97,9 +101,9 @@ def test_own_rewards_are_frozen_and_compared(plan: Callable[[], SweepPlan], tmp_
 
 
 def test_a_run_refuses_other_code_than_was_submitted(
-    build: Build, capsys: pytest.CaptureFixture[str]
+    make_sweep: MakeSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = build("a")
+    manifest = make_sweep("a")
     assert cell.main([str(manifest.config(manifest.runs[0])), "0" * 64]) == 2
     err = capsys.readouterr().err
     assert "has changed since the sweep was submitted (000000000000" in err and "code=current" in err

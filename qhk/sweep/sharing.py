@@ -1,15 +1,22 @@
-"""Which runs of a plan are the same as another, there already or planned before: computed once."""
+"""Runs that compute the same: found in a plan and on disk, so that each is computed once.
+
+Two runs are the same where their run id, the digest of their code and the fingerprints of their data agree.
+"""
 
 from __future__ import annotations
 
-import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
-from qhk.settings import Settings
-from qhk.sweep.plan import PlannedRun
+from qhk.settings import DatasetSettings, Settings, reward_modules
+from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_submitted
+from qhk.sweep.plan import PlannedRun, SweepPlan
+from qhk.tracking.code import run_code
 from qhk.tracking.provenance import changed_sets, read_provenance
 from qhk.tracking.run_directory import known_run_id
 from qhk.tracking.status import STATUS_FILE, RunState, read_status
@@ -22,6 +29,52 @@ SHAREABLE = (RunState.DONE, RunState.RUNNING, RunState.PENDING, RunState.PREEMPT
 NAMED = 3
 """How many runs a line names before it only counts."""
 
+Task = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
+"""Opens a progress bar of the given label, which is told (done, in all)."""
+
+
+class CurrentInputs:
+    """The code and data that runs would have here and now; each digest and fingerprint is computed once."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._codes: dict[frozenset[str], str] = {}
+        self._sets: dict[tuple[str, str], str | ValueError] = {}
+
+    def code(self, settings: Settings) -> str:
+        """Return the digest of the run's code; see ``run_code``."""
+        modules = frozenset(reward_modules(settings))
+        if modules not in self._codes:
+            self._codes[modules] = run_code(settings)
+        return self._codes[modules]
+
+    def data(self, settings: Settings) -> Mapping[str, str]:
+        """Return the fingerprint of every set that the run reads, by name.
+
+        Pictures that have not changed since the inventory below the cache was written are not read again.
+        Raises UserError for a set that cannot be read here.
+        """
+        return {name: self._fingerprint(name, entry, settings) for name, entry in settings.dataset.items()}
+
+    def _fingerprint(self, name: str, entry: DatasetSettings, settings: Settings) -> str:
+        key = (name, f"{entry.model_dump_json()} {settings.paths.cache}")
+        if key not in self._sets:
+            try:
+                with self.task(f"comparing {name}") as progress:
+                    self._sets[key] = load_dataset_entry(
+                        name,
+                        entry,
+                        cache=Path(settings.paths.cache),
+                        progress=progress,
+                        workers=settings.loading.workers,
+                    ).fingerprint
+            except ValueError as error:
+                self._sets[key] = error
+        found = self._sets[key]
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Existing:
@@ -32,29 +85,20 @@ class Existing:
 
 
 def existing_runs(outputs: Path) -> Existing:
-    """The runs below ``outputs``, in order of their paths. Raises ValueError at a file that is none."""
+    """Return the runs below ``outputs``, in order of their paths. Raises UserError at a file that is none."""
     found: dict[str, list[Path]] = {}
     for file in sorted(outputs.glob("*/*/seed*/run_id")):
         if ".replaced-" not in file.parent.name:
             found.setdefault(file.read_text(encoding="utf-8").strip(), []).append(file.parent)
     submitted: dict[Path, str] = {}
-    for file in sorted(outputs.glob("sweeps/*/sweep.json")):
-        submitted |= _submitted(file)
+    for file in sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}")):
+        submitted |= read_submitted(file)
     return Existing(directories=found, submitted=submitted)
-
-
-def _submitted(file: Path) -> dict[Path, str]:
-    """The code of each run's directory, of a sweep of this version or an earlier one."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {Path(run["directory"]): run.get("code") or content["code"] for run in content["runs"]}
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UserError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shared:
-    """The runs of a plan, each with its place, and ``notes``: one line for each reason not to reuse a run."""
+    """The runs of a plan with their directories, and a line for each reason why a run was not reused."""
 
     runs: list[PlannedRun]
     notes: list[str]
@@ -62,9 +106,9 @@ class Shared:
 
 @dataclass(kw_only=True)
 class Sharing:
-    """Places runs one by one. ``code`` and ``data`` say what a run would be computed from here and now.
+    """Gives each run its directory. ``code`` and ``data`` return what a run would be computed from now.
 
-    ``data`` raises ValueError where that cannot be known here; it is asked only where a run is there already.
+    ``data`` raises UserError where a set cannot be read; it is called only to compare with an existing run.
     """
 
     existing: Existing
@@ -75,13 +119,13 @@ class Sharing:
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
     def share(self, runs: Sequence[PlannedRun]) -> Shared:
-        """The runs, of which equal ones (run id, code and data) point to one directory.
+        """Return the runs; those that compute the same have one directory.
 
         A run's own directory comes first, then one of another study or sweep, then a cell of this one. With
-        ``fresh`` nothing on disk counts. Raises ValueError, one line, where a run's own directory belongs to
-        other settings, is finished by other code, or was begun on other data.
+        ``fresh`` nothing on disk counts. Raises UserError where a run's own directory belongs to other
+        settings, is finished by other code, or was begun on other data.
         """
-        # Of equal cells, the one that has begun already is the one that the others follow.
+        # Of equal cells, the others share the directory of the one that has begun already.
         order = sorted(runs, key=lambda run: self.fresh or not (run.directory / "run_id").exists())
         placed = {run.label: self._place(replace(run, code=self.code(run.settings))) for run in order}
         notes = [_note(reason, pairs) for reason, pairs in self.passed_over.items()]
@@ -89,16 +133,16 @@ class Sharing:
 
     def _place(self, run: PlannedRun) -> PlannedRun:
         before = self.placed.setdefault(run.run_id, [])
-        twin = next((other for other in before if self._reads_alike(run, other)), None)
-        if twin is not None:
-            return replace(run, directory=twin.directory, same_as=twin.label, state=twin.state)
+        for other in before:
+            if self._same_data(run, other):
+                return replace(run, directory=other.directory, same_as=other.label, state=other.state)
         if not self.fresh:
             run = self._on_disk(run)
         before.append(run)
         return run
 
-    def _reads_alike(self, run: PlannedRun, other: PlannedRun) -> bool:
-        """Whether two planned runs of one id read the same; the roots of sets are no part of the id."""
+    def _same_data(self, run: PlannedRun, other: PlannedRun) -> bool:
+        """Return whether two planned runs of one id read the same data; roots are not in the id."""
         if run.settings.dataset == other.settings.dataset:
             return True
         try:
@@ -128,7 +172,7 @@ class Sharing:
         return run
 
     def _difference(self, run: PlannedRun, directory: Path) -> str:
-        """Why a run of the same id is not this one, "" where it is."""
+        """Return why an existing run of the same id is not the same run, "" where it is."""
         provenance = read_provenance(directory / "provenance.json")
         if provenance is None:
             # It has not begun: what counts is the code that it was submitted with.
@@ -161,6 +205,17 @@ class Sharing:
 
     def _pass_over(self, reason: str, which: str) -> None:
         self.passed_over.setdefault(reason, []).append(which)
+
+
+def share_plan(plan: SweepPlan, task: Task) -> list[PlannedRun]:
+    """Return the plan's runs after sharing; print why runs on disk are not reused."""
+    inputs = CurrentInputs(task)
+    existing = existing_runs(plan.outputs)
+    sharing = Sharing(existing=existing, code=inputs.code, data=inputs.data, fresh=plan.fresh)
+    shared = sharing.share(plan.runs)
+    for note in shared.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return shared.runs
 
 
 def _note(reason: str, which: Sequence[str]) -> str:

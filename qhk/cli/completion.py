@@ -1,0 +1,55 @@
+"""Tab completion: commands, and through Hydra the groups, options and keys of their configs."""
+
+from __future__ import annotations
+
+import os
+
+from qhk.cli.arguments import COMMANDS, FLAGS
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.errors import UserError
+
+SCRIPTS = {
+    "bash": """\
+_qhk() {
+  local IFS=$'\\n'
+  COMPREPLY=($(QHK_LINE="${COMP_LINE:0:$COMP_POINT}" qhk --shell-completion query=bash 2>/dev/null))
+  case "${COMPREPLY[0]}" in *[=./]) compopt -o nospace;; esac
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o default -F _qhk qhk
+""",
+}
+SCRIPTS["zsh"] = "autoload -Uz bashcompinit && bashcompinit\n" + SCRIPTS["bash"]
+UNINSTALL = "complete -r qhk; unset -f _qhk\n"
+
+
+def complete_shell(asked: str) -> int:
+    """Prints the shell's script for ``install=bash`` or ``install=zsh``, and answers its ``query``s."""
+    action, _, shell = asked.partition("=")
+    if shell not in SCRIPTS or action not in ("install", "uninstall", "query"):
+        raise UserError(
+            f"--shell-completion {asked}: write install=bash or install=zsh, "
+            'as in eval "$(qhk --shell-completion install=bash)"'
+        )
+    if action == "query":
+        print("\n".join(complete(os.environ.get("QHK_LINE", ""))))
+    else:
+        print(SCRIPTS[shell] if action == "install" else UNINSTALL, end="")
+    return 0
+
+
+def complete(line: str) -> list[str]:
+    """What the last word of a command line can become; a line that ends in a space begins a new word."""
+    *before, word = line.split(" ")
+    words = [text for text in before if text][1:]
+    commands = [name.split() for name in COMMANDS]
+    given = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    if given is None:
+        further = {name[len(words)] for name in commands if name[: len(words)] == words}
+        return sorted(text for text in further if text.startswith(word))
+    if word.startswith("-"):
+        return [flag for flag in FLAGS if flag.startswith(word)]
+    # Hydra is loaded for a key or an option alone.
+    from qhk.config.compose import completions
+
+    return completions(given, word, read_catalogue(config_root()))

@@ -1,0 +1,68 @@
+"""A sweep that is only printed: its cells, which of them exist already, and an estimate of their cost."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
+from qhk.sweep.launch import missing_in
+from qhk.sweep.manifest import sweep_folder
+from qhk.sweep.plan import PlannedRun, SweepPlan
+from qhk.sweep.search import next_round
+from qhk.sweep.sharing import Task, share_plan
+from qhk.sweep.table import duration, table_console
+from qhk.tracking.status import RunState
+
+
+def print_sweep(plan: SweepPlan, task: Task) -> int:
+    """Print the table of cells and the estimate, and return 0; nothing is written but the cache of data."""
+    if plan.search is not None:
+        search = plan.search
+        plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute())
+        print(f"{search.method} search of {search.trials} trials; the next round:")
+    runs = share_plan(plan, task)
+    for line in missing_in(runs):
+        print(f"warning: {line}", file=sys.stderr)
+    console = table_console()
+    console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
+    console.print(cells_table(runs))
+    print("\n".join(cost_lines(plan, runs)))
+    print("dry run: the settings of every cell are valid; nothing was started")
+    return 0
+
+
+def cost_lines(plan: SweepPlan, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return what the runs that are still to be computed will cost, in all and by cell."""
+    machine, by_cell, total = plan.launcher.machine, dict[str, str](), 0.0
+    for run in runs:
+        if run.state is RunState.DONE or run.same_as:
+            continue
+        estimate = estimate_run(run.settings, machine)
+        if estimate is None:
+            return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
+        total += estimate.total_h
+        parts = ", ".join(
+            f"{name} {duration(3600 * hours)}" for name, hours in estimate.hours.items() if hours
+        )
+        by_cell[run.cell] = f"  {run.cell}: {duration(3600 * estimate.total_h)} a run ({parts})"
+    return [
+        f"estimate, not measured: {duration(3600 * total)} of one {machine.name} in all; a roofline at "
+        f"{machine.efficiency:.0%} of the peaks of one {machine.name}, "
+        f"answers of at most {ANSWER_TOKENS} tokens",
+        *by_cell.values(),
+    ]
+
+
+def cells_table(runs: Sequence[PlannedRun]) -> Table:
+    """Return one row per run: what its cell changes, its id, and its present state."""
+    table = Table()
+    for heading in ("cell", "seed", "run id", "changes", "now"):
+        table.add_column(heading, overflow="fold")
+    for run in runs:
+        state = "new" if run.state is None else run.state.value
+        now = f"{state}, same as {run.same_as}" if run.same_as else state
+        table.add_row(run.cell, str(run.seed), run.run_id, " ".join(run.changes) or "-", now)
+    return table

@@ -63,6 +63,9 @@ def _key(details: ErrorDetails, plain: Mapping[str, Any]) -> str:
     parts: list[str] = []
     value: Any = plain
     for place, part in enumerate(details["loc"]):
+        if isinstance(value, list) and isinstance(part, str):
+            # Sets in a list, as in [koniq, {spaq: ...}], are typed as one mapping.
+            value = {name: own for item in value if isinstance(item, Mapping) for name, own in item.items()}
         inside = isinstance(value, Mapping) and part in value
         inside = inside or (isinstance(value, list | tuple) and isinstance(part, int) and part < len(value))
         if inside:

@@ -50,14 +50,14 @@ class Arguments:
 
 
 def start_train(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of a training run."""
+    """Return the exit code of a training run."""
     from qhk.cli.train import run
 
     return run(job.settings, list(job.overrides))
 
 
 def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of an evaluation."""
+    """Return the exit code of an evaluation."""
     from qhk.cli.evaluate import run
 
     assert isinstance(job.request, EvaluateRequest)
@@ -65,7 +65,7 @@ def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
 
 
 def start_score(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of scoring single images. Raises ValueError without any image."""
+    """Return the exit code of scoring single images. Raises ValueError without any image."""
     if not positionals:
         raise UserError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
     from qhk.cli.score import run

@@ -21,7 +21,7 @@ from qhk.tracking.code import PACKAGE, run_code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code of ``qhk train``; 2 where the code is not the one that was submitted."""
+    """Return the exit code of ``qhk train``; 2 where the code is not the one that was submitted."""
     let_idle_threads_sleep()
     config, code = sys.argv[1:] if argv is None else argv
     return report(lambda: _main(Path(config), code))

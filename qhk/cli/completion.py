@@ -24,7 +24,7 @@ UNINSTALL = "complete -r qhk; unset -f _qhk\n"
 
 
 def complete_shell(asked: str) -> int:
-    """Prints the shell's script for ``install=bash`` or ``install=zsh``, and answers its ``query``s."""
+    """Print the shell's script for ``install=bash`` or ``install=zsh``, and answers its ``query``s."""
     action, _, shell = asked.partition("=")
     if shell not in SCRIPTS or action not in ("install", "uninstall", "query"):
         raise UserError(

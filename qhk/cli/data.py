@@ -19,28 +19,28 @@ def start_check(job: Job, positionals: Sequence[str]) -> int:
 
 
 def start_degrade(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of making degraded copies."""
+    """Return the exit code of making degraded copies."""
     from qhk.cli.data_pairs import run_degrade
 
     return run_degrade(job.settings)
 
 
 def start_filter(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of judging pairs."""
+    """Return the exit code of judging pairs."""
     from qhk.cli.data_pairs import run_filter
 
     return run_filter(job.settings, list(job.overrides))
 
 
 def start_strengthen(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of degrading again what looks the same."""
+    """Return the exit code of degrading again what looks the same."""
     from qhk.cli.data_pairs import run_strengthen
 
     return run_strengthen(job.settings)
 
 
 def start_build(job: Job, positionals: Sequence[str]) -> int:
-    """The exit code of building the training set of pairs."""
+    """Return the exit code of building the training set of pairs."""
     from qhk.cli.data_pairs import run_build
 
     return run_build(job.settings, list(job.overrides))
@@ -49,7 +49,7 @@ def start_build(job: Job, positionals: Sequence[str]) -> int:
 def start_review(
     request: Node, positionals: Sequence[str], overrides: Sequence[str], catalogue: Catalogue
 ) -> int:
-    """The exit code of serving the review page."""
+    """Return the exit code of serving the review page."""
     from qhk.cli.data_review import run
 
     assert isinstance(request, ReviewRequest)

@@ -17,7 +17,7 @@ from qhk.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The exit code: 0 for success, 2 for a user's mistake (one line on stderr), 1 for an internal error."""
+    """Return the exit code: 0 for success, 2 for a user's mistake (one line on stderr), 1 for a fault."""
     let_idle_threads_sleep()
     words = list(sys.argv[1:] if argv is None else argv)
     return report(lambda: _main(words))
@@ -49,7 +49,7 @@ def _main(words: list[str]) -> int:
 
 
 def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Prints what ``--cfg`` and ``--info`` ask for."""
+    """Print what ``--cfg`` and ``--info`` ask for."""
     from qhk.config.compose import composed_text, defaults_text
 
     assert arguments.command is not None
@@ -109,7 +109,7 @@ def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
 
 
 def _is_plan(arguments: Arguments) -> bool:
-    """Returns whether trainings are planned and launched: several, or one by a launcher of its own."""
+    """Return whether trainings are planned and launched: several, or one by a launcher of its own."""
     launcher = choice_of(LAUNCHER, arguments.overrides)
     if arguments.command != "train":
         if launcher not in (None, "local") and arguments.command != "sweep resume":

@@ -145,14 +145,14 @@ def score_images(
         )
         read = [read_completions(policy, group, task.parse) for group in sampled]
         yield [
-            summarise(str(path), completions, low=task.low, high=task.high)
+            combine_answers(str(path), completions, low=task.low, high=task.high)
             if task.has_scores
             else summarise_words(str(path), completions)
             for path, completions in zip(batch, read, strict=True)
         ]
 
 
-def summarise(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
+def combine_answers(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
     """One image's completions as its answer."""
     read = [(min(high, max(low, c.answer.score)), c.text) for c in completions if c.answer.score is not None]
     scores = [score for score, _ in read]

@@ -202,7 +202,7 @@ def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMi
 
 
 def print_results(settings: Settings, results: Results, directory: Path) -> None:
-    """Prints the headline table, and where everything lies."""
+    """Print the headline table, and where everything lies."""
     if results.rows:
         for table in results_tables(
             results.rows,

@@ -52,7 +52,7 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
     check_overrides(overrides, catalogue)
     overrides = [named_in_lists(text) for text in overrides]
-    words = [*_default_launcher(overrides, catalogue), *fit_scale(overrides, catalogue)]
+    words = [*_default_launcher(overrides, catalogue), *scale_overrides(overrides, catalogue)]
     try:
         with _hydra(catalogue):
             return compose(
@@ -77,7 +77,7 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
     return [] if chosen else [f"{LAUNCHER}=local"]
 
 
-def fit_scale(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+def scale_overrides(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
     """The overrides with ``scale=miniature`` fitted to the chosen experiment, and to stages and mixture.
 
     An experiment on another task than scores needs other miniature sets and prompts: they stand in the
@@ -172,7 +172,7 @@ def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) 
     check_overrides(overrides, catalogue)
     with _hydra(catalogue) as loader:
         words = [named_in_lists(text) for text in overrides]
-        words = [*_default_launcher(words, catalogue), *fit_scale(words, catalogue)]
+        words = [*_default_launcher(words, catalogue), *scale_overrides(words, catalogue)]
         rows = loader.compute_defaults_list(primary_config(command), words, RunMode.RUN).defaults
     return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
 

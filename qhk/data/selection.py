@@ -146,7 +146,7 @@ class TrainedImages:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class Overlap:
     """Something that is trained on and should not be, in words, and what to do about it."""
 
     what: str
@@ -165,7 +165,7 @@ def trained_images(train: Sequence[Example], *, files: Mapping[Path, FileFacts])
 
 def find_shared(
     seen: TrainedImages, examples: Sequence[Example], *, files: Mapping[Path, FileFacts]
-) -> Shared | None:
+) -> Overlap | None:
     """The first image or content of ``examples`` that is trained on, or None.
 
     Images are compared by file and by the digest of their bytes (``files``), so that a copy under another
@@ -174,16 +174,16 @@ def find_shared(
     for example in examples:
         same = [image for image in example.images if image.resolve() in seen.paths]
         if same:
-            return Shared(what=f"{same[0]} is also trained on", fix="choose disjoint splits")
+            return Overlap(what=f"{same[0]} is also trained on", fix="choose disjoint splits")
         copies = [image for image in example.images if image in files and files[image].sha256 in seen.digests]
         if copies:
-            return Shared(
+            return Overlap(
                 what=f"{copies[0]} has the bytes of {seen.digests[files[copies[0]].sha256]}, "
                 "which is trained on",
                 fix="choose disjoint splits, or leave one out by protocol=names",
             )
         if not seen.contents.isdisjoint(_content_keys(example)):
-            return Shared(
+            return Overlap(
                 what=f"reference {example.reference} of {example.id} is also trained on",
                 fix="choose a protocol that splits by reference",
             )

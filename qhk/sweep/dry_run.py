@@ -13,7 +13,7 @@ from qhk.sweep.manifest import sweep_folder
 from qhk.sweep.plan import PlannedRun, SweepPlan
 from qhk.sweep.search import next_round
 from qhk.sweep.sharing import Task, share_plan
-from qhk.sweep.table import duration, table_console
+from qhk.sweep.table import duration_text, table_console
 from qhk.tracking.status import RunState
 
 
@@ -45,11 +45,11 @@ def cost_lines(plan: SweepPlan, runs: Sequence[PlannedRun]) -> list[str]:
             return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
         total += estimate.total_h
         parts = ", ".join(
-            f"{name} {duration(3600 * hours)}" for name, hours in estimate.hours.items() if hours
+            f"{name} {duration_text(3600 * hours)}" for name, hours in estimate.hours.items() if hours
         )
-        by_cell[run.cell] = f"  {run.cell}: {duration(3600 * estimate.total_h)} a run ({parts})"
+        by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * estimate.total_h)} a run ({parts})"
     return [
-        f"estimate, not measured: {duration(3600 * total)} of one {machine.name} in all; a roofline at "
+        f"estimate, not measured: {duration_text(3600 * total)} of one {machine.name} in all; a roofline at "
         f"{machine.efficiency:.0%} of the peaks of one {machine.name}, "
         f"answers of at most {ANSWER_TOKENS} tokens",
         *by_cell.values(),

@@ -93,7 +93,7 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
     if fresh and there:
         refuse_active(read_states(read_manifest(folder)))
     runs = share_plan(plan, task)
-    check_files(runs, plan.launcher)
+    require_files(runs, plan.launcher)
     for modules in {run.modules for run in runs}:
         freeze_code(folder, PACKAGE, modules)
     views = read_states(read_manifest(folder)) if there and not fresh else []
@@ -148,7 +148,7 @@ def missing_in(runs: Sequence[PlannedRun]) -> list[str]:
     return [f"{line} ({label})" for line, label in found.items()]
 
 
-def check_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
+def require_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
     """Raise UserError where runs on this machine would lack a file; for a cluster's, only print it."""
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):

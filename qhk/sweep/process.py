@@ -14,7 +14,7 @@ from pathlib import Path
 from qhk.files import write_atomically
 from qhk.sweep.manifest import Manifest, SweepRun, import_path
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
-from qhk.tracking.status import STATUS_FILE, RunState, Status, present_status, read_status, write_status
+from qhk.tracking.status import STATUS_FILE, RunState, Status, current_status, read_status, write_status
 
 LOG_TAIL = 65536
 FINAL = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
@@ -84,7 +84,7 @@ def mark_pending(run: SweepRun) -> None:
             return
         write_atomically(run.directory / "run_id", run.run_id + "\n")
         step, total, srcc = (status.step, status.total_steps, status.srcc) if status else (0, None, None)
-        pending = present_status(state=RunState.PENDING, step=step, cause="", total_steps=total, srcc=srcc)
+        pending = current_status(state=RunState.PENDING, step=step, cause="", total_steps=total, srcc=srcc)
         write_status(path, replace(pending, slurm_job=None))
 
 
@@ -140,7 +140,7 @@ def _locked_status(directory: Path) -> Iterator[Path]:
 def _ended(status: Status | None, state: RunState, cause: str) -> Status:
     line = " ".join(cause.split())
     if status is None:
-        return present_status(state=state, step=0, cause=line)
+        return current_status(state=state, step=0, cause=line)
     return replace(status, state=state, cause=line)
 
 

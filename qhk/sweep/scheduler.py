@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from qhk.tracking.status import Ending, RunState
+from qhk.tracking.status import JobState, RunState
 
 TIMEOUT_S = 30.0
 """How long a command may take; SLURM's own give up after 18 s without a controller."""
@@ -18,17 +18,17 @@ RUNNING = ("RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "RESIZING")
 OUT_OF_TIME = "out of time"
 """How the causes of time-outs begin."""
 
-OUT_OF_MEMORY = Ending(state=RunState.FAILED, cause="out of memory: SLURM ended the job")
+OUT_OF_MEMORY = JobState(state=RunState.FAILED, cause="out of memory: SLURM ended the job")
 
 ENDINGS = {
-    "CANCELLED": Ending(state=RunState.CANCELLED, cause="cancelled (scancel)"),
-    "TIMEOUT": Ending(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its limit"),
-    "DEADLINE": Ending(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its deadline"),
+    "CANCELLED": JobState(state=RunState.CANCELLED, cause="cancelled (scancel)"),
+    "TIMEOUT": JobState(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its limit"),
+    "DEADLINE": JobState(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its deadline"),
     "OUT_OF_MEMORY": OUT_OF_MEMORY,
-    "NODE_FAIL": Ending(state=RunState.FAILED, cause="node lost"),
-    "BOOT_FAIL": Ending(state=RunState.FAILED, cause="node lost: it did not boot"),
-    "PREEMPTED": Ending(state=RunState.PREEMPTED, cause="preempted by another job"),
-    "COMPLETED": Ending(state=RunState.FAILED, cause="the job ended without a word (exit code 0)"),
+    "NODE_FAIL": JobState(state=RunState.FAILED, cause="node lost"),
+    "BOOT_FAIL": JobState(state=RunState.FAILED, cause="node lost: it did not boot"),
+    "PREEMPTED": JobState(state=RunState.PREEMPTED, cause="preempted by another job"),
+    "COMPLETED": JobState(state=RunState.FAILED, cause="the job ended without a word (exit code 0)"),
 }
 """State and cause by SLURM's state of a job, for a run that did not record its own end."""
 
@@ -41,7 +41,7 @@ class SlurmAnswer:
     mean that SLURM no longer knows it.
     """
 
-    endings: Mapping[str, Ending]
+    endings: Mapping[str, JobState]
     unreachable: str
 
 
@@ -72,7 +72,7 @@ def cluster_name() -> str:
     return "" if found is None else found[1]
 
 
-def _from_controller(wanted: Mapping[str, str]) -> dict[str, Ending] | None:
+def _from_controller(wanted: Mapping[str, str]) -> dict[str, JobState] | None:
     """Return the jobs that wait, run, or have ended lately; None where the controller does not answer."""
     fields = ",".join(f"{field}:|" for field in ("JobArrayID", "State", "exit_code", "Reason", "Name"))
     words = ["squeue", "-h", "-a", "-r", "-t", "all", "-j", _arrays(wanted), "-O", fields]
@@ -87,16 +87,16 @@ def _from_controller(wanted: Mapping[str, str]) -> dict[str, Ending] | None:
     return found
 
 
-def _explain_record(state: str, status: str, reason: str) -> Ending:
+def _explain_record(state: str, status: str, reason: str) -> JobState:
     """Return a job's state by its line in squeue; ``status`` is that of wait(2)."""
     if state in RUNNING:
-        return Ending(state=RunState.RUNNING, cause="")
+        return JobState(state=RunState.RUNNING, cause="")
     number = int(status) if status.isdigit() else 0
     ending = explain_state(state, f"{number >> 8}:{number & 127}")
-    return ending or Ending(state=RunState.PENDING, cause=f"in the queue ({reason})")
+    return ending or JobState(state=RunState.PENDING, cause=f"in the queue ({reason})")
 
 
-def _from_accounts(wanted: Mapping[str, str]) -> dict[str, Ending]:
+def _from_accounts(wanted: Mapping[str, str]) -> dict[str, JobState]:
     if not wanted or shutil.which("sacct") is None:
         return {}
     words = ["sacct", "-X", "-n", "-P", "-o", "JobID,State,ExitCode,JobName", "-j", ",".join(sorted(wanted))]
@@ -119,11 +119,11 @@ def _same_name(one: str, other: str) -> bool:
     return not one or re.sub(r"[\W_]", "", one) == re.sub(r"[\W_]", "", other)
 
 
-def explain_state(state: str, code: str) -> Ending | None:
+def explain_state(state: str, code: str) -> JobState | None:
     """Return how a job ended by sacct's State ("CANCELLED by 0") and ExitCode ("137:0"); None before."""
     word = state.split()[0] if state else ""
     if word == "FAILED":
-        return Ending(state=RunState.FAILED, cause=f"the job failed ({_explain_code(code)})")
+        return JobState(state=RunState.FAILED, cause=f"the job failed ({_explain_code(code)})")
     return ENDINGS.get(word)
 
 

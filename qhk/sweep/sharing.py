@@ -97,7 +97,7 @@ def existing_runs(outputs: Path) -> Existing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shared:
+class SharedRuns:
     """The runs of a plan with their directories, and a line for each reason why a run was not reused."""
 
     runs: list[PlannedRun]
@@ -118,7 +118,7 @@ class Sharing:
     placed: dict[str, list[PlannedRun]] = field(default_factory=dict)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
-    def share(self, runs: Sequence[PlannedRun]) -> Shared:
+    def share(self, runs: Sequence[PlannedRun]) -> SharedRuns:
         """Return the runs; those that compute the same have one directory.
 
         A run's own directory comes first, then one of another study or sweep, then a cell of this one. With
@@ -129,7 +129,7 @@ class Sharing:
         order = sorted(runs, key=lambda run: self.fresh or not (run.directory / "run_id").exists())
         placed = {run.label: self._place(replace(run, code=self.code(run.settings))) for run in order}
         notes = [_note(reason, pairs) for reason, pairs in self.passed_over.items()]
-        return Shared(runs=[placed[run.label] for run in runs], notes=notes)
+        return SharedRuns(runs=[placed[run.label] for run in runs], notes=notes)
 
     def _place(self, run: PlannedRun) -> PlannedRun:
         before = self.placed.setdefault(run.run_id, [])

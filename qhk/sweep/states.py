@@ -17,7 +17,7 @@ from qhk.sweep.scheduler import OUT_OF_MEMORY, OUT_OF_TIME, SlurmAnswer, ask_slu
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import (
     STATUS_FILE,
-    Ending,
+    JobState,
     RunState,
     Status,
     heartbeat_age_s,
@@ -124,12 +124,12 @@ class _Facts:
     run: SweepRun
     last: JobEvent | None
     job: str
-    endings: Mapping[str, Ending]
+    endings: Mapping[str, JobState]
     unreachable: str
     launching: bool
 
     @property
-    def ending(self) -> Ending | None:
+    def ending(self) -> JobState | None:
         """SLURM's answer about the run's job."""
         return self.endings.get(self.job)
 
@@ -237,7 +237,7 @@ def _after_job(facts: _Facts, state: RunState, cause: str) -> tuple[RunState, st
     if ending is None:
         if facts.since_submitted_s() < LOST_S:
             return state, cause or f"SLURM does not show job {facts.job} yet", True
-        ending = Ending(state=RunState.FAILED, cause=LOST)
+        ending = JobState(state=RunState.FAILED, cause=LOST)
     if ending.cause.startswith(OUT_OF_TIME):
         record_timeout(facts.run.directory, ending.cause)
         stopped = cause if state is RunState.PREEMPTED else ""

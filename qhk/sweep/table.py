@@ -105,7 +105,7 @@ def cell_text(view: RunView) -> Text:
     if status is not None and status.srcc is not None:
         words.append(f"SRCC {status.srcc:.3f}")
     if view.eta_s is not None:
-        words.append(f"ETA {duration(view.eta_s)}")
+        words.append(f"ETA {duration_text(view.eta_s)}")
     if view.run.same_as:
         words.append(f"(= {view.run.same_as})")
     return Text("  ".join(words), style=STYLES[view.state])
@@ -154,7 +154,7 @@ def code_lines(views: Sequence[RunView]) -> list[str]:
     return lines
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
     for size, unit in ((86400.0, "d"), (3600.0, "h")):
         if seconds >= size:

@@ -36,7 +36,7 @@ from qhk.tracking.status import (
     Heartbeat,
     RunState,
     Status,
-    present_status,
+    current_status,
     read_status,
     write_status,
 )
@@ -293,7 +293,7 @@ def leave_failure(
             return
         write_atomically(id_file, run_id + "\n")
         step, total_steps = (before.step, before.total_steps) if before is not None else (0, None)
-        failed = present_status(state=RunState.FAILED, step=step, total_steps=total_steps, cause=cause)
+        failed = current_status(state=RunState.FAILED, step=step, total_steps=total_steps, cause=cause)
         write_status(path / STATUS_FILE, failed)
         log_traceback(path / LOG_FILE, error)
     finally:

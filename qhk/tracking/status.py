@@ -63,14 +63,14 @@ class Status:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
-    """How a job ended, as its scheduler tells it; ``RUNNING`` where it says that the job still runs."""
+class JobState:
+    """What a scheduler says about a job: the state of its run and, where the job has ended, why."""
 
     state: RunState
     cause: str
 
 
-Scheduler = Callable[[str], Ending | None]
+Scheduler = Callable[[str], JobState | None]
 """What a scheduler knows about a job id; None for a job it does not know."""
 
 
@@ -85,7 +85,7 @@ def read_status(path: Path) -> Status | None:
         raise UserError(f"{path} is not a status file ({fault}): remove it") from None
 
 
-def present_status(
+def current_status(
     *, state: RunState, step: int, cause: str, total_steps: int | None = None, srcc: float | None = None
 ) -> Status:
     """Return the status of this process now. White space in ``cause`` becomes single blanks."""
@@ -252,7 +252,7 @@ class Heartbeat:
 
     def _write(self, state: RunState, cause: str) -> None:
         with self._mutex:
-            status = present_status(
+            status = current_status(
                 state=state, step=self._step, cause=cause, total_steps=self._total_steps, srcc=self._srcc
             )
             write_status(self._path, status)

@@ -25,11 +25,11 @@ pytestmark = pytest.mark.slurm
 
 STUB = """
 import os, pathlib, signal, sys, time
-from qhk.tracking.status import RunState, present_status, read_status, write_status
+from qhk.tracking.status import RunState, current_status, read_status, write_status
 directory, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 path = directory / "status.json"
 def say(state, cause=""):
-    write_status(path, present_status(state=state, step=3, cause=cause))
+    write_status(path, current_status(state=state, step=3, cause=cause))
 def stop(number, frame):
     say(RunState.PREEMPTED, f"stopped by {signal.Signals(number).name}")
     sys.exit(75)

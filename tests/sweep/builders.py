@@ -12,7 +12,7 @@ from qhk.settings import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings, SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.sweep.plan import PlannedRun, plan_run
-from qhk.tracking.status import STATUS_FILE, RunState, present_status, write_status
+from qhk.tracking.status import STATUS_FILE, RunState, current_status, write_status
 
 MakeSweep = Callable[..., Manifest]
 
@@ -50,17 +50,17 @@ def set_status(
     """Writes a run's status as its own process would, but for ``changes`` of its fields."""
     run.directory.mkdir(parents=True, exist_ok=True)
     (run.directory / "run_id").write_text(run.run_id)
-    status = present_status(state=state, step=step, cause=cause, total_steps=total)
+    status = current_status(state=state, step=step, cause=cause, total_steps=total)
     status = replace(status, **changes)
     write_status(run.directory / STATUS_FILE, status)
 
 
 FAKE_RUN = """
 import os, pathlib, signal, sys, time
-from qhk.tracking.status import RunState, present_status, write_status
+from qhk.tracking.status import RunState, current_status, write_status
 directory, mode = pathlib.Path(sys.argv[1]), sys.argv[2]
 def status(state, cause=""):
-    write_status(directory / "status.json", present_status(state=state, step=3, cause=cause))
+    write_status(directory / "status.json", current_status(state=state, step=3, cause=cause))
 def stop(number, frame):
     status(RunState.PREEMPTED, "by signal")
     sys.exit(75)

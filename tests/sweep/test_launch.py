@@ -30,11 +30,11 @@ from qhk.sweep.process import mark_pending
 from qhk.sweep.scheduler import SlurmAnswer
 from qhk.sweep.states import launcher_lock, read_states
 from qhk.tracking.lock import RunLock, lock_path
-from qhk.tracking.status import Ending, RunState
+from qhk.tracking.status import JobState, RunState
 from tests.conftest import Qhk
 from tests.sweep.builders import SLURM, MakeSweep, fake_command, set_status
 
-QUEUED = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
+QUEUED = JobState(state=RunState.PENDING, cause="in the queue (Priority)")
 NO_ANSWER = "SLURM's controller does not answer"
 
 
@@ -45,9 +45,9 @@ def on_slurm(manifest: Manifest) -> Manifest:
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
+def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobState]:
     """The queue of a SLURM; "" in it makes its controller silent."""
-    jobs: dict[str, Ending] = {}
+    jobs: dict[str, JobState] = {}
 
     def ask(wanted: Sequence[str]) -> SlurmAnswer:
         if "" in jobs:
@@ -63,7 +63,7 @@ Submit = Callable[[Manifest, LauncherSettings, Sequence[SweepRun]], list[str]]
 
 @pytest.fixture
 def submitted(
-    monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
+    monkeypatch: pytest.MonkeyPatch, queue: dict[str, JobState]
 ) -> Callable[[Callable[[], None]], list[str]]:
     """The labels that were submitted, in their order; what is given is done in the middle of it."""
 
@@ -112,7 +112,7 @@ def test_two_commands_at_once_submit_a_run_once(
 def test_a_run_whose_job_slurm_cannot_be_asked_about_is_not_started(
     make_sweep: MakeSweep,
     qhk: Qhk,
-    queue: dict[str, Ending],
+    queue: dict[str, JobState],
     submitted: Callable[[Callable[[], None]], list[str]],
 ) -> None:
     manifest = on_slurm(make_sweep("a", "b"))
@@ -150,7 +150,7 @@ def test_a_second_launch_leaves_what_waits_as_it_was_submitted(
 
 
 def test_a_shared_run_is_cancelled_by_the_sweep_that_submitted_it(
-    make_sweep: MakeSweep, qhk: Qhk, queue: dict[str, Ending], monkeypatch: pytest.MonkeyPatch
+    make_sweep: MakeSweep, qhk: Qhk, queue: dict[str, JobState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = on_slurm(make_sweep("a"))
     shared = replace(manifest, runs=(replace(manifest.runs[0], same_as="other/a/seed0"),))
@@ -184,7 +184,7 @@ CELLS = ("without_uncertainty", "grpo_baseline")
 
 
 def test_fresh_archives_what_has_ended_and_refuses_what_is_active(
-    qhk: Qhk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, Ending]
+    qhk: Qhk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, JobState]
 ) -> None:
     monkeypatch.setattr(local, "run_command", fake_command({}))
     assert qhk(*WORDS)[0] == 0
@@ -219,8 +219,8 @@ SLEEPER = """
 import sys, time
 sys.path[:0] = sys.argv[2].split(":")
 from pathlib import Path
-from qhk.tracking.status import RunState, present_status, write_status
-write_status(Path(sys.argv[1]), present_status(state=RunState.RUNNING, step=3, cause=""))
+from qhk.tracking.status import RunState, current_status, write_status
+write_status(Path(sys.argv[1]), current_status(state=RunState.RUNNING, step=3, cause=""))
 print("up", flush=True)
 time.sleep(60)
 """

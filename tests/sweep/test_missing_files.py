@@ -9,7 +9,7 @@ import pytest
 
 from qhk.config.catalogue import Catalogue
 from qhk.sweep import launch
-from qhk.sweep.launch import check_files, missing_in
+from qhk.sweep.launch import missing_in, require_files
 from qhk.sweep.plan import plan_multirun
 from qhk.tracking.status import RunState
 from tests.conftest import Qhk
@@ -39,7 +39,7 @@ def test_jobs_of_a_cluster_may_find_what_this_machine_lacks(
     checked = []
     missing_files = launch.missing_files
     monkeypatch.setattr(launch, "missing_files", lambda one: checked.append(one) or missing_files(one))
-    check_files(plan.runs, plan.launcher)
+    require_files(plan.runs, plan.launcher)
     assert f"note: not on this machine, so jobs must find it: {LINE}" in capsys.readouterr().err
     assert len(checked) == 1, "runs that read the same are checked once"
 

@@ -21,11 +21,11 @@ from tests.sweep.builders import set_status
 
 FAKE_RUN = """
 import json, pathlib, sys, time
-from qhk.tracking.status import RunState, present_status, write_status
+from qhk.tracking.status import RunState, current_status, write_status
 directory, reached = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 rows = [{"step": step, "section": "validation", "validation/srcc": reached - step} for step in (0, 1)]
 (directory / "metrics.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
-write_status(directory / "status.json", present_status(state=RunState.DONE, step=1, cause=""))
+write_status(directory / "status.json", current_status(state=RunState.DONE, step=1, cause=""))
 """
 
 

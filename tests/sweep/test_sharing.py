@@ -11,7 +11,7 @@ import pytest
 
 from qhk.settings import Settings
 from qhk.sweep.plan import PlannedRun
-from qhk.sweep.sharing import Shared, Sharing, existing_runs
+from qhk.sweep.sharing import SharedRuns, Sharing, existing_runs
 from qhk.tracking.provenance import gather_provenance, write_provenance
 from qhk.tracking.status import RunState
 from tests.sweep.builders import planned, set_status
@@ -44,7 +44,7 @@ def _share(
     code: str = CODE,
     data: Reader = lambda settings: DATA,
     fresh: bool = False,
-) -> Shared:
+) -> SharedRuns:
     sharing = Sharing(existing=existing_runs(outputs), code=lambda settings: code, data=data, fresh=fresh)
     return sharing.share(runs)
 

@@ -17,14 +17,14 @@ from qhk.sweep.manifest import Manifest, event, record_events
 from qhk.sweep.scheduler import OUT_OF_MEMORY, SlurmAnswer
 from qhk.sweep.states import LOST, LOST_S, read_states, step_times
 from qhk.sweep.table import status_view
-from qhk.tracking.status import STALE_S, STATUS_FILE, Ending, RunState, read_status
+from qhk.tracking.status import STALE_S, STATUS_FILE, JobState, RunState, read_status
 from tests.sweep.builders import MakeSweep, set_status
 
 
 @pytest.fixture
-def slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
+def slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, JobState]:
     """What the scheduler of cluster "near" says about jobs, to be filled; "" in it makes it silent."""
-    known: dict[str, Ending] = {}
+    known: dict[str, JobState] = {}
 
     def ask(jobs: Iterable[str]) -> SlurmAnswer:
         if "" in known:
@@ -36,7 +36,7 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> dict[str, Ending]:
     return known
 
 
-DOWN = Ending(state=RunState.RUNNING, cause="SLURM's controller does not answer")
+DOWN = JobState(state=RunState.RUNNING, cause="SLURM's controller does not answer")
 
 
 def _submitted(manifest: Manifest, job: str = "5_0", *, cluster: str = "", ago_s: float = 0.0) -> None:
@@ -69,29 +69,29 @@ def test_a_run_nobody_touched(make_sweep: MakeSweep) -> None:
 
 @pytest.mark.parametrize("first", [RunState.PENDING, RunState.PREEMPTED])
 def test_what_waits_in_the_queue_is_active(
-    make_sweep: MakeSweep, slurm: dict[str, Ending], first: RunState
+    make_sweep: MakeSweep, slurm: dict[str, JobState], first: RunState
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], first)
     _submitted(manifest)
-    slurm["5_0"] = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
+    slurm["5_0"] = JobState(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (first, "in the queue (Priority)", True)
 
 
 def test_a_job_that_died_before_its_run_began_is_recorded(
-    make_sweep: MakeSweep, slurm: dict[str, Ending]
+    make_sweep: MakeSweep, slurm: dict[str, JobState]
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest)
-    slurm["5_0"] = Ending(state=RunState.FAILED, cause="node lost")
+    slurm["5_0"] = JobState(state=RunState.FAILED, cause="node lost")
     assert _state(manifest) == (RunState.FAILED, "node lost", False)
     assert _recorded(manifest) == (RunState.FAILED, "node lost")
 
 
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_job_that_slurm_has_lost_is_for_resume_to_start(
-    make_sweep: MakeSweep, slurm: dict[str, Ending], begun: bool
+    make_sweep: MakeSweep, slurm: dict[str, JobState], begun: bool
 ) -> None:
     """As with accounting off or purged, or a controller whose state is gone."""
     manifest = make_sweep("a")
@@ -107,7 +107,7 @@ def test_a_job_that_slurm_has_lost_is_for_resume_to_start(
     assert "neither its queue nor its accounts know it" in LOST
 
 
-def test_a_job_just_submitted_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+def test_a_job_just_submitted_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, JobState]) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest, ago_s=LOST_S - 60)
@@ -115,20 +115,20 @@ def test_a_job_just_submitted_is_not_lost(make_sweep: MakeSweep, slurm: dict[str
     assert _recorded(manifest) == (RunState.PENDING, "")
 
 
-def test_a_later_job_of_another_sweep_is_the_runs(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+def test_a_later_job_of_another_sweep_is_the_runs(make_sweep: MakeSweep, slurm: dict[str, JobState]) -> None:
     manifest = make_sweep("a")
     _submitted(manifest, ago_s=60.0)
     set_status(manifest.runs[0], RunState.PENDING, slurm_job="9")
-    slurm["5_0"] = Ending(state=RunState.CANCELLED, cause="cancelled (scancel)")
-    slurm["9"] = Ending(state=RunState.PENDING, cause="in the queue (Priority)")
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
+    slurm["9"] = JobState(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (RunState.PENDING, "in the queue (Priority)", True)
     assert _recorded(manifest) == (RunState.PENDING, "")
     _submitted(manifest, job="11")
-    slurm["11"] = Ending(state=RunState.PENDING, cause="in the queue (Resources)")
+    slurm["11"] = JobState(state=RunState.PENDING, cause="in the queue (Resources)")
     assert _state(manifest) == (RunState.PENDING, "in the queue (Resources)", True)
 
 
-def test_a_job_of_another_cluster_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+def test_a_job_of_another_cluster_is_not_lost(make_sweep: MakeSweep, slurm: dict[str, JobState]) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PENDING)
     _submitted(manifest, cluster="far", ago_s=LOST_S + 5)
@@ -145,7 +145,7 @@ def test_a_job_of_another_cluster_is_not_lost(make_sweep: MakeSweep, slurm: dict
     ("age_s", "state", "active"), [(10.0, RunState.RUNNING, True), (STALE_S + 10, RunState.FAILED, False)]
 )
 def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
-    make_sweep: MakeSweep, slurm: dict[str, Ending], age_s: float, state: RunState, active: bool
+    make_sweep: MakeSweep, slurm: dict[str, JobState], age_s: float, state: RunState, active: bool
 ) -> None:
     manifest = make_sweep("a")
     slurm[""] = DOWN
@@ -155,14 +155,14 @@ def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
     assert (view.state, view.active, view.resumable) == (state, active, False)
     assert view.unreachable == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
     del slurm[""]
-    slurm["5_0"] = Ending(state=RunState.PREEMPTED, cause="preempted by another job")
+    slurm["5_0"] = JobState(state=RunState.PREEMPTED, cause="preempted by another job")
     assert read_states(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
 
 
 @pytest.mark.parametrize("first", [RunState.PENDING, RunState.PREEMPTED])
 @pytest.mark.parametrize("called_off", [False, True])
 def test_without_an_answer_what_waits_stays_as_it_is(
-    make_sweep: MakeSweep, slurm: dict[str, Ending], first: RunState, called_off: bool
+    make_sweep: MakeSweep, slurm: dict[str, JobState], first: RunState, called_off: bool
 ) -> None:
     manifest = make_sweep("a", "b")
     set_status(manifest.runs[0], first)
@@ -180,12 +180,12 @@ def test_without_an_answer_what_waits_stays_as_it_is(
     assert text.count("SLURM's controller does not answer; states from heartbeats alone") == 1
 
 
-def test_slurm_tells_a_kill_from_a_lack_of_memory(make_sweep: MakeSweep, slurm: dict[str, Ending]) -> None:
+def test_slurm_tells_a_kill_from_a_lack_of_memory(make_sweep: MakeSweep, slurm: dict[str, JobState]) -> None:
     manifest = make_sweep("a")
     killed = "killed by SIGKILL (from outside, or out of memory)"
     set_status(manifest.runs[0], RunState.FAILED, cause=killed)
     _submitted(manifest)
-    slurm["5_0"] = Ending(state=RunState.FAILED, cause="the job failed (ended by signal 9)")
+    slurm["5_0"] = JobState(state=RunState.FAILED, cause="the job failed (ended by signal 9)")
     assert _state(manifest) == (RunState.FAILED, killed, False)
     slurm["5_0"] = OUT_OF_MEMORY
     assert _state(manifest) == (RunState.FAILED, "out of memory: SLURM ended the job", False)
@@ -194,14 +194,14 @@ def test_slurm_tells_a_kill_from_a_lack_of_memory(make_sweep: MakeSweep, slurm: 
 
 
 def test_a_preempted_run_whose_job_has_gone_waits_for_resume(
-    make_sweep: MakeSweep, slurm: dict[str, Ending]
+    make_sweep: MakeSweep, slurm: dict[str, JobState]
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PREEMPTED, cause="SIGTERM at step 4", step=4)
     _submitted(manifest)
-    slurm["5_0"] = Ending(state=RunState.FAILED, cause="the job failed (exit code 75)")
+    slurm["5_0"] = JobState(state=RunState.FAILED, cause="the job failed (exit code 75)")
     assert _state(manifest) == (RunState.PREEMPTED, "SIGTERM at step 4", False)
-    slurm["5_0"] = Ending(state=RunState.CANCELLED, cause="cancelled (scancel)")
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
     assert _state(manifest) == (RunState.CANCELLED, "cancelled (scancel)", False)
 
 
@@ -213,23 +213,23 @@ def test_a_preempted_run_whose_job_has_gone_waits_for_resume(
     ],
 )
 def test_a_job_that_ran_out_of_time_says_so(
-    make_sweep: MakeSweep, slurm: dict[str, Ending], said: RunState, cause: str
+    make_sweep: MakeSweep, slurm: dict[str, JobState], said: RunState, cause: str
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], said, cause="stopped by SIGTERM" if said is RunState.PREEMPTED else "")
     _submitted(manifest)
-    slurm["5_0"] = Ending(state=RunState.FAILED, cause="out of time: the job reached its limit")
+    slurm["5_0"] = JobState(state=RunState.FAILED, cause="out of time: the job reached its limit")
     assert _state(manifest) == (RunState.FAILED, cause, False)
     assert _recorded(manifest) == (RunState.FAILED, cause)
 
 
 def test_a_called_off_run_is_cancelled_once_it_has_stopped(
-    make_sweep: MakeSweep, slurm: dict[str, Ending]
+    make_sweep: MakeSweep, slurm: dict[str, JobState]
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PREEMPTED, step=4)
     record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
-    slurm["5_0"] = Ending(state=RunState.RUNNING, cause="")
+    slurm["5_0"] = JobState(state=RunState.RUNNING, cause="")
     assert _state(manifest) == (RunState.PREEMPTED, "", True)
     del slurm["5_0"]
     assert _state(manifest) == (RunState.CANCELLED, "cancelled by qhk sweep cancel", False)

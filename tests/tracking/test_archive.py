@@ -10,12 +10,12 @@ import pytest
 
 from qhk.tracking.archive import archive_runs
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
-from qhk.tracking.status import STATUS_FILE, RunState, present_status, write_status
+from qhk.tracking.status import STATUS_FILE, RunState, current_status, write_status
 
 
 def made(root: Path, name: str, state: RunState, **changes: object) -> Path:
     path = root / name / "seed0"
-    status = present_status(state=state, step=3, cause="")
+    status = current_status(state=state, step=3, cause="")
     write_status(path / STATUS_FILE, replace(status, **changes))
     return path
 

@@ -20,12 +20,12 @@ from qhk.tracking import status as module
 from qhk.tracking.lock import RunLock, lock_path
 from qhk.tracking.status import (
     STALE_S,
-    Ending,
     Heartbeat,
+    JobState,
     RunState,
     Status,
+    current_status,
     judge_status,
-    present_status,
     read_status,
     settle_status,
     write_status,
@@ -35,7 +35,7 @@ RUNNING, FAILED = RunState.RUNNING, RunState.FAILED
 
 
 def running(**changes: object) -> Status:
-    return replace(present_status(state=RUNNING, step=12, cause="", total_steps=40, srcc=0.5), **changes)
+    return replace(current_status(state=RUNNING, step=12, cause="", total_steps=40, srcc=0.5), **changes)
 
 
 def aged(status: Status, seconds: float) -> Status:
@@ -51,7 +51,7 @@ def elsewhere(seconds: float, **changes: object) -> Status:
 def test_round_trip_with_heartbeat(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
     assert read_status(path) is None
-    status = present_status(state=FAILED, step=12, cause="loss is nan\nat step 12", srcc=math.nan)
+    status = current_status(state=FAILED, step=12, cause="loss is nan\nat step 12", srcc=math.nan)
     write_status(path, status)
     assert read_status(path) == status
     assert status.cause == "loss is nan at step 12"
@@ -86,7 +86,7 @@ def test_a_full_disk_can_be_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "write_atomically", full)
-    status = present_status(state=FAILED, step=3, cause="the disk is full")
+    status = current_status(state=FAILED, step=3, cause="the disk is full")
     write_status(path, status)
     assert read_status(path) == status
     with pytest.raises(OSError, match="No space"):
@@ -136,13 +136,13 @@ def test_a_restarted_machine_is_named() -> None:
 def test_the_scheduler_knows_better() -> None:
     asked: list[str] = []
 
-    def slurm(job: str) -> Ending | None:
+    def slurm(job: str) -> JobState | None:
         asked.append(job)
         return endings[job]
 
     endings = {
-        "1": Ending(state=RunState.PREEMPTED, cause="SLURM job 1: PREEMPTED"),
-        "2": Ending(state=RUNNING, cause=""),
+        "1": JobState(state=RunState.PREEMPTED, cause="SLURM job 1: PREEMPTED"),
+        "2": JobState(state=RUNNING, cause=""),
         "3": None,
     }
     judged = {job: judge_status(elsewhere(600, slurm_job=job), scheduler=slurm) for job in endings}

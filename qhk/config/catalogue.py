@@ -133,10 +133,10 @@ def read_catalogue(root: Path, further: Sequence[Path] = ()) -> Catalogue:
     found = _below(root / "conf", "")
     for group, folder in FOLDER_OF_GROUP.items():
         found |= _below(root / folder, group)
-    for folder in further:
-        if not folder.is_dir():
-            raise UserError(f"--config-dir {folder}: is no folder; give one that is laid out like conf")
-        found |= _below(folder, "")
+    for own in further:
+        if not own.is_dir():
+            raise UserError(f"--config-dir {own}: is no folder; give one that is laid out like conf")
+        found |= _below(own, "")
     return Catalogue(files=tuple(found.values()))
 
 
@@ -166,10 +166,7 @@ def _loader() -> Any:
     """Return OmegaConf's loader (numbers such as 1e-4, no key twice) on the C parser, ten times as fast."""
     from omegaconf._utils import get_yaml_loader
 
-    class Loader(yaml.cyaml.CParser, get_yaml_loader()):  # type: ignore[misc]
-        def __init__(self, stream: str) -> None:
-            yaml.cyaml.CParser.__init__(self, stream)
-            yaml.constructor.SafeConstructor.__init__(self)
-            yaml.resolver.Resolver.__init__(self)
+    class Loader(yaml.CSafeLoader, get_yaml_loader()):  # type: ignore[misc]
+        pass
 
     return Loader

@@ -156,14 +156,14 @@ def composed_text(
     package = "hydra" if part == "hydra" else package
     config = keep_used_sets(config) if "dataset" in config else config
     node = config if package is None else OmegaConf.select(config, package, default=None)
-    if not isinstance(node, DictConfig):
+    if node is None:
         raise UserError(f"--package {package}: no such node; {suggestion(str(package), map(str, config))}")
     try:
-        if resolve:
+        if resolve and OmegaConf.is_config(node):
             OmegaConf.resolve(node)
     except OmegaConfBaseException as error:
         raise UserError(explain_interpolation(error)) from None
-    text = OmegaConf.to_yaml(node)
+    text = OmegaConf.to_yaml(node) if OmegaConf.is_config(node) else f"{node}\n"
     return f"hydra:\n{indent(text, '  ')}" if part == "hydra" else text
 
 

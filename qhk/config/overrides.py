@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
 from qhk.config.sets import NAMING
 from qhk.errors import UserError
+from qhk.settings.inputs import LoadingSettings
 from qhk.settings.problems import suggestion
 
 OWN_WAYS = {
@@ -52,6 +53,7 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
                 f"'{override.key_or_group}=[...]'"
             )
         _check_hydra(text, override)
+        _check_named_set(text, override)
         options = catalogue.options.get(override.key_or_group)
         if options is None:
             continue
@@ -103,6 +105,21 @@ def _check_hydra(text: str, override: Override) -> None:
     way = OWN_WAYS[known[0]] if known else "only hydra/launcher, hydra.launcher, hydra.verbose and "
     way = way if known else f"{way}hydra.searchpath are there"
     raise UserError(f"{text}: has no effect here; {way}")
+
+
+def _check_named_set(text: str, override: Override) -> None:
+    """Raise UserError for a key below ``data`` or ``benchmark``: both are lists of sets."""
+    parts = override.key_or_group.split(".")
+    place = next((place for place, part in enumerate(parts[:-1]) if part in NAMING), None)
+    if place is None or parts[0] not in (*NAMING, "mixture", "stages"):
+        return
+    node, below = ".".join(parts[: place + 1]), parts[place + 1 :]
+    if node == "data" and below[0] in LoadingSettings.model_fields:
+        raise UserError(f"{text}: write {text.replace('data.', 'loading.', 1)}")
+    if override.is_delete():
+        raise UserError(f"{text}: {node} is a list of sets; write those to keep, e.g. '{node}=[koniq]'")
+    item = "".join(f"{{{part}:" for part in below) + text.partition("=")[2] + "}" * len(below)
+    raise UserError(f"{text}: {node} is a list of sets; write all of it, e.g. '{node}=[{item}]'")
 
 
 def _check_sign(text: str, override: Override, options: list[str]) -> None:

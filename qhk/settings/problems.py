@@ -17,6 +17,7 @@ KINDS = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
+    "too_short": "must not be empty",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be a mapping of keys to values",
@@ -62,6 +63,9 @@ def _key(details: ErrorDetails, plain: Mapping[str, Any]) -> str:
     parts: list[str] = []
     value: Any = plain
     for place, part in enumerate(details["loc"]):
+        if isinstance(value, list) and isinstance(part, str):
+            # Sets in a list, as in [koniq, {spaq: ...}], are typed as one mapping.
+            value = {name: own for item in value if isinstance(item, Mapping) for name, own in item.items()}
         inside = isinstance(value, Mapping) and part in value
         inside = inside or (isinstance(value, list | tuple) and isinstance(part, int) and part < len(value))
         if inside:

@@ -81,6 +81,8 @@ def test_the_config_can_be_looked_at_in_parts(qhk: Run) -> None:
     )
     both = qhk("train", "--cfg", "all")[1]
     assert both.startswith("hydra:\n") and "\noptimizer:\n" in both
+    assert qhk("train", "benchmark=[koniq]", "--cfg", "job", "-p", "benchmark")[1] == "- koniq\n"
+    assert qhk("train", "--cfg", "job", "-p", "optimizer.form")[1] == "adamw\n"
     code, _, err = qhk("train", "--cfg", "job", "-p", "nothing")
     assert code == 2 and "--package nothing: no such node" in err
     assert "uncertainty/rank  ->  uncertainty" in qhk("train", "uncertainty=rank", "--info", "defaults")[1]

@@ -40,7 +40,11 @@ MISTAKES = [
     (["train", "data=kadidd"], "data: no set is called 'kadidd'; did you mean kadid?"),
     (["train", "benchmark=[koniq,spak]"], "benchmark: no set is called 'spak'; did you mean spaq?"),
     (["train", "data=[koniq,{koniq:2}]"], "data: names koniq twice"),
-    (["train", "data={koniq:0}"], "data: must be greater than 0"),
+    (["train", "data={koniq:0}"], "data.koniq: must be greater than 0"),
+    (["train", "data=[]"], "data: must not be empty"),
+    (["train", "data.limit=6"], "write loading.limit=6"),
+    (["train", "~data.koniq"], "write those to keep, e.g. 'data=[koniq]'"),
+    (["train", "benchmark.koniq.limit=3"], "write all of it, e.g. 'benchmark=[{koniq:{limit:3}}]'"),
     (
         ["train", "benchmark={koniq:{limt:3}}"],
         "benchmark.koniq.limt: unknown key, got 3; did you mean limit?",

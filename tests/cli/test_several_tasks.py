@@ -65,7 +65,7 @@ def figures(folder: Path) -> dict[tuple[str, str], Any]:
     return {(row["benchmark"], row["form"]): (row["n"], row["n_parsed"], row["metrics"]) for row in after}
 
 
-MAIN = "benchmark={miniature_degradation:{limit:6}}"
+MAIN = ("benchmark={miniature_degradation:{limit:6}}",)
 
 
 def test_all_tasks_of_a_checkpoint_are_evaluated(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

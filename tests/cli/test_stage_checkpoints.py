@@ -24,8 +24,8 @@ WORDS = (
     "benchmark={miniature_spaq:{limit:4}}",
     f"{STAGE}.benchmark={{miniature_comparison:{{limit:4}}}}",
 )
-SCORES = "benchmark={miniature_spaq:{limit:4}}"
-COMPARISONS = "benchmark={miniature_comparison:{limit:4}}"
+SCORES = ("benchmark={miniature_spaq:{limit:4}}",)
+COMPARISONS = ("benchmark={miniature_comparison:{limit:4}}",)
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import OVERLAYS, Catalogue, choice_of, config_root, read_catalogue
 from qhk.config.compose import compose_config, overruled_choices
 from qhk.config.sets import dataset_entries, keep_used_sets
+from qhk.errors import UserError
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
 
@@ -329,14 +331,34 @@ def test_choice_of_takes_the_last() -> None:
     assert choice_of("experiment", ["experiment=null"]) is None
 
 
-def test_unreadable_yaml_names_its_file(tmp_path: Path) -> None:
-    broken = tmp_path / "conf" / "model" / "broken.yaml"
-    broken.parent.mkdir(parents=True)
-    broken.write_text("a: [1,\n")
-    with pytest.raises(ValueError, match="broken.yaml: not readable YAML"):
-        read_catalogue(tmp_path)
-    with pytest.raises(ValueError, match="config folder is missing"):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a: [1,\n", "not readable YAML"),
+        ("a: 1\na: 2\n", "not readable YAML"),
+        ("- a\n", "must hold a mapping"),
+    ],
+)
+def test_an_unusable_file_is_named_where_it_is_used(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "broken.yaml").write_text(text)
+    catalogue = read_catalogue(config_root(), [tmp_path])
+    assert "broken" in catalogue.options["optimizer"]
+    compose_config("train", [], catalogue)
+    with pytest.raises(UserError, match=f"optimizer/broken.yaml: {fault}"):
+        compose_config("train", ["optimizer=broken"], catalogue)
+
+
+def test_folders_of_yaml_files_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="config folder is missing"):
         read_catalogue(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="--config-dir .*nowhere: is no folder"):
+        read_catalogue(config_root(), [tmp_path / "nowhere"])
+
+
+def test_numbers_are_read_as_omegaconf_reads_them() -> None:
+    for file in CATALOGUE.files:
+        assert OmegaConf.create(file.text) == file.content, file.path
 
 
 def test_package_header_and_folders_are_read(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_cut_follows_the_seed_and_not_the_order() -> None:
 
 
 def test_one_content_cannot_be_cut() -> None:
-    with pytest.raises(ValueError, match=r"loading\.validation_fraction=0\.5 leaves 0 training images of set"):
+    with pytest.raises(ValueError, match=r"loading\.validation_fraction=0\.5 leaves 0 training images of "):
         cut_validation(examples(5, per_reference=5), fraction=0.5, limit=None, seed=0, name="set")
 
 
@@ -99,7 +99,7 @@ def test_no_validation_and_a_limit() -> None:
 def test_empty_split_is_refused() -> None:
     only_test = loaded("a", test=examples(3))
     with pytest.raises(
-        ValueError, match=r"loading\.split=train: a has no such images under protocol=p \(splits there: test\)"
+        ValueError, match=r"loading\.split=train: a has no such images under protocol=p \(splits there: "
     ):
         select(only_test)
     with pytest.raises(ValueError, match=r"benchmark\.a\.split=validation"):

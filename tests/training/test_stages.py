@@ -230,7 +230,7 @@ def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> 
                 device="cpu",
             )
             readers, examples = taught_examples(run, policy)
-        assert list(readers) == names and [reader.rule for reader in readers.values()] == rules
+        assert list(readers) == names and [reader.task.answer_rule for reader in readers.values()] == rules
         assert Counter(name for name, _ in examples) == dict.fromkeys(names, 12)
 
 

@@ -94,4 +94,4 @@ def _check(sizes: Mapping[str, int], weights: Mapping[str, float]) -> None:
         if sizes[name] < 1:
             raise UserError(f"data: {name} has no training image: remove it or check its split")
         if not (math.isfinite(weights[name]) and weights[name] > 0):
-            raise UserError(f"data: {name}: its weight must be > 0, got {weights[name]}")
+            raise UserError(f"data: {name} must be a weight > 0, got {weights[name]}")

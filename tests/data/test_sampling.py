@@ -87,7 +87,7 @@ def test_order_is_a_permutation_of_its_own() -> None:
     ("sizes", "weights", "message"),
     [
         ({"a": 0}, {"a": 1.0}, r"data: a has no training image"),
-        ({"a": 1}, {"a": 0.0}, r"data: a: its weight must be > 0, got 0\.0"),
+        ({"a": 1}, {"a": 0.0}, r"data: a must be a weight > 0, got 0\.0"),
         ({"a": 1}, {"b": 1.0}, "they must agree"),
     ],
 )

@@ -35,7 +35,7 @@ def run(request: ReviewRequest) -> int:
         print("Ctrl-C ends; every answer is in the manifest already", file=sys.stderr, flush=True)
 
     desk = Desk(reviews=reviews, queue=queue, blind=request.blind, prefetch=request.prefetch)
-    serve(desk, port=request.port, announce=announce)
+    serve(desk, port=request.port, on_ready=announce)
     for name in reviews.reviewers():
         counts = reviews.counts(name)
         said = ", ".join(f"{answer} {count}" for answer, count in counts.items() if count)

@@ -67,12 +67,12 @@ class Adapter:
 
 
 def first_existing(alternatives: Sequence[Path]) -> Path:
-    """The first alternative that exists; the first of all where none does."""
+    """Return the first alternative that exists, or the first of all where none does."""
     return next((path for path in alternatives if path.exists()), alternatives[0])
 
 
 def text_option(options: Options, key: str) -> str:
-    """A required text option. Raises ``ValueError`` naming the key when it is absent or not text."""
+    """Return a required text option; raise ``UserError`` naming the key where it is absent or not text."""
     value = options.get(key)
     if not isinstance(value, str) or not value:
         raise UserError(f"options.{key} must be given as text, got {value!r}")
@@ -80,7 +80,7 @@ def text_option(options: Options, key: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """An image name without folder, extension and case: what two spellings of one name share."""
+    """Return an image name without folder, extension and case: equal for two spellings of one name."""
     last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
     stem, dot, ending = last.rpartition(".")
     return stem if dot and ending in IMAGE_ENDINGS | VIDEO_ENDINGS else last

@@ -25,7 +25,7 @@ ORIENTATIONS: dict[str, tuple[Image.Transpose | None, ...]] = {
 
 
 def orient(image: Image.Image, augmentation: str, seed: int, *indices: int | str) -> Image.Image:
-    """The picture in one of the augmentation's orientations, drawn from (seed, "orientation", indices).
+    """Return the picture in an orientation drawn from the stream (seed, "orientation", indices).
 
     ``none`` returns the picture itself and draws nothing.
     """

@@ -28,7 +28,7 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether the set cannot be used as it is, or is not the set that it is taken for."""
+        """Return whether the set cannot be used as it is, or is not the set that it is taken for."""
         return any(finding.verdict == "error" for finding in self.findings)
 
 
@@ -42,10 +42,10 @@ def check_set(
     workers: int,
     progress: Progress,
 ) -> Report:
-    """What was found of the set ``name``, against what is expected where it is a published one.
+    """Return what was found of the set ``name``, compared with the expected counts of a published one.
 
     ``images`` skip leaves the images out, header reads their bytes and headers, decode every pixel;
-    ``looks`` also compares how pictures look. Raises ``ValueError`` only for settings that are wrong in
+    ``looks`` also compares how pictures look. Raises ``UserError`` only for settings that are wrong in
     themselves (an unknown adapter or option, a null root).
     """
     adapter = check_spec(name, spec)
@@ -83,7 +83,7 @@ def check_set(
 
 
 def check_labels(labels: Labels, spec: DatasetSettings, expected: ExpectedSettings | None) -> list[Finding]:
-    """Rows, native range and polarity, the map to [1, 5], references and parts."""
+    """Check rows, native range and polarity, the map to [1, 5], references and parts."""
     found = [_rows(len(labels.rows), expected)]
     if labels.left_out:
         fix = f"first {labels.left_out[0]}"

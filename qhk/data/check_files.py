@@ -40,7 +40,7 @@ def check_files(
     workers: int,
     progress: Progress,
 ) -> tuple[list[Finding], str | None]:
-    """The findings, and the set's fingerprint where every image that a part needs is there and readable."""
+    """Return the findings, and the set's fingerprint where every image that a part needs can be read."""
     adapter = labels.adapter
     index = index_images(adapter.images(labels.root, options), endings=adapter.endings)
     matched, lost = _match(labels.rows, index)
@@ -234,11 +234,15 @@ def _look_alikes(
 ) -> Finding:
     """Pictures of different contents and parts whose perceptual hashes are close."""
     references = {row.name: row.reference for row in labels.rows}
-    names = [name for name, paths in matched.items() if files[paths[0]].look is not None and parts[name]]
-    looks = np.array([int(str(files[matched[name][0]].look), 16) for name in names], dtype=np.uint64)
+    names = [
+        name for name, paths in matched.items() if files[paths[0]].perceptual_hash is not None and parts[name]
+    ]
+    hashes = np.array(
+        [int(str(files[matched[name][0]].perceptual_hash), 16) for name in names], dtype=np.uint64
+    )
     lines = []
     for place, name in enumerate(names):
-        distance = np.bitwise_count(looks[place + 1 :] ^ looks[place])
+        distance = np.bitwise_count(hashes[place + 1 :] ^ hashes[place])
         for other in (names[place + 1 + int(step)] for step in np.flatnonzero(distance <= LOOK_BITS)):
             if parts[name] != parts[other] and (
                 references[name] is None or references[name] != references[other]

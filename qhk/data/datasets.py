@@ -44,11 +44,11 @@ class LoadedDataset:
 def load_dataset_entry(
     name: str, spec: DatasetSettings, *, cache: Path, progress: Progress, workers: int = 0
 ) -> LoadedDataset:
-    """The set ``name`` as ``spec`` describes it. A miniature set is generated below ``cache`` if needed.
+    """Return the set ``name`` as ``spec`` describes it; a miniature set is generated where needed.
 
     Example ids are the file names of the label file, unique within the set; ``mos_std`` is on the
     [1, 5] scale. Pictures are listed, and read by ``workers`` threads where ``cache`` does not remember them
-    (digest and header; nothing is decoded); ``progress`` tells how far that is. Raises ``ValueError`` on
+    (digest and header; nothing is decoded); ``progress`` tells how far that is. Raises ``UserError`` on
     everything listed in the room's docstring.
     """
     labels = read_labels(name, spec, cache=cache, progress=progress)
@@ -80,7 +80,7 @@ def load_dataset_entry(
 
 
 def fingerprint(examples: Mapping[str, Sequence[Example]], files: Mapping[Path, FileFacts]) -> str:
-    """sha256 (hex) over split, id, MOS and the digests of the pictures of every example, in order.
+    """Return the SHA-256 (hex) over split, id, MOS and picture digests of every example, in order.
 
     Labels count where they are all that an example has.
     """

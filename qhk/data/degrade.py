@@ -20,11 +20,11 @@ JPEG_ROUNDS = 4
 
 
 def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Generator) -> Image.Image:
-    """A degraded copy of ``image`` (RGB), same size; the source is left as it is.
+    """Return a degraded copy of ``image`` (RGB), same size; the source is left as it is.
 
     ``strength`` is the standard deviation of noise in grey levels (>= 0), the radius of blur in pixels
     (>= 0), the quality of jpeg (1-95, a whole number), or the brightness factor of darken (0-1). Only
-    noise draws from ``rng``. Raises ``ValueError`` on an unknown kind or a strength out of range.
+    noise draws from ``rng``. Raises ``UserError`` on an unknown kind or a strength out of range.
     """
     assert image.mode == "RGB", image.mode
     if kind not in _OPERATIONS:
@@ -34,7 +34,7 @@ def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Ge
 
 
 def check_strength(kind: str, strength: float) -> None:
-    """Raises ``ValueError`` when ``strength`` is outside the range of ``kind``."""
+    """Raise ``UserError`` where ``strength`` is outside the range of ``kind``."""
     low, high = _RANGES[kind]
     if not low <= strength <= high or (kind == "jpeg" and strength != int(strength)):
         whole = "a whole number " if kind == "jpeg" else ""
@@ -42,7 +42,7 @@ def check_strength(kind: str, strength: float) -> None:
 
 
 def eased_strength(kind: str, strength: float, factor: float) -> float:
-    """The strength of ``kind`` at ``factor`` in [0, 1] of the way from no visible harm to ``strength``.
+    """Return the strength of ``kind`` at ``factor`` in [0, 1] of the way from harmless to ``strength``.
 
     ``neutral + factor (strength - neutral)``, with neutral 0 for the std of noise and the radius of blur, 95
     for the quality of jpeg (the highest there is; rounded to a whole number), and 1 for the brightness of
@@ -66,7 +66,7 @@ def _blur(image: Image.Image, radius: float, rng: np.random.Generator) -> Image.
 
 
 def jpeg_bytes(image: Image.Image, quality: int) -> bytes:
-    """The JPEG file of the last of ``JPEG_ROUNDS`` rounds at ``quality`` (1-95); decoded, it is kind jpeg."""
+    """Return the JPEG file after ``JPEG_ROUNDS`` rounds at ``quality`` (1-95); decoded, it is kind jpeg."""
     check_strength("jpeg", quality)
     content = b""
     for _ in range(JPEG_ROUNDS):

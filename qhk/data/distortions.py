@@ -89,7 +89,7 @@ def descriptions() -> list[str]:
 
 
 def describe(kind: Kind, level: int) -> dict[str, str | float]:
-    """The labels of a distorted image: distortion, appearance, level (1 to 5) and its word, severity."""
+    """Return a distorted image's labels: distortion, appearance, level (1 to 5) and its word, severity."""
     distortion, appearance = kind
     assert 1 <= level <= len(SEVERITIES), level
     return {

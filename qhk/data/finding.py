@@ -21,7 +21,7 @@ class Finding:
 
 
 def judge(subject: str, found: int, expected: int | None, fix: str) -> Finding:
-    """A count against the expected one; without one it is only told."""
+    """Return a finding that compares a count with the expected one, or just states it (None)."""
     fits = expected is None or found == expected
     wanted = "" if expected is None else str(expected)
     return Finding(subject, str(found), wanted, "ok" if fits else "error", "" if fits else fix)

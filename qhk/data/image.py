@@ -56,9 +56,9 @@ _BROKEN = (
 
 
 def load_image(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture as upright RGB, as the room's table says.
+    """Return the picture as upright RGB, as the room's table says.
 
-    Raises ``ValueError`` naming the file when it is missing, unreadable or truncated, when a side is under
+    Raises ``UserError`` naming the file when it is missing, unreadable or truncated, when a side is under
     ``min_side`` pixels, when it holds more than ``max_pixels``, or several pictures; nothing is ever
     replaced or resized.
     """
@@ -68,7 +68,7 @@ def load_image(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PI
 
 
 def check_header(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """``(width, height)`` as stored, from the header alone. Raises like ``load_image``."""
+    """Return ``(width, height)`` as stored, from the header alone. Raises like ``load_image``."""
     _require_file(path)
     size = _stored_size(path)
     check_size(path, size, min_side=min_side, max_pixels=max_pixels)
@@ -76,7 +76,7 @@ def check_header(path: Path, *, min_side: int = MIN_SIDE, max_pixels: int = MAX_
 
 
 def upright_size(path: Path) -> tuple[int, int]:
-    """``(width, height)`` of what ``load_image`` returns, from the header alone. Raises like it.
+    """Return the ``(width, height)`` of what ``load_image`` returns, from the header alone. Raises like it.
 
     Only the header's own EXIF counts; a PNG that keeps its EXIF behind the pixels is taken as stored.
     """
@@ -89,9 +89,9 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def read_header(path: Path, content: bytes) -> tuple[tuple[int, int], str]:
-    """``((width, height), format)`` of a file's ``content``, ``path`` being its name in messages.
+    """Return ``((width, height), format)`` of a file's ``content``; ``path`` is its name in messages.
 
-    Raises ``ValueError`` where it is no readable picture, or several; sizes are not judged.
+    Raises ``UserError`` where it is no readable picture, or several; sizes are not judged.
     """
     with _opened(path, BytesIO(content)) as image:
         _require_one_picture(path, image)
@@ -99,14 +99,17 @@ def read_header(path: Path, content: bytes) -> tuple[tuple[int, int], str]:
 
 
 def decode(path: Path, content: bytes) -> Image.Image:
-    """The picture in ``content`` as upright RGB. Raises ``ValueError`` naming ``path`` where it is broken."""
+    """Return the picture in ``content`` as upright RGB.
+
+    Raises ``UserError`` naming ``path`` where it is broken.
+    """
     return _decode(path, BytesIO(content))
 
 
 def check_size(
     path: Path, size: tuple[int, int], *, min_side: int = MIN_SIDE, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """None; ``ValueError`` naming the file where (width, height) is too small, too large or too long."""
+    """Raise ``UserError`` naming the file where (width, height) is too small, too large or too long."""
     width, height = size
     if min(width, height) < min_side:
         raise UserError(f"{path}: {width}x{height} is too small: both sides need at least {min_side} pixels")
@@ -137,10 +140,6 @@ def _decode(path: Path, source: Path | BytesIO) -> Image.Image:
         return _as_rgb(path, ImageOps.exif_transpose(image), stored_as=image.format)
 
 
-class _Refusal(ValueError):
-    """Our own refusal, which passes through the handler of Pillow's errors."""
-
-
 @contextmanager
 def _opened(path: Path, source: Path | BytesIO) -> Iterator[Image.Image]:
     try:
@@ -148,8 +147,8 @@ def _opened(path: Path, source: Path | BytesIO) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")  # our own limits decide about bombs; broken EXIF data may be left
             with Image.open(source) as image:
                 yield image
-    except _Refusal as error:
-        raise UserError(str(error)) from None
+    except UserError:  # our own refusal, a ValueError too, is not one of Pillow's errors
+        raise
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large to open safely ({error}): shrink the image") from None
     except _BROKEN as error:
@@ -163,12 +162,12 @@ def _require_one_picture(path: Path, image: Image.Image) -> None:
         image.seek(1)
     except EOFError:
         return
-    raise _Refusal(f"{path}: holds several pictures ({image.format}): save the one that was rated as a file")
+    raise UserError(f"{path}: holds several pictures ({image.format}): save the one that was rated as a file")
 
 
 def _as_rgb(path: Path, image: Image.Image, *, stored_as: str | None) -> Image.Image:
     if image.mode == "F" or (image.mode == "I" and stored_as != "PPM"):
-        raise _Refusal(f"{path}: 32-bit pixels have no defined white: save it with 8 or 16 bits")
+        raise UserError(f"{path}: 32-bit pixels have no defined white: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64) / 257.0
         image = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8), "L")

@@ -38,8 +38,8 @@ class FileFacts:
     """One image file: sha256 (hex), size in bytes, (width, height) as stored, format, and what is wrong.
 
     ``problem`` is None for a readable picture, ``decoded`` says that every pixel of it was read. Where the
-    header cannot be read, width and height are 0 and ``format`` is empty. ``look`` is a perceptual hash
-    (16 hex digits) where one was asked for.
+    header cannot be read, width and height are 0 and ``format`` is empty. ``perceptual_hash`` has
+    16 hex digits, where it was asked for.
     """
 
     sha256: str
@@ -49,7 +49,7 @@ class FileFacts:
     format: str
     problem: str | None
     decoded: bool
-    look: str | None
+    perceptual_hash: str | None
 
 
 _Signature = tuple[int, int, int, int]
@@ -70,10 +70,11 @@ def take_inventory(
     workers: int,
     progress: Progress,
 ) -> dict[Path, FileFacts]:
-    """The facts of every file of ``paths``, in their order; ``memory`` is the file that remembers them.
+    """Return the facts of every file of ``paths``, in their order.
 
+    ``memory`` is the file that remembers them.
     ``depth`` header reads all bytes and the header, decode also every pixel; ``looks`` adds the perceptual
-    hash. Raises ``ValueError`` for a path that is no file. Broken pictures do not raise: they have a problem.
+    hash. Raises ``UserError`` for a path that is no file. Broken pictures do not raise: they have a problem.
     """
     remembered = _recall(memory)
     signatures = {path: _signature(path) for path in paths}
@@ -91,6 +92,8 @@ def take_inventory(
     for done, (path, began_ns, found) in enumerate(_read_all(stale, depth, looks, workers), start=1):
         facts[path] = found
         signature = _signature(path)
+        # A file written to while, or just before, it is read may change again within its time stamp's
+        # resolution, so only settled files are remembered.
         if signature == signatures[path] and signature[2] + SETTLED_S * 1e9 < began_ns:
             kept[str(path)] = _Entry(signature=signature, facts=found)
         progress(done, len(stale))
@@ -99,28 +102,28 @@ def take_inventory(
 
 
 def memory_file(cache: Path, root: Path) -> Path:
-    """Where the inventory of the set at ``root`` is remembered."""
+    """Return the path of the file that remembers the inventory of the set at ``root``."""
     name = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]
     return cache / "inventory" / f"{name}.json"
 
 
-def look_distance(one: str, other: str) -> int:
-    """In how many of 64 bits two perceptual hashes differ."""
+def hash_distance(one: str, other: str) -> int:
+    """Return in how many of 64 bits two perceptual hashes differ."""
     return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
 def inspect(path: Path, *, depth: Depth, looks: bool) -> FileFacts:
-    """The facts of one file, read from the start to the end once."""
+    """Return the facts of one file, which is read once from start to end."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
-    size, kind, problem, decoded, look = (0, 0), "", None, False, None
+    size, kind, problem, decoded, perceptual_hash = (0, 0), "", None, False, None
     try:
         size, kind = read_header(path, content)
         check_size(path, size, min_side=1, max_pixels=MAX_PIXELS)
         if depth == "decode" or looks:
             picture = decode(path, content)
             decoded = True
-            look = _look(picture) if looks else None
+            perceptual_hash = _perceptual_hash(picture) if looks else None
     except ValueError as error:
         problem = str(error)
     return FileFacts(
@@ -131,7 +134,7 @@ def inspect(path: Path, *, depth: Depth, looks: bool) -> FileFacts:
         format=kind,
         problem=problem,
         decoded=decoded,
-        look=look,
+        perceptual_hash=perceptual_hash,
     )
 
 
@@ -164,7 +167,7 @@ def _is_shallow(facts: FileFacts, depth: Depth, looks: bool) -> bool:
     """Whether more is asked for than these facts tell. A broken file stays broken until it changes."""
     if facts.problem is not None:
         return False
-    return (depth == "decode" and not facts.decoded) or (looks and facts.look is None)
+    return (depth == "decode" and not facts.decoded) or (looks and facts.perceptual_hash is None)
 
 
 def _recall(memory: Path) -> dict[str, _Entry]:
@@ -179,7 +182,7 @@ def _recall(memory: Path) -> dict[str, _Entry]:
 
 
 def _entry(record: Sequence[Any]) -> _Entry:
-    sha256, num_bytes, width, height, kind, problem, decoded, look = record[4:]
+    sha256, num_bytes, width, height, kind, problem, decoded, perceptual_hash = record[4:]
     facts = FileFacts(
         sha256=sha256,
         num_bytes=num_bytes,
@@ -188,7 +191,7 @@ def _entry(record: Sequence[Any]) -> _Entry:
         format=kind,
         problem=problem,
         decoded=decoded,
-        look=look,
+        perceptual_hash=perceptual_hash,
     )
     size, changed, status, inode = record[:4]
     return _Entry(signature=(size, changed, status, inode), facts=facts)
@@ -204,7 +207,7 @@ def _remember(memory: Path, entries: Mapping[str, _Entry], forgotten: set[str]) 
     write_atomically(memory, text)
 
 
-def _look(picture: Image.Image) -> str:
+def _perceptual_hash(picture: Image.Image) -> str:
     """Difference hash: whether each of 8 x 8 cells of the grey picture is darker than its left neighbour."""
     small = np.asarray(picture.convert("L").resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     bits = np.packbits(small[:, 1:] < small[:, :-1])

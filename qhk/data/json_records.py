@@ -12,9 +12,9 @@ from qhk.errors import UserError
 
 
 def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
-    """``(file and row, object)`` of a JSON list of objects, or of JSON lines; rows count from 1.
+    """Yield ``(file and row, object)`` of a JSON list of objects, or of JSON lines; rows count from 1.
 
-    Raises ``ValueError`` naming file and line or row for anything else.
+    Raises ``UserError`` naming file and line or row for anything else.
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
@@ -33,9 +33,9 @@ def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
 
 
 def read_json_rows(path: Path, fields: Sequence[str]) -> list[tuple[int, Cells]]:
-    """``(row number, {field: text})``; only ``fields`` are read, and a JSON null comes back as ``null``.
+    """Yield ``(row number, {field: text})``; only ``fields`` are read, and a JSON null becomes ``null``.
 
-    Raises ``ValueError`` naming file and row when a field is missing or neither text nor null.
+    Raises ``UserError`` naming file and row when a field is missing or neither text nor null.
     """
     return [
         (place, _cells(record, fields, where))
@@ -44,7 +44,7 @@ def read_json_rows(path: Path, fields: Sequence[str]) -> list[tuple[int, Cells]]
 
 
 def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
-    """A field that must hold text. Raises ``ValueError`` naming ``where``, the field and the fix."""
+    """Return a field that must hold text. Raises ``UserError`` naming ``where``, the field and the fix."""
     value = record.get(field)
     if not isinstance(value, str) or not value:
         raise UserError(f"{where}: {field} is {_show(value)}, expected text: complete the row")
@@ -52,7 +52,7 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def number_field(record: Mapping[str, Any], field: str, where: str) -> float:
-    """A field that must hold a finite number; text that reads as one is taken too."""
+    """Return a field that must hold a finite number; text that reads as one is taken too."""
     value = record.get(field)
     try:
         number = float(value) if isinstance(value, int | float | str) and value is not True else None
@@ -64,7 +64,7 @@ def number_field(record: Mapping[str, Any], field: str, where: str) -> float:
 
 
 def one_image(record: Mapping[str, Any], field: str, where: str) -> str:
-    """The path in a field that holds a path or a list of exactly one."""
+    """Return the path in a field that holds a path or a list of exactly one."""
     value = record.get(field)
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str) or not paths[0]:

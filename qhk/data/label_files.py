@@ -33,7 +33,7 @@ def records_adapter(
     options: frozenset[str],
     scored: bool = True,
 ) -> Adapter:
-    """The adapter of a format that is told by how one file is read; ``scored`` as in ``Adapter``."""
+    """Return the adapter of a format that differs in how one file is read; ``scored`` as in ``Adapter``."""
 
     def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
         files = [(path,) for path in label_files(root, options).values()]
@@ -60,7 +60,7 @@ def records_adapter(
 
 
 def label_files(root: Path, options: Options) -> dict[str, Path]:
-    """Split -> its label file below ``root``; ``ValueError`` when all options are null."""
+    """Return the label file of each split, below ``root``. Raises ``UserError`` when all options are null."""
     given = [split for split in _SPLITS if options.get(f"{split}_labels") is not None]
     if not given:
         raise UserError("options.train_labels and options.test_labels are both null: give at least one file")
@@ -70,7 +70,7 @@ def label_files(root: Path, options: Options) -> dict[str, Path]:
 def assign_file_splits(
     rows: Sequence[LabelRow], protocol: str, root: Path, options: Options
 ) -> list[str | None]:
-    """``files``: rows belong to the split of their file; or a common one, over the rows of all files."""
+    """Return each row's split: its file's for ``files``, else a common one over the rows of all files."""
     if protocol == "files":
         return [row.split for row in rows]
     return common_split(rows, protocol, root, options)

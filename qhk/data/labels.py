@@ -35,9 +35,9 @@ class Labels:
 def read_labels(
     name: str, spec: DatasetSettings, *, cache: Path, progress: Progress, need_images: bool = True
 ) -> Labels:
-    """The labels of the set ``name``. A miniature set is generated below ``cache`` if needed.
+    """Return the labels of the set ``name``; a miniature set is generated below ``cache`` if needed.
 
-    ``need_images`` false goes without the folders of images. Raises ``ValueError`` in one line naming
+    ``need_images`` false goes without the folders of images. Raises ``UserError`` in one line naming
     file, row, value and fix for everything that a label file can get wrong.
     """
     adapter = check_spec(name, spec)
@@ -88,10 +88,10 @@ def _fit_scale(
 
 
 def label_problems(name: str, spec: DatasetSettings, *, cache: Path) -> list[str]:
-    """What a run would refuse about the set's files, one line each, without opening an image.
+    """Return what a run would refuse about the set's files, one line each, without opening an image.
 
     Missing files are listed; where the label files are all there they are read, so that a wrong column, score
-    or bound is told as well. Nothing is generated, unpacked or downloaded. Raises ``ValueError`` only for
+    or bound is told as well. Nothing is generated, unpacked or downloaded. Raises ``UserError`` only for
     values that are wrong in themselves (unknown adapter, protocol or option).
     """
     adapter = check_spec(name, spec)

@@ -21,10 +21,10 @@ class ImageIndex:
     stems: dict[str, list[Path]]
 
     def find(self, name: str, where: str) -> Path:
-        """The image called ``name``: by relative path, else by file name, else by stem.
+        """Return the image called ``name``: by relative path, else by file name, else by stem.
 
         Case is ignored, but where files differ in it alone the exact spelling wins. Raises
-        ``ValueError`` naming ``where`` when there is none, or when several fit equally well.
+        ``UserError`` naming ``where`` when there is none, or when several fit equally well.
         """
         wanted = name.replace("\\", "/")
         last = wanted.rsplit("/", 1)[-1]
@@ -45,12 +45,12 @@ class ImageIndex:
         raise UserError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
 
     def all_images(self) -> list[Path]:
-        """Every indexed image, sorted."""
+        """Return every indexed image, sorted."""
         return sorted(path for paths in self.paths.values() for path in paths)
 
 
 def index_images(folders: Iterable[Path], *, endings: Collection[str]) -> ImageIndex:
-    """The index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
+    """Return the index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
     index = ImageIndex(folders=tuple(folders), paths={}, names={}, stems={})
     for folder in index.folders:
         for directory, children, files in os.walk(folder):

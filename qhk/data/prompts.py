@@ -17,11 +17,11 @@ class Message(TypedDict):
 
 
 def build_messages(*, user: str, system: str | None) -> list[Message]:
-    """The turns of one question: an optional system turn, then the user's text with its pictures.
+    """Return the turns of one question: an optional system turn, then the user's text with its pictures.
 
     Each ``{image}`` in ``user`` is the place of one picture, in the example's order; without any, the one
     picture stands before the text. A picture is a placeholder; the processor puts the pixels in. Raises
-    ``ValueError`` when a text holds one of the model's own image tokens, which would stand for a picture
+    ``UserError`` when a text holds one of the model's own image tokens, which would stand for a picture
     that is not there, or when the system turn holds a marker.
     """
     for key, text in (("user", user), ("system", system or "")):
@@ -40,12 +40,12 @@ def build_messages(*, user: str, system: str | None) -> list[Message]:
 
 
 def num_pictures(user: str) -> int:
-    """How many pictures a prompt with this user text shows."""
+    """Return how many pictures a prompt with this user text shows."""
     return max(1, user.count(IMAGE_MARKER))
 
 
 def check_pictures(user: str, examples: Iterable[Example]) -> None:
-    """None; ``ValueError`` naming ``prompt.user`` at the first example with another number of pictures."""
+    """Raise ``UserError`` naming ``prompt.user`` at the first example with another number of pictures."""
     shown = num_pictures(user)
     for example in examples:
         if len(example.images) != shown:

@@ -19,7 +19,7 @@ _LISTS = Path(__file__).parent / "splits"
 
 
 def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """The split of each row: ``all`` puts all into test, ``names`` reads lists, ``by_reference`` draws."""
+    """Return each row's split: ``all`` puts all into test, ``names`` reads lists, ``by_reference`` draws."""
     if protocol == "names":
         return split_by_names(rows, root, options)
     if protocol == "by_reference":
@@ -29,17 +29,17 @@ def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: O
 
 
 def published_names(name: str) -> frozenset[str]:
-    """The names (as ``name_key`` has them) of the list ``qhk/data/splits/<name>.txt``."""
+    """Return the names (as ``name_key`` has them) of the list ``qhk/data/splits/<name>.txt``."""
     lines = (_LISTS / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(name_key(line) for line in lines if line and not line.startswith("#"))
 
 
 def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
-    """Whole contents (references; images where there is none) drawn into test, validation and train.
+    """Return each row's split, drawn by whole contents (references; images where there is none).
 
     ``options.test_fraction`` and ``options.validation_fraction`` are shares of the contents, rounded (the
     latter may be null); ``options.split_seed`` draws. The order of the rows does not matter. 0.2 and
-    0.2 of 81 references are 16, 16 and 49. Raises ``ValueError`` on fractions that leave no training
+    0.2 of 81 references are 16, 16 and 49. Raises ``UserError`` on fractions that leave no training
     or no test content.
     """
     seed = options.get("split_seed")
@@ -61,10 +61,10 @@ def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str |
 
 
 def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> list[str | None]:
-    """Splits by name lists: text files with one image name or one reference per line, ``#`` for comments.
+    """Return splits by name lists: text files with one image or reference a line, ``#`` for comments.
 
     ``options.train_names``, ``validation_names`` and ``test_names`` are paths, relative ones below the
-    root; any may be null. Rows in no list are not used. Raises ``ValueError`` when all are null, when a
+    root; any may be null. Rows in no list are not used. Raises ``UserError`` when all are null, when a
     file is missing, when a listed name matches no row, or when a row is in two lists.
     """
     lists = {split: _read_names(root, options, f"{split}_names") for split in ("train", "validation", "test")}

@@ -17,7 +17,7 @@ from qhk.types import Example
 def check_rows(
     rows: Sequence[LabelRow], *, bounds: tuple[float, float] | None, scored: bool, root: Path
 ) -> None:
-    """None; ``ValueError`` on no rows, a repeated id, and a score missing, unasked for or out of bounds."""
+    """Raise ``UserError`` on no rows, a repeated id, and a score missing, unasked for or out of bounds."""
     if not rows:
         raise UserError(f"{root}: the label file has no rows: an empty set cannot be used")
     repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
@@ -45,9 +45,9 @@ def make_examples(
     index: ImageIndex,
     scale: Scale | None,
 ) -> dict[str, list[Example]]:
-    """The examples of set ``name`` by split, each with its pictures found; rows without a split are left out.
+    """Return the examples of set ``name`` by split, with their pictures; rows without a split are left out.
 
-    ``scale`` is None where the rows have labels only. Raises ``ValueError`` naming file and row for a
+    ``scale`` is None where the rows have labels only. Raises ``UserError`` naming file and row for a
     picture that is not there, fits several files, or is the whole of two rows.
     """
     examples: dict[str, list[Example]] = {}
@@ -66,7 +66,7 @@ def make_examples(
 
 
 def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
-    """The files of a row's pictures. Raises ``ValueError`` naming the row whose picture is not found."""
+    """Return the files of a row's pictures. Raises ``UserError`` naming the row of a missing one."""
     return tuple(_find(picture, row.where, index) for picture in row.pictures or (row.name,))
 
 
@@ -87,7 +87,7 @@ def derive_examples(
     cache: Path,
     progress: Callable[[int, int], None],
 ) -> dict[str, list[Example]]:
-    """The examples with the pictures that stand for their files, in place of the files."""
+    """Return the examples with derived pictures (of a video: its frames) in place of their files."""
     total, done = sum(len(part) for part in examples.values()), 0
     derived: dict[str, list[Example]] = {split: [] for split in examples}
     for split, part in examples.items():
@@ -99,7 +99,7 @@ def derive_examples(
 
 
 def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:
-    """None; ``ValueError`` when a picture of the set's folders belongs to no example."""
+    """Raise ``UserError`` when a picture of the set's folders belongs to no example."""
     used = {image for split in examples.values() for example in split for image in example.images}
     spare = [image for image in index.all_images() if image not in used]
     if spare:

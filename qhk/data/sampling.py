@@ -33,10 +33,10 @@ class Draw:
 def step_indices(
     seed: int, step: int, *, sizes: Mapping[str, int], weights: Mapping[str, float], prompts_per_step: int
 ) -> list[Draw]:
-    """The ``prompts_per_step`` draws of a step.
+    """Return the ``prompts_per_step`` draws of a step.
 
     ``sizes`` (>= 1) and ``weights`` (> 0) have the same keys; only the weights' ratios matter, and the
-    order of the keys does not. Raises ``ValueError`` on other input.
+    order of the keys does not. Raises ``UserError`` on other input.
     """
     _check(sizes, weights)
     names = sorted(sizes)
@@ -57,12 +57,12 @@ def step_indices(
 
 
 def set_order(seed: int, name: str, epoch: int, size: int) -> NDArray[np.int64]:
-    """The order in which pass ``epoch`` visits the ``size`` examples of a set: a permutation."""
+    """Return the order in which pass ``epoch`` visits the ``size`` examples of a set: a permutation."""
     return stream_generator(seed, "order", name, epoch).permutation(size)
 
 
 def epoch_quotas(sizes: Mapping[str, int], weights: Mapping[str, float]) -> dict[str, int]:
-    """How many of an epoch's draws each set gets: shares by weight, largest remainders rounded up.
+    """Return how many of an epoch's draws each set gets: shares by weight, largest remainders rounded up.
 
     The quotas add up to the sum of ``sizes``; ties go to the name that sorts first.
     """

@@ -22,13 +22,16 @@ class Scale:
     higher_is_better: bool
 
     def mos(self, native: float) -> float:
-        """MOS in [1, 5] for ``low <= native <= high``: 1 + 4 (s - low) / (high - low), mirrored for DMOS."""
+        """Return the MOS in [1, 5] of ``low <= native <= high``.
+
+        ``1 + 4 (native - low) / (high - low)``, mirrored for DMOS.
+        """
         share = (native - self.low) / (self.high - self.low)
         share = share if self.higher_is_better else 1.0 - share
         return MOS_LOW + (MOS_HIGH - MOS_LOW) * share
 
     def deviation(self, native: float | None) -> float | None:
-        """A native standard deviation in units of the [1, 5] scale; None stays None."""
+        """Return a native standard deviation in units of the [1, 5] scale; None stays None."""
         return None if native is None else (MOS_HIGH - MOS_LOW) * native / (self.high - self.low)
 
 
@@ -41,7 +44,7 @@ def fit_scale(
     bounds: tuple[float, float] | None,
     higher_is_better: bool,
 ) -> Scale:
-    """The scale of a set from its ``scores``: native, and the normalised one where the file has it too.
+    """Return the scale of a set from its ``scores``: native, and normalised where the file has that too.
 
     - ``whole_set``: the extremes of all native scores, before any split, map to 1 and 5 (the convention of
       the DeQA-Score metas; this map cannot be recovered from a subset).
@@ -50,7 +53,7 @@ def fit_scale(
     - ``published``: the map is read off the pairs of native and normalised score, all of which must agree
       with it to 1e-6.
 
-    Raises ``ValueError`` when what the choice needs is not there, or when all scores are equal.
+    Raises ``UserError`` when what the choice needs is not there, or when all scores are equal.
     """
     native = [score for score, _ in scores]
     if normalisation == "given":

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def stream_seed(seed: int, purpose: str, *indices: int | str) -> int:
-    """A 64-bit seed in [0, 2**64) for the stream named by ``(seed, purpose, indices)``.
+    """Return a 64-bit seed in [0, 2**64) for the stream named by ``(seed, purpose, indices)``.
 
     The same arguments give the same number on every machine and Python version (blake2b of a
     length-prefixed encoding, so ``("ab", "c")`` and ``("a", "bc")`` differ, and so do ``1`` and ``"1"``).
@@ -25,5 +25,5 @@ def stream_seed(seed: int, purpose: str, *indices: int | str) -> int:
 
 
 def stream_generator(seed: int, purpose: str, *indices: int | str) -> np.random.Generator:
-    """A fresh numpy generator (PCG64) at the start of the stream ``(seed, purpose, indices)``."""
+    """Return a fresh numpy generator (PCG64) at the start of the stream ``(seed, purpose, indices)``."""
     return np.random.Generator(np.random.PCG64(stream_seed(seed, purpose, *indices)))

@@ -34,11 +34,11 @@ def select_training_data(
     limit: int | None,
     seed: int,
 ) -> TrainingData:
-    """The training and validation examples of a run.
+    """Return the training and validation examples of a run.
 
     Validation comes from the set's own ``validation`` split where its protocol has one, else from
     ``split`` by ``cut_validation``; never from test. ``validation_fraction`` 0 means none at all.
-    ``limit`` and ``validation_limit`` hold per set. Raises ``ValueError`` on an empty part.
+    ``limit`` and ``validation_limit`` hold per set. Raises ``UserError`` on an empty part.
     """
     train: dict[str, list[Example]] = {}
     validation: list[Example] = []
@@ -58,13 +58,19 @@ def select_training_data(
 
 
 def select_benchmark(dataset: LoadedDataset, *, split: str, limit: int | None, seed: int) -> list[Example]:
-    """The examples a benchmark reports on; ``limit`` keeps a seeded subset. Raises on an empty split."""
+    """Return the examples a benchmark reports on; ``limit`` keeps a seeded subset.
+
+    Raises ``UserError`` on an empty split.
+    """
     examples = require_split(dataset, split, key=f"benchmark.{dataset.name}.split")
     return limit_examples(examples, limit, seed=seed)
 
 
 def require_split(dataset: LoadedDataset, split: str, *, key: str) -> list[Example]:
-    """The examples of ``split``; ``ValueError`` naming ``key`` and the splits there are when it is empty."""
+    """Return the examples of ``split``.
+
+    Raises ``UserError`` naming ``key`` and the splits there are when it is empty.
+    """
     examples = dataset.examples.get(split, [])
     if not examples:
         there = ", ".join(sorted(name for name, part in dataset.examples.items() if part)) or "none"
@@ -76,7 +82,7 @@ def require_split(dataset: LoadedDataset, split: str, *, key: str) -> list[Examp
 
 
 def limit_examples(examples: Sequence[Example], limit: int | None, *, seed: int) -> list[Example]:
-    """At most ``limit`` examples, drawn by ``seed``, in their original order; all of them for None."""
+    """Return at most ``limit`` examples, drawn by ``seed``, in their original order; all of them for None."""
     if limit is None or limit >= len(examples):
         return list(examples)
     ranked = sorted(
@@ -88,11 +94,11 @@ def limit_examples(examples: Sequence[Example], limit: int | None, *, seed: int)
 def cut_validation(
     examples: Sequence[Example], *, fraction: float, limit: int | None, seed: int, name: str
 ) -> tuple[list[Example], list[Example]]:
-    """``(train, validation)``: whole contents (references) move to validation, drawn by ``seed``.
+    """Return ``(train, validation)``: whole contents (references) move to validation, drawn by ``seed``.
 
     Contents are taken until validation holds ``fraction`` of the examples, or ``limit`` of them if that
     is less; beyond ``limit`` a seeded subset is kept and the rest is left unused, so that the two parts
-    never share a content. Raises ``ValueError`` when one of the parts would be empty.
+    never share a content. Raises ``UserError`` when one of the parts would be empty.
     """
     target = max(1, round(fraction * len(examples)))
     target = target if limit is None else min(target, limit)
@@ -115,7 +121,7 @@ def cut_validation(
 
 
 def content_of(example: Example) -> str:
-    """What the example shows: its reference, or its own id where it has none."""
+    """Return what the example shows: its reference, or its own id where it has none."""
     return example.id if example.reference is None else f"reference {example.reference}"
 
 
@@ -125,7 +131,7 @@ def refuse_leakage(
     *,
     files: Mapping[Path, FileFacts],
 ) -> None:
-    """Raises ``ValueError`` when an image or a content of ``train`` is also in a benchmark.
+    """Raise ``UserError`` when an image or a content of ``train`` is also in a benchmark.
 
     ``train`` is everything a run learns from or selects on, validation included; see ``find_shared``.
     """
@@ -154,7 +160,7 @@ class Overlap:
 
 
 def trained_images(train: Sequence[Example], *, files: Mapping[Path, FileFacts]) -> TrainedImages:
-    """The images of ``train`` in the forms in which ``find_shared`` looks for them."""
+    """Return the images of ``train`` in the forms that ``find_shared`` compares."""
     pictures = {image for example in train for image in example.images}
     return TrainedImages(
         paths=frozenset(image.resolve() for image in pictures),
@@ -166,7 +172,7 @@ def trained_images(train: Sequence[Example], *, files: Mapping[Path, FileFacts])
 def find_shared(
     seen: TrainedImages, examples: Sequence[Example], *, files: Mapping[Path, FileFacts]
 ) -> Overlap | None:
-    """The first image or content of ``examples`` that is trained on, or None.
+    """Return the first image or content of ``examples`` that is trained on, or None.
 
     Images are compared by file and by the digest of their bytes (``files``), so that a copy under another
     name is caught; contents (references) by set and by folder, so two entries that read one set are.
@@ -197,7 +203,7 @@ def check_images(
     min_side: int = MIN_SIDE,
     max_pixels: int = MAX_PIXELS,
 ) -> None:
-    """None; ``ValueError`` at the first image that ``files`` knows as broken, too small or too large."""
+    """Raise ``UserError`` at the first image that ``files`` knows as broken, too small or too large."""
     for path in dict.fromkeys(image for example in examples for image in example.images):
         facts = files[path]
         if facts.problem is not None:

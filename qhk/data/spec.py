@@ -18,7 +18,7 @@ MINIATURE_OPTIONS = ("generator_seed", "size")
 
 
 def check_spec(name: str, spec: DatasetSettings) -> Adapter:
-    """The entry's adapter. Raises ``ValueError`` naming the key for a value that is wrong in itself."""
+    """Return the entry's adapter. Raises ``UserError`` naming the key for a value that is wrong in itself."""
     if spec.adapter not in adapter_names():
         raise UserError(
             f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(adapter_names())}"
@@ -71,9 +71,9 @@ def _check_scale_keys(name: str, adapter: Adapter, spec: DatasetSettings) -> Non
 
 
 def make_root(name: str, spec: DatasetSettings, *, cache: Path, progress: Progress) -> Path:
-    """The folder that the entry reads; a miniature set is generated below ``cache`` if needed.
+    """Return the folder that the entry reads; a miniature set is generated below ``cache`` if needed.
 
-    Raises ``ValueError`` where a generated set stands in for a real one, or the other way round.
+    Raises ``UserError`` where a generated set stands in for a real one, or the other way round.
     """
     # The generator needs SciPy, which commands that only check settings need not wait for.
     from qhk.data.miniature import MARKER, ensure_miniature_set, miniature_folder
@@ -100,12 +100,12 @@ def make_root(name: str, spec: DatasetSettings, *, cache: Path, progress: Progre
 
 
 def adapter_options(spec: DatasetSettings) -> dict[str, Scalar]:
-    """The entry's options without those of the generator."""
+    """Return the entry's options without those of the generator."""
     return {key: value for key, value in spec.options.items() if key not in MINIATURE_OPTIONS}
 
 
 def missing_below(name: str, spec: DatasetSettings, adapter: Adapter, root: Path) -> list[tuple[str, bool]]:
-    """What is not there, one line each, and whether it holds images (else labels)."""
+    """Return what is not there, one line each, and whether it holds images (else labels)."""
     if not root.is_dir():
         return [(f"no folder {root}", False)]
     options = adapter_options(spec)

@@ -24,10 +24,10 @@ _HEADER_SEARCH_ROWS = 20
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]:
-    """``(line number, {column: text})`` of each data row of a CSV with a header.
+    """Yield ``(line number, {column: text})`` of each data row of a CSV with a header.
 
     Accepts a byte-order mark, LF and CRLF, quoted and unquoted cells, blanks around header cells;
-    blank lines are skipped. Raises ``ValueError`` when ``columns`` are not all there (the columns
+    blank lines are skipped. Raises ``UserError`` when ``columns`` are not all there (the columns
     present are listed), on a short row and on text that is not UTF-8.
     """
     try:
@@ -47,10 +47,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]:
 
 
 def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]:
-    """``(row number, {column: text})`` of the first sheet that has ``columns`` in one of its first rows.
+    """Yield ``(row number, {column: text})`` of the first sheet with ``columns`` in one of its first rows.
 
     The header need not be in the first row or column; blank rows are skipped; whole numbers come back
-    without a decimal point. Raises ``ValueError`` when no sheet has the columns or the file is broken.
+    without a decimal point. Raises ``UserError`` when no sheet has the columns or the file is broken.
     """
     seen: list[str] = []
     for rows in _sheets(path):
@@ -65,15 +65,17 @@ def read_workbook(path: Path, columns: Sequence[str]) -> list[tuple[int, Cells]]
 
 
 def read_sheet(path: Path) -> list[tuple[int, list[str]]]:
-    """``(row number, texts of its cells)`` of the first sheet, blank rows left out. For tables whose columns
-    go by place. Raises ``ValueError`` when the file is broken."""
+    """Yield ``(row number, texts of its cells)`` of the first sheet, blank rows left out.
+
+    For tables whose columns go by place. Raises ``UserError`` when the file is broken.
+    """
     return [(number, row) for number, row in enumerate(_sheets(path)[0], start=1) if any(row)]
 
 
 def read_matlab(path: Path, variable: str) -> NDArray[np.generic]:
-    """A variable of a MATLAB v5 file as a flat array; cells come as objects.
+    """Return a variable of a MATLAB v5 file as a flat array; cells come as objects.
 
-    Raises ``ValueError`` naming the file when it is broken, of version 7.3, or without that variable.
+    Raises ``UserError`` naming the file when it is broken, of version 7.3, or without that variable.
     """
     try:
         content = loadmat(path)
@@ -88,20 +90,26 @@ def read_matlab(path: Path, variable: str) -> NDArray[np.generic]:
 
 
 def label_word(value: str, words: Sequence[str], where: str, column: str) -> str:
-    """``value``, one of ``words`` to the letter; ``ValueError`` naming row, value and words otherwise."""
+    """Return ``value``, which must be one of ``words`` to the letter.
+
+    Raises ``UserError`` naming row, value and words otherwise.
+    """
     if value not in words:
         raise UserError(f"{where}: {column} is {value!r}, expected one of {', '.join(words)}")
     return value
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
-    """``(line number, text)`` of the lines that are not blank; byte-order mark and CRLF are accepted."""
+    """Return ``(line number, text)`` of lines that are not blank; accepts byte-order mark and CRLF."""
     lines = read_text(path).splitlines()
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file without its byte-order mark; ``ValueError`` naming it where it is no text."""
+    """Return the text of a UTF-8 file without byte-order mark.
+
+    Raises ``UserError`` naming the file where it is no text.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -109,7 +117,10 @@ def read_text(path: Path) -> str:
 
 
 def number(text: str, where: str, column: str) -> float:
-    """The finite number written in ``text``; ``ValueError`` naming ``where`` and ``column`` otherwise."""
+    """Return the finite number in ``text``.
+
+    Raises ``UserError`` naming ``where`` and ``column`` otherwise.
+    """
     try:
         value = float(text)
     except ValueError:

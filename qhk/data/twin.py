@@ -17,7 +17,7 @@ from qhk.types import Example
 
 
 def twin_kind(example: Example, *, kinds: Sequence[str], seed: int, epoch: int | None) -> str:
-    """The degradation that ``example`` gets, drawn uniformly from ``kinds``.
+    """Return the degradation that ``example`` gets, drawn uniformly from ``kinds``.
 
     The stream is (seed, "twin", set, id), plus the epoch where it is given: None keeps one kind for
     the whole run (``resample: fixed``), a number draws anew (``resample: each_epoch``).
@@ -36,12 +36,12 @@ def make_twin(
     epoch: int | None,
     factor: float = 1.0,
 ) -> Image.Image:
-    """The degraded copy of ``image`` (the RGB picture of ``example``), of the same size.
+    """Return the degraded copy of ``image`` (the RGB picture of ``example``), of the same size.
 
     ``factor`` in [0, 1] is how far strengths have risen to ``strengths`` (``eased_strength``). Pure: the same
     example, seed, epoch and factor give the same pixels, and the same noise whatever the factor. A prepared
     twin in ``example.twin`` is read instead, as it is; it must have the size of the picture. Raises
-    ``ValueError`` when it has not.
+    ``UserError`` when it has not.
     """
     if example.twin is not None:
         prepared = load_image(example.twin)
@@ -55,13 +55,13 @@ def make_twin(
 
 
 def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -> list[Example]:
-    """The examples with ``twin`` filled in from ``manifest``.
+    """Return the examples with ``twin`` filled in from ``manifest``.
 
     Every one of them must have a twin there (``missing`` refuse), or those without are left out.
 
     The manifest is JSON Lines: ``{"id": ..., "twin": path}`` and, where several sets share ids,
     ``"dataset"``. Relative paths start at the manifest's folder; ids in it that are not among
-    ``examples`` are ignored. Raises ``ValueError`` on a broken line, a repeated id, a missing pair, a
+    ``examples`` are ignored. Raises ``UserError`` on a broken line, a repeated id, a missing pair, a
     missing file, and a twin whose stored size differs from its original's.
     """
     pairs = _read_manifest(manifest)

@@ -48,11 +48,11 @@ class FrameSettings:
 
 
 def video_pictures(video: Path, settings: FrameSettings, *, cache: Path) -> tuple[Path, ...]:
-    """The packed picture and the single frames of ``video``, in time order, decoded unless cached.
+    """Return the packed picture and the single frames of ``video``, in time order, decoded unless cached.
 
     They lie below ``cache/frames`` in a folder named by the content of the file and the settings; it is
     written under another name and renamed, so processes that decode the same video do not meet. Raises
-    ``ValueError`` naming the file when it is missing, broken, empty or has too few frames, or when the
+    ``UserError`` naming the file when it is missing, broken, empty or has too few frames, or when the
     decoder library is not installed.
     """
     names = ("global.png", *(f"local_{place + 1}.png" for place in range(settings.num_local_frames)))
@@ -64,17 +64,17 @@ def video_pictures(video: Path, settings: FrameSettings, *, cache: Path) -> tupl
 
 
 def sample_times(start: float, end: float, count: int) -> list[float]:
-    """The middles of ``count`` equal parts of the time from ``start`` to ``end``, in seconds."""
+    """Return the middles of ``count`` equal parts of the time from ``start`` to ``end``, in seconds."""
     return [start + (end - start) * (place + 0.5) / count for place in range(count)]
 
 
 def frames_on_display(shown_from: Sequence[float], times: Sequence[float]) -> list[int]:
-    """For each of ``times``, the index of the frame on display; ``shown_from`` are the frames' own times."""
+    """Return the index of the frame shown at each of ``times``; ``shown_from`` are the frames' own times."""
     return [max(0, bisect_right(shown_from, time) - 1) for time in times]
 
 
 def pack_frames(frames: Sequence[Image.Image], columns: int) -> Image.Image:
-    """One picture of all ``frames``, row by row, ``columns`` a row; they have one size and fill the grid."""
+    """Return one picture of all ``frames`` (of one size, filling the grid), ``columns`` a row."""
     assert len(frames) % columns == 0, (len(frames), columns)
     width, height = frames[0].size
     packed = Image.new("RGB", (columns * width, len(frames) // columns * height))

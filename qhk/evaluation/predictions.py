@@ -56,7 +56,7 @@ class Prediction:
 
     @property
     def choice(self) -> Mapping[str, str] | None:
-        """What most samples answered in words, the first said of those as frequent; None if none parsed."""
+        """Return the answer of most samples, of equally frequent ones the first; None if none parsed."""
         return most_said(self.answers)
 
 

@@ -62,12 +62,12 @@ class ResultRow:
 
     @property
     def key(self) -> tuple[str, int, Moment, str]:
-        """What identifies the cell inside one run; a row with the same key replaces it."""
+        """Return what identifies the cell inside one run; a row with the same key replaces it."""
         return self.benchmark, self.step, self.moment, self.readout
 
     @property
     def parsed_fraction(self) -> float:
-        """Share of images with a readable answer, in [0, 1]; 0 for no images."""
+        """Return the share of images with a readable answer, in [0, 1]; 0 for no images."""
         return self.n_parsed / self.n if self.n else 0.0
 
 

@@ -26,7 +26,7 @@ def group_advantages(
     B is the global batch: only ``batch_std`` depends on the other groups. A group whose rewards are all equal
     gets exactly 0 under every scaling. ``counted`` bool (B, G) leaves completions out as if they had not been
     sampled: mean and std are of the others, and they get 0; so does a group with fewer than two others.
-    Nothing carries gradient. ``ValueError`` for G < 2, unknown scaling.
+    Nothing carries gradient. ``UserError`` for G < 2, unknown scaling.
     """
     num_groups, group_size = rewards.shape
     if group_size < 2:
@@ -62,6 +62,7 @@ def _partial_advantages(rewards: Tensor, counted: Tensor, *, scaling: Scaling, e
         centred = centred / (std + epsilon)
     elif scaling == "batch_std" and int(number.sum()) > 1:
         centred = centred / (rewards[counted].std(correction=1) + epsilon)
+    # Equal rewards give exactly 0, as in ``group_advantages``: their mean may be off by a rounding.
     smallest = torch.where(counted, rewards, torch.inf).amin(dim=1, keepdim=True)
     largest = torch.where(counted, rewards, -torch.inf).amax(dim=1, keepdim=True)
     return torch.where(largest > smallest, centred, 0.0)

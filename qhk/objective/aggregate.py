@@ -43,7 +43,7 @@ def token_weights(
     constant       ``1 / (constant_length * counts.sequences)``   no length bias (Dr. GRPO, arXiv 2503.20783)
 
     ``mask`` bool ``(R, T)``. A completion without tokens weighs nothing but stays in ``counts.sequences``.
-    ``constant_length`` is read by ``constant`` alone; ``ValueError`` where it is then missing.
+    ``constant_length`` is read by ``constant`` alone; ``UserError`` where it is then missing.
     """
     weights = mask.to(torch.float64)
     if aggregation == "sequence_mean":

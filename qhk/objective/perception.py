@@ -13,13 +13,13 @@ def sampled_kl(
     exponent_bound: float,
     value_bound: float,
 ) -> tuple[Tensor, Tensor]:
-    """k3 estimate of KL(original || degraded) per token ``(R, T)``, and where a bound acts, bool ``(R, T)``.
+    """Return the k3 estimate of KL(original || degraded) per token ``(R, T)``, and where a bound acts.
 
     ``x = clamp(ld - lo, -exponent_bound, exponent_bound)``,  ``k = min(exp(x) - x - 1, value_bound)``
 
     ``lo``, ``ld`` ``(R, T)``: log-probabilities, in nats, of the tokens sampled on the original image, given
-    the original and the degraded one. In float32 at least. Where a bound acts the gradient is zero; with the
-    release's 20 and 10 that is x > 2.611 or x < -11.0.
+    the original and the degraded one. In float32 at least. The second result is bool ``(R, T)``. Where a
+    bound acts the gradient is zero; with the release's 20 and 10 that is x > 2.611 or x < -11.0.
 
     Nothing is detached here: the caller chooses the branches. Expected gradients, samples held fixed: through
     ``lo`` that of KL(degraded || original), through ``ld`` that of KL(original || degraded). So with ``ld``
@@ -35,7 +35,7 @@ def sampled_kl(
 
 
 def bounded_kl(divergence: Tensor, *, value_bound: float) -> tuple[Tensor, Tensor]:
-    """``min(divergence, value_bound)`` per token ``(R, T)``, and where the bound acts, bool ``(R, T)``.
+    """Return ``min(divergence, value_bound)`` per token ``(R, T)`` and where the bound acts, bool ``(R, T)``.
 
     Zero gradient where it acts. In nats.
     """
@@ -43,7 +43,7 @@ def bounded_kl(divergence: Tensor, *, value_bound: float) -> tuple[Tensor, Tenso
 
 
 def categorical_kl(original_logits: Tensor, degraded_logits: Tensor) -> Tensor:
-    """KL(original || degraded) over the whole vocabulary at each position, ``(N, V) -> (N,)``, in nats, >= 0.
+    """Return KL(original || degraded) over the vocabulary per position, ``(N, V) -> (N,)``, in nats, >= 0.
 
     ``sum_v p_o(v) (log p_o(v) - log p_d(v))``
 

@@ -34,7 +34,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, *, estimator: Estimator)
 
 
 def sequence_kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, *, estimator: Estimator) -> Tensor:
-    """Estimate of KL(policy || reference) of each completion ``(R,)``, in nats: ``sum_t kl_estimate_t``.
+    """Return estimates of KL(policy || reference) per completion ``(R,)``, in nats: ``sum_t kl_estimate_t``.
 
     ``logprobs``, ``ref_logprobs`` and bool ``mask`` are ``(R, T)``; what is outside the mask counts nothing.
     Detached, in float64: this is what a reward is lessened by, ``r' = r - kl_coef * sequence_kl``, before

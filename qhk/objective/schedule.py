@@ -24,7 +24,7 @@ def schedule_factor(
 
     From ``until_steps`` on: ``final``. ``until_steps`` None: constant never ends; linear and cosine need an
     end (the length of the run, where the schedule is of the learning rate). The Q-Hawkeye release lets gamma
-    fall by cosine to 0 at epoch 5. ``ValueError`` names what is missing or out of range.
+    fall by cosine to 0 at epoch 5. ``UserError`` names what is missing or out of range.
     """
     if step < 0 or warmup_steps < 0:
         raise UserError(f"schedule: step and warmup must be >= 0, got {step} and {warmup_steps}")

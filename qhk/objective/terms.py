@@ -39,7 +39,7 @@ class Terms:
 
     ``kl_coef`` is that of the KL in the loss: 0 where it is taken off the reward. ``gamma`` is gamma_t.
     ``eta_original`` and ``eta_degraded`` act only where ``perception`` is not none and
-    ``entropy`` is not off. ``constant_length`` is read by the aggregation ``constant`` alone. ``ValueError``
+    ``entropy`` is not off. ``constant_length`` is read by the aggregation ``constant`` alone. ``UserError``
     on an unknown form and on a negative coefficient.
     """
 

@@ -95,7 +95,7 @@ def total_loss(
 
     A term whose coefficient is 0, or whose form is none, adds no operation: loss and gradient are bit for bit
     those of a loss without it. Values outside the mask, NaN included, change nothing. Sums in float32 at
-    least. Raises ``ValueError`` where a term that is on lacks its tensor, ``NonFiniteTermError`` naming the
+    least. Raises ``UserError`` where a term that is on lacks its tensor, ``NonFiniteTermError`` naming the
     first term that is not finite.
     """
     ledger = _Ledger(mask, counts, terms)
@@ -136,7 +136,7 @@ def total_loss(
 
 
 def check_finite(sums: Mapping[str, tuple[float, int]]) -> None:
-    """None. Raises ``NonFiniteTermError`` naming the first term whose sum is NaN or infinite."""
+    """Raise ``NonFiniteTermError`` naming the first term whose sum is NaN or infinite."""
     for name, (value, _) in sums.items():
         if not math.isfinite(value):
             raise NonFiniteTermError(f"loss term {name} is {value}")
@@ -150,7 +150,7 @@ class _Ledger:
         self._measured: dict[str, Tensor] = {}
 
     def inside(self, values: Tensor) -> Tensor:
-        """``values`` where the mask holds, 0 elsewhere: padding reaches neither loss nor gradient."""
+        """Return ``values`` where the mask holds, 0 elsewhere: padding reaches neither loss nor gradient."""
         return torch.where(self.mask, values, 0.0).to(torch.promote_types(values.dtype, torch.float32))
 
     def aggregate(self, per_token: Tensor, aggregation: Aggregation) -> Tensor:

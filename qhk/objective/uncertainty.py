@@ -19,7 +19,7 @@ OutOfRange = Literal["clip", "refuse"]
 def group_variances(
     scores: Tensor, *, low: float, high: float, minimum_parsed: int, out_of_range: OutOfRange
 ) -> Tensor:
-    """Population variance ``(B,)`` of each group's parsed scores ``(B, G)``; NaN where too few were parsed.
+    """Return the population variances ``(B,)`` of groups' parsed scores ``(B, G)``; NaN for too few parsed.
 
     ``scores`` holds NaN where nothing was parsed. Scores outside ``[low, high]`` are clipped, or with
     ``refuse`` count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1,
@@ -39,7 +39,7 @@ def group_variances(
 def smoothed_variances(
     variances: Tensor, keys: Sequence[str], memory: Mapping[str, float], *, decay: float
 ) -> tuple[Tensor, dict[str, float]]:
-    """The variances ``(B,)`` after each image's history, and what to remember of the images seen, by key.
+    """Return the variances ``(B,)`` after each image's history, and what to remember of the images, by key.
 
     ``v <- decay v_before + (1 - decay) var``, and ``v = var`` at first sight: an exponential moving average
     over the times that the image came up, so of its epochs; decay 0 is no memory, bit for bit. ``keys`` name

@@ -67,7 +67,7 @@ class Copy:
 
     @property
     def type(self) -> str:
-        """``blur``, or ``blur+noise`` for a strengthened copy."""
+        """Return ``blur``, or ``blur+noise`` for a strengthened copy."""
         return "+".join(degradation.type for degradation in self.degradations)
 
 
@@ -119,7 +119,7 @@ class Decision:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The answer where it is a verdict."""
+        """Return the answer where it is a verdict, else None."""
         return next((word for word in VERDICTS if word == self.answer), None)
 
 
@@ -135,19 +135,19 @@ class Pair:
 
     @property
     def copy(self) -> Copy:
-        """The newest degraded copy."""
+        """Return the newest degraded copy."""
         return self.copies[-1]
 
     @property
     def judgement(self) -> Judgement | None:
-        """The latest answer of any judge on the newest copy, else the latest failure, else None."""
+        """Return the latest answer of any judge on the newest copy, else the latest failure, else None."""
         own = [word for word in self.judgements.values() if word.version == self.copy.version]
         answers = [word for word in own if word.verdict is not None]
         return max(answers or own, key=lambda word: word.place, default=None)
 
     @property
     def human(self) -> Verdict | None:
-        """The verdict of most reviewers of the newest copy; None without one, and for a tie."""
+        """Return the verdict of most reviewers of the newest copy; None without one, and for a tie."""
         counts = self.votes.most_common(2)
         if not counts or (len(counts) == 2 and counts[0][1] == counts[1][1]):
             return None
@@ -155,18 +155,18 @@ class Pair:
 
     @property
     def votes(self) -> Counter[Verdict]:
-        """How many reviewers of the newest copy stand by each verdict."""
+        """Return how many reviewers of the newest copy stand by each verdict."""
         own = [word for word in self.decisions.values() if word.version == self.copy.version]
         return Counter(word.verdict for word in own if word.verdict is not None)
 
     @property
     def disputed(self) -> bool:
-        """Whether reviewers of the newest copy disagree without a majority."""
+        """Return whether reviewers of the newest copy disagree without a majority."""
         return bool(self.votes) and self.human is None
 
     @property
     def verdict(self) -> Verdict | None:
-        """What counts: people's verdict, else (no people spoke) the judge's, else None."""
+        """Return the verdict that counts: people's, else (without any person) the judge's, else None."""
         if self.votes:
             return self.human
         return None if self.judgement is None else self.judgement.verdict

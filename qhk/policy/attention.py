@@ -122,7 +122,9 @@ class PromptCache(Protocol):
 def packed_attention(
     query: Tensor, key: Tensor, value: Tensor, *, packing: Packing, scaling: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention output (1, heads, L, head size), and the prompts' keys and values (B, kv heads, P, size).
+    """Return the attention output (1, heads, L, head size), and the prompts' keys and values.
+
+    The latter are (B, kv heads, P, size) each.
 
     Prompts attend causally to themselves; each completion attends to its own prompt and causally to
     itself. Equal, value for value, to giving every completion a row of its own.
@@ -166,7 +168,7 @@ def group_attention(
     decoding: Decoding | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention output (batch, length, heads, head size) in transformers' attention-function form."""
+    """Return attention output (batch, length, heads, head size), in transformers' attention-function form."""
     if packing is None and decoding is None:
         output: tuple[Tensor, Tensor | None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
@@ -184,6 +186,6 @@ def group_attention(
 
 
 def register_group_attention() -> None:
-    """Makes the name ``group`` known to transformers, attention function and mask function both."""
+    """Register the name ``group`` with transformers, for the attention function and the mask function."""
     AttentionInterface.register(GROUP_ATTENTION, group_attention)
     AttentionMaskInterface.register(GROUP_ATTENTION, sdpa_mask)

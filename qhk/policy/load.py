@@ -38,7 +38,7 @@ class Policy:
 
 
 def prepare_model(model: Any) -> Any:
-    """The model with group attention in its language part and its generation defaults written out plainly.
+    """Return the model with group attention in its language part and neutral generation defaults.
 
     Sampling never reads the generation config; it is made neutral so that a saved checkpoint does not
     carry another model's near-greedy values to whoever decodes it next.
@@ -97,7 +97,7 @@ def _owned(model: Any) -> Any:
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Writes model, tokenizer and image processor for plain transformers, under stock class names."""
+    """Write model, tokenizer and image processor for plain transformers, under stock class names."""
     policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

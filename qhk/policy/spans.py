@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tokens_in_span(tokenizer: Any, ids: Tensor, span: tuple[int, int]) -> Tensor:
-    """Bool (T,): which of the tokens ``ids`` (T,) hold a character of the half-open, non-empty ``span``.
+    """Return which tokens ``ids`` (T,) hold a character of the half-open, non-empty ``span``, bool (T,).
 
     ``span`` counts characters of the decoded text without special tokens. A token that reaches over an edge
     of the span, as a merge of a tag's end with a digit does, is inside. Found by bisection on the decoded
@@ -28,7 +28,7 @@ def tokens_in_span(tokenizer: Any, ids: Tensor, span: tuple[int, int]) -> Tensor
 
 
 def _bisect(limit: int, holds: Callable[[int], bool]) -> int:
-    """The smallest k in [0, limit) for which ``holds``, which never turns false again; else ``limit``."""
+    """Return the smallest k in [0, limit) with ``holds(k)``, which is monotone in k; else ``limit``."""
     low, high = 0, limit
     while low < high:
         middle = (low + high) // 2

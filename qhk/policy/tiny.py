@@ -98,7 +98,9 @@ def build_tiny(config: Qwen2_5_VLConfig, *, seed: int) -> Qwen2_5_VLForCondition
 
 
 def whitening(patches: Tensor, *, num_filters: int, epsilon: float) -> Tensor:
-    """(num_filters, patch values) filters whose responses to ``patches`` (n, patch values) are uncorrelated.
+    """Return filters (num_filters, patch values) whose responses to ``patches`` are uncorrelated.
+
+    ``patches`` is (n, patch values).
 
     ``diag((lambda + epsilon)^-1/2) U^T`` for the leading eigenpairs of the patch covariance. Quality lives
     in fine detail whose variance is tiny beside brightness; a random projection buries it, whitening puts
@@ -119,7 +121,7 @@ def whiten_patch_embedding(
     *,
     epsilon: float,
 ) -> None:
-    """Replaces the patch embedding by PCA-whitening filters of the given (training) images, in place."""
+    """Replace the patch embedding by PCA-whitening filters of the given (training) images, in place."""
     patches = image_processor(images=list(images), return_tensors="pt")["pixel_values"]
     weight = model.model.visual.patch_embed.proj.weight
     filters = whitening(patches, num_filters=weight.shape[0], epsilon=epsilon)

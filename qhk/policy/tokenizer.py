@@ -66,7 +66,7 @@ def build_tokenizer(corpus: Iterable[str], *, num_merged_tokens: int) -> Qwen2To
 
 
 def end_token_ids(tokenizer: Qwen2Tokenizer) -> tuple[int, ...]:
-    """Ids that end a completion: the end of the turn and the end of text."""
+    """Return the ids that end a completion: the end of the turn and the end of text."""
     ids = tokenizer.convert_tokens_to_ids([TURN_END, END_OF_TEXT])
     assert isinstance(ids, list)
     return tuple(ids)

@@ -20,7 +20,7 @@ def response_penalty(completion: Completion, example: Example, *, deviation: Pos
     That is the population's, without correction. The term punishes sub-scores that are all alike; the same
     number added to all of them changes nothing. An answer that was not read costs ``deviation``, what equal
     sub-scores cost (the release fills in 3.0 for each), so that being unreadable is no way out.
-    ``ValueError`` for an answer of one score. Source: release, 0.5 with a strength of 0.5, which belongs to
+    ``UserError`` for an answer of one score. Source: release, 0.5 with a strength of 0.5, which belongs to
     the term's weight; its figure has it in the first stage only.
     """
     answer = completion.answer
@@ -40,7 +40,7 @@ def triplet_balance(groups: Sequence[ScoredGroup], *, margin: Positive, skip_las
     in which its sub-score is the median of the three or less than ``margin`` from it. It favours what most
     answers say, right or wrong. An answer that was not read earns 0 and is in no triplet; where fewer than
     three were read, all earn 0 (the release gives up on the whole batch). ``skip_last`` leaves the last
-    sub-score out, as the release does for images. ``ValueError`` for answers of one score.
+    sub-score out, as the release does for images. ``UserError`` for answers of one score.
 
     Counted, not looped over: an answer fails in just those triplets whose two others both lie ``margin`` or
     more above it, or both below. Source: release, margin 0.05, with a strength of 0.5 twice over, which

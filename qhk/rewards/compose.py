@@ -26,7 +26,7 @@ def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     Its keyword-only parameters must be exactly the given keys, and every value of the annotated type
     (float, int, bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above``
     in ``Annotated`` bounds a number; other annotations are left to the function). Every breach is a
-    ``ValueError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
+    ``UserError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
     """
     if not spec:
         raise UserError("reward.terms: is empty; name at least one term")
@@ -77,7 +77,7 @@ def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, 
 def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
     """Return whether the function compares groups, and the annotations of its keyword-only parameters.
 
-    ``ValueError`` on what is no reward function.
+    ``UserError`` on what is no reward function.
     """
     parameters = inspect.signature(function).parameters.values()
     leading = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

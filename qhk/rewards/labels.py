@@ -16,7 +16,7 @@ def degradation_labels(
 ) -> float:
     """Return ``class_reward`` for the true class, plus ``severity_reward`` if the severity is true too.
 
-    The severity alone earns nothing; an answer that was not read earns 0. ``ValueError`` where the example
+    The severity alone earns nothing; an answer that was not read earns 0. ``UserError`` where the example
     has no such labels. Source: Q-Insight (arXiv 2503.22679), paper and release, 0.25 and 0.75.
     """
     kind, severity = _true_label(example, CLASS), _true_label(example, SEVERITY)
@@ -29,7 +29,7 @@ def degradation_labels(
 def comparison_label(completion: Completion, example: Example) -> float:
     """Return 1 for the true choice, 0 for another and for an answer that was not read.
 
-    ``ValueError`` where the example has no such label. Source: Q-Insight, paper and release.
+    ``UserError`` where the example has no such label. Source: Q-Insight, paper and release.
     """
     return float(completion.answer.labels.get(CHOICE) == _true_label(example, CHOICE))
 

@@ -29,7 +29,7 @@ def exponential_error(
 
     ``low`` and ``high`` bound the scale. With ``clip`` both s and y are brought into it (release of
     Q-Hawkeye, tau 0.30), so that 7.9 earns what 5 earns; with ``refuse`` such a score earns 0 (ours); with
-    ``keep`` it is compared as it is. Falls as the error grows. ``ValueError`` for an example without opinion.
+    ``keep`` it is compared as it is. Falls as the error grows. ``UserError`` for an example without opinion.
     """
     opinion, score = _opinion(example), _score(completion, low, high, out_of_range)
     if score is None:
@@ -50,7 +50,7 @@ def threshold_error(
     """Return 1 where ``|s - y| < threshold`` of score s and opinion y, else 0; 0 where nothing was read.
 
     Scores outside ``[low, high]`` as in ``exponential_error``. Source: Q-Insight (arXiv 2503.22679),
-    threshold 0.35, whose release keeps scores as they are. ``ValueError`` where the example has no opinion.
+    threshold 0.35, whose release keeps scores as they are. ``UserError`` where the example has no opinion.
     """
     opinion, score = _opinion(example), _score(completion, low, high, out_of_range)
     if score is None:
@@ -60,7 +60,7 @@ def threshold_error(
 
 
 def _opinion(example: Example) -> float:
-    """Return the example's opinion; ``ValueError`` where it has none, whatever was answered."""
+    """Return the example's opinion; ``UserError`` where it has none, whatever was answered."""
     if example.mos is None:
         raise UserError(
             f"data: example {example.id} of {example.dataset} has no score; "

@@ -58,9 +58,9 @@ their scores, and one that judges completions nothing."""
 
 
 def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:
-    """Return what a term gives one completion, before its weight; ``ValueError`` where that is not finite.
+    """Return what a term gives one completion, before its weight; ``UserError`` where that is not finite.
 
-    One such value would spoil its whole group. What the function raises comes as a ``ValueError`` of one line
+    One such value would spoil its whole group. What the function raises comes as a ``UserError`` of one line
     that names term and example, with the original as its cause.
     """
     try:
@@ -76,7 +76,7 @@ def completion_value(term: CompletionTerm, completion: Completion, example: Exam
 def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:
     """Return what a term gives every completion of every group of a step, before its weight.
 
-    ``ValueError`` where that is not one finite number per completion per group, or where the function raised.
+    ``UserError`` where that is not one finite number per completion per group, or where the function raised.
     """
     try:
         values = term.function(groups)

@@ -36,7 +36,7 @@ class Group:
 
     @property
     def num_tokens(self) -> int:
-        """Completion tokens of the whole group."""
+        """Return the number of completion tokens of the whole group."""
         return sum(len(ids) for ids in self.completion_ids)
 
 
@@ -62,14 +62,14 @@ class GroupCache:
         self.prompt.append((_wide(key), _wide(value)))
 
     def start(self, group_size: int) -> None:
-        """Makes room for ``group_size`` completions of every prompt."""
+        """Make room for ``group_size`` completions of every prompt."""
         self.size = group_size
         for key, _ in self.prompt:
             shape = (key.shape[0] * group_size, key.shape[1], self.max_new_tokens, key.shape[3])
             self.own.append((key.new_empty(shape), key.new_empty(shape)))
 
     def regroup(self, groups: Tensor, rows: Tensor) -> None:
-        """Keeps the given groups (B',) and, of the old rows, those in ``rows`` (B', G')."""
+        """Keep the given groups (B',) and, of the old rows, those in ``rows`` (B', G')."""
         self.prompt = [(key[groups], value[groups]) for key, value in self.prompt]
         self.own = [(key[rows.flatten()], value[rows.flatten()]) for key, value in self.own]
         self.prompt_lengths = self.prompt_lengths[groups]
@@ -137,7 +137,7 @@ class _Rows:
         self.live = torch.ones(groups, size, dtype=torch.bool, device=device)
 
     def smaller(self) -> tuple[Tensor, Tensor] | None:
-        """Groups and rows to keep once enough have finished, else None."""
+        """Return groups and rows to keep once enough have finished, else None."""
         counts = self.live.sum(1)
         groups = counts.nonzero()[:, 0]
         size = int(counts.max())

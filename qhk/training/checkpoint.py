@@ -86,7 +86,7 @@ class Checkpoints:
         return target
 
     def clear_leftovers(self) -> None:
-        """Removes what a killed process left half-written or half-removed."""
+        """Remove what a killed process left half-written or half-removed."""
         for entry in self.folder.glob(".*") if self.folder.is_dir() else ():
             if entry.is_symlink():
                 entry.unlink()
@@ -116,14 +116,14 @@ class Checkpoints:
         return archived
 
     def mark_best(self, step: int | None) -> None:
-        """Points ``best`` to the checkpoint of ``step``; takes it away where nothing is best yet (None)."""
+        """Point ``best`` to the checkpoint of ``step``; remove it where nothing is best yet (None)."""
         if step is None:
             (self.folder / "best").unlink(missing_ok=True)
         else:
             self._point("best", step)
 
     def prune(self, *, best: int | None) -> None:
-        """Removes checkpoints that are neither a start, last, best nor a ``keep_every``-th."""
+        """Remove checkpoints that are neither a start, last, best nor a ``keep_every``-th."""
         for step in self.steps()[:-1]:
             periodic = self.keep_every is not None and step % self.keep_every == 0
             if step not in (*self.starts, best) and not periodic:

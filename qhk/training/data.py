@@ -60,12 +60,12 @@ class RunData:
 
     @property
     def num_examples(self) -> int:
-        """Training examples of all sets."""
+        """Return the number of training examples of all sets."""
         return sum(len(examples) for examples in self.train.values())
 
     @property
     def train_examples(self) -> list[tuple[str, Example]]:
-        """Every training example with its task's name, set by set."""
+        """Return every training example with its task's name, set by set."""
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
 
 
@@ -179,7 +179,7 @@ def weight_in_mixture(weights: Mapping[str, float], name: str, *, share: float) 
 
 
 def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: Display) -> TrainingData:
-    """The training and validation examples of one task, with prepared twins where the loss looks at them."""
+    """Return one task's training and validation examples, with prepared twins where the loss needs them."""
     chosen = select_training_data(
         [loaded[name] for name in view.data],
         weights=view.data,
@@ -210,10 +210,10 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
 def refuse_shared_images(stages: Sequence[tuple[str, RunData]]) -> None:
     """Raise ``UserError`` where a stage learns from what any stage reports on, or holds back for validation.
 
-    ``stages`` are (name, data), the name empty for a run that has none. What one stage reads by itself is
-    held against its own benchmarks where it is loaded, a set's validation part is cut from its training part
-    by contents; so here are looked at the benchmarks of other stages, and the validation parts of other
-    tasks and stages. What a task holds back itself may be held back by others.
+    ``stages`` are (name, data), the name empty for a run that has none. A stage is checked against
+    its own benchmarks where it is loaded, and a set's validation part is cut from its training part by
+    contents. This check compares it with the benchmarks of other stages and with the validation parts of
+    other tasks and stages. Two tasks may hold back the same images.
     """
     distinct = {id(data): (name, data) for name, data in reversed(stages)}
     for name, data in distinct.values():

@@ -18,5 +18,5 @@ class Display(Protocol):
         ...
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         ...

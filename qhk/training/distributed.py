@@ -45,23 +45,26 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and prints."""
+        """Return whether this process writes files and prints."""
         return self.rank == 0
 
     @property
     def device(self) -> str:
-        """The device this process computes on."""
+        """Return the device this process computes on."""
         if self._state is not None:
             return str(self._state.device)
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
     def accelerators(self) -> list[str]:
-        """Names of this process's accelerators, none on a CPU."""
+        """Return the names of this process's accelerators, none on a CPU."""
         return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
     def own_part(self, total: int) -> slice:
-        """The global prompt indices this process works on; ``total`` divides evenly, settings see to it."""
+        """Return the global prompt indices this process works on.
+
+        ``total`` divides evenly: the settings check it.
+        """
         assert total % self.count == 0
         share = total // self.count
         return slice(self.rank * share, (self.rank + 1) * share)
@@ -85,7 +88,7 @@ class Processes:
         return value if self.count == 1 else sum(gather_object([value]))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Adds up gradients over processes, in place; a parameter without one counts as zero."""
+        """Add up gradients over processes, in place; a parameter without one counts as zero."""
         if self.count == 1:
             return
         for parameter in parameters:
@@ -100,14 +103,14 @@ class Processes:
         return self.gather_items([value])[0]
 
     def share_weights(self, model: nn.Module) -> None:
-        """Gives every process the first one's weights, in place, so that rounding cannot part them."""
+        """Copy the first process's weights to all, in place, so that rounding cannot let them diverge."""
         if self.count > 1:
             for tensor in model.state_dict().values():
                 torch.distributed.broadcast(tensor, src=0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Raises on every process the FloatingPointError that one of them met inside."""
+        """Raise on every process the FloatingPointError that one of them met inside."""
         fault = ""
         try:
             yield
@@ -170,6 +173,6 @@ class Processes:
         ]
 
     def wait(self) -> None:
-        """Returns once every process has come here."""
+        """Return once every process has called this."""
         if self._state is not None:
             self._state.wait_for_everyone()  # type: ignore[no-untyped-call]

@@ -42,12 +42,12 @@ class Validation:
 
     @property
     def value(self) -> float:
-        """What a checkpoint is selected by: the mean over tasks of each one's headline metric."""
+        """Return what a checkpoint is selected by: the mean over tasks of each one's headline metric."""
         return math.fsum(headline_value(row) for row in self.rows.values()) / len(self.rows)
 
     @property
     def text(self) -> str:
-        """The headline figures, for a reader."""
+        """Return the headline figures as text."""
         parts = []
         for task, row in self.rows.items():
             names = ("accuracy",) if "accuracy" in row.metrics else ("srcc", "plcc")
@@ -59,7 +59,7 @@ class Validation:
         return "   ".join(parts)
 
     def metrics(self, *, prefix: str) -> dict[str, float]:
-        """All rows' figures under metric names that begin with ``prefix`` and, of several tasks, the task."""
+        """Return all figures by metric names that begin with ``prefix`` and, of several tasks, the task."""
         if len(self.rows) == 1:
             return row_metrics(next(iter(self.rows.values())), prefix=prefix)
         return {
@@ -101,13 +101,13 @@ def validate_run(
 
 
 def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
-    """Evaluates the benchmarks, on all processes, and adds their rows to ``results.json``."""
+    """Evaluate the benchmarks, on all processes, and add their rows to ``results.json``."""
     settings, tasks = run.settings, build_tasks(run.settings)
 
     def lead(work: Work) -> list[ResultRow]:
         with run.display.task(f"evaluating {moment.value}") as progress:
 
-            def watched(done: int, total: int) -> None:
+            def report_progress(done: int, total: int) -> None:
                 progress(done, total)
                 run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
 
@@ -124,7 +124,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 directory=run.directory.path,
                 step=step,
                 moment=moment,
-                progress=watched,
+                progress=report_progress,
             )
 
     readers = build_readers(settings, policy)

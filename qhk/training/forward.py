@@ -41,7 +41,7 @@ class Images:
 class MicroBatch:
     """What the forward passes of a few groups share, made once per step.
 
-    ``rows`` are their places among this process's groups; ``degraded`` is None where nothing looks at it.
+    ``rows`` are their places among this process's groups; ``degraded`` is None where no term needs it.
     """
 
     rows: slice

@@ -196,7 +196,7 @@ class StochasticAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Updates every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         assert closure is None, "gradients are accumulated before the step"
         for number, group in enumerate(self.param_groups):
             group["updates"] += 1
@@ -211,7 +211,7 @@ class StochasticAdamW(torch.optim.Optimizer):
                 self._update(parameter, group, generators[device])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues from a saved state. torch casts moments to the weights' type; here they stay wide."""
+        """Continue from a saved state. torch casts moments to the weights' type; here they stay wide."""
         super().load_state_dict(state_dict)
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
         for number, saved in state_dict["state"].items():

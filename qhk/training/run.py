@@ -60,7 +60,7 @@ class Run:
 
     @property
     def total_steps(self) -> int:
-        """The steps of all stages."""
+        """Return the number of steps of all stages."""
         return self.stages[-1].last
 
     @property
@@ -72,13 +72,13 @@ class Run:
         )
 
     def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
-        """Writes a row of metrics wherever they go; the main process alone does."""
+        """Write a row of metrics to every sink; only the main process does."""
         if self.processes.is_main:
             for recorder in self.recorders:
                 recorder.record(step=step, section=section, metrics=metrics)
 
     def stop_here(self, kept: str) -> None:
-        """Raises ``RunStopped`` where this process was asked to stop; ``kept`` says what stays."""
+        """Raise ``RunStopped`` where this process was asked to stop; ``kept`` says what stays."""
         if self.signals.number is not None:
             raise RunStopped(self.signals.number, kept)
 
@@ -89,7 +89,7 @@ class Run:
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside to the part's wall time."""
+        """Add the time spent inside to the part's wall time."""
         started = time.perf_counter()
         try:
             yield
@@ -98,7 +98,7 @@ class Run:
 
 
 def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
-    """Writes the checkpoint of a step on the main process, and removes those that are no longer kept."""
+    """Write the checkpoint of a step on the main process, and remove those that are no longer kept."""
     run.processes.wait()
     if not run.processes.is_main:
         return
@@ -116,7 +116,7 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
 
 
 def point_to_kept(run: Run) -> None:
-    """Points ``best`` to the best checkpoint, and removes those that are no longer kept."""
+    """Point ``best`` to the best checkpoint, and remove those that are no longer kept."""
     best = None if run.best is None else int(run.best["step"])
     run.checkpoints.mark_best(best)
     run.checkpoints.prune(best=best)

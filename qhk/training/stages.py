@@ -32,7 +32,7 @@ class RunStage:
 
     @property
     def last(self) -> int:
-        """The step at which the next stage begins."""
+        """Return the step at which the next stage begins."""
         return self.first + self.horizon.total_steps
 
     def coefficients(self, step: int) -> Coefficients:

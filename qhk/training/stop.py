@@ -37,7 +37,7 @@ class RunStopped(Exception):
 
     @property
     def state(self) -> RunState:
-        """``cancelled`` by Ctrl-C, else ``preempted``."""
+        """Return ``cancelled`` for Ctrl-C, else ``preempted``."""
         return RunState.CANCELLED if self.number == signal.SIGINT else RunState.PREEMPTED
 
 

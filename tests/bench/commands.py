@@ -18,6 +18,7 @@ from tests.conftest import picture
 
 QHK = (sys.executable, "-m", "qhk.cli.main")
 SHORT = (
+    "cold_start=none",
     "training.duration.steps=1",
     "training.prompts_per_step=2",
     "training.prompts_per_device=2",

@@ -11,7 +11,7 @@ from PIL import Image
 
 from qhk.cli.main import main
 from qhk.training.checkpoint import STAGE_FILE
-from tests.training.test_experiments import SHORT
+from tests.training.test_stage_tasks import SHORT
 
 STAGE = "stages.comparisons"
 WORDS = (

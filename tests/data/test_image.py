@@ -165,6 +165,6 @@ def test_names_with_blanks_and_other_letters(tmp_path: Path) -> None:
 
 def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path) -> None:
     path = tmp_path / "huge.pgm"
-    path.write_bytes(b"P5 20000 10000 255\n")  # 200 megapixels are announced, none is there
+    path.write_bytes(b"P5 20000 10000 255\n")  # the header says 200 megapixels, none follows
     with pytest.raises(ValueError, match=r"huge\.pgm: (20000x10000 is too large|too large to open safely)"):
         load_image(path)

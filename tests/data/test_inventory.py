@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from qhk.data import inventory
-from qhk.data.inventory import FileFacts, look_distance, take_inventory
+from qhk.data.inventory import FileFacts, hash_distance, take_inventory
 
 LONG_AGO = 1_600_000_000
 
@@ -58,7 +58,7 @@ def test_facts_are_those_of_the_files(pictures: list[Path], reader: Reader) -> N
         hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures
     ]
     assert [(fact.width, fact.height) for fact in facts.values()] == [(30, 40), (31, 40), (32, 40)]
-    assert {(fact.format, fact.problem, fact.decoded, fact.look) for fact in facts.values()} == {
+    assert {(fact.format, fact.problem, fact.decoded, fact.perceptual_hash) for fact in facts.values()} == {
         ("PNG", None, False, None)
     }
     assert facts[pictures[0]].num_bytes == pictures[0].stat().st_size
@@ -117,7 +117,7 @@ def test_deeper_looks_read_again_and_are_remembered(pictures: list[Path], reader
     reader.take(pictures)
     reader.take(pictures, depth="decode")
     assert reader.read == 0
-    assert all(fact.look is not None for fact in reader.take(pictures, looks=True).values())
+    assert all(fact.perceptual_hash is not None for fact in reader.take(pictures, looks=True).values())
     assert reader.read == 3
 
 
@@ -155,6 +155,8 @@ def test_looks_are_close_for_copies_and_far_for_others(tmp_path: Path, reader: R
         for quality in (95, 40):
             paths.append(tmp_path / f"{name}{quality}.jpg")
             coarse.save(paths[-1], quality=quality)
-    one, one_again, two, two_again = (str(fact.look) for fact in reader.take(paths, looks=True).values())
-    assert look_distance(one, one_again) <= 3 and look_distance(two, two_again) <= 3
-    assert look_distance(one, two) > 12
+    one, one_again, two, two_again = (
+        str(fact.perceptual_hash) for fact in reader.take(paths, looks=True).values()
+    )
+    assert hash_distance(one, one_again) <= 3 and hash_distance(two, two_again) <= 3
+    assert hash_distance(one, two) > 12

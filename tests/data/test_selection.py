@@ -152,7 +152,7 @@ def facts(sha256: str, **changes: object) -> FileFacts:
         "format": "PNG",
         "problem": None,
         "decoded": False,
-        "look": None,
+        "perceptual_hash": None,
     } | changes
     return FileFacts(**values)  # type: ignore[arg-type]
 

@@ -354,11 +354,11 @@ def test_order_of_completions_does_not_matter(scene: Scene) -> None:
 
 
 def test_groups_without_advantage_leave_only_the_other_terms(scene: Scene) -> None:
-    quiet = replace(scene, advantages=torch.zeros(4, dtype=torch.float64))
-    output = quiet.loss(OFF)
+    without_advantages = replace(scene, advantages=torch.zeros(4, dtype=torch.float64))
+    output = without_advantages.loss(OFF)
     assert output.loss.item() == 0.0
-    assert all((gradient == 0).all() for gradient in quiet.gradients(output))
-    assert quiet.gradients(quiet.loss(TERMS_ON["exact"]))[1].abs().max() > 1e-6
+    assert all((gradient == 0).all() for gradient in without_advantages.gradients(output))
+    assert without_advantages.gradients(without_advantages.loss(TERMS_ON["exact"]))[1].abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("form", ["release", "paper", "exact"])

@@ -51,7 +51,7 @@ def a_plan(kinds: Sequence[str] = tuple(STAGE_1), **changes: object) -> Plan:
     return Plan(**values | changes)  # type: ignore[arg-type]
 
 
-def quiet(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     pass
 
 
@@ -83,7 +83,7 @@ def manifest(tmp_path: Path) -> PairManifest:
 @pytest.fixture
 def degraded_six(manifest: PairManifest, pictures: Pictures) -> PairManifest:
     """Six pairs by the published operations."""
-    degrade_examples(manifest, {"train": pictures(6)}, plan=a_plan(), workers=0, progress=quiet)
+    degrade_examples(manifest, {"train": pictures(6)}, plan=a_plan(), workers=0, progress=no_progress)
     assert len(manifest) == 6
     return manifest
 

@@ -17,7 +17,7 @@ from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import decision_row, failure_row
 from qhk.pairs.training_set import read_rows, unpack_set, verify_set
-from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, quiet
+from tests.pairs.conftest import STAGE_1, Pictures, a_plan, contents, no_progress
 from tests.pairs.test_strengthen import judged, run
 
 
@@ -249,7 +249,7 @@ def test_scores_stay_with_the_originals_and_keep_their_digits(
     from dataclasses import replace
 
     examples = [replace(pictures(1)[0], mos=3.14159265358979, mos_native=1 / 3)]
-    degrade_examples(manifest, {"train": examples}, plan=a_plan(), workers=0, progress=quiet)
+    degrade_examples(manifest, {"train": examples}, plan=a_plan(), workers=0, progress=no_progress)
     build(manifest, tmp_path / "set", unjudged="keep")
     (row,) = load_from_disk(str(tmp_path / "set" / "dataset"))
     assert row["score"] == 3.14159265358979 and row["score_native"] == 1 / 3

@@ -20,12 +20,12 @@ from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import group_id
 from qhk.pairs.similarity import structural
-from tests.pairs.conftest import Pictures, a_plan, contents, example, quiet, scene
+from tests.pairs.conftest import Pictures, a_plan, contents, example, no_progress, scene
 
 
 def run(manifest: PairManifest, examples: list[Any], *, workers: int = 0, **plan: Any) -> CopyCounts:
     return degrade_examples(
-        manifest, {"train": examples}, plan=a_plan(**plan), workers=workers, progress=quiet
+        manifest, {"train": examples}, plan=a_plan(**plan), workers=workers, progress=no_progress
     )
 
 
@@ -179,7 +179,7 @@ def test_what_a_full_disk_refused_is_the_error(
     monkeypatch.setattr(module, "FLUSH_ROWS", 2)
     monkeypatch.setattr(manifest, "append", half)
     with pytest.raises(OSError, match="No space left"):
-        degrade_examples(manifest, {"train": pictures(4)}, plan=a_plan(), workers=0, progress=quiet)
+        degrade_examples(manifest, {"train": pictures(4)}, plan=a_plan(), workers=0, progress=no_progress)
 
 
 def test_other_values_need_another_manifest(manifest: PairManifest, pictures: Pictures) -> None:

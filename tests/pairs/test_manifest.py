@@ -122,18 +122,18 @@ def _append_many(path: Path, first: int) -> None:
 
 
 def test_concurrent_writers_lose_and_tear_nothing(path: Path) -> None:
-    watched = open_pairs(path, create=True)
+    reader = open_pairs(path, create=True)
     context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_append_many, args=(path, first)) for first in (0, 100, 200)]
     for writer in writers:
         writer.start()
     while any(writer.is_alive() for writer in writers):
-        watched.refresh()
+        reader.refresh()
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    watched.refresh()
-    assert len(watched) == len(open_pairs(path)) == 240
+    reader.refresh()
+    assert len(reader) == len(open_pairs(path)) == 240
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
@@ -157,15 +157,15 @@ def test_a_killed_writer_leaves_a_readable_file(path: Path) -> None:
     open_pairs(path, create=True)
     writer = multiprocessing.get_context("fork").Process(target=_append_many, args=(path, 0))
     writer.start()
-    watched = open_pairs(path)
-    while len(watched) < 4:
-        watched.refresh()
+    reader = open_pairs(path)
+    while len(reader) < 4:
+        reader.refresh()
     assert writer.pid is not None
     os.kill(writer.pid, signal.SIGKILL)
     writer.join()
-    watched.refresh()
-    known = len(watched)
-    watched.append([row(5000)])
+    reader.refresh()
+    known = len(reader)
+    reader.append([row(5000)])
     assert len(open_pairs(path)) == known + 1
 
 

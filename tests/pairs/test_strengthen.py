@@ -12,7 +12,7 @@ from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.pairs.operations import apply_operation
 from qhk.pairs.records import Pair, Verdict, decision_row, judgement_row
 from qhk.pairs.strengthen import Strengthened, awaits_review, strengthen_pairs
-from tests.pairs.conftest import a_plan, contents, quiet
+from tests.pairs.conftest import a_plan, contents, no_progress
 
 SEED = 1
 """Of the second degradations: one of the three pairs gets noise."""
@@ -35,7 +35,7 @@ def decided(manifest: PairManifest, pair: Pair, reviewer: str, answer: Verdict |
 def run(manifest: PairManifest, **changes: Any) -> Strengthened:
     plan = a_plan(strengths=STAGE_4, level="stage_4", **changes.pop("plan", {}))
     values = {"human_review": "skipped", "max_degradations": 2, "workers": 0} | changes
-    return strengthen_pairs(manifest, plan=plan, progress=quiet, **values)  # type: ignore[arg-type]
+    return strengthen_pairs(manifest, plan=plan, progress=no_progress, **values)  # type: ignore[arg-type]
 
 
 def test_a_second_different_degradation_in_a_new_file(degraded_six: PairManifest) -> None:

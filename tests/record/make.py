@@ -53,12 +53,13 @@ def run_case(name: str, root: Path) -> dict[str, Any]:
     words = ["train", *COMMON, *case.words, f"name={name}"]
     words += [f"paths.outputs={root / 'outputs'}", f"paths.cache={root / 'cache'}"]
     if case.start is not None:
-        words.append(f"model.path={_directory(case.start, root) / 'checkpoints' / 'last'}")
-    _run(case, words, _directory(name, root))
-    return _read(_directory(name, root))
+        words.append(f"model.path={run_directory(case.start, root) / 'checkpoints' / 'last'}")
+    _run(case, words, run_directory(name, root))
+    return _read(run_directory(name, root))
 
 
-def _directory(name: str, root: Path) -> Path:
+def run_directory(name: str, root: Path) -> Path:
+    """Return where a case's run lies."""
     return root / "outputs" / "default" / name / "seed0"
 
 

@@ -9,12 +9,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from qhk.config.catalogue import config_root, read_catalogue
+from qhk.evaluation.results import Moment, headline_metric, read_results
+from qhk.settings import read_settings, stage_views, task_views
 from tests.record.cases import CASES
-from tests.record.make import RECORD, machine, run_case
+from tests.record.make import RECORD, machine, run_case, run_directory
 
 RENAMED: dict[str, str] = {}
 """Metric names of the record -> their names today, for those that were renamed since."""
@@ -36,7 +41,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         if start is not None:
             run(start)
         if name not in done:
-            done[name] = run_case(name, root)
+            done[name] = {**run_case(name, root), "directory": run_directory(name, root)}
         return done[name]
 
     return run
@@ -90,6 +95,27 @@ def test_no_number_moved(name: str, result: Result) -> None:
     compare = _different if machine() == RECORDED["machine"] else _close
     differences = compare(result(name), _recorded(name))
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:20]])
+    _check_results(result(name)["directory"])
+
+
+def _check_results(directory: Path) -> None:
+    """Assert that a run has measured each of its benchmarks, in each of its tasks, before and after."""
+    settings = read_settings(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
+    rows = read_results(directory / "results.json").rows
+    after = Moment.CONTROL if settings.training.learner == "supervised" else Moment.AFTER
+    assert {row.moment for row in rows} == {Moment.BEFORE, after}
+    for stage in stage_views(settings):
+        for view in task_views(stage.settings).values():
+            asked = [row for row in rows if row.form == view.task.form]
+            assert {row.benchmark for row in asked} >= set(view.benchmark)
+            assert all(headline_metric(row.form) in row.metrics for row in asked)
+    assert all(row.miniature and row.n == 4 for row in rows)
+    assert all(entry.miniature for entry in settings.dataset.values())
+
+
+def test_every_experiment_is_on_record() -> None:
+    experiments = set(read_catalogue(config_root()).options["experiment"])
+    assert experiments <= {word.removeprefix("experiment=") for case in CASES.values() for word in case.words}
 
 
 def test_a_resumed_run_and_two_processes_equal_the_undisturbed_one() -> None:

@@ -42,7 +42,7 @@ SMALL = (
 )
 
 
-class Quiet:
+class ListDisplay:
     """A display that remembers its lines."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ def small_settings(root: Path, cache: Path, *overrides: str, base: Sequence[str]
 
 def prepared_run(settings: Settings) -> Run:
     """A run, ready for ``train``."""
-    display = Quiet()
+    display = ListDisplay()
     stages = load_stages(settings, display)
     processes = Processes("single")
     directory = open_directory(settings, fingerprints(stages), processes)

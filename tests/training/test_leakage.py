@@ -13,7 +13,14 @@ from qhk.training.data import RunData, refuse_shared_images
 from qhk.types import Example
 
 COPY = FileFacts(
-    sha256="same", num_bytes=9, width=64, height=64, format="PNG", problem=None, decoded=False, look=None
+    sha256="same",
+    num_bytes=9,
+    width=64,
+    height=64,
+    format="PNG",
+    problem=None,
+    decoded=False,
+    perceptual_hash=None,
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from qhk.settings import Settings
 from qhk.training.stages import load_stages
-from tests.training.conftest import Quiet
+from tests.training.conftest import ListDisplay
 from tests.training.test_step import MIXED
 
 
@@ -17,12 +17,12 @@ def test_stages_are_told_before_the_first_runs(small: Callable[..., Settings]) -
     with pytest.raises(
         ValueError, match=r"^stages\.exploration: reward\.terms\.balance: does not fit task\.form score"
     ):
-        load_stages(small(*words), Quiet())
+        load_stages(small(*words), ListDisplay())
     supervised = small(*words, "training.learner=supervised")
-    assert len(load_stages(supervised, Quiet())) == 2
+    assert len(load_stages(supervised, ListDisplay())) == 2
 
 
 def test_a_part_of_a_mixture_is_told_by_its_key(small: Callable[..., Settings]) -> None:
     wrong = ("reward@mixture.degradation.reward=q_hawkeye",)
     with pytest.raises(ValueError, match=r"^mixture\.degradation\.reward\.terms\.accuracy: does not fit"):
-        load_stages(small(*MIXED, *wrong), Quiet())
+        load_stages(small(*MIXED, *wrong), ListDisplay())

@@ -235,9 +235,9 @@ def test_every_way_of_asking_is_taught_once(small: Small, open_run: OpenRun) -> 
 
 
 def open_nothing() -> Any:
-    from tests.training.conftest import Quiet
+    from tests.training.conftest import ListDisplay
 
-    return Quiet()
+    return ListDisplay()
 
 
 def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Small, open_run: OpenRun) -> None:

@@ -33,7 +33,7 @@ from qhk.training.step import reinforcement_step, sample
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
 Weights = dict[str, torch.Tensor]
-QUIET = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "reward.terms.format.weight=1.0")
+NO_TERMS = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "reward.terms.format.weight=1.0")
 EXACT_OFF = (
     "perception=exact",
     "perception.gamma=0",

@@ -12,17 +12,17 @@ LABELS = "data.csv"
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per image with ``mos_quality``; the generator is the name up to its first underscore."""
+    """Return one row per image with ``mos_quality``; the generator is the name up to its first underscore."""
     rows = []
     for line, cells in read_csv(root / LABELS, ["name", "mos_quality", "std_quality"]):
         where = f"{root / LABELS} line {line}"

@@ -20,17 +20,20 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,), _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [first_existing(_images(root))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per image, ``DatabaseImage0001.JPG``. Raises ``ValueError`` on a number without a grade."""
+    """Return one row per image, ``DatabaseImage0001.JPG``.
+
+    Raises ``UserError`` on a number without a grade.
+    """
     path = root / LABELS
     rows = []
     for line, cells in read_sheet(path):

@@ -20,7 +20,7 @@ FIELDS = ("ref_image", "ImageA", "ImageB", "result")
 
 
 def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
-    """One row per pair, without a score; its id is file name and row, since pictures repeat."""
+    """Return one row per pair, without a score; its id is file name and row, since pictures repeat."""
     with_reference = options.get("show_reference")
     if not isinstance(with_reference, bool):
         raise UserError(f"options.show_reference must be true or false, got {with_reference!r}")

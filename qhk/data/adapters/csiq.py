@@ -32,17 +32,17 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [first_existing(_images(root))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per distorted image, from the workbook or from the flat copy ``csiq_label.txt``."""
+    """Return one row per distorted image, from the workbook or from the flat copy ``csiq_label.txt``."""
     path = first_existing(_labels(root))
     return _read_flat(path) if path.name == FLAT else _read_workbook(path)
 
@@ -65,6 +65,7 @@ def _read_workbook(path: Path) -> list[LabelRow]:
 def _read_flat(path: Path) -> list[LabelRow]:
     rows = []
     for line, text in read_lines(path):
+        # The score comes last, so a blank in a name does no harm.
         name, _, score = text.rpartition(" ")
         where = f"{path} line {line}"
         rows.append(_row(name.strip(), number(score, where, "dmos"), None, where))

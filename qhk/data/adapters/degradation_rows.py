@@ -18,7 +18,10 @@ from qhk.tasks.forms.degradation import DISTORTION_CLASSES, SEVERITIES
 
 
 def read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
-    """One row per picture, without a score. ``options.reference_field`` names its content, or is null."""
+    """Return one row per picture, without a score.
+
+    ``options.reference_field`` names the field of the picture's content, or is null.
+    """
     content = None if options.get("reference_field") is None else text_option(options, "reference_field")
     fields = ["image", "distortion_class", "severity", *([content] if content else [])]
     rows = []

@@ -25,18 +25,18 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     lists = [_inside(root, TEST), _inside(root, TRAINING)] if protocol == "official" else []
     return [_inside(root, LABELS), *lists, _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [first_existing(_images(root))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per picture, ``blur_dataset/motion0044.jpg``; no deviations are published in this file."""
+    """Return one row per picture, ``blur_dataset/motion0044.jpg``; this file publishes no deviations."""
     path = first_existing(_inside(root, LABELS))
     rows = []
     for line, cells in read_csv(path, ["name", "mos"]):
@@ -46,7 +46,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``official``, as above; pictures in neither list are not used; or a common one."""
+    """Return the split of each row, ``official`` or a common one; None for a picture in no list."""
     if protocol != "official":
         return common_split(rows, protocol, root, options)
     parts: dict[str, str] = {}

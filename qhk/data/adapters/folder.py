@@ -22,17 +22,17 @@ _SPLITS = {
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / text_option(options, "labels"),), (root / text_option(options, "images"),)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root / text_option(options, "images")]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per line of ``options.labels``.
+    """Return one row per line of ``options.labels``.
 
     ``options.image_column`` and ``options.score_column`` name the columns; ``split_column``,
     ``reference_column`` and ``std_column`` may be null.
@@ -60,7 +60,10 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``column``: what ``options.split_column`` says (train, val, validation, test); or a common one."""
+    """Return the split of each row.
+
+    ``column`` takes it from ``options.split_column`` (train, val, validation or test); else a common one.
+    """
     if protocol == "column":
         return [_named_split(row, options) for row in rows]
     return common_split(rows, protocol, root, options)

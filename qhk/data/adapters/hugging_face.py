@@ -28,21 +28,21 @@ _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``: the marks of a saved dataset, or Parquet files."""
+    """Return what must exist below ``root``: the marks of a saved dataset, or Parquet files."""
     marks = (root / "dataset_dict.json", root / "dataset_info.json", root / ROWS)
     return [marks] if not _parquet_files(root) else []
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folder that holds the images that were written out."""
+    """Return the folder of the images that were written out."""
     return [root / IMAGES]
 
 
 def unpack(root: Path, options: Options, cache: Path, progress: Callable[[int, int], None]) -> Path:
-    """A folder below ``cache`` with the rows as JSON lines and the images that lay in the tables.
+    """Return a folder below ``cache`` with the rows as JSON lines and the images that lay in the tables.
 
     It is made once for a dataset and a choice of columns, and again when a file of the dataset changes.
-    Raises ``ValueError`` naming split and row for a missing or unreadable image, score or column.
+    Raises ``UserError`` naming split and row for a missing or unreadable image, score or column.
     """
     files = sorted(path for path in root.rglob("*") if path.is_file())
     stats = [
@@ -66,12 +66,15 @@ def unpack(root: Path, options: Options, cache: Path, progress: Callable[[int, i
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per row of the tables."""
+    """Return one row per row of the tables."""
     return [LabelRow(**{**row, "pictures": tuple(row["pictures"])}) for row in read_json_lines(root / ROWS)]
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``files``: the dataset's own splits (any but validation and test is train); or a common one."""
+    """Return the split of each row.
+
+    ``files`` takes the dataset's own splits (any but validation and test is train); else a common one.
+    """
     if protocol != "files":
         return common_split(rows, protocol, root, options)
     return [_SPLITS.get((row.split or "").lower(), "train") for row in rows]

@@ -24,17 +24,17 @@ _NAME = re.compile(r"i(\d+)_(\d+)_(\d+)\.\w+", re.IGNORECASE)
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,), (root / "images",)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root / "images"]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per distorted image, with reference (``I01``), distortion and level from its name."""
+    """Return one row per distorted image, with reference (``I01``), distortion and level from its name."""
     rows = []
     for line, cells in read_csv(root / LABELS, ["dist_img", "ref_img", "dmos", "var"]):
         where = f"{root / LABELS} line {line}"
@@ -55,9 +55,14 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``references``: 1-65 train, 66-81 test (8,125 / 2,000); ``deqa``: the same without the 19 training
-    images that the lists of Q-Align and DeQA-Score leave out (8,106 / 2,000); ``visualquality_r1``: 49 / 16 /
-    16 references, also of PreResQ-R1 (6,125 / 2,000 / 2,000); or a common one."""
+    """Return the split of each row.
+
+    - ``references``: 1-65 train, 66-81 test (8,125 / 2,000).
+    - ``deqa``: the same without the 19 training images that the lists of Q-Align and DeQA-Score leave out
+      (8,106 / 2,000).
+    - ``visualquality_r1``: 49 / 16 / 16 references, also of PreResQ-R1 (6,125 / 2,000 / 2,000).
+    - Else a common one.
+    """
     if protocol not in ("deqa", "references", "visualquality_r1"):
         return common_split(rows, protocol, root, options)
     if protocol == "visualquality_r1":

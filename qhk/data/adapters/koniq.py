@@ -21,24 +21,25 @@ _SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     sets = [(root / SETS,)] if protocol in ("official", "deqa") else []
     return [(root / SCORES,), *sets, (root / text_option(options, "image_folder"),)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root / text_option(options, "image_folder")]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per image; ``std`` is the SD of the ACR grades, left out for the z-score column."""
+    """Return one row per image; ``std`` is the SD of the ACR grades, left out for the z-score column."""
     column = text_option(options, "score_column")
     if column not in ("MOS", "MOS_zscore"):
         raise UserError(f"options.score_column must be MOS or MOS_zscore, got {column!r}")
     rows = []
     for line, cells in read_csv(root / SCORES, ["image_name", column, "SD"]):
         where = f"{root / SCORES} line {line}"
+        # SD is in units of the ACR grades; the z-score column has no deviation on its own scale.
         std = number(cells["SD"], where, "SD") if column == "MOS" else None
         rows.append(
             LabelRow(
@@ -49,9 +50,13 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``official``: the sets file (7,058 / 1,000 / 2,015); ``deqa``: the lists of Q-Align and DeQA-Score,
-    which leave out the official validation part, 12 training and 5 test images (7,046 / 2,010); or a common
-    one."""
+    """Return the split of each row.
+
+    - ``official``: the sets file (7,058 / 1,000 / 2,015).
+    - ``deqa``: the lists of Q-Align and DeQA-Score, which leave out the official validation part, 12 training
+      and 5 test images (7,046 / 2,010).
+    - Else a common one.
+    """
     if protocol not in ("official", "deqa"):
         return common_split(rows, protocol, root, options)
     official = _official(rows, root / SETS)

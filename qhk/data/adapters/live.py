@@ -22,17 +22,20 @@ FOLDERS = {"jp2k": 227, "jpeg": 233, "wn": 174, "gblur": 174, "fastfading": 174}
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / SCORES,), (root / REFERENCES,), *((root / folder,) for folder in FOLDERS)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root / folder for folder in FOLDERS]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per distorted image, ``jp2k/img55.bmp``. Raises ``ValueError`` on arrays of other lengths."""
+    """Return one row per distorted image, ``jp2k/img55.bmp``.
+
+    Raises ``UserError`` on arrays of other lengths.
+    """
     path = root / SCORES
     arrays = {name: read_matlab(path, name) for name in ("dmos_new", "orgs", "dmos_std")}
     arrays["refnames_all"] = read_matlab(root / REFERENCES, "refnames_all")

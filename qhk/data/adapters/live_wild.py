@@ -24,17 +24,20 @@ def _inside(root: Path, name: str) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [*(_inside(root, f"Data/{variable}.mat") for variable in _VARIABLES), _inside(root, "Images")]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [first_existing(_inside(root, "Images"))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per image after the seven training rows. Raises ``ValueError`` on arrays of other shapes."""
+    """Return one row per image after the seven training rows.
+
+    Raises ``UserError`` on arrays of other shapes.
+    """
     cells, scores, deviations = (
         read_matlab(first_existing(_inside(root, f"Data/{name}.mat")), name) for name in _VARIABLES
     )
@@ -50,6 +53,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
         score, std = float(scores[index]), float(deviations[index])
         if not np.isfinite([score, std]).all():
             raise UserError(f"{where}: score {score}, deviation {std}: download the file again")
+        # A cell array nests each name in arrays of its own.
         rows.append(LabelRow(name=str(np.ravel(cells[index])[0]).strip(), score=score, where=where, std=std))
     return rows
 

@@ -24,17 +24,17 @@ def _images(root: Path, part: int) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), *(_images(root, part) for part in range(1, 5))]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return list(dict.fromkeys(first_existing(_images(root, part)) for part in range(1, 5)))
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per line of every ``Train_Label/A*.txt`` (``A0001_00_00.bmp,1520.0648``)."""
+    """Return one row per line of every ``Train_Label/A*.txt`` (``A0001_00_00.bmp,1520.0648``)."""
     folder = first_existing(_labels(root))
     rows = []
     for path in sorted(folder.glob("*.txt")):
@@ -57,8 +57,11 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``deqa``: the 40 references of DeQA-Score's test part (4,640 images), the other 160 train; or a common
-    one."""
+    """Return the split of each row.
+
+    ``deqa``: the 40 references of DeQA-Score's test part (4,640 images) are test, the other 160 train; else a
+    common one.
+    """
     if protocol != "deqa":
         return common_split(rows, protocol, root, options)
     test = published_names("pipal_deqa_test_references")

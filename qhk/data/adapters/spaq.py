@@ -23,17 +23,17 @@ def _images(root: Path) -> tuple[Path, ...]:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [_labels(root), _images(root)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [first_existing(_images(root))]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per image from the workbook, or from its CSV copy where only that is there."""
+    """Return one row per image from the workbook, or from its CSV copy where only that is there."""
     path = first_existing(_labels(root))
     table = read_csv if path.suffix == ".csv" else read_workbook
     rows = []
@@ -44,8 +44,12 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """``deqa``: the lists of Q-Align and DeQA-Score (8,897 / 2,224, four images in neither); ``hash_80_20``:
-    by a hash of the name, ours, the same for every seed; or a common one."""
+    """Return the split of each row.
+
+    - ``deqa``: the lists of Q-Align and DeQA-Score (8,897 / 2,224, four images in neither).
+    - ``hash_80_20``: by a hash of the name, ours, the same for every seed.
+    - Else a common one.
+    """
     if protocol == "deqa":
         return _deqa(rows)
     if protocol != "hash_80_20":

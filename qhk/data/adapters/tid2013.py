@@ -20,17 +20,20 @@ _NAME = re.compile(r"i(\d+)_(\d+)_(\d)\.bmp", re.IGNORECASE)
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     return [(root / LABELS,), (root / "distorted_images",)]
 
 
 def images(root: Path, options: Options) -> list[Path]:
-    """The folders that hold the images."""
+    """Return the folders that hold the images."""
     return [root / "distorted_images"]
 
 
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
-    """One row per line ``5.51429 I01_01_1.bmp``; the error of the mean as ``std`` where its file is there."""
+    """Return one row per line ``5.51429 I01_01_1.bmp``.
+
+    ``std`` is the standard error of the mean where its file is there.
+    """
     path, lines = root / LABELS, read_lines(root / LABELS)
     errors = read_lines(root / ERRORS) if (root / ERRORS).is_file() else []
     if errors and len(errors) != len(lines):

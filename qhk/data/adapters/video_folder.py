@@ -21,7 +21,7 @@ FRAME_OPTIONS = frozenset(
 
 
 def frame_settings(options: Options) -> FrameSettings:
-    """What is taken from each video. Raises ``ValueError`` naming the option that cannot be used."""
+    """Return what is taken from each video; raise ``UserError`` naming an option that cannot be used."""
     frames, columns, local = (
         _count(options, key) for key in ("num_global_frames", "global_columns", "num_local_frames")
     )
@@ -42,13 +42,13 @@ def frame_settings(options: Options) -> FrameSettings:
 
 
 def expected(root: Path, protocol: str, options: Options) -> list[tuple[Path, ...]]:
-    """What must exist below ``root``, each entry a tuple of alternatives."""
+    """Return what must exist below ``root``, each entry a tuple of alternatives."""
     frame_settings(options)
     return [(root / text_option(options, "labels"),), (root / text_option(options, "images"),)]
 
 
 def derive(video: Path, options: Options, cache: Path) -> tuple[Path, ...]:
-    """The pictures that stand for ``video``: the packed one, then the single frames."""
+    """Return the pictures that stand for ``video``: the packed one, then the single frames."""
     return video_pictures(video, frame_settings(options), cache=cache)
 
 

@@ -24,13 +24,13 @@ Progress = Callable[[int, int], None]
 
 
 def ensure_miniature(cache: Path, *, seed: int, size: int, progress: Progress) -> Path:
-    """The folder holding the eight sets (one sub-folder per name in ``SETS``), built where missing.
+    """Return the folder of the eight sets (one sub-folder per name in ``SETS``), built where missing.
 
     ``seed`` >= 0 chooses contents, distortions and raters; ``size`` is the side in pixels, a multiple
     of 8, at least 32. ``progress(done, total)`` is called per picture, over all sets that are missing.
     Each set is written under a temporary name and renamed, so an interrupted build leaves nothing
     half done and concurrent builds do not meet. The folder name contains a digest of the generator's
-    source, the seed and the size. Raises ``ValueError`` on a size that cannot be drawn.
+    source, the seed and the size. Raises ``UserError`` on a size that cannot be drawn.
     """
     missing = [name for name in SETS if not (miniature_folder(cache, seed=seed, size=size) / name).is_dir()]
     total, before = sum(RECIPES[name].count for name in missing), 0
@@ -45,7 +45,7 @@ def ensure_miniature(cache: Path, *, seed: int, size: int, progress: Progress) -
 
 
 def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progress: Progress) -> Path:
-    """The folder of one set, of the eight or of ``TASK_SETS``, built if it is not there yet.
+    """Return the folder of one set, of the eight or of ``TASK_SETS``, which is built where missing.
 
     See ``ensure_miniature``; a set for another task reports progress per item.
     """
@@ -67,12 +67,12 @@ def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progre
 
 
 def miniature_folder(cache: Path, *, seed: int, size: int) -> Path:
-    """Where the eight sets of this generator, seed and size live below ``cache``; nothing is created."""
+    """Return where the eight sets of this generator, seed and size live below ``cache``; create nothing."""
     return cache / f"miniature-{_key('*.py', seed=seed, size=size)}"
 
 
 def task_folder(cache: Path, *, seed: int, size: int) -> Path:
-    """Where the sets for other tasks live: apart, so that changing them leaves the eight alone."""
+    """Return where the sets for other tasks live: apart, so that changing them leaves the eight alone."""
     return cache / f"miniature-tasks-{_key('**/*.py', seed=seed, size=size)}"
 
 

@@ -22,13 +22,13 @@ SUPERSAMPLING = 2
 
 
 def render_content(rng: Generator, size: int) -> FloatImage:
-    """One pristine picture, ``(size, size, 3)`` in [0, 255], of a family drawn uniformly."""
+    """Return one pristine picture, ``(size, size, 3)`` in [0, 255], of a family drawn uniformly."""
     family = FAMILIES[list(FAMILIES)[int(rng.integers(len(FAMILIES)))]]
     return _standardise(family(rng, size), rng)
 
 
 def fractal(rng: Generator, size: int, slope: float) -> FloatImage:
-    """Noise of zero mean and unit deviation, ``(size, size)``, with amplitude ~ 1 / frequency**slope."""
+    """Return noise ``(size, size)`` of mean 0 and deviation 1, with amplitude ~ 1 / frequency**slope."""
     frequency = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None, :])
     frequency[0, 0] = 1.0
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) / frequency**slope

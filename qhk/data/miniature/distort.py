@@ -19,13 +19,13 @@ Distortion = Callable[[FloatImage, float, Generator], FloatImage]
 
 
 def distort(image: FloatImage, name: str, strength: float, rng: Generator) -> FloatImage:
-    """The picture after distortion ``name``, clipped to [0, 255]; randomness comes from ``rng`` alone."""
+    """Return the picture after distortion ``name``, clipped to [0, 255]; only ``rng`` is random."""
     assert 0.0 < strength <= 1.0, strength
     return np.clip(DISTORTIONS[name](image, strength, rng), 0.0, 255.0)
 
 
 def as_pixels(image: FloatImage) -> Image.Image:
-    """The picture as an 8-bit RGB image."""
+    """Return the picture as an 8-bit RGB image."""
     return Image.fromarray(np.clip(np.rint(image), 0, 255).astype(np.uint8), "RGB")
 
 

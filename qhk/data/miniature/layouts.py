@@ -74,7 +74,7 @@ def _write_pristine(folder: Path, stimuli: Sequence[Stimulus], name: Callable[[i
 
 
 def write_koniq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """Two label files: counts with the ACR mean, and proportions with the z-score mean and the sets."""
+    """Write two label files: counts with the ACR mean, and proportions with the z-score mean and the sets."""
     opinions = _opinions(stimuli, rng, 100, 0.16)
     grades = 1 + np.rint(4 * opinions)
     names = [f"{int(number)}.jpg" for number in rng.choice(10**9, len(stimuli), replace=False) + 10**6]
@@ -100,7 +100,7 @@ def write_koniq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None
 
 
 def write_spaq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """A workbook of means on 0-100 with attribute columns, no deviations."""
+    """Write a workbook of means on 0-100 with attribute columns, no deviations."""
     opinions = _opinions(stimuli, rng, 16, 0.12)
     (root / "TestImage").mkdir(parents=True)
     (root / "Annotations").mkdir()
@@ -118,7 +118,7 @@ def write_spaq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
 
 
 def write_kadid(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """``dmos.csv``: mean of 30 integer grades (higher is better) and a ``var`` that holds their deviation."""
+    """Write ``dmos.csv``: mean of 30 integer grades (higher is better) and their deviation as ``var``."""
     grades = 1 + np.rint(4 * _opinions(stimuli, rng, 30, 0.13))
     _write_pristine(root / "images", stimuli, lambda reference: f"I{reference:02d}.png")
     lines = ["dist_img,ref_img,dmos,var"]
@@ -130,7 +130,7 @@ def write_kadid(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None
 
 
 def write_pipal(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """One label file per reference, Elo-like scores; the folder follows the reference number."""
+    """Write one label file per reference, Elo-like scores; the folder follows the reference number."""
     scores = 880.0 + 980.0 * _opinions(stimuli, rng, 40, 0.12).mean(axis=1)
     _write_pristine(root / "Train_Ref", stimuli, lambda reference: f"A{reference:04d}.bmp")
     lines: dict[int, list[str]] = {}
@@ -146,7 +146,7 @@ def write_pipal(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None
 
 
 def write_live_wild(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """Three MATLAB arrays; seven training rows first; extensions mixed."""
+    """Write three MATLAB arrays; seven training rows first; extensions mixed."""
     ratings = 100 * _opinions(stimuli, rng, 60, 0.16)
     (root / "Images" / "trainingImages").mkdir(parents=True)
     (root / "Data").mkdir()
@@ -166,7 +166,7 @@ def write_live_wild(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> 
 
 
 def write_agiqa_3k(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """``data.csv`` beside the pictures: quality and alignment, prompts with commas, names with dots."""
+    """Write ``data.csv`` beside the pictures: quality and alignment, prompts with commas, names with dots."""
     ratings = 4.8 * _opinions(stimuli, rng, 21, 0.14)
     numbers: dict[str, int] = {}
     rows: list[list[str | float]] = []
@@ -204,7 +204,7 @@ def write_agiqa_3k(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> N
 
 
 def write_csiq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """A workbook whose header stands in row 4, column D; DMOS in [0, 1], lower is better."""
+    """Write a workbook whose header stands in row 4, column D; DMOS in [0, 1], lower is better."""
     ratings = 1.0 - _opinions(stimuli, rng, 30, 0.12)
     _write_pristine(root / "src_imgs", stimuli, lambda reference: f"{CSIQ_CONTENTS[reference]}.png")
     words = {
@@ -236,7 +236,7 @@ def write_csiq(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
 
 
 def write_tid2013(root: Path, stimuli: Sequence[Stimulus], rng: Generator) -> None:
-    """``mos_with_names.txt`` (score first, CRLF) with upper and lower case mixed as in the original."""
+    """Write ``mos_with_names.txt`` (score first, CRLF) with upper and lower case mixed as in the original."""
     opinions = _opinions(stimuli, rng, 40, 0.12)
     scores, errors = 7.4 * opinions.mean(axis=1), 7.4 * opinions.std(axis=1) / np.sqrt(40)
     _write_pristine(

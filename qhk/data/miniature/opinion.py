@@ -52,7 +52,7 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def structure_loss(reference: FloatImage, image: FloatImage) -> float:
-    """1 - mean SSIM of the luma (Gaussian window, sigma 1.5), about 0 (same) to 1."""
+    """Return 1 - mean SSIM of the luma (Gaussian window, sigma 1.5), about 0 (same) to 1."""
     x, y = reference @ LUMA, image @ LUMA
     stack = np.stack([x, y, x * x, y * y, x * y])
     mx, my, xx, yy, xy = gaussian_filter(stack, (0.0, _SSIM_SIGMA, _SSIM_SIGMA))
@@ -62,14 +62,14 @@ def structure_loss(reference: FloatImage, image: FloatImage) -> float:
 
 
 def colour_loss(reference: FloatImage, image: FloatImage) -> float:
-    """Mean absolute change of the two colour differences (R - Y, B - Y), over 40 grey levels, at least 0."""
+    """Return the mean absolute change of the colour differences (R - Y, B - Y), over 40 grey levels, >= 0."""
     change = image - reference
     luma = (change @ LUMA)[..., None]
     return float(np.abs((change - luma)[..., [0, 2]]).mean() / 40.0)
 
 
 def latent_quality(reference: FloatImage, image: FloatImage, damage: Sequence[tuple[str, float]]) -> float:
-    """Quality in [0, 1] of ``image``, made from ``reference`` by ``damage``: (distortion, strength) pairs."""
+    """Return the quality in [0, 1] of ``image``, made from ``reference`` by (distortion, strength) pairs."""
     untouched = 1.0
     for name, strength in damage:
         untouched *= 1.0 - ANNOYANCE[name] * strength
@@ -83,7 +83,7 @@ def latent_quality(reference: FloatImage, image: FloatImage, damage: Sequence[tu
 def collect_opinions(
     quality: NDArray[np.float64], rng: Generator, *, num_raters: int, bias: float, noise: float
 ) -> NDArray[np.float64]:
-    """Opinions ``(N, num_raters)`` in [0, 1]: every rater has a bias, a gain and own noise.
+    """Return opinions ``(N, num_raters)`` in [0, 1]: every rater has a bias, a gain and own noise.
 
     Disagreement is largest in the middle of the scale, as in real studies. A small preference for the
     content, shared by all raters, is the part that no distortion explains.

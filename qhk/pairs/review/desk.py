@@ -40,7 +40,7 @@ class Desk:
 
     @property
     def manifest_id(self) -> str:
-        """Tells this manifest from another one that an older page was opened for."""
+        """Return what tells this manifest from another one that an older page was opened for."""
         return hashlib.sha256(str(self.reviews.manifest.path.resolve()).encode()).hexdigest()[:16]
 
     def session(self, reviewer: str | None) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from qhk.pairs.review.desk import Desk
 LOOPBACK = "127.0.0.1"
 
 
-def serve(desk: Desk, *, port: int, announce: Callable[[str], None]) -> None:
-    """Serve the page until Ctrl-C; ``announce`` is called with the address once connections are taken.
+def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve the page until Ctrl-C; ``on_ready`` is called with the address once connections are taken.
 
     ``port`` 0 picks a free one. Raises ``UserError`` where the port is taken.
     """
@@ -32,7 +32,7 @@ def serve(desk: Desk, *, port: int, announce: Callable[[str], None]) -> None:
         timeout_graceful_shutdown=2,
     )
     with listener:
-        announce(f"http://{LOOPBACK}:{listener.getsockname()[1]}/")
+        on_ready(f"http://{LOOPBACK}:{listener.getsockname()[1]}/")
         try:
             uvicorn.Server(config).run(sockets=[listener])
         except KeyboardInterrupt:

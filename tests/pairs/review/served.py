@@ -59,5 +59,5 @@ if __name__ == "__main__":
     serve(
         desk_over(Path(sys.argv[1]), blind=not sys.argv[3]),
         port=int(sys.argv[2]),
-        announce=lambda address: print(address, flush=True),
+        on_ready=lambda address: print(address, flush=True),
     )

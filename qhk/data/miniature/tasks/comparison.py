@@ -27,7 +27,7 @@ COUNT = sum(CONTENTS.values()) * len(TURNS)
 
 
 def write(root: Path, seed: int, size: int, report: Callable[[int], None]) -> None:
-    """Writes ``images/``, ``train.json`` and ``test.json``."""
+    """Write ``images/``, ``train.json`` and ``test.json``."""
     (root / "images").mkdir(parents=True)
     done, content = 0, 0
     for split, count in CONTENTS.items():

@@ -29,7 +29,7 @@ COUNT = sum(CONTENTS.values()) * (PER_CONTENT + 1)
 
 
 def write(root: Path, seed: int, size: int, report: Callable[[int], None]) -> None:
-    """Writes ``images/``, ``train.json`` and ``test.json``."""
+    """Write ``images/``, ``train.json`` and ``test.json``."""
     (root / "images").mkdir(parents=True)
     rows: dict[str, list[dict[str, str]]] = {split: [] for split in CONTENTS}
     for done, (split, content, turn, kind, severity) in enumerate(_cells(), start=1):

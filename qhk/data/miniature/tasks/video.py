@@ -45,7 +45,7 @@ class Clip:
 
 
 def write(root: Path, seed: int, size: int, report: Callable[[int], None]) -> None:
-    """Writes ``videos/`` and ``labels.csv``: mean of 24 opinions on a scale from 0 to 100."""
+    """Write ``videos/`` and ``labels.csv``: mean of 24 opinions on a scale from 0 to 100."""
     (root / "videos").mkdir(parents=True)
     splits = [split for split, count in SPLITS.items() for _ in range(count)]
     names, qualities = [], []

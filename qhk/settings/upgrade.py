@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -25,21 +25,26 @@ def _from_1_to_2(config: dict[str, Any]) -> None:
     - ``data`` held the weights as ``data.sets`` beside what is now ``loading``, in every part of a run.
     """
     config["version"] = 2
-    _split_data(config)
-    for part in _parts(config):
-        _split_data(part)
-        if part.get("loading") == config["loading"]:
+    stages = list((config.get("stages") or {}).values())
+    for node in (config, *stages):
+        for part in (node, *(node.get("mixture") or {}).values()):
+            _split_data(part)
+    own, read = config.get("loading"), [stage.get("loading") or config.get("loading") for stage in stages]
+    # A part without a loading of its own reads as what encloses it: left out only where that is the same.
+    for stage, enclosing in zip(stages, read, strict=True):
+        _leave_out_loading((stage.get("mixture") or {}).values(), [enclosing])
+    shared = [one for stage, one in zip(stages, read, strict=True) if stage.get("mixture") is None]
+    _leave_out_loading((config.get("mixture") or {}).values(), [own, *shared])
+    _leave_out_loading(stages, [own])
+
+
+def _leave_out_loading(parts: Iterable[dict[str, Any]], enclosing: Sequence[Any]) -> None:
+    for part in parts:
+        if all(part.get("loading") == other for other in enclosing):
             part["loading"] = None
-
-
-def _parts(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the stages, and the further tasks of the run and of every stage."""
-    stages = list(config["stages"].values())
-    mixtures = [node.get("mixture") or {} for node in (config, *stages)]
-    return [*stages, *(part for mixture in mixtures for part in mixture.values())]
 
 
 def _split_data(node: dict[str, Any]) -> None:
     if node.get("data") is not None:
         node["loading"] = dict(node["data"])
-        node["data"] = node["loading"].pop("sets")
+        node["data"] = node["loading"].pop("sets", None)

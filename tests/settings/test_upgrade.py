@@ -39,8 +39,18 @@ def test_sets_and_how_they_are_read_come_apart_in_every_part(first: dict[str, An
     one, two = second["stages"].values()
     assert one["data"] is None and "loading" not in one
     assert (two["data"], two["loading"]) == ({"b": 1.0}, {**READING, "limit": 3})
-    for part, name in ((second["mixture"]["five"], "d"), (two["mixture"]["six"], "c")):
-        assert (part["data"], part["loading"]) == ({name: 1.0}, None), "null: as the run's"
+    five, six = second["mixture"]["five"], two["mixture"]["six"]
+    assert (five["data"], five["loading"]) == ({"d": 1.0}, None), "null: as the run's"
+    assert (six["data"], six["loading"]) == ({"c": 1.0}, READING), "its stage reads otherwise"
+
+
+def test_a_mixture_that_a_stage_takes_over_reads_as_it_did(first: dict[str, Any]) -> None:
+    first["stages"]["two"]["mixture"] = None
+    assert upgrade(first)["mixture"]["five"]["loading"] == READING
+
+
+def test_what_an_old_config_lacks_is_left_to_the_parser() -> None:
+    assert upgrade({"seed": 0}) == {"seed": 0, "version": 2}
 
 
 def test_the_present_version_is_left_as_it_is(first: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.inputs import DatasetSettings
 from qhk.settings.problems import first_problem
+from qhk.settings.root import Settings
 
 
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
@@ -43,8 +44,26 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
         datasets={name: DatasetSettings.model_validate(entry) for name, entry in plain["dataset"].items()},
         overrides=tuple(overrides),
         request=request,
-        notes=tuple(overruled_choices(command, overrides, config, catalogue)),
+        notes=(
+            *overruled_choices(command, overrides, config, catalogue),
+            *_loading_note(settings, overrides),
+        ),
     )
+
+
+def _loading_note(settings: Settings, overrides: Sequence[str]) -> list[str]:
+    """A line where sets of the user's choice are read as the miniature ones are, which nobody chose."""
+    chosen = [name for name in settings.data if not settings.dataset[name].miniature]
+    full_size = (
+        choice_of("experiment", overrides) is not None and choice_of("scale", overrides) != "miniature"
+    )
+    said = any(text.lstrip("+~").startswith(("loading=", "loading.")) for text in overrides)
+    if not chosen or full_size or said:
+        return []
+    return [
+        f"{', '.join(chosen)}: read with loading=miniature, as the default's sets are; write loading=default "
+        "for published sets, loading=small for small ones of your own"
+    ]
 
 
 def _take_request(plain: dict[str, Any], request: type[Node] | None) -> Node | None:

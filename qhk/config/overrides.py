@@ -54,6 +54,8 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
             )
         _check_hydra(text, override)
         _check_named_set(text, override)
+        if override.is_add() and override.key_or_group.startswith("strengths."):
+            raise UserError(f"{text}: no option refers to it; set the option's own key instead")
         options = catalogue.options.get(override.key_or_group)
         if options is None:
             continue

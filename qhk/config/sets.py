@@ -29,6 +29,8 @@ def dataset_entries(files: Mapping[str, Mapping[str, Any]]) -> DictConfig:
             entry: dict[str, Any] = {}
             for ancestor in _lineage(name, files):
                 own = {key: value for key, value in files[ancestor].items() if key != "defaults"}
+                if not isinstance(own.get("options", {}), Mapping):
+                    raise UserError(f"dataset {ancestor}: options: must be a mapping, got {own['options']!r}")
                 entry |= {**own, "options": {**entry.get("options", {}), **own.get("options", {})}}
                 if "/" not in ancestor:
                     entry.setdefault("adapter", ancestor)
@@ -39,15 +41,18 @@ def dataset_entries(files: Mapping[str, Mapping[str, Any]]) -> DictConfig:
 def _lineage(name: str, files: Mapping[str, Any], below: tuple[str, ...] = ()) -> list[str]:
     """Return the files that an entry is made of, each once, ancestors first and the entry last."""
     found: list[str] = []
-    for parent in files[name].get("defaults", []):
+    parents = files[name].get("defaults") or []
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(
+            f"dataset {name}: defaults: must be a list of names such as base/scored, got {parents!r}"
+        )
+    for parent in parents:
+        if parent == "_self_":
+            continue  # Its own values stand last, with or without this line of Hydra's.
         if parent not in files:
-            raise UserError(
-                f"conf/dataset/{name}.yaml: defaults: no file {parent!r}; {suggestion(parent, files)}"
-            )
+            raise UserError(f"dataset {name}: defaults: no file {parent!r}; {suggestion(parent, files)}")
         if parent in (name, *below):
-            raise UserError(
-                f"conf/dataset/{name}.yaml: defaults: {parent} inherits from {name} itself; remove it"
-            )
+            raise UserError(f"dataset {name}: defaults: {parent} inherits from {name} itself; remove it")
         found += [one for one in _lineage(parent, files, (name, *below)) if one not in found]
     return [*found, name]
 

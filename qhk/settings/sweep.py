@@ -57,7 +57,7 @@ class SweepSettings(Node):
 
     seeds: Annotated[list[NumOrZero], Field(min_length=1)]
     cells: dict[CellName, list[Text]]
-    search: SearchSettings | None
+    search: SearchSettings | None = None
 
     @model_validator(mode="after")
     def _something_to_run(self) -> Self:

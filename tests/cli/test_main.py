@@ -42,6 +42,7 @@ MISTAKES = [
     (["train", "data=[koniq,{koniq:2}]"], "data: names koniq twice"),
     (["train", "data={koniq:0}"], "data.koniq: must be greater than 0"),
     (["train", "data=[]"], "data: must not be empty"),
+    (["train", "+strengths.nope=1"], "no option refers to it"),
     (["train", "data.limit=6"], "write loading.limit=6"),
     (["train", "~data.koniq"], "write those to keep, e.g. 'data=[koniq]'"),
     (["train", "benchmark.koniq.limit=3"], "write all of it, e.g. 'benchmark=[{koniq:{limit:3}}]'"),

@@ -111,10 +111,36 @@ def test_a_set_inherits_what_it_does_not_say() -> None:
     entries = dataset_entries(files)
     mine = {"adapter": "mine", "protocol": "files", "options": {"a": 1, "b": 3}}
     assert entries == {"mine": mine, "yours": {**mine, "root": "/x"}}
-    for wrong, message in ((["nowhere"], "defaults: no file 'nowhere'"), (["yours"], "inherits from")):
+    files["mine"]["defaults"] = ["base/set", "_self_"]
+    assert dataset_entries(files) == entries
+    for wrong, message in (
+        (["nowhere"], "dataset mine: defaults: no file 'nowhere'"),
+        (["yours"], "inherits from"),
+        ("base/set", "dataset mine: defaults: must be a list of names"),
+        ([{"koniq": "x"}], "dataset mine: defaults: must be a list of names"),
+    ):
         files["mine"]["defaults"] = wrong
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             dataset_entries(files)
+    files["mine"] = {"options": None}
+    with pytest.raises(UserError, match="dataset mine: options: must be a mapping, got None"):
+        dataset_entries(files)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["data=koniq"], True),
+        (["data=koniq", "loading=default"], False),
+        (["data=koniq", "loading.limit=3"], False),
+        (["data=miniature_koniq"], False),
+        (["data=koniq", "experiment=q_hawkeye"], False),
+        (["data=koniq", "experiment=q_hawkeye", "scale=miniature"], True),
+    ],
+)
+def test_a_loading_that_nobody_chose_is_told(words: list[str], told: bool, catalogue: Catalogue) -> None:
+    notes = [note for note in prepare("train", words, catalogue).notes if "loading=miniature" in note]
+    assert len(notes) == told
 
 
 @pytest.mark.parametrize("scale", ["full", "miniature"])

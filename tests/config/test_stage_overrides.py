@@ -51,9 +51,11 @@ def test_the_told_words_work(catalogue: Catalogue) -> None:
 
 
 def test_a_node_that_some_stage_lacks_or_another_key_reads_is_let_through(catalogue: Catalogue) -> None:
-    prepare("train", ["stages=scores_then_comparisons", "scale=miniature", "reward=q_hawkeye"], catalogue)
+    words = ["stages=scores_then_comparisons", "scale=miniature", "reward=q_hawkeye"]
+    assert set(prepare("train", words, catalogue).settings.reward.terms) == {"accuracy", "format"}
     rollouts = [f"+stages.{name}.rollout=${{rollout}}" for name in ("exploration", "stability")]
-    prepare("train", [*EXPERIMENT, *rollouts, "rollout.group_size=3"], catalogue)
+    stages = prepare("train", [*EXPERIMENT, *rollouts, "rollout.group_size=3"], catalogue).settings.stages
+    assert [stage.rollout.group_size for stage in stages.values() if stage.rollout] == [3, 3]
 
 
 def test_cells_of_a_sweep_are_refused_alike(catalogue: Catalogue) -> None:

@@ -95,6 +95,9 @@ def test_no_number_moved(name: str, result: Result) -> None:
     compare = _different if machine() == RECORDED["machine"] else _close
     differences = compare(result(name), _recorded(name))
     assert not differences, "\n".join([f"{len(differences)} differences", *differences[:20]])
+    steps = [row for row in result(name)["rows"] if row["section"] == "train"]
+    assert all(math.isfinite(row["train/loss/total"]) for row in steps)
+    assert max(row["train/optimizer/grad_norm"] for row in steps) > 0
     _check_results(result(name)["directory"])
 
 

@@ -127,6 +127,14 @@ def test_what_does_not_fit_is_refused(load_terms: Load, option: str, how: How, m
     assert "\n" not in str(caught.value)
 
 
+def test_a_penalty_of_single_scores_is_refused() -> None:
+    spec = {"_target_": "qhk.rewards.aspects.response_penalty", "weight": 1.0, "deviation": 0.25}
+    with pytest.raises(
+        ValueError, match="penalty: does not fit task.form score .* it needs an answer's aspects"
+    ):
+        check(build_terms({"penalty": spec}), SCORE)
+
+
 @pytest.mark.parametrize(
     ("name", "how", "message"),
     [

@@ -49,7 +49,13 @@ def complete(line: str) -> list[str]:
         return sorted(text for text in further if text.startswith(word))
     if word.startswith("-"):
         return [flag for flag in FLAGS if flag.startswith(word)]
+    catalogue = read_catalogue(config_root())
+    key, equals, _ = word.partition("=")
+    if equals and key.rpartition(".")[2] in ("data", "benchmark"):
+        # Values that name sets, the last of a list too: Hydra would offer the places of the default's list.
+        begun = max(word.rfind(sign) for sign in "=[,{") + 1
+        return [word[:begun] + name for name in catalogue.sets if name.startswith(word[begun:])]
     # Hydra is loaded for a key or an option alone.
     from qhk.config.compose import completions
 
-    return completions(given, word, read_catalogue(config_root()))
+    return completions(given, word, catalogue)

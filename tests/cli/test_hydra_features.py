@@ -111,7 +111,7 @@ def test_own_files_lie_in_a_folder_of_ones_own(
         "optimizer: {lr: 0.5}\n"
     )
     (own / "sweep/mine.yaml").write_text(
-        "# @package _global_\nsweep: {seeds: [0, 1], cells: {a: [], b: [optimizer.lr=0.1]}, search: null}\n"
+        "# @package _global_\nsweep: {seeds: [0, 1], cells: {a: [], b: [optimizer.lr=0.1]}}\n"
     )
     given = [word.format(own) for word in words]
     out = qhk("train", *given, "experiment=mine", "--cfg", "job", "-p", "optimizer")[1]
@@ -128,6 +128,8 @@ def test_tab_completes_commands_groups_options_and_keys() -> None:
     assert complete("qhk train optimizer=adamw_s") == ["optimizer=adamw_stochastic"]
     assert complete("qhk train optimizer.l") == ["optimizer.lr="]
     assert complete("qhk train experiment=preresq_r1_i") == ["experiment=preresq_r1_iqa"]
+    assert complete("qhk train data=koni") == ["data=koniq"]
+    assert complete("qhk evaluate benchmark=[koniq,spa") == ["benchmark=[koniq,spaq"]
     assert complete("qhk sweep status watc") == ["watch="]
     assert complete("qhk train --inf") == ["--info"]
 

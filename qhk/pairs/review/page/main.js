@@ -29,6 +29,7 @@ class Review {
     this.ready = false; // the pair in sight can be answered
     this.seen = false; // both its pictures are drawn
     this.sending = false; // an answer is on its way
+    this.problem = null; // why the server is not reached, as the last request found it
     this.shownAt = 0;
   }
 
@@ -177,6 +178,7 @@ class Review {
       seconds: (performance.now() - this.shownAt) / 1000,
     };
     localStorage.setItem(PENDING, JSON.stringify(request));
+    this.showConnection(this.problem);
     try {
       const outcome = await this.connection.post("/api/decide", request);
       pair.answer = outcome.answer;
@@ -303,6 +305,7 @@ class Review {
   }
 
   showConnection(problem) {
+    this.problem = problem;
     const waiting = this.sending ? " Your last answer is kept here and is sent as soon as it is back." : "";
     byId("lost").textContent = problem === null ? "" : `${problem} Trying again.${waiting}`;
     byId("lost").hidden = problem === null;

@@ -36,7 +36,7 @@ def let_idle_threads_sleep() -> None:
 
 
 def quiet_libraries() -> None:
-    """Silences transformers' progress bars and notices of this process; errors still speak."""
+    """Silence transformers' progress bars and notices of this process; errors still speak."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -46,7 +46,7 @@ def quiet_libraries() -> None:
 
 
 def report(action: Callable[[], int]) -> int:
-    """The action's own exit code; 2 after one line for a user's mistake, 1 after any other error's traceback.
+    """Return the action's exit code; 2 after one line for a user's mistake, 1 after any other traceback.
 
     75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both.
 

@@ -19,7 +19,7 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def expand_home(text: str) -> str:
-    """The path with a leading ``~`` or ``~user`` as that home directory. Raises ValueError for no user's."""
+    """Return the path with a leading ``~`` or ``~user`` written out. Raises UserError for no user's."""
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UserError(f"{text}: no home directory of that name; write the path out")

@@ -90,7 +90,7 @@ def select_benchmarks(
 ) -> list[BenchmarkSet]:
     """Return the benchmarks of a task with the images that are reported on, each a readable picture.
 
-    Raises ValueError for an empty part, at the first image that is broken, and at the first example that
+    Raises UserError for an empty part, at the first image that is broken, and at the first example that
     does not fit the task's prompt or lacks what it asks about.
     """
     benchmarks = [
@@ -135,7 +135,7 @@ def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset
 def load_run_data(settings: Settings, display: Display) -> RunData:
     """Return everything a training run reads, with every image's header checked.
 
-    Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
+    Raises UserError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)

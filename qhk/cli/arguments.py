@@ -113,18 +113,15 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         raise UserError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
     overrides, verbose = take_values(overrides, "hydra.verbose")
     overrides, searched = take_values(overrides, "hydra.searchpath")
+    given = vars(flags)
+    folders = [*given.pop("config_dir"), *searched]
     return Arguments(
         command=command,
         overrides=tuple(overrides),
         positionals=positionals,
-        help=flags.help,
-        multirun=flags.multirun,
-        cfg=flags.cfg,
-        resolve=flags.resolve,
-        package=flags.package,
-        info=flags.info,
-        config_dirs=tuple(folder_of(text) for text in [*flags.config_dir, *searched]),
+        config_dirs=tuple(folder_of(text) for text in folders),
         verbose=tuple("" if text == "true" else text for text in verbose if text != "false"),
+        **given,
     )
 
 

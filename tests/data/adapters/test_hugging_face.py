@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from qhk.data.check import check_set
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from qhk.settings import DatasetSettings
 from tests.data.conftest import conf_entry, no_progress
 
 
@@ -20,13 +22,17 @@ def jpeg(seed: int) -> bytes:
     return file.getvalue()
 
 
-def load(
-    root: Path, cache: Path, *, options: dict[str, object] | None = None, **changes: object
-) -> LoadedDataset:
+def entry_of(root: Path, *, options: dict[str, object] | None = None, **changes: object) -> DatasetSettings:
     entry = conf_entry("hugging_face")
     values: dict[str, object] = {"root": str(root), "bounds": (0.0, 10.0), "higher_is_better": True} | changes
     merged = {**entry.options, "score_column": "mos", **(options or {})}
-    spec = conf_entry("hugging_face", **values, options=merged)
+    return conf_entry("hugging_face", **values, options=merged)
+
+
+def load(
+    root: Path, cache: Path, *, options: dict[str, object] | None = None, **changes: object
+) -> LoadedDataset:
+    spec = entry_of(root, options=options, **changes)
     return load_dataset_entry("hugging_face", spec, cache=cache, progress=no_progress)
 
 
@@ -142,3 +148,22 @@ def test_bad_sources(tmp_path: Path) -> None:
         ValueError, match=r"no column 'score' \(options\.score_column\); columns present: image, mos"
     ):
         load(tmp_path / "pairs", tmp_path / "cache", options={"score_column": "score"})
+
+
+def test_images_in_tables_are_labelled_below_a_relative_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(Path("set/train.parquet"), image=[{"bytes": jpeg(1), "path": None}], mos=[1.0])
+    spec = entry_of(Path("set"))
+    report = check_set(
+        "hugging_face",
+        spec,
+        cache=Path("cache"),
+        images="header",
+        looks=False,
+        workers=0,
+        progress=no_progress,
+    )
+    (spare,) = [found for found in report.findings if found.subject == "images without label"]
+    assert (spare.found, spare.verdict) == ("0", "ok")

@@ -136,3 +136,8 @@ def test_flive_official_parts(tmp_path: Path) -> None:
     rows = find_adapter("flive").read_labels(tmp_path, {})
     parts = find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
     assert parts == ["train", "validation", "test", None]
+    (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,no\n")
+    with pytest.raises(
+        ValueError, match="padded.csv line 2: is_valid is 'no', expected one of true, 1, false"
+    ):
+        find_adapter("flive").assign_splits(rows, "official", tmp_path, {})

@@ -144,7 +144,7 @@ def test_json_rows(tmp_path: Path, ending: str) -> None:
         ({"id": "a", "images": ["a.jpg"], "gt_score": True}, "gt_score is True, not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": "good"}, "gt_score is 'good', not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": 72.0}, r"score 72\.0 is outside bounds \[1\.0, 5\.0\]"),
-        ({"id": "a", "images": ["/gone/a.jpg"], "gt_score": 3.0}, r"no image /gone/a\.jpg"),
+        ({"id": "a", "images": ["/gone/a.jpg"], "gt_score": 3.0}, r"no image '/gone/a\.jpg' below"),
     ],
 )
 def test_json_rows_that_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:

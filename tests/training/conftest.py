@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from qhk.cli.job import prepare
-from qhk.cli.train import open_directory
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.settings import Settings, plain_settings
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.distributed import Processes
+from qhk.training.launch import open_directory
 from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stages import fingerprints, load_stages
@@ -27,7 +27,7 @@ SMALL = (
     "loading.limit=12",
     "loading.validation_limit=6",
     "benchmark={miniature_spaq:{limit:6}}",
-    "evaluation.bootstrap=10",
+    "statistics.bootstrap=10",
     "cold_start.steps=40",
     "cold_start.lr=3e-3",
     "cold_start.batch_size=8",

@@ -25,7 +25,8 @@ def schedule_factor(
     """Return the factor that a coefficient is multiplied with at ``step`` (counted from 0).
 
     Warm-up, ``step < warmup_steps``: ``(step + 1) / warmup_steps``, which ends at 1; with ``warmup_from``
-    zero ``step / warmup_steps``, so that the first step does nothing (transformers, and so the releases). Then, with ``p = (step - warmup_steps) / (until_steps - warmup_steps)``:
+    zero ``step / warmup_steps``, so that the first step does nothing (transformers, and so the releases).
+    Then, with ``p = (step - warmup_steps) / (until_steps - warmup_steps)``:
 
     constant  ``1``
     linear    ``1 + (final - 1) p``

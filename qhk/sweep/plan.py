@@ -11,7 +11,15 @@ from qhk.config.compose import compose_launcher, plain_config
 from qhk.config.composer import TrainingComposer
 from qhk.config.overrides import cells, expand, parse_override
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, run_directory, run_id, run_name
+from qhk.settings import (
+    Settings,
+    reward_modules,
+    run_directory,
+    run_id,
+    run_name,
+    stage_views,
+    task_views,
+)
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
 from qhk.sweep.manifest import SweepRun
 from qhk.tracking.status import RunState

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qhk.training.optimizer import (
     coefficients,
     factor,
     horizon,
+    long_warmups,
 )
 
 RUN = Horizon(total_steps=100, steps_per_epoch=12.5)

@@ -77,13 +77,14 @@ class Duration(Node):
 class Schedule(Node):
     """A factor over training: up from 0 during ``warmup``, then ``form`` down to ``final`` at ``until``.
 
-    ``until: null`` means the end of training.
+    ``until: null`` means the end of training. ``warmup_from`` is the number of the first step of a warm-up.
     """
 
     form: Literal["constant", "linear", "cosine"]
     warmup: Duration
     until: Duration | None
     final: Fraction
+    warmup_from: Literal["one", "zero"] = "one"
 
 
 class Readout(Node):

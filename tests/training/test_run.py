@@ -194,11 +194,17 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert len(predictions.read_text().splitlines()) == 6
 
 
-def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> None:
+def test_a_run_without_benchmarks_or_validation_finishes(small: Small, open_run: OpenRun) -> None:
     base = [word for word in SMALL if not word.startswith("benchmark")]
-    directory = finish(open_run(small("benchmark=[]", base=base)))
+    run = open_run(small("benchmark=[]", "loading.validation_fraction=0", base=base))
+    directory = finish(run)
     results = read_results(directory / "results.json")
     assert results.rows == () and results.wall_times["training"] > 0
+    sections = {row.section for row in read_metrics(directory / "metrics.jsonl")}
+    assert sections == {MetricSection.COLD_START, MetricSection.TRAIN}
+    checkpoints = directory / "checkpoints"
+    assert (checkpoints / "best").resolve() == (checkpoints / "last").resolve() == checkpoints / "step_000004"
+    assert "kept step 40 of 40 (no validation part)" in " ".join(run.display.lines)  # type: ignore[attr-defined]
 
 
 def test_every_step_is_recorded_once(finished: Path) -> None:

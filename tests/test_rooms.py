@@ -17,6 +17,7 @@ ROOMS = {
     "types": "errors",
     "files": "errors",
     "tasks": "errors types",
+    "statistics": "errors",
     "objective": "errors types",
     "settings": "errors tasks objective",
     "rewards": "errors types tasks",
@@ -24,11 +25,11 @@ ROOMS = {
     "data": f"{BASE} rewards",
     "policy": f"{BASE} rewards data objective",
     "rollout": f"{BASE} rewards data objective policy",
-    "evaluation": f"{BASE} rewards data objective policy rollout",
+    "evaluation": f"{BASE} rewards data objective policy rollout statistics",
     "tracking": f"{BASE} data",
     "pairs": f"{BASE} rewards data policy rollout evaluation",
-    "training": f"{BASE} rewards data objective policy rollout evaluation tracking",
-    "report": f"{BASE} evaluation tracking",
+    "training": f"{BASE} rewards data objective policy rollout evaluation tracking statistics",
+    "report": f"{BASE} statistics evaluation tracking",
     "sweep": f"{BASE} config data evaluation tracking",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""

@@ -13,12 +13,17 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from qhk.errors import UserError
+
+Record = TypeVar("Record")
 
 
 class FileError(UserError, OSError):
@@ -45,7 +50,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def unwritable(folder: Path, *names: str) -> str:
-    """Return why files of these names could not be made in ``folder``, in a few words; empty where they could.
+    """Return why files of these names could not be made in ``folder``, in a few words; empty if they could.
 
     Nothing is made. ``folder`` and folders above it may be missing; the nearest one that is there decides.
     """
@@ -59,7 +64,7 @@ def unwritable(folder: Path, *names: str) -> str:
         parts = [*folder.absolute().relative_to(there).parts, *names]
         long = next((part for part in parts if len(os.fsencode(part)) > limit), None)
         if long is not None:
-            return f"a name of {len(os.fsencode(long))} bytes, {long[:20]}..., is longer than the {limit} allowed"
+            return f"the name {long[:20]}... has {len(os.fsencode(long))} bytes, the most is {limit}"
         if len(os.fsencode(folder.absolute())) + max(map(len, names), default=0) >= os.pathconf(
             there, "PC_PATH_MAX"
         ):
@@ -67,6 +72,45 @@ def unwritable(folder: Path, *names: str) -> str:
     except OSError as error:
         return f"{error.strerror or error}"
     return "" if os.access(there, os.W_OK | os.X_OK) else f"{there} is read-only"
+
+
+@contextmanager
+def reading(path: Path, what: str, fix: str) -> Iterator[None]:
+    """Raise ``UserError`` naming ``path`` where it turns out inside not to be ``what``, or cannot be read.
+
+    For whatever takes a foreign file's content apart: missing keys, other types, values that cannot be.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(path, "read", error, fix) from error
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as fault:
+        said = " ".join(str(fault).removeprefix(f"{path}: ").split())
+        raise UserError(f"{path} is not {what} ({said}): {fix}") from None
+
+
+def typed(kind: type[Record], row: Any) -> Record:
+    """Return the dataclass ``kind`` with the values of a plain JSON object, each of the declared type.
+
+    Raises ``ValueError``, one line, for missing and unknown keys and for values of other types.
+    """
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(row.keys() - known) if isinstance(row, dict) else []
+    if unknown:
+        raise ValueError(f"unknown key {unknown[0]}")
+    try:
+        return _adapter(kind).validate_json(json.dumps(row), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise ValueError(f"{where}: {first['msg'].lower()}, got {str(first['input'])[:60]}") from None
+
+
+@cache
+def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+    return TypeAdapter(kind)
 
 
 def read_text(path: Path) -> str:

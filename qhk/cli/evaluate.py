@@ -19,13 +19,14 @@ from qhk.cli.requests import EvaluateRequest
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
 from qhk.evaluation.table import print_table, results_tables
-from qhk.files import write_atomically
+from qhk.files import unwritable, write_atomically
 from qhk.settings import DatasetSettings, Settings, build_tasks, plain_settings, task_views
 from qhk.tracking.archive import archive_folder
 from qhk.training.checkpoint import checkpoint_step
 from qhk.training.data import load_sets, select_all_benchmarks
 from qhk.training.distributed import Processes
 from qhk.training.evaluation import evaluate_benchmarks, run_samplers
+from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import build_readers
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER)
@@ -44,6 +45,9 @@ def run(
     """
     quiet_libraries()
     display = ConsoleDisplay()
+    for key, place in (("paths.outputs", settings.paths.outputs), ("paths.cache", settings.paths.cache)):
+        if fault := unwritable(Path(place)):
+            raise UserError(f"{key}: {place} cannot be written ({fault}): choose another folder")
     settings = policy_settings(settings, overrides, stage=request.stage, datasets=datasets)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
@@ -54,6 +58,8 @@ def run(
     torch.set_num_threads(settings.training.threads)
     benchmarks = select_all_benchmarks(settings, loaded)
     policy = evaluated_policy(settings, device=Processes("single").device)
+    examples = {task: [e for b in benchmarks if b.task == task for e in b.examples] for task in views}
+    refuse_long_answers(settings, examples, policy.num_tokens)
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:

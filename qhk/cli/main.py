@@ -99,13 +99,14 @@ def _start(arguments: Arguments, job: Job) -> int:
 def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     """Plans a sweep or a multirun of trainings, prints it or launches it."""
     from qhk.cli.display import ConsoleDisplay
+    from qhk.cli.dry_run import run_problems
     from qhk.sweep.dry_run import print_sweep
     from qhk.sweep.launch import launch_plan
     from qhk.sweep.plan import plan_multirun, plan_sweep
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
     planned, task = plan(arguments.overrides, catalogue), ConsoleDisplay().task
-    return print_sweep(planned, task) if planned.dry_run else launch_plan(planned, task)
+    return print_sweep(planned, task, run_problems) if planned.dry_run else launch_plan(planned, task)
 
 
 def _is_plan(arguments: Arguments) -> bool:

@@ -9,6 +9,7 @@ import torch
 from qhk.cli.checkpoints import evaluated_policy, policy_settings
 from qhk.cli.quiet import quiet_libraries
 from qhk.errors import UserError
+from qhk.files import read_text
 from qhk.pairs.endpoint import EndpointJudge, EndpointOptions
 from qhk.pairs.judge import Judge, SimilarityJudge
 from qhk.pairs.manifest import PairManifest
@@ -56,7 +57,7 @@ def _api_key(file: str | None) -> str | None:
     if file is None:
         return None
     path = Path(file).expanduser()
-    key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    key = read_text(path).strip() if path.is_file() else ""
     if not key or not key.isascii() or len(key.split()) != 1:
         raise UserError(f"pairs.filter.endpoint.api_key_file: {path} must hold the key and nothing else")
     return key

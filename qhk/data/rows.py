@@ -65,6 +65,11 @@ def make_examples(
     return examples
 
 
+def labelled_examples(name: str, rows: Sequence[LabelRow], scale: Scale | None) -> list[Example]:
+    """Return the examples of label rows whose pictures nobody will open: their paths lead nowhere."""
+    return [_example(name, row, tuple(map(Path, row.pictures or (row.name,))), scale) for row in rows]
+
+
 def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
     """Return the files of a row's pictures. Raises ``UserError`` naming the row of a missing one."""
     return tuple(_find(picture, row.where, index) for picture in row.pictures or (row.name,))

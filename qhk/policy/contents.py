@@ -49,8 +49,8 @@ def folder_fault(
     """Return why the files in ``folder`` are not those that were written, and whether digests say that.
 
     The reason is a few words, empty where all is whole. The list must name all that is ``needed``;
-    ``left_out`` files are not looked at. Each file is read once, at the speed of the disk or of SHA-256 (about
-    1 GiB/s on one core), and is in the page cache when it is loaded after that.
+    ``left_out`` files are not looked at. Each file is read once, at the speed of the disk or of SHA-256
+    (about 1 GiB/s on one core), and is in the page cache when it is loaded after that.
     """
     try:
         listed = read_contents(folder)
@@ -94,7 +94,7 @@ def _file_fault(path: Path, *, size: int, sha256: str | None) -> str:
 
 
 def _opens(path: Path) -> bool:
-    """Return whether a file without a digest is of its kind, as far as that is told without reading it whole."""
+    """Return whether a file without a digest is of its kind, as far as its beginning says."""
     try:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="np"):

@@ -33,6 +33,10 @@ class Policy:
     def end_tokens(self) -> tuple[int, ...]:
         return end_token_ids(self.tokenizer)
 
+    def num_tokens(self, text: str) -> int:
+        """Return how many tokens a completion of this text has, without the one that ends it."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
+
     @property
     def num_parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -67,8 +71,8 @@ def load_policy(
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.
 
-    Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of ours
-    whose files are not those that were written (``intact`` says that this is known already).
+    Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
+    ours whose files are not those that were written (``intact``: they are known to be).
     """
     folder = Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():

@@ -37,7 +37,7 @@ def start_policy(
 
 
 def open_policy(path: str, model: ModelSettings, *, device: str, intact: bool = False) -> Policy:
-    """Return the policy saved at ``path``, with this run's precision and pixel limits; see ``load_policy``."""
+    """Return the policy saved at ``path``, with this run's precision and pixels; see ``load_policy``."""
     return load_policy(
         path,
         dtype=model.dtype,

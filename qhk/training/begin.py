@@ -19,6 +19,7 @@ from qhk.settings import PromptSettings, build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.evaluation import report_benchmarks, validate_run
+from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
@@ -36,6 +37,7 @@ def begin(run: Run) -> tuple[Learner, int]:
     policy = start_policy(
         settings, examples, stages=[stage.settings for stage in run.stages], device=run.processes.device
     )
+    _refuse_long_answers(run, policy)
     run.processes.share_weights(policy.model)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
@@ -78,6 +80,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
+    _refuse_long_answers(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run))
     learner.memory.update(state.history)
     if state.optimizer is not None:
@@ -100,7 +103,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
 
 
 def _forget_after(run: Run, *, step: int) -> None:
-    """Takes out records beyond the step that training goes on from; they will be written again, by this code."""
+    """Takes out records beyond the step that training goes on from; this code will write them again."""
     if not run.processes.is_main:
         return
     run.directory.note_code(step=step)
@@ -124,8 +127,13 @@ def _tell_gaps(run: Run, step: int) -> None:
         if gaps:
             run.display.line(
                 f"WARNING: {run.directory.metrics} has no row for {len(gaps)} of the {last} {section.value} "
-                f"steps before the checkpoint (the first one is {gaps[0]}): put the file back, or leave the gap"
+                f"steps before the checkpoint, step {gaps[0]} first: put the file back, or leave the gap"
             )
+
+
+def _refuse_long_answers(run: Run, policy: Policy) -> None:
+    for stage in run.stages:
+        refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
 
 
 def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:

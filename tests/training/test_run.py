@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -151,7 +150,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_loud_line(
     assert [int(line.split()[5]) for line in loud] == list(harmed)
     assert "(model.safetensors is not what was written)" in loud[0]
     assert (run.checkpoints.folder / "unreadable_step_000003").is_dir()
-    gap = f"{run.directory.metrics} has no row for 1 of the 1 train steps before the checkpoint (the first one is 1)"
+    gap = f"{run.directory.metrics} has no row for 1 of the 1 train steps before the checkpoint, step 1 first"
     resumed = 0 not in harmed
     assert ("resuming behind step 1" in lines) is resumed
     assert any(gap in line for line in lines) is resumed

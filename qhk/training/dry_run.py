@@ -1,8 +1,7 @@
-"""What a run would be, and what is known to stop it before its model is there, without starting it."""
+"""What is known to stop a run before its model is there, without starting it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,26 +10,11 @@ from qhk.data.labels import has_labels, read_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, run_directory, run_id, stage_views, task_views
+from qhk.settings import Settings, reward_modules, stage_views, task_views
 from qhk.tasks import build_task
 from qhk.tracking.run_directory import output_problems
 from qhk.training.fit import refuse_unfit_rewards
 from qhk.types import Answer, Example
-
-
-def print_dry_run(settings: Settings) -> int:
-    """0, or 2 where a real run would be refused, after its identity and a line for each reason."""
-    print(f"run id     {run_id(settings)}")
-    print(f"name       {settings.name}")
-    print(f"directory  {run_directory(settings)}")
-    problems = run_problems(settings)
-    for line in problems:
-        print(f"error: {line}", file=sys.stderr)
-    if problems:
-        print(f"dry run: a run would be refused for {len(problems)} reasons; nothing was started")
-        return 2
-    print("dry run: the settings are valid; nothing was started")
-    return 0
 
 
 def run_problems(settings: Settings) -> list[str]:

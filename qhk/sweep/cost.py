@@ -7,10 +7,10 @@ Reading images, communication and all that is no matrix product are left out; ``
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from qhk.files import read_json
 from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
 from qhk.settings.sweep import MachineSettings
 
@@ -121,8 +121,8 @@ def _tiny_shape(tiny: TinySettings) -> Shape:
 
 
 def _read_shape(config: Path) -> Shape | None:
-    content = json.loads(config.read_text(encoding="utf-8"))
-    text = content.get("text_config", content)
+    content = read_json(config)
+    text = content.get("text_config", content) if isinstance(content, dict) else {}
     try:
         width = text["hidden_size"] // text["num_attention_heads"]
         return qwen_shape(
@@ -189,13 +189,14 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> dict[str, floa
     group = _Group(shape=shape, settings=settings, machine=machine)
     training, cold = settings.training, settings.cold_start
     steps, limit = training_steps(settings), settings.loading.validation_limit or 200
+    validations = steps // training.validate_every if settings.loading.validation_fraction else 0
     updates = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
     step = (group.rollout(settings.rollout.group_size) + updates).times(training.prompts_per_step)
     validation = group.rollout(training.validation_readout.num_samples)
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1)).times(cold.steps * cold.batch_size),
         "training": step.times(steps),
-        "validation": validation.times(steps // training.validate_every * limit),
+        "validation": validation.times(validations * limit),
         "evaluation": _evaluation(settings, group),
     }
     return {name: group.hours(work) for name, work in parts.items()}

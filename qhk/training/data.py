@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.inventory import FileFacts
+from qhk.data.names import file_key
 from qhk.data.prompts import check_pictures
 from qhk.data.selection import (
     TrainedImages,
@@ -62,6 +63,14 @@ class RunData:
     def num_examples(self) -> int:
         """Return the number of training examples of all sets."""
         return sum(len(examples) for examples in self.train.values())
+
+    @property
+    def examples_by_task(self) -> dict[str, list[Example]]:
+        """Return the training examples of every task by its name."""
+        parts: dict[str, list[Example]] = {}
+        for task, example in self.train_examples:
+            parts.setdefault(task, []).append(example)
+        return parts
 
     @property
     def train_examples(self) -> list[tuple[str, Example]]:
@@ -238,7 +247,7 @@ def _refuse_benchmarks(seen: TrainedImages, name: str, other: str, judged: RunDa
 
 def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: RunData) -> None:
     """Holds what ``task`` learns from in one stage against the validation parts of another, or its own."""
-    own = {image for example in data.validation[task] for image in example.images}
+    own = {file_key(image) for example in data.validation[task] for image in example.images}
     seen = trained_images([e for known, e in data.train_examples if known == task], files=data.files)
     for held, part in judged.validation.items():
         if judged is data and held == task:
@@ -252,5 +261,5 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
             )
 
 
-def _is_among(example: Example, images: set[Path]) -> bool:
-    return all(image in images for image in example.images)
+def _is_among(example: Example, images: set[str]) -> bool:
+    return all(file_key(image) in images for image in example.images)

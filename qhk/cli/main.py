@@ -31,7 +31,7 @@ def _main(words: list[str]) -> int:
         return 0
     if arguments.completion is not None:
         return complete_shell(arguments.completion)
-    if arguments.command is None:
+    if not arguments.command:
         print(general_help())
         return 0
     if arguments.verbose:
@@ -52,7 +52,6 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
     """Print what ``--cfg`` and ``--info`` ask for."""
     from qhk.config.compose import composed_text, defaults_text
 
-    assert arguments.command is not None
     if arguments.info in ("searchpath", "all"):
         print("\n".join(str(folder) for folder in search_folders(config_root(), arguments.config_dirs)))
     if arguments.info in ("defaults", "all"):
@@ -72,7 +71,6 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _check_positionals(arguments: Arguments) -> None:
     """Raise UserError where a command lacks a word that it needs, or has one too many."""
-    assert arguments.command is not None
     command, given = COMMANDS[arguments.command], len(arguments.positionals)
     several = command.positionals.endswith("...")
     if command.positionals and (given == 0 or given > 1 and not several):
@@ -84,7 +82,6 @@ def _run(arguments: Arguments, catalogue: Catalogue) -> int:
     """Compose, check and run a job, or print what it would be; nothing is loaded before all was checked."""
     from qhk.cli.job import prepare, prepare_light, run_each
 
-    assert arguments.command is not None
     command = COMMANDS[arguments.command]
     what = (arguments.command, arguments.overrides, catalogue, arguments.positionals)
     if arguments.multirun:

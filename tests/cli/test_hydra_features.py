@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qhk.cli.completion import complete
-from qhk.cli.threads import WAITING
+from qhk.cli.process import WAITING
 from qhk.config.catalogue import config_root
 
 Run = Callable[..., tuple[int, str, str]]

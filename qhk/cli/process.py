@@ -13,7 +13,7 @@ from qhk.errors import UserError
 from qhk.tracking.status import RunState
 from qhk.training.stop import RunStopped
 
-WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "KMP_BLOCKTIME": "0"}
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
 """The setting of the OpenMP standard, and what GNU's library (in torch's wheels) and Intel's call theirs."""
 
 USER_ERROR = 2
@@ -24,11 +24,12 @@ PREEMPTED = 75
 
 
 def let_idle_threads_sleep() -> None:
-    """Let threads that wait for work give up their core. To be called before anything loads torch.
+    """Let threads that wait for work soon give up their core. To be called before anything loads torch.
 
-    OpenMP reads the setting once, when it is loaded. By default its threads spin between two pieces of work,
-    which is a little faster on idle cores, but where other work needs these cores every piece waits for a
-    thread that has lost its turn to a spinning one, and runs slow each other by a factor of five to ten. No
+    OpenMP reads the setting once, when it is loaded. By default its threads spin between two pieces of work.
+    Where other work needs these cores every piece then waits for a thread that has lost its turn to a
+    spinning one, and runs slow each other by a factor of five to ten. To sleep at once costs a step on idle
+    cores a half more. Some 3000 turns, about ten microseconds, bridge most gaps and hold no core for long. No
     result depends on it. A setting of the user's stands.
     """
     for name, value in WAITING.items():

@@ -29,8 +29,8 @@ ROOMS = {
     "tracking": f"{BASE} data",
     "pairs": f"{BASE} rewards data policy rollout evaluation",
     "training": f"{BASE} rewards data objective policy rollout evaluation tracking statistics",
-    "report": f"{BASE} statistics evaluation tracking",
     "sweep": f"{BASE} config data evaluation tracking",
+    "report": f"{BASE} rewards config data statistics evaluation tracking sweep",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 

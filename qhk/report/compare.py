@@ -129,8 +129,8 @@ def compare(
 ) -> tuple[ComparisonTable, Mapping[str, Scored]]:
     """Return the table of a view and, by benchmark, the scores that its tests rest on.
 
-    ``reference`` names the method that others are held against; the first one where it is None. Raises
-    ``UserError`` for a method that there is not.
+    ``reference`` names the method that others are held against; the first one where it is None. Without
+    resamples there are means and spreads only. Raises ``UserError`` for a method that there is not.
     """
     methods = runs.methods
     if not methods:
@@ -139,7 +139,7 @@ def compare(
     if reference not in methods:
         raise UserError(f"reference={reference}: no such method; there are {', '.join(methods)}")
     scored = {}
-    for place, benchmark in enumerate(view.benchmarks):
+    for place, benchmark in enumerate(view.benchmarks if num_resamples else ()):
         progress(f"comparing on {benchmark}", place, len(view.benchmarks))
         found = score_benchmark(runs.records, view, benchmark, num_resamples=num_resamples)
         if found is not None:

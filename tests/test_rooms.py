@@ -30,7 +30,7 @@ ROOMS = {
     "pairs": f"{BASE} rewards data policy rollout evaluation",
     "training": f"{BASE} rewards data objective policy rollout evaluation tracking statistics",
     "sweep": f"{BASE} config data evaluation tracking",
-    "report": f"{BASE} rewards config data statistics evaluation tracking sweep",
+    "report": f"{BASE} rewards config data statistics evaluation tracking sweep pairs",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 
@@ -46,7 +46,7 @@ OWNERS = {
     "pydantic": "settings cli",
     "httpx": "pairs",
     "skimage": "pairs",
-    "starlette": "pairs",
+    "starlette": "pairs report",
     "uvicorn": "pairs",
     "torch": "objective policy rollout evaluation training cli",
     "transformers": "policy training cli",

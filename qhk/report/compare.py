@@ -73,8 +73,9 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonTable:
-    """Methods x benchmarks of one view. ``average`` is over ``averaged``, the sets that all methods have.
+    """Methods x benchmarks of one view.
 
+    ``average`` is over ``averaged``, the sets that all methods with any result have.
     ``against`` maps a method and a benchmark (or "average") to its difference from ``reference``; ``p`` is
     corrected by Holm over methods and benchmarks. ``num_images`` are the images of a benchmark that all runs
     answered, ``num_references`` their clusters.
@@ -105,6 +106,23 @@ def views(runs: Runs) -> list[tuple[Moment, str]]:
     found = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
     order = [Moment.AFTER, Moment.BEFORE, Moment.CONTROL]
     return sorted(found, key=lambda view: (order.index(view[0]), view[1]))
+
+
+def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) -> View:
+    """Return the view with all benchmarks that have it. Raises ``UserError`` naming what there is instead."""
+    rows = [row for record in runs.records for row in record.rows]
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    if metric not in metrics:
+        raise UserError(f"metric={metric}: no run has it; there are {', '.join(metrics) or 'no results yet'}")
+    having = [row for row in rows if metric in row.metrics and row.moment == moment]
+    if not having:
+        raise UserError(f"moment={moment}: no run was measured then")
+    readouts = list(dict.fromkeys(row.readout for row in having))
+    chosen = readouts[0] if readout is None else readout
+    if chosen not in readouts:
+        raise UserError(f"readout={readout}: no such read-out; there are {', '.join(readouts)}")
+    benchmarks = tuple(dict.fromkeys(row.benchmark for row in having if row.readout == chosen))
+    return View(metric=metric, moment=Moment(moment), readout=chosen, benchmarks=benchmarks)
 
 
 def find_row(record: RunRecord, view: View, benchmark: str) -> ResultRow | None:
@@ -151,11 +169,8 @@ def compare(
         }
         for method, records in methods.items()
     }
-    averaged = tuple(
-        name
-        for name in view.benchmarks
-        if all(not math.isnan(plain[method][name].mean) for method in methods)
-    )
+    measured = [cells for cells in plain.values() if any(cell.values for cell in cells.values())]
+    averaged = tuple(name for name in view.benchmarks if all(cells[name].values for cells in measured))
     average = {
         method: _average(records, [plain[method][name] for name in averaged], averaged, scored, confidence)
         for method, records in methods.items()

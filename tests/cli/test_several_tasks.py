@@ -52,7 +52,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def evaluated(root: Path, capsys: pytest.CaptureFixture[str], *words: str) -> dict[tuple[str, str], Any]:
     """The greedy figures of an evaluation, by benchmark and form."""
-    paths = (f"paths.outputs={root}/out", f"paths.cache={root}/cache", "statistics.bootstrap=10")
+    paths = (f"paths.outputs={root}/out", f"paths.cache={root}/cache", "evaluation.bootstrap=10")
     checkpoint = f"checkpoint={root}/out/default/two/seed0/checkpoints/last"
     assert main(["evaluate", checkpoint, *paths, *words]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))

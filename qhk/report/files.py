@@ -17,10 +17,8 @@ from qhk.sweep.manifest import sweep_folder
 def find_paths(words: Sequence[str], outputs: Path) -> list[Path]:
     """Return the folders that words mean: a path, a sweep's name, or a study's name below ``outputs``.
 
-    Raises ``UserError`` for none, and for a word that is neither.
+    Raises ``UserError`` for a word that is none of them.
     """
-    if not words:
-        raise UserError("no runs given; name run folders, studies or sweeps, such as outputs/default")
     return [_find(word, outputs) for word in words]
 
 

@@ -62,7 +62,7 @@ def as_latex(table: Mapping[str, Any]) -> str:
     r"""Return one table for a paper (booktabs): mean and spread, best bold, second underlined."""
     view, columns = table["view"], [*table["benchmarks"], "average"]
     lines = [
-        f"% {view['metric']}, {view['moment']} training, read-out {view['readout']}; mean and spread over seeds",
+        f"% {view['metric']}, {view['moment']} training, {view['readout']}; mean and spread over seeds",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",
         r"\toprule",
         " & ".join(["Method", *(latex_text(name) for name in columns)]) + r" \\",

@@ -320,7 +320,11 @@ function scatter(set) {
     const open = () => change({ image: `${set.benchmark}\n${image.id}` });
     const node = shape("circle", { class: "point", cx: at(image.mos), cy: size - at(image.scores[method].score), r: 3.5, fill: color(method), tabindex: place < 40 ? 0 : -1, role: "button",
       "aria-label": `${image.id}: opinion ${fixed(image.mos, 2)}, ${method} ${fixed(image.scores[method].score, 2)}`, onclick: open,
-      onkeydown: (event) => { if (event.key === "Enter") open(); } });
+      onkeydown: (event) => {
+        if (event.key !== "Enter" && event.key !== " ") return;
+        event.preventDefault(); // else the same key presses the button that has the focus next
+        open();
+      } });
     const title = shape("title");
     title.textContent = node.getAttribute("aria-label");
     node.append(title);

@@ -393,7 +393,7 @@ def _corrected(
     pairs: Pairs, keep: Callable[[tuple[str, str]], bool]
 ) -> dict[tuple[str, tuple[str, str]], float]:
     """Return Holm's p of the chosen pairs over all columns but the average, which is a family of its own."""
-    corrected = {}
+    corrected: dict[tuple[str, tuple[str, str]], float] = {}
     for family in ([name for name in pairs if name != "average"], ["average"]):
         keys = [(column, pair) for column in family for pair in pairs[column] if keep(pair)]
         p = holm([pairs[column][pair].p for column, pair in keys])

@@ -102,7 +102,8 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "histograms": _histograms(runs, progress),
         "failures": _failures(runs),
     }
-    return _finite(content)
+    plain: dict[str, Any] = _finite(content)
+    return plain
 
 
 def _finite(value: Any) -> Any:

@@ -51,7 +51,7 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     lines += _table({group: options[group] for group in OVERLAYS}, width)
     lines += ["", "Flags:", *(f"  {flag:<38}{what}" for flag, what in FLAG_HELP), ""]
     lines += [
-        "dry_run=true checks a run, lists missing files, prints its id and stops.",
+        "dry_run=true checks the settings, lists missing files and stops; of a training it prints the id.",
         "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
     ]
     return "\n".join(lines)

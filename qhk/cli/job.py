@@ -22,9 +22,10 @@ from qhk.settings.root import Settings
 def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
     """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
     from qhk.config.compose import compose_config, overruled_choices, plain_config
-    from qhk.config.stage_overrides import refuse_overruled_by_stages
+    from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 
     config = compose_config(command, overrides, catalogue)
+    refuse_unused_strengths([(overrides, lambda: config)])
     plain = plain_config(config)
     if plain.pop("sweep", None) is not None:
         raise UserError(

@@ -90,7 +90,7 @@ def _start(arguments: Arguments, job: Job) -> int:
     if job.settings.dry_run:
         from qhk.cli.dry_run import print_dry_run
 
-        return print_dry_run(job.settings)
+        return print_dry_run(arguments.command, job.settings)
     command = COMMANDS[arguments.command]
     assert isinstance(command, Command)
     return command.start(job, arguments.positionals)

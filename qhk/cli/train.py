@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,16 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
     """Records why a run ended before its directory was open; another's word in it stands."""
     assert settings.name is not None
     outputs = Path(settings.paths.outputs)
-    leave_failure(
-        outputs,
-        study=settings.study,
-        name=settings.name,
-        seed=settings.seed,
-        run_id=known_run_id(run_directory(settings), settings),
-        cause=failure_line(error, directory=outputs),
-        error=error,
-    )
+    with suppress(UserError):  # a directory that cannot take it must not hide the error itself
+        leave_failure(
+            outputs,
+            study=settings.study,
+            name=settings.name,
+            seed=settings.seed,
+            run_id=known_run_id(run_directory(settings), settings),
+            cause=failure_line(error, directory=outputs),
+            error=error,
+        )
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:

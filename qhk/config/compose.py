@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue, choice_of
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, STRENGTHS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.config.overrides import check_overrides, named_in_lists
 from qhk.config.sets import keep_used_sets
@@ -59,7 +59,9 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
                 config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
             )
     except HYDRA_ERRORS as error:
-        raise UserError(explain_override(error, overrides, _base(command, catalogue), catalogue)) from None
+        raise UserError(
+            explain_override(error, overrides, _base(command, words, catalogue), catalogue)
+        ) from None
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -116,11 +118,12 @@ def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue)
     return chosen
 
 
-def _base(command: str, catalogue: Catalogue) -> DictConfig | None:
-    """The command's config without any override, for the names of its keys; None if it cannot compose."""
+def _base(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig | None:
+    """The config of the options that were chosen, for the names of its keys; None if it cannot compose."""
+    choices = [text for text in overrides if text.lstrip("+").partition("=")[0] in catalogue.options]
     try:
         with _hydra(catalogue):
-            return compose(config_name=primary_config(command))
+            return compose(config_name=primary_config(command), overrides=choices)
     except HYDRA_ERRORS:
         return None
 
@@ -135,7 +138,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(explain_interpolation(error)) from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "strengths"}
+    return {str(key): value for key, value in plain.items() if key != STRENGTHS}
 
 
 def composed_text(

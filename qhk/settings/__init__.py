@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qhk.settings.base import Duration, Readout, Schedule
-from qhk.settings.identity import run_directory, run_id, run_name
+from qhk.settings.identity import difference, run_directory, run_id, run_name
 from qhk.settings.inputs import (
     BenchmarkSettings,
     DatasetSettings,
@@ -92,6 +92,7 @@ __all__ = [
     "TrainingSettings",
     "TwinSettings",
     "UncertaintySettings",
+    "difference",
     "parse_settings",
     "plain_settings",
     "read_settings",

@@ -167,15 +167,14 @@ def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str,
     sync_folder(folder)
 
 
-def checkpoint_config(path: Path) -> dict[str, Any]:
-    """Return the resolved config that wrote the checkpoint. Raises ValueError where there is none."""
+def checkpoint_config(path: Path) -> Path:
+    """Return the file of the config that wrote the checkpoint. Raises ValueError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError(
             f"checkpoint: {path} holds no {CONFIG_FILE}; give a folder such as outputs/.../checkpoints/last"
         )
-    config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return config
+    return file
 
 
 def checkpoint_step(path: Path) -> int | None:

@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn, get_args
 
-from qhk.cli.command import Command, Job, LightCommand
-from qhk.cli.data import DATA_COMMANDS
-from qhk.cli.requests import EvaluateRequest, ScoreRequest
-from qhk.cli.sweep import SWEEP_COMMANDS
+from qhk.cli.commands import COMMANDS
 from qhk.errors import UserError
 from qhk.settings.base import expand_home
 from qhk.settings.problems import suggestion
@@ -47,80 +44,6 @@ class Arguments:
     config_dirs: tuple[Path, ...] = ()
     completion: str | None = None
     verbose: tuple[str, ...] = ()
-
-
-def start_train(job: Job, positionals: Sequence[str]) -> int:
-    """Return the exit code of a training run."""
-    from qhk.cli.train import run
-
-    return run(job.settings, list(job.overrides))
-
-
-def start_evaluate(job: Job, positionals: Sequence[str]) -> int:
-    """Return the exit code of an evaluation."""
-    from qhk.cli.evaluate import run
-
-    assert isinstance(job.request, EvaluateRequest)
-    return run(job.settings, list(job.overrides), job.request, datasets=job.datasets)
-
-
-def start_score(job: Job, positionals: Sequence[str]) -> int:
-    """Return the exit code of scoring single images. Raises ValueError without any image."""
-    if not positionals:
-        raise UserError("qhk score: no image given; write qhk score IMAGE... checkpoint=FOLDER")
-    from qhk.cli.score import run
-
-    assert isinstance(job.request, ScoreRequest)
-    return run(job.settings, list(job.overrides), list(positionals), job.request)
-
-
-COMMANDS: dict[str, Command | LightCommand] = {
-    "train": Command(
-        sentence="Trains a policy to score image quality by reinforcement; evaluates before and after.",
-        positionals="",
-        recipes=(
-            ("the embedded tiny model on miniature sets, minutes on a CPU", "qhk train"),
-            ("a named experiment at laptop size", "qhk train experiment=q_hawkeye scale=miniature seed=1"),
-            ("check a full-size run without starting it", "qhk train experiment=q_hawkeye dry_run=true"),
-        ),
-        request=None,
-        start=start_train,
-    ),
-    "evaluate": Command(
-        sentence="Evaluates a checkpoint, or a base model, on benchmarks.",
-        positionals="",
-        recipes=(
-            (
-                "a checkpoint on its benchmarks",
-                "qhk evaluate checkpoint=outputs/default/default/seed0/checkpoints/last",
-            ),
-            (
-                "chosen benchmarks",
-                "qhk evaluate checkpoint=FOLDER 'benchmark=[miniature_koniq,miniature_spaq]'",
-            ),
-            ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
-        ),
-        request=EvaluateRequest,
-        start=start_evaluate,
-    ),
-    "score": Command(
-        sentence="Scores images with a checkpoint: score, reasoning, and spread over several samples.",
-        positionals="IMAGE...",
-        recipes=(
-            ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
-            (
-                "a folder or a glob, as JSON lines",
-                "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json",
-            ),
-            ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
-        ),
-        request=ScoreRequest,
-        start=start_score,
-    ),
-    **DATA_COMMANDS,
-    **SWEEP_COMMANDS,
-}
-"""Command -> how it runs. A command of two words, ``data check``, belongs to a family, ``data``."""
 
 
 def read_arguments(words: Sequence[str]) -> Arguments:
@@ -203,7 +126,7 @@ def _folder(text: str) -> Path:
 
 
 def _take_command(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The command, of one word or two, and the words after it. Raises ValueError where there is none."""
+    """Return the command, of one word or two, and the words after it. Raises UserError for no command."""
     members = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
     command, rest = (" ".join(words[:2]), words[2:]) if members else (words[0], words[1:])
     if command not in COMMANDS:
@@ -221,7 +144,7 @@ def _is_override(word: str) -> bool:
 
 
 def _at_home(word: str) -> str:
-    """``key=~/place`` with the home directory written out: shells leave it, and Hydra cannot read it."""
+    """Return ``key=~/place`` with the home directory written out: shells leave it, Hydra cannot read it."""
     key, separator, value = word.partition("=")
     if not separator or not value.startswith("~"):
         return word

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from qhk.cli.arguments import COMMANDS, FLAGS
+from qhk.cli.arguments import FLAGS
+from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.errors import UserError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from qhk.cli.arguments import COMMANDS
+from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import OVERLAYS, Catalogue
 
 WIDTH = 100

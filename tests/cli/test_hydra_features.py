@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qhk.cli.completion import complete
-from qhk.cli.threads import WAITING
+from qhk.cli.process import WAITING
 from qhk.config.catalogue import config_root
 
 Run = Callable[..., tuple[int, str, str]]
@@ -151,7 +151,7 @@ def test_threads_that_wait_sleep_before_torch_is_there() -> None:
     code += "assert 'torch' not in sys.modules; "
     code += "print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
     own = {key: value for key, value in os.environ.items() if key not in WAITING}
-    for given, expected in (({}, "PASSIVE 0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 0")):
+    for given, expected in (({}, "PASSIVE 3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 3000")):
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, env={**own, **given}, capture_output=True, text=True, check=False)
         assert done.stdout.splitlines()[-1] == expected, done.stderr

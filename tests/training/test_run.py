@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from qhk.cli import train as train_command
 from qhk.evaluation.results import Moment, read_results
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
 from qhk.tracking.code import read_code_parts
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
-from qhk.training import loop
+from qhk.training import launch, loop
 from qhk.training.checkpoint import Checkpoints
 from qhk.training.inputs import plan
 from qhk.training.loop import train
@@ -105,7 +104,7 @@ def test_a_run_that_goes_on_by_other_code_says_so(
     assert status is not None and len(read_code_parts(directory)) == 1
     write_status(directory / STATUS_FILE, replace(status, state=RunState.PREEMPTED))
     (directory / "run_id").write_text(run_id(settings))
-    monkeypatch.setattr(train_command, "run_code", lambda settings: "b" * 64)
+    monkeypatch.setattr(launch, "run_code", lambda settings: "b" * 64)
     run = open_run(settings)
     finish(run)
     first, last = read_code_parts(directory)
@@ -350,7 +349,7 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
 def test_prompts_must_divide_over_processes(small: Small, processes: int, per_device: int) -> None:
     from types import SimpleNamespace
 
-    from qhk.cli.train import check_processes
+    from qhk.training.launch import check_processes
 
     settings = small(f"training.prompts_per_device={per_device}", name="divide")
     with pytest.raises(

@@ -6,50 +6,50 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 import yaml
 
-from qhk.cli.checkpoints import OWNED, evaluated_policy, policy_settings
-from qhk.cli.display import ConsoleDisplay
-from qhk.cli.quiet import quiet_libraries
-from qhk.cli.requests import EvaluateRequest
+from qhk.cli.command import Command, Job
+from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
-from qhk.evaluation.table import print_table, results_tables
 from qhk.files import write_atomically
-from qhk.settings import DatasetSettings, Settings, build_tasks, plain_settings, task_views
+from qhk.settings import Settings, build_tasks, plain_settings, task_views
+from qhk.settings.base import Node, Text
 from qhk.tracking.archive import archive_folder
-from qhk.training.checkpoint import checkpoint_step
-from qhk.training.data import load_sets, select_all_benchmarks
-from qhk.training.distributed import Processes
-from qhk.training.evaluation import evaluate_benchmarks, run_samplers
-from qhk.training.inputs import build_readers
-
-MOMENTS = (Moment.BEFORE, Moment.AFTER)
 
 
-def run(
-    settings: Settings,
-    overrides: list[str],
-    request: EvaluateRequest,
-    *,
-    datasets: Mapping[str, DatasetSettings],
-) -> int:
-    """0 after the table is printed; predictions and results lie in a folder named by what was evaluated.
+class EvaluateRequest(Node):
+    """``stage``: the stage of the checkpoint's run whose tasks are evaluated; null means its own."""
 
-    The same evaluation, asked for again, continues or reads what is there. Raises ValueError for bad input.
+    stage: Text | None
+
+
+def run(job: Job[EvaluateRequest]) -> int:
+    """Evaluate, print the table and return 0; all files lie in a folder named by what is evaluated.
+
+    The same evaluation, asked for again, continues or reads what is there.
     """
+    import torch
+
+    from qhk.cli.checkpoints import evaluated_policy, policy_settings
+    from qhk.evaluation.table import print_table, results_tables
+    from qhk.training.checkpoint import checkpoint_step
+    from qhk.training.data import load_sets, select_all_benchmarks
+    from qhk.training.display import ConsoleDisplay
+    from qhk.training.distributed import Processes
+    from qhk.training.evaluation import evaluate_benchmarks, run_samplers
+    from qhk.training.inputs import build_readers
+
     quiet_libraries()
     display = ConsoleDisplay()
-    settings = policy_settings(settings, overrides, stage=request.stage, datasets=datasets)
+    settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
     if not names:
         raise UserError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
-    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint).expanduser()
+    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
     loaded = load_sets(settings, list(dict.fromkeys(names)), display)
     torch.set_num_threads(settings.training.threads)
     benchmarks = select_all_benchmarks(settings, loaded)
@@ -82,7 +82,7 @@ def run(
     for table in results_tables(
         results.rows,
         readout=settings.evaluation.headline,
-        moments=MOMENTS,
+        moments=(Moment.BEFORE, Moment.AFTER),
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
     ):
         print_table(table, file=sys.stdout)
@@ -91,20 +91,37 @@ def run(
 
 
 def evaluation_folder(settings: Settings) -> Path:
-    """``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
+    """Return ``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
+    from qhk.cli.checkpoints import OWNED
+
     plain = plain_settings(settings)
     what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "benchmark", "seed")}
     del what["evaluation"]["batch_images"]
     if settings.mixture:
         asked = ("task", "prompt", "benchmark")
         what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
-    weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint).expanduser())
+    weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint))
     text = json.dumps({**what, "weights": weights}, sort_keys=True)
     return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def weights_identity(checkpoint: Path) -> str:
-    """Which weights a checkpoint folder holds: its real path, and size and time of its weight files."""
+    """Return which weights a folder holds: its real path, and size and time of its weight files."""
     files = sorted(checkpoint.resolve().glob("*.safetensors"))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return json.dumps([str(checkpoint.resolve()), stats])
+
+
+COMMAND = Command(
+    sentence="Evaluates a checkpoint, or a base model, on benchmarks.",
+    recipes=(
+        (
+            "a checkpoint on its benchmarks",
+            "qhk evaluate checkpoint=outputs/default/default/seed0/checkpoints/last",
+        ),
+        ("chosen benchmarks", "qhk evaluate checkpoint=FOLDER 'benchmark=[miniature_koniq,miniature_spaq]'"),
+        ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
+    ),
+    request=EvaluateRequest,
+    run=run,
+)

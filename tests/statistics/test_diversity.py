@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from qhk.evaluation import diversity
+from qhk.statistics import diversity
 
 
 def test_distinct_scores() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qhk.evaluation import bootstrap, correlate
+from qhk.statistics import bootstrap, correlation
 
 
 def pair(n: int, seed: int = 0, decimals: int = 1) -> tuple[np.ndarray, np.ndarray]:
@@ -18,20 +18,20 @@ def pair(n: int, seed: int = 0, decimals: int = 1) -> tuple[np.ndarray, np.ndarr
 
 
 def test_counts_are_draws_with_replacement_from_the_seed() -> None:
-    counts = np.concatenate(list(bootstrap.resample_counts(7, 50, seed=3)))
+    counts = np.concatenate(list(bootstrap.resample_counts(np.arange(7), 50, seed=3)))
     assert counts.shape == (50, 7)
     assert (counts.sum(axis=1) == 7).all()
     assert (counts == 0).any() and (counts > 1).any()
-    again = np.concatenate(list(bootstrap.resample_counts(7, 50, seed=3)))
+    again = np.concatenate(list(bootstrap.resample_counts(np.arange(7), 50, seed=3)))
     np.testing.assert_array_equal(counts, again)
-    other = np.concatenate(list(bootstrap.resample_counts(7, 50, seed=4)))
+    other = np.concatenate(list(bootstrap.resample_counts(np.arange(7), 50, seed=4)))
     assert (counts != other).any()
 
 
 def test_chunks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = np.concatenate(list(bootstrap.resample_counts(9, 40, seed=1)))
+    whole = np.concatenate(list(bootstrap.resample_counts(np.arange(9), 40, seed=1)))
     monkeypatch.setattr(bootstrap, "ENTRIES_PER_CHUNK", 30)
-    chunks = list(bootstrap.resample_counts(9, 40, seed=1))
+    chunks = list(bootstrap.resample_counts(np.arange(9), 40, seed=1))
     assert len(chunks) == 14
     np.testing.assert_array_equal(np.concatenate(chunks), whole)
 
@@ -51,7 +51,7 @@ def test_every_resample_equals_the_expanded_list(
     name: str, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, y = pair(23)
-    counts = next(bootstrap.resample_counts(23, 40, seed=5))
+    counts = next(bootstrap.resample_counts(np.arange(23), 40, seed=5))
     monkeypatch.setattr(bootstrap, "ENTRIES_PER_CHUNK", block)
     fast = bootstrap.RESAMPLED[name](x, y, counts)
     naive = [SCIPY[name](np.repeat(x, row), np.repeat(y, row)) for row in counts]
@@ -59,7 +59,7 @@ def test_every_resample_equals_the_expanded_list(
 
 
 def test_names_match_the_point_metrics() -> None:
-    assert set(bootstrap.RESAMPLED) == set(correlate.POINT_METRICS)
+    assert set(bootstrap.RESAMPLED) == set(correlation.POINT_METRICS)
 
 
 @pytest.mark.parametrize("name", ["srcc", "plcc", "krcc"])
@@ -68,7 +68,7 @@ def test_constant_resample_is_nan(name: str) -> None:
     counts = np.array([[3, 0, 0], [1, 1, 1]])
     values = bootstrap.RESAMPLED[name](x, y, counts)
     assert math.isnan(values[0])
-    assert values[1] == pytest.approx(correlate.POINT_METRICS[name](x, y))
+    assert values[1] == pytest.approx(correlation.POINT_METRICS[name](x, y))
 
 
 def test_interval_holds_the_value_and_narrows_with_n() -> None:
@@ -76,9 +76,9 @@ def test_interval_holds_the_value_and_narrows_with_n() -> None:
     for n in (30, 3000):
         x, y = pair(n, decimals=6)
         interval = bootstrap.bootstrap_interval(
-            bootstrap.resampled_srcc, x, y, num_resamples=300, confidence=0.95, seed=0
+            bootstrap.resampled_srcc, x, y, clusters=np.arange(n), num_resamples=300, confidence=0.95, seed=0
         )
-        assert interval.low < correlate.srcc(x, y) < interval.high
+        assert interval.low < correlation.srcc(x, y) < interval.high
         widths.append(interval.high - interval.low)
     assert widths[1] < widths[0] / 5
 
@@ -97,6 +97,51 @@ def test_mostly_constant_resamples_give_no_interval() -> None:
 def test_nothing_to_resample_gives_no_interval(n: int, num_resamples: int) -> None:
     x, y = pair(n)
     interval = bootstrap.bootstrap_interval(
-        bootstrap.resampled_plcc, x, y, num_resamples=num_resamples, confidence=0.95, seed=0
+        bootstrap.resampled_plcc,
+        x,
+        y,
+        clusters=np.arange(n),
+        num_resamples=num_resamples,
+        confidence=0.95,
+        seed=0,
     )
     assert math.isnan(interval.low) and math.isnan(interval.high)
+
+
+def test_clusters_are_references_and_single_images() -> None:
+    clusters = bootstrap.cluster_index(["a", None, "b", "a", None, "image"])
+    assert clusters.tolist() == [0, 1, 2, 0, 3, 4]
+
+
+def test_a_cluster_is_drawn_with_all_its_images() -> None:
+    clusters = np.array([0, 1, 0, 2, 1, 0])
+    counts = np.concatenate(list(bootstrap.resample_counts(clusters, 200, seed=0)))
+    for cluster in range(3):
+        rows = counts[:, clusters == cluster]
+        assert (rows == rows[:, :1]).all()
+    drawn = counts[:, [0, 1, 3]]
+    assert (drawn.sum(axis=1) == 3).all() and drawn.max() == 3 and drawn.min() == 0
+
+
+def test_shared_references_widen_the_interval() -> None:
+    """Forty copies of each of ten images are ten images, not four hundred."""
+    x, y = pair(10, decimals=6)
+    copies = np.repeat(np.arange(10), 40)
+
+    def width(clusters: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
+        interval = bootstrap.bootstrap_interval(
+            bootstrap.resampled_plcc, x, y, clusters=clusters, num_resamples=400, confidence=0.95, seed=0
+        )
+        return interval.high - interval.low
+
+    alone = width(np.arange(10), x, y)
+    assert width(copies, x[copies], y[copies]) == pytest.approx(alone, abs=1e-12)
+    assert width(np.arange(400), x[copies], y[copies]) < alone / 3
+
+
+def test_one_reference_gives_no_interval() -> None:
+    x, y = pair(20)
+    interval = bootstrap.bootstrap_interval(
+        bootstrap.resampled_srcc, x, y, clusters=np.zeros(20, int), num_resamples=50, confidence=0.95, seed=0
+    )
+    assert math.isnan(interval.low)

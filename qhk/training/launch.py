@@ -1,18 +1,15 @@
-"""``qhk train``: one run, from its settings to its table."""
+"""A run from its settings to its table: its directory opened, trained, and the way it ended recorded."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qhk.cli.display import ConsoleDisplay, LoggedDisplay, SilentDisplay
-from qhk.cli.ending import run_to_end
-from qhk.cli.quiet import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import print_table, results_tables
@@ -26,26 +23,28 @@ from qhk.tracking.run_directory import (
     join_run_directory,
     known_run_id,
     leave_failure,
+    log_line,
+    log_traceback,
     open_run_directory,
 )
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
-from qhk.training.display import Display
+from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
+from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
-from qhk.training.stop import failure_line
+from qhk.training.stop import RunStopped, failure_line, is_known
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 
 
-def run(settings: Settings, overrides: list[str]) -> int:
-    """0 once the run is done and its table printed; 1 where training could not go on.
+def launch(settings: Settings) -> int:
+    """Train and return 0 once the run is done and its table printed, 1 where training could not go on.
 
     A finished run with the same id, code and data prints its table instead of running again; an
-    unfinished one resumes. Raises ValueError in one line for bad input.
+    unfinished one resumes. Raises UserError for bad input, and ``RunStopped`` as ``run_to_end`` does.
     """
-    quiet_libraries()
     processes = Processes(settings.distributed.form)
     check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
@@ -68,7 +67,7 @@ def run(settings: Settings, overrides: list[str]) -> int:
 
 
 def _leave_failure(settings: Settings, error: Exception) -> None:
-    """Records why a run ended before its directory was open; another's word in it stands."""
+    """Record why a run ended before its directory was open; another's word in it stands."""
     assert settings.name is not None
     outputs = Path(settings.paths.outputs)
     with suppress(UserError):  # a directory that cannot take it must not hide the error itself
@@ -84,7 +83,7 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:
-    """Raises ValueError where the prompts of a step do not divide over processes and micro-batches."""
+    """Raise UserError where the prompts of a step do not divide over processes and micro-batches."""
     per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
     if per_step % (processes.count * per_device):
         raise UserError(
@@ -96,7 +95,10 @@ def check_processes(settings: Settings, processes: Processes) -> None:
 def open_directory(
     settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes
 ) -> RunDirectory:
-    """The run directory of these settings: fresh, to be resumed, or finished. The first process opens it."""
+    """Return the run directory of these settings: fresh, to be resumed, or finished.
+
+    The first process opens it.
+    """
     assert settings.name is not None
     where: dict[str, Any] = {
         "study": settings.study,
@@ -166,6 +168,53 @@ def _train(
     return 0
 
 
+def run_to_end(job: Run, *, finish: Callable[[], None]) -> Results | None:
+    """Train, and return the results after ``finish``; None, after one line, where training could not go on.
+
+    Status and ``run.log`` say how it ended. Errors without a known meaning are raised again after that, and
+    so is ``RunStopped``.
+    """
+    with job.signals:
+        try:
+            results = train(job)
+            finish()
+        except RunStopped as stop:
+            _end(job, stop.state, str(stop))
+            raise
+        except KeyboardInterrupt:
+            _end(job, RunState.CANCELLED, "interrupted; the same command resumes behind the last checkpoint")
+            raise
+        except BaseException as error:
+            cause = failure_line(error, directory=job.directory.path)
+            _record_failure(job, error, cause)
+            if not is_known(error):
+                raise
+            print(f"qhk: training failed: {cause}; traceback in {job.directory.log}", file=sys.stderr)
+            return None
+        _end(job, RunState.DONE, "")
+    return results
+
+
+def _end(job: Run, state: RunState, cause: str) -> None:
+    other = job.directory.noted_failure()
+    if other and state is not RunState.DONE:
+        state, cause = RunState.FAILED, other
+    job.directory.end(state, cause=cause)
+    if job.processes.is_main and state is not RunState.DONE:
+        log_line(job.directory.log, f"{state.value}: {cause}")
+
+
+def _record_failure(job: Run, error: BaseException, cause: str) -> None:
+    # Where the disk is what failed, its log may fail too; the error itself is on the way to the user.
+    with suppress(OSError):
+        if job.processes.is_main:
+            log_traceback(job.directory.log, error)
+        else:
+            job.directory.note_failure(f"process {job.processes.rank}: {cause}", error)
+    with suppress(OSError):
+        _end(job, RunState.FAILED, cause)
+
+
 def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, Any]:
     return {
         "project": settings.tracking.project,
@@ -189,7 +238,7 @@ def _online_mirror(settings: Settings, directory: RunDirectory, processes: Proce
 
 
 def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> list[str]:
-    """Sends or writes what W&B has not yet; a line that says where it is. Its failure is not the run's."""
+    """Send or write what W&B has not yet, and return where it is. Its failure is not the run's."""
     if mirror is not None:
         return [f"W&B: {mirror.close()}"]
     mode = WandbMode(settings.tracking.wandb)

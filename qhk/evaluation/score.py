@@ -1,27 +1,19 @@
-"""``qhk score``: answers about single images, with the reasoning and how far several samples agree."""
+"""Answers about single images, with the reasoning and how far several samples agree."""
 
 from __future__ import annotations
 
 import glob
-import json
 import math
 import re
 import statistics
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
-from qhk.cli.checkpoints import evaluated_policy, policy_settings
-from qhk.cli.display import ConsoleDisplay
-from qhk.cli.quiet import quiet_libraries
-from qhk.cli.requests import ScoreRequest
-from qhk.data.image import check_header, load_image
+from qhk.data.image import load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
@@ -30,7 +22,6 @@ from qhk.policy.load import Policy
 from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.tasks import Task, build_task
-from qhk.training.distributed import Processes
 from qhk.types import Completion
 
 THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
@@ -69,33 +60,10 @@ class NamedImage:
     reasoning: str
 
 
-def run(settings: Settings, overrides: list[str], images: list[str], request: ScoreRequest) -> int:
-    """0 after every image is scored. Raises ValueError, before any weight is loaded, for a bad image."""
-    quiet_libraries()
-    settings = policy_settings(settings, overrides, stage=request.stage, datasets={})
-    _check_one_picture(settings)
-    paths = find_images(images)
-    for path in paths:
-        check_header(path)
-    torch.set_num_threads(settings.training.threads)
-    policy = evaluated_policy(settings, device=Processes("single").device)
-    started, display = time.perf_counter(), ConsoleDisplay()
-    scored: list[ScoredImage | NamedImage] = []
-    with display.task("scoring") as progress:
-        for part in score_images(policy, settings, paths, num_samples=request.num_samples):
-            scored += part
-            progress(len(scored), len(paths))
-            if request.format == "json":
-                for item in part:
-                    print(json.dumps(asdict(item)), flush=True)
-    seconds = time.perf_counter() - started
-    if request.format == "table":
-        Console(highlight=False).print(as_table(scored, build_task(settings.task)))
-    display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
-    return 0
+Scored = ScoredImage | NamedImage
 
 
-def _check_one_picture(settings: Settings) -> None:
+def check_one_picture(settings: Settings) -> None:
     """Raises ValueError where the task's prompt shows several pictures."""
     shown = num_pictures(settings.prompt.user)
     if shown != 1:
@@ -128,7 +96,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 
 def score_images(
     policy: Policy, settings: Settings, paths: Sequence[Path], *, num_samples: int
-) -> Iterator[list[ScoredImage | NamedImage]]:
+) -> Iterator[list[Scored]]:
     """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
     task, rollout = build_task(settings.task), settings.rollout
@@ -188,7 +156,7 @@ def _reasoning(text: str) -> str:
     return thought[1].strip() if thought else ""
 
 
-def as_table(scored: Sequence[ScoredImage | NamedImage], task: Task) -> Table:
+def as_table(scored: Sequence[Scored], task: Task) -> Table:
     """The answers as a table: a score and its spread, or a column for each of the task's labels."""
     table, labels = Table(), task.labels
     answer = (*labels, "agreement") if labels else ("score", "spread")

@@ -57,5 +57,5 @@ def ending_words(how: str, *, at: int, cache: Path) -> list[str]:
     """
     bare = [word for word in SMALL if not word.startswith(("cold_start", "benchmark"))]
     bare += ["cold_start=none", "cold_start.steps=0", "benchmark=[]", f"paths.cache={cache}", "name=run"]
-    target = f"_target_: tests.cli.ending_reward.end, weight: 1.0, how: {how}, at: {at + 1}"
+    target = f"_target_: tests.training.ending_reward.end, weight: 1.0, how: {how}, at: {at + 1}"
     return [*bare, f"+reward.terms.mine={{{target}}}"]

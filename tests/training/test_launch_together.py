@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qhk.tracking.status import RunState, read_status
-from tests.cli.ending_reward import PER_STEP, ending_words
+from tests.training.ending_reward import PER_STEP, ending_words
 from tests.training.kill import environment
 
 

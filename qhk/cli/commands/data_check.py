@@ -6,29 +6,47 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from qhk.cli.display import ConsoleDisplay
-from qhk.cli.errors import USER_ERROR
-from qhk.cli.requests import CheckRequest
+from qhk.cli.command import Command, Job
+from qhk.cli.process import USER_ERROR
 from qhk.config.catalogue import choice_of
-from qhk.data.check import Report, check_set
 from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.settings import Settings
+from qhk.settings.base import Node, NumOrZero, Text
+
+if TYPE_CHECKING:
+    from qhk.data.check import Report
 
 HEADER = ("set", "question", "found", "expected", "verdict")
 
 
-def run(settings: Settings, overrides: list[str], request: CheckRequest) -> int:
-    """0 where every set is as expected, 2 where one is not. Raises ValueError for bad settings.
+class CheckRequest(Node):
+    """What is looked at.
+
+    ``root`` stands in for the root of the one set that is named. ``images``: decode every image, read its
+    header and bytes only, or skip the images and hold the label files alone against what is expected.
+    """
+
+    root: Text | None
+    images: Literal["decode", "header", "skip"]
+    near_duplicates: bool
+    workers: NumOrZero
+
+
+def run(job: Job[CheckRequest]) -> int:
+    """Return 0 where every set is as expected, 2 where one is not.
 
     Prints a table of all questions, then a line with the fix for every one that is not ok. What each of them
     is about, file by file, is written below the cache.
     """
-    names = checked_names(settings, overrides)
-    settings = with_root(settings, names, request.root)
-    display = ConsoleDisplay()
-    reports = []
+    from qhk.data.check import check_set
+    from qhk.training.display import ConsoleDisplay
+
+    request = job.request
+    names = checked_names(job.settings, job.overrides)
+    settings, display, reports = with_root(job.settings, names, request.root), ConsoleDisplay(), []
     for name in names:
         with display.task(f"checking {name}") as progress:
             reports.append(
@@ -48,8 +66,8 @@ def run(settings: Settings, overrides: list[str], request: CheckRequest) -> int:
     return USER_ERROR if any(report.failed for report in reports) else 0
 
 
-def checked_names(settings: Settings, overrides: list[str]) -> list[str]:
-    """The sets that the command line names by ``data`` or ``benchmark``; all in use where it names none."""
+def checked_names(settings: Settings, overrides: Sequence[str]) -> list[str]:
+    """Return the sets of ``data`` or ``benchmark`` on the command line; all in use where neither is there."""
     named = {group: choice_of(group, overrides) is not None for group in ("data", "benchmark")}
     either = any(named.values())
     sets = list(settings.data) if named["data"] or not either else []
@@ -57,7 +75,7 @@ def checked_names(settings: Settings, overrides: list[str]) -> list[str]:
 
 
 def with_root(settings: Settings, names: list[str], root: str | None) -> Settings:
-    """The settings with ``root`` in the one set that is named. Raises ValueError where several are."""
+    """Return the settings with ``root`` in the one set named. Raises UserError where several are."""
     if root is None:
         return settings
     if len(names) != 1:
@@ -70,7 +88,7 @@ def with_root(settings: Settings, names: list[str], root: str | None) -> Setting
 
 
 def table(reports: Sequence[Report]) -> str:
-    """The questions of all sets as aligned text."""
+    """Return the questions of all sets as aligned text."""
     rows = [HEADER]
     for report in reports:
         for place, finding in enumerate(report.findings):
@@ -90,3 +108,15 @@ def _print_findings(report: Report, path: Path) -> None:
         print(f"{report.name}: every file and row of these findings is listed in {path}")
     if report.fingerprint is not None:
         print(f"{report.name}: fingerprint {report.fingerprint[:16]}")
+
+
+COMMAND = Command(
+    sentence="Holds sets on disk against what is known of them: counts, ranges, files, duplicates.",
+    recipes=(
+        ("a download", "qhk data check benchmark=koniq root=/data/koniq10k"),
+        ("everything that an experiment reads", "qhk data check experiment=q_hawkeye paths.datasets=/data"),
+        ("label files alone", "qhk data check benchmark=csiq root=/data/csiq images=skip"),
+    ),
+    request=CheckRequest,
+    run=run,
+)

@@ -1,5 +1,8 @@
 """Bootstrap percentile intervals, exact and without one Python call per resample.
 
+Images that share a reference are not independent: a method that likes a scene likes all its copies. Whole
+clusters (references) are drawn therefore; an image without a reference is a cluster of its own.
+
 A resample of n images is kept as how often each image was drawn, ``counts (B, n)``. Sums over a
 resample are then products with ``counts``, and average ranks follow from cumulative counts along the
 sorted values, so every resample is ranked anew without being sorted anew.
@@ -7,15 +10,16 @@ sorted values, so every resample is ranked anew without being sorted anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from qhk.evaluation.correlate import RELATIVE_SPREAD, Array, as_pair
+from qhk.statistics.correlation import RELATIVE_SPREAD, Array, as_pair
 
 Counts = npt.NDArray[np.int64]
+Clusters = npt.NDArray[np.int64]
 Statistic = Callable[[Array, Array, Counts], Array]
 
 ENTRIES_PER_CHUNK = 2_000_000
@@ -30,17 +34,34 @@ class Interval:
     high: float
 
 
-def resample_counts(num_images: int, num_resamples: int, *, seed: int) -> Iterator[Counts]:
-    """Return chunks ``(b, n)`` of draw counts that add up to ``num_resamples`` rows; every row sums to n.
+def cluster_index(references: Sequence[str | None]) -> Clusters:
+    """Return the cluster ``(n,)`` of every image, numbered from 0 in order of appearance.
 
-    The draws depend on ``seed`` and the sizes only, so metrics of one cell share their resamples.
+    Images of one reference share a cluster; an image whose reference is None has its own.
+    """
+    numbers: dict[object, int] = {}
+    keys = (
+        ("image", place) if reference is None else ("reference", reference)
+        for place, reference in enumerate(references)
+    )
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+def resample_counts(clusters: Clusters, num_resamples: int, *, seed: int) -> Iterator[Counts]:
+    """Return chunks ``(b, n)`` of draw counts that add up to ``num_resamples`` rows.
+
+    As many clusters are drawn as there are, with replacement, each with all its images; where every image
+    is its own cluster, every row sums to n. The draws depend on ``seed`` and the sizes only, so metrics of
+    one cell, and methods on the same images, share their resamples.
     """
     rng = np.random.default_rng(seed)
-    rows = max(1, ENTRIES_PER_CHUNK // num_images)
+    num_clusters = int(clusters.max()) + 1
+    rows = max(1, ENTRIES_PER_CHUNK // len(clusters))
     for start in range(0, num_resamples, rows):
         size = min(rows, num_resamples - start)
-        drawn = rng.integers(0, num_images, (size, num_images)) + np.arange(size)[:, None] * num_images
-        yield np.bincount(drawn.ravel(), minlength=size * num_images).reshape(size, num_images)
+        drawn = rng.integers(0, num_clusters, (size, num_clusters)) + np.arange(size)[:, None] * num_clusters
+        counts = np.bincount(drawn.ravel(), minlength=size * num_clusters).reshape(size, num_clusters)
+        yield counts[:, clusters]
 
 
 def _tie_counts(values: Array, counts: Counts) -> tuple[Counts, npt.NDArray[np.int64]]:
@@ -136,7 +157,7 @@ RESAMPLED: dict[str, Statistic] = {
     "rmse": resampled_rmse,
     "mae": resampled_mae,
 }
-"""The resampled form of every metric in ``correlate.POINT_METRICS``, by the same name."""
+"""The resampled form of every metric in ``correlation.POINT_METRICS``, by the same name."""
 
 
 def percentile_interval(values: Array, *, confidence: float) -> Interval:
@@ -158,17 +179,19 @@ def bootstrap_interval(
     prediction: Array,
     mos: Array,
     *,
+    clusters: Clusters,
     num_resamples: int,
     confidence: float,
     seed: int,
 ) -> Interval:
-    """Return the percentile interval of ``statistic`` over ``num_resamples`` bootstrap draws of the images.
+    """Return the percentile interval of ``statistic`` over ``num_resamples`` draws of whole ``clusters``.
 
-    ``confidence`` lies in (0, 1). No interval (NaN) for ``num_resamples`` = 0 or no images.
+    ``clusters (n,)`` is each image's, as ``cluster_index`` numbers them. ``confidence`` lies in (0, 1). No
+    interval (NaN) for ``num_resamples`` = 0, no images, or one cluster, which says nothing about others.
     """
     x, y = as_pair(prediction, mos)
-    if num_resamples == 0 or x.size == 0:
+    if num_resamples == 0 or x.size == 0 or clusters.max() == 0:
         return Interval(float("nan"), float("nan"))
-    chunks = resample_counts(x.size, num_resamples, seed=seed)
+    chunks = resample_counts(clusters, num_resamples, seed=seed)
     values = np.concatenate([statistic(x, y, counts) for counts in chunks])
     return percentile_interval(values, confidence=confidence)

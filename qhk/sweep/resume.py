@@ -19,7 +19,7 @@ from qhk.sweep.states import RunView, read_states, sweep_lock
 from qhk.tracking.status import RunState
 
 
-def resume(
+def resume_sweep(
     folder: Path,
     *,
     cell: str | None,

@@ -6,8 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
-from qhk.tasks.text import (
+from qhk.tasks.answer_parser import (
     first_answer_anywhere,
     first_answer_span,
     flat_object,
@@ -17,6 +16,7 @@ from qhk.tasks.text import (
     read_decimal,
     without_blanks,
 )
+from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
 from qhk.types import Answer
 
 RATING = "rating"

@@ -28,9 +28,10 @@ SHOWN = 60
 """Characters of a value that a note shows."""
 
 
-def primary_config(command: str) -> str:
-    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
-    return command.replace(" ", "_")
+def _primary(command: str, catalogue: Catalogue) -> str:
+    """Return the name of a command's YAML file: ``data_check`` of ``data check``, ``base`` of most others."""
+    own = command.replace(" ", "_")
+    return own if own in catalogue.by_place else "base"
 
 
 def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
@@ -56,7 +57,7 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
     try:
         with _hydra(catalogue):
             return compose(
-                config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
+                config_name=_primary(command, catalogue), overrides=words, return_hydra_config=with_hydra
             )
     except HYDRA_ERRORS as error:
         raise UserError(
@@ -123,7 +124,7 @@ def _base(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictC
     choices = [text for text in overrides if text.lstrip("+").partition("=")[0] in catalogue.options]
     try:
         with _hydra(catalogue):
-            return compose(config_name=primary_config(command), overrides=choices)
+            return compose(config_name=_primary(command, catalogue), overrides=choices)
     except HYDRA_ERRORS:
         return None
 
@@ -176,14 +177,14 @@ def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) 
     with _hydra(catalogue) as loader:
         words = [named_in_lists(text) for text in overrides]
         words = [*_default_launcher(words, catalogue), *scale_overrides(words, catalogue)]
-        rows = loader.compute_defaults_list(primary_config(command), words, RunMode.RUN).defaults
+        rows = loader.compute_defaults_list(_primary(command, catalogue), words, RunMode.RUN).defaults
     return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
 
 
 def completions(command: str, line: str, catalogue: Catalogue) -> list[str]:
     """Return what the last word of a line of overrides can become: groups, their options, and keys."""
     with _hydra(catalogue) as loader:
-        return BashCompletion(loader)._query(config_name=primary_config(command), line=line)
+        return BashCompletion(loader)._query(config_name=_primary(command, catalogue), line=line)
 
 
 @contextmanager

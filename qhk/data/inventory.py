@@ -74,7 +74,8 @@ def take_inventory(
 
     ``memory`` is the file that remembers them.
     ``depth`` header reads all bytes and the header, decode also every pixel; ``near_duplicates`` adds the
-    perceptual hash. Raises ``UserError`` for a path that is no file. Broken pictures do not raise: they have a problem.
+    perceptual hash. Raises ``UserError`` for a path that is no file. Broken pictures do not raise: they have
+    a problem.
     """
     remembered = _recall(memory)
     signatures = {path: _signature(path) for path in paths}

@@ -173,8 +173,8 @@ def _by_name(value: object, usual: object) -> dict[str, object]:
         if not isinstance(item, str | Mapping):
             raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {show_value(item)}")
         if isinstance(item, str) and ":" in item:
-            name, _, own = item.partition(":")
-            written = f"[{{{name}: {own.strip()}}}]"
+            head, _, rest = item.partition(":")
+            written = f"[{{{head}: {rest.strip()}}}]"
             raise UserError(f"{item!r} names no set; one with a value of its own is written {written}")
         for name, own in ({item: usual} if isinstance(item, str) else item).items():
             if name in named:

@@ -64,7 +64,7 @@ Scored = ScoredImage | NamedImage
 
 
 def check_one_picture(settings: Settings) -> None:
-    """Raises ValueError where the task's prompt shows several pictures."""
+    """Raise UserError where the task's prompt shows several pictures."""
     shown = num_pictures(settings.prompt.user)
     if shown != 1:
         raise UserError(
@@ -74,9 +74,9 @@ def check_one_picture(settings: Settings) -> None:
 
 
 def find_images(patterns: Sequence[str]) -> list[Path]:
-    """The files that are named, in the folders that are named, or matched by a glob; each once, in order.
+    """Return the files that are named, lie in folders that are named, or match a glob; each once, in order.
 
-    Raises ValueError where a pattern leads to no image.
+    Raises UserError where a pattern leads to no image.
     """
     known = set(Image.registered_extensions())
     found: dict[Path, None] = {}
@@ -97,7 +97,7 @@ def find_images(patterns: Sequence[str]) -> list[Path]:
 def score_images(
     policy: Policy, settings: Settings, paths: Sequence[Path], *, num_samples: int
 ) -> Iterator[list[Scored]]:
-    """The answers, batch by batch. An image's samples depend on the seed and its file name alone."""
+    """Yield the answers, batch by batch. An image's samples depend on the seed and its file name alone."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
     task, rollout = build_task(settings.task), settings.rollout
     for start in range(0, len(paths), settings.evaluation.batch_images):
@@ -121,7 +121,7 @@ def score_images(
 
 
 def combine_answers(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
-    """One image's completions as its answer."""
+    """Return one image's completions as its answer."""
     read = [(min(high, max(low, c.answer.score)), c.text) for c in completions if c.answer.score is not None]
     scores = [score for score, _ in read]
     mean = math.fsum(scores) / len(scores) if scores else None
@@ -137,7 +137,7 @@ def combine_answers(image: str, completions: Sequence[Completion], *, low: float
 
 
 def summarise_words(image: str, completions: Sequence[Completion]) -> NamedImage:
-    """One image's completions as its answer in words."""
+    """Return one image's completions as its answer in words."""
     said = [dict(c.answer.labels) if c.answer.parsed else None for c in completions]
     labels, read = most_said(said), [answer for answer in said if answer is not None]
     first = said.index(labels)
@@ -157,7 +157,7 @@ def _reasoning(text: str) -> str:
 
 
 def as_table(scored: Sequence[Scored], task: Task) -> Table:
-    """The answers as a table: a score and its spread, or a column for each of the task's labels."""
+    """Return the answers as a table: a score and its spread, or a column for each of the task's labels."""
     table, labels = Table(), task.labels
     answer = (*labels, "agreement") if labels else ("score", "spread")
     for heading in ("image", *answer, "samples read", "reasoning"):

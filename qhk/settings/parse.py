@@ -7,19 +7,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from qhk.errors import UserError
+from qhk.files import read_yaml
 from qhk.settings.problems import first_problem
 from qhk.settings.root import STAGE_KEYS, VERSION, Settings
 from qhk.settings.views import StageView, stage_views, task_views
 
 
 def parse_settings(plain: Mapping[str, Any]) -> Settings:
-    """The typed settings of a resolved config; dataset entries that nothing uses are left out.
+    """Return the typed settings of a resolved config; dataset entries that nothing uses are left out.
 
-    Raises ValueError, one line naming key, value and fix, for an unknown or missing key, a wrong type, a
+    Raises UserError, one line naming key, value and fix, for an unknown or missing key, a wrong type, a
     value out of range, or values that do not fit each other.
     """
     try:
@@ -34,7 +34,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
 
 
 def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
-    """The stage's settings, held against every rule between nodes; ValueError naming the stage."""
+    """Return the stage's settings, held against every rule between nodes; UserError naming the stage."""
     if not stage.name:
         return stage.settings
     whole = {
@@ -57,17 +57,15 @@ def read_settings(file: Path) -> Settings:
 
     Raises UserError, one line naming the file, where it holds something else.
     """
+    stored = read_yaml(file)
     try:
-        stored = yaml.safe_load(file.read_text(encoding="utf-8"))
-        if not isinstance(stored, dict):
-            raise UserError("must hold a mapping of keys to values")
         return parse_settings(upgrade(stored))
-    except (yaml.YAMLError, UserError) as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON-ready data, which ``parse_settings`` reads back to equal settings."""
+    """Return the settings as plain JSON-ready data, which ``parse_settings`` reads back to equal settings."""
     return settings.model_dump(mode="json", by_alias=True)
 
 

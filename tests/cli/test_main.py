@@ -87,6 +87,10 @@ MISTAKES = [
         ["train", "task=degradation", "prompt=degradation_short", "reward=q_insight_degradation"],
         "task.form degradation is answered in words; choose uncertainty=none",
     ),
+    (
+        ["train", "uncertainty.answer_rule=loose"],
+        "uncertainty.answer_rule: loose reads no answers of task.form",
+    ),
     (["score", "a.png", "task=comparison", "prompt=comparison"], "prompt.user shows 3 pictures"),
     (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
@@ -113,9 +117,9 @@ def test_dry_run_prints_identity_and_leaves_nothing(qhk: Run, tmp_path: Path) ->
 
 def test_a_dry_run_of_another_command_names_no_training(qhk: Run, tmp_path: Path) -> None:
     code, out, err = qhk("evaluate", "checkpoint=x", "dry_run=true")
-    assert (code, err) == (0, "warning: checkpoint: x is not there\n")
+    assert (code, err) == (2, "error: checkpoint: x is not there\n")
     assert list(tmp_path.iterdir()) == []
-    assert out == "dry run: the settings are valid; nothing was started\n"
+    assert out == "dry run: a run would be refused, for 1 reasons; nothing was started\n"
 
 
 def test_dry_run_lists_missing_files_as_warnings(qhk: Run) -> None:

@@ -65,8 +65,8 @@ def test_the_present_version_is_left_as_it_is(first: dict[str, Any]) -> None:
     [
         ("version: 3", "version: must be at most 2, got 3; a later qhk wrote this config"),
         ("version: two", "version: must be at most 2, got 'two'"),
-        ("- 1", "must hold a mapping of keys to values"),
-        ("a: [", "while parsing"),
+        ("- 1", "holds list where a mapping of keys is due"),
+        ("a: [", "is not YAML (while parsing"),
         ("seed: 0", "study: missing"),
     ],
 )

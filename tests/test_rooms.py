@@ -19,7 +19,7 @@ ROOMS = {
     "tasks": "errors types",
     "statistics": "errors",
     "objective": "errors types",
-    "settings": "errors tasks objective",
+    "settings": "errors files tasks objective",
     "rewards": "errors types tasks",
     "config": f"{BASE} rewards",
     "data": f"{BASE} rewards",

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, headline_metric, read_results
@@ -103,7 +102,7 @@ def test_no_number_moved(name: str, result: Result) -> None:
 
 def _check_results(directory: Path) -> None:
     """Assert that a run has measured each of its benchmarks, in each of its tasks, before and after."""
-    settings = read_settings(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
+    settings = read_settings(directory / "config.yaml")
     rows = read_results(directory / "results.json").rows
     after = Moment.CONTROL if settings.training.learner == "supervised" else Moment.AFTER
     assert {row.moment for row in rows} == {Moment.BEFORE, after}

@@ -17,9 +17,11 @@ Trained = tuple[Path, list[str]]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Trained:
     """The directory of a finished run and the words that made it."""
     root = tmp_path_factory.mktemp("commands")
+    (root / "out").mkdir()
+    (root / "out" / "cache").symlink_to(miniature_cache)
     words = [*SMALL, f"paths.outputs={root}/out", "name=small"]
     assert main(["train", *words]) == 0
     return root / "out" / "default" / "small" / "seed0", words

@@ -31,7 +31,7 @@ Result = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Result:
     """What a case gives now; every case runs once, after the one that it starts from."""
     root = tmp_path_factory.mktemp("record")
     done: dict[str, dict[str, Any]] = {}
@@ -41,7 +41,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         if start is not None:
             run(start)
         if name not in done:
-            done[name] = {**run_case(name, root), "directory": run_directory(name, root)}
+            done[name] = {**run_case(name, root, cache=miniature_cache), "directory": run_directory(name, root)}
         return done[name]
 
     return run

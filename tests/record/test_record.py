@@ -21,6 +21,8 @@ from qhk.settings import read_settings, stage_views, task_views
 from tests.record.cases import CASES
 from tests.record.make import RECORD, machine, run_case, run_directory
 
+pytestmark = pytest.mark.long
+
 RENAMED: dict[str, str] = {}
 """Metric names of the record -> their names today, for those that were renamed since."""
 
@@ -41,7 +43,10 @@ def result(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> R
         if start is not None:
             run(start)
         if name not in done:
-            done[name] = {**run_case(name, root, cache=miniature_cache), "directory": run_directory(name, root)}
+            done[name] = {
+                **run_case(name, root, cache=miniature_cache),
+                "directory": run_directory(name, root),
+            }
         return done[name]
 
     return run

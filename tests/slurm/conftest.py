@@ -12,8 +12,9 @@ import pytest
 
 from tests.slurm.cluster import Cluster, ClusterError, install, some_port
 from tests.sweep.conftest import make_sweep, settings
+from tests.training.conftest import base, taught
 
-__all__ = ["make_sweep", "settings"]
+__all__ = ["base", "make_sweep", "settings", "taught"]
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,21 +1,22 @@
 """Runs small enough for a test: the real command's settings, a handful of images, a few steps.
 
 Their cold start learns a dozen images by heart, so that answers can be read and rewards differ. It is most
-of such a run, so most tests go on from a policy that it has taught already.
+of such a run, so tests of whole runs go on from a policy that it has taught already.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qhk.cli.job import prepare
 from qhk.cli.train import open_directory
 from qhk.config.catalogue import config_root, read_catalogue
+from qhk.config.composer import TrainingComposer
 from qhk.settings import Settings, plain_settings, run_directory
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.begin import begin
@@ -50,7 +51,7 @@ def taught_words(taught: Path) -> tuple[str, ...]:
     """``SMALL`` from the policy that its cold start ends with, and one more step of that."""
     replaced = ("model", "cold_start.steps", "cold_start.lr", "cold_start.warmup", "cold_start.validate")
     kept = [word for word in SMALL if not word.startswith(replaced)]
-    once = ("cold_start=sft", "cold_start.steps=1", "cold_start.warmup_steps=0", "cold_start.lr=1e-5")
+    once = ("cold_start.steps=1", "cold_start.warmup_steps=0", "cold_start.lr=1e-5")
     return (*kept, "model=checkpoint", f"model.path={taught}", *once, "cold_start.validate_every=1")
 
 
@@ -69,10 +70,24 @@ class ListDisplay:
         self.lines.append(text)
 
 
-def small_settings(root: Path, cache: Path, *overrides: str, base: Sequence[str] = SMALL) -> Settings:
+@functools.cache
+def composer() -> TrainingComposer:
+    """Composes the options of a run once for all tests that differ in values alone."""
+    return TrainingComposer(read_catalogue(config_root()))
+
+
+def small_settings(
+    root: Path,
+    cache: Path,
+    *overrides: str,
+    name: str = "run",
+    base: Sequence[str] = SMALL,
+    seed: int = 0,
+) -> Settings:
     """Settings of a small run that writes below ``root``, with further overrides."""
-    paths = (f"paths.outputs={root}", f"paths.cache={cache}", "name=run")
-    return prepare("train", [*base, *paths, *overrides], read_catalogue(config_root())).settings
+    own = (f"name={name}", f"paths.outputs={root}", f"paths.cache={cache}")
+    (settings,) = composer().settings([*base, *overrides, *own], [seed])
+    return settings
 
 
 def prepared_run(settings: Settings) -> Run:
@@ -109,16 +124,22 @@ def taught(miniature_cache: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def base(taught: Path) -> tuple[str, ...]:
-    """The words that a small run begins with."""
+    """The words of a small run that goes on from the taught policy."""
     return taught_words(taught)
 
 
 @pytest.fixture
-def small(tmp_path: Path, miniature_cache: Path, base: tuple[str, ...]) -> Callable[..., Settings]:
+def taught_small(small: Callable[..., Settings], base: tuple[str, ...]) -> Callable[..., Settings]:
+    """Settings of a small run that goes on from the taught policy, with further overrides."""
+    return functools.partial(small, base=base)
+
+
+@pytest.fixture
+def small(tmp_path: Path, miniature_cache: Path) -> Callable[..., Settings]:
     """Settings of a small run, with further overrides; ``name`` keeps runs apart, ``base`` replaces words."""
 
-    def build(*overrides: str, name: str = "run", base: Sequence[str] = base) -> Settings:
-        return small_settings(tmp_path, miniature_cache, *overrides, f"name={name}", base=base)
+    def build(*overrides: str, name: str = "run", base: Sequence[str] = SMALL, seed: int = 0) -> Settings:
+        return small_settings(tmp_path, miniature_cache, *overrides, name=name, base=base, seed=seed)
 
     return build
 
@@ -130,9 +151,7 @@ def open_run() -> Callable[[Settings], Run]:
 
 
 @pytest.fixture(scope="session")
-def finished(
-    tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]
-) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]) -> Path:
     """The directory of one small run as it is, for tests that only look."""
     run = prepared_run(small_settings(tmp_path_factory.mktemp("finished"), miniature_cache, base=base))
     with run.directory:

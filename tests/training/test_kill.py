@@ -14,6 +14,8 @@ from qhk.training.loop import train
 from tests.training.conftest import SMALL, prepared_run, small_settings
 from tests.training.kill import Killer, leftovers, outcome
 
+pytestmark = pytest.mark.long
+
 ROUND = ("start", "cold start", "first checkpoint", "evaluation before", "training", "checkpoint")
 LATE_ROUND = ("cold start", "training", "checkpoint", "training", "checkpoint", "evaluation after")
 

@@ -29,8 +29,15 @@ from qhk.training.run import Run
 from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL
 
+pytestmark = pytest.mark.long
+
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
+
+
+@pytest.fixture
+def small(taught_small: Small) -> Small:
+    return taught_small
 
 
 def finish(run: Run) -> Path:
@@ -66,9 +73,10 @@ def records(directory: Path) -> list[tuple[Any, ...]]:
 
 def test_one_seed_gives_one_run(small: Small, open_run: OpenRun) -> None:
     """From nothing on."""
-    short = ("cold_start.steps=6", "cold_start.validate_every=3")
+    short = ("cold_start.steps=6", "cold_start.validate_every=3", "loading.validation_limit=2")
+    short += ("benchmark={miniature_spaq:{limit:2}}",)
     first, second = (finish(open_run(small(*short, name=name, base=SMALL))) for name in ("first", "second"))
-    other = finish(open_run(small(*short, "seed=1", name="other", base=SMALL)))
+    other = finish(open_run(small(*short, seed=1, name="other", base=SMALL)))
     assert records(first) == records(second)
     assert same_weights(first, second)
     assert not same_weights(first, other)
@@ -197,9 +205,7 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert len(predictions.read_text().splitlines()) == 6
 
 
-def test_a_run_without_benchmarks_finishes(
-    small: Small, open_run: OpenRun, base: tuple[str, ...]
-) -> None:
+def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun, base: tuple[str, ...]) -> None:
     bare = [word for word in base if not word.startswith("benchmark")]
     directory = finish(open_run(small("benchmark=[]", base=bare)))
     results = read_results(directory / "results.json")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUESTION = "Rate the image quality from 1 to 5."
 MESSAGES: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
@@ -157,3 +159,16 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", norm)
     monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Return a real Chromium for tests of pages."""
+    if CHROMIUM is None:
+        pytest.skip("NO PAGE WAS TESTED: no chromium on this machine; apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="NO PAGE WAS TESTED: no playwright")
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        yield browser
+        browser.close()

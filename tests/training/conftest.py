@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from qhk.cli.train import open_directory
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.composer import TrainingComposer
 from qhk.settings import Settings, plain_settings, run_directory
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.begin import begin
 from qhk.training.distributed import Processes
+from qhk.training.launch import open_directory
 from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stages import fingerprints, load_stages

@@ -12,9 +12,8 @@ import pytest
 
 from tests.slurm.cluster import Cluster, ClusterError, install, some_port
 from tests.sweep.conftest import make_sweep, settings
-from tests.training.conftest import base, taught
 
-__all__ = ["base", "make_sweep", "settings", "taught"]
+__all__ = ["make_sweep", "settings"]
 
 ROOT = Path(__file__).parents[2]
 

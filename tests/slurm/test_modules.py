@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from qhk.tracking.status import RunState, read_status
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT
 from tests.slurm.test_jobs import until
+from tests.training.conftest import SMALL
 from tests.training.ending_reward import PER_STEP
 
 pytestmark = pytest.mark.slurm
@@ -51,7 +53,7 @@ def qhk(slurm: Cluster, tmp_path: Path) -> Qhk:
     return run
 
 
-def sweep_words(base: Sequence[str], flag: Path, gate: Path) -> list[str]:
+def sweep_words(flag: Path, gate: Path) -> list[str]:
     """Two leave-one-out cells, the full form, the baseline, and a cell that fails while the flag is there.
 
     Each stops before its third step until the gate is open.
@@ -74,7 +76,7 @@ def sweep_words(base: Sequence[str], flag: Path, gate: Path) -> list[str]:
         "~sweep.cells.without_original_entropy",
         "~sweep.cells.without_degraded_entropy",
         "+sweep.cells.broken=[" + ",".join(f'"{word}"' for word in broken) + "]",
-        *base,
+        *SMALL,
         *held,
         f"training.duration.steps={STEPS}",
         SEED,
@@ -133,13 +135,11 @@ def at_work(manifest: Manifest, cell: str, gate: Path) -> RunView:
     raise AssertionError(f"{cell} did not come to its third step")
 
 
-def test_modules_survive_signal_kill_failure_and_cancelling(
-    slurm: Cluster, qhk: Qhk, tmp_path: Path, base: Sequence[str], miniature_cache: Path
-) -> None:
+def test_modules_survive_signal_kill_failure_and_cancelling(slurm: Cluster, qhk: Qhk, tmp_path: Path) -> None:
     flag, gate = tmp_path / "broken", tmp_path / "gate"
     flag.touch()
     gate.mkdir()
-    words = [*sweep_words(base, flag, gate), f"paths.cache={miniature_cache}"]
+    words = sweep_words(flag, gate)
     submitted = qhk("train", *words, *LAUNCHER)
     assert submitted.returncode == 0 and "5 runs submitted" in submitted.stdout, submitted.stderr
     manifest = read_manifest(tmp_path / "outputs/sweeps/modules")
@@ -185,6 +185,7 @@ def test_modules_survive_signal_kill_failure_and_cancelling(
     assert "nothing to start" in qhk("sweep", "resume", "modules").stdout
 
     calm = tmp_path / "calm"
+    shutil.copytree(tmp_path / "outputs/cache", calm / "cache")
     local = qhk("train", *words, f"paths.outputs={calm}", "hydra.launcher.jobs=2")
     assert local.returncode == 0, local.stderr
     for run in manifest.runs:
@@ -192,10 +193,10 @@ def test_modules_survive_signal_kill_failure_and_cancelling(
 
 
 @pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory, base: Sequence[str]) -> dict[str, Any]:
+def single(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one process computes."""
     folder = tmp_path_factory.mktemp("single")
-    words = ["train", "-m", "study=two", "name=single", SEED, *base, "hydra.launcher.jobs=1"]
+    words = ["train", "-m", "study=two", "name=single", SEED, *SMALL, "hydra.launcher.jobs=1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "qhk.cli.main", *words]
     subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=True, timeout=300)
@@ -215,15 +216,9 @@ def single(tmp_path_factory: pytest.TempPathFactory, base: Sequence[str]) -> dic
     ],
 )
 def test_two_tasks_train_one_policy(
-    slurm: Cluster,
-    qhk: Qhk,
-    tmp_path: Path,
-    base: Sequence[str],
-    single: dict[str, Any],
-    where: list[str],
-    nodes: int,
+    slurm: Cluster, qhk: Qhk, tmp_path: Path, single: dict[str, Any], where: list[str], nodes: int
 ) -> None:
-    words = ["study=two", "name=ddp", SEED, *base, "distributed=ddp", *where]
+    words = ["study=two", "name=ddp", SEED, *SMALL, "distributed=ddp", *where]
     done = qhk("train", "-m", *words, *LAUNCHER, "hydra.launcher.wait=true")
     directory = tmp_path / "outputs/two/ddp/seed0"
     assert done.returncode == 0, done.stdout + (directory / "console.log").read_text()

@@ -20,6 +20,8 @@ from qhk.settings import read_settings, stage_views, task_views
 from tests.record.cases import CASES
 from tests.record.make import RECORD, machine, run_case, run_directory
 
+pytestmark = pytest.mark.long
+
 RENAMED: dict[str, str] = {}
 """Metric names of the record -> their names today, for those that were renamed since."""
 
@@ -30,7 +32,7 @@ Result = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Result:
     """What a case gives now; every case runs once, after the one that it starts from."""
     root = tmp_path_factory.mktemp("record")
     done: dict[str, dict[str, Any]] = {}
@@ -40,7 +42,10 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         if start is not None:
             run(start)
         if name not in done:
-            done[name] = {**run_case(name, root), "directory": run_directory(name, root)}
+            done[name] = {
+                **run_case(name, root, cache=miniature_cache),
+                "directory": run_directory(name, root),
+            }
         return done[name]
 
     return run

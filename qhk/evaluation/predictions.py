@@ -21,10 +21,7 @@ from typing import Any
 from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
 from qhk.tasks import Task
-from qhk.types import Completion, Example
-
-SCORE_DECIMALS = 9
-"""Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
+from qhk.types import SCORE_DECIMALS, Completion, Example
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qhk.errors import UserError
-from qhk.settings.base import Count, FileText, Node, NonNegative, NumOrZero, Positive, Text
+from qhk.settings.base import Count, FileText, Node, NonNegative, Positive, Text, Threads
 
 Similarity = Annotated[float, Field(gt=0, lt=1)]
 
@@ -39,7 +39,7 @@ class EndpointSettings(Node):
 
     url: Text | None
     model: Text | None
-    api_key_file: Text | None
+    api_key_file: FileText | None
     timeout_s: Positive
     attempts: Annotated[int, Field(ge=1, le=20)]
     backoff_s: Positive
@@ -80,9 +80,9 @@ class FilterSettings(Node):
 class BuildSettings(Node):
     """What goes into the built set, and where it is written."""
 
-    output: Text
+    output: FileText
     unjudged: Literal["drop", "keep_strengthened", "keep"]
-    unpack: Text | None
+    unpack: FileText | None
 
 
 class PairsSettings(Node):
@@ -92,7 +92,7 @@ class PairsSettings(Node):
     human_review: Literal["required", "skipped"]
     chain: bool
     rejudge: bool
-    workers: NumOrZero
+    workers: Threads
     levels: dict[str, dict[str, float]]
     degrade: CopySettings
     filter: FilterSettings

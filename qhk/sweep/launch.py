@@ -11,6 +11,7 @@ from pathlib import Path
 import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
+from qhk.settings import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
@@ -32,6 +33,7 @@ from qhk.sweep.states import RunView, launcher_lock, read_states, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
 from qhk.tracking.archive import archive_folder, archive_runs
 from qhk.tracking.lock import RunLock
+from qhk.tracking.run_directory import refuse_outputs
 from qhk.tracking.status import RunState, Status
 
 WAIT_S = 5.0
@@ -133,23 +135,32 @@ def refuse_active(views: Sequence[RunView]) -> None:
         )
 
 
-def missing_in(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return a line for each file that runs still to be computed lack here, with the first such run."""
+def missing_in(
+    runs: Sequence[PlannedRun], problems: Callable[[Settings], list[str]] | None = None
+) -> list[str]:
+    """Return a line for each file that runs still to be computed lack here, with the first such run.
+
+    ``problems`` gives the lines of one run in place of ``missing_files``. Runs that read and are rewarded
+    alike are asked about once.
+    """
     found: dict[str, str] = {}
     checked = []
     for run in runs:
         settings = run.settings
-        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths.cache)
+        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths)
+        reads += (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
         if run.state is RunState.DONE or reads in checked:
             continue
         checked.append(reads)
-        for line in missing_files(settings):
+        for line in (problems or missing_files)(settings):
             found.setdefault(line, run.label)
     return [f"{line} ({label})" for line, label in found.items()]
 
 
 def require_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
     """Raise UserError where runs on this machine would lack a file; for a cluster's, only print it."""
+    for run in runs:
+        refuse_outputs(run.settings)
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):
         more = f"; and {len(lines) - 1} more, which dry_run=true lists" if len(lines) > 1 else ""

@@ -17,7 +17,7 @@ ROOMS = {
     "types": "errors",
     "files": "errors",
     "tasks": "errors types",
-    "statistics": "errors",
+    "statistics": "errors types",
     "objective": "errors types",
     "settings": "errors files tasks objective",
     "rewards": "errors types tasks",

@@ -76,6 +76,20 @@ def pytest_configure() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take long come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session")
+def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one cache of generated sets of all tests and workers; what is missing, a run generates there."""
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "miniature"
+    cache.mkdir(exist_ok=True)
+    return cache
+
+
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     return read_catalogue(config_root())

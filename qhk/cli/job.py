@@ -16,7 +16,7 @@ from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, overruled_choices, plain_config
 from qhk.config.overrides import expand
-from qhk.config.stage_overrides import refuse_overruled_by_stages
+from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
@@ -30,6 +30,7 @@ def prepare(
 ) -> Job[Any]:
     """Return the checked job of a command and its overrides. Raises UserError for any mistake."""
     config = compose_config(command, overrides, catalogue)
+    refuse_unused_strengths([(overrides, lambda: config)])
     plain = plain_config(config)
     if plain.pop("sweep", None) is not None:
         raise UserError(

@@ -91,16 +91,19 @@ def _run(arguments: Arguments, catalogue: Catalogue) -> int:
     job = prepare(*what)
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
-    return _dry_run(job.settings) if job.settings.dry_run else command.run(job)
+    return _dry_run(arguments.command, job.settings) if job.settings.dry_run else command.run(job)
 
 
-def _dry_run(settings: Settings) -> int:
-    """Print a run's identity; return 0, or 2 after a line for each reason to refuse it."""
+def _dry_run(command: str, settings: Settings) -> int:
+    """Print a training's identity; return 0, or 2 after a line for each reason to refuse the job."""
+    from qhk.tracking.run_directory import known_run_id
     from qhk.training.dry_run import run_problems
 
-    print(f"run id     {run_id(settings)}")
-    print(f"name       {settings.name}")
-    print(f"directory  {run_directory(settings)}")
+    if command == "train":
+        directory = run_directory(settings)
+        print(f"run id     {run_id(settings) if settings.fresh else known_run_id(directory, settings)}")
+        print(f"name       {settings.name}")
+        print(f"directory  {directory}")
     problems = run_problems(settings)
     for line in problems:
         print(f"error: {line}", file=sys.stderr)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from qhk.data.datasets import load_dataset_entry
 from qhk.data.image import load_image
@@ -465,7 +464,7 @@ def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str]) -> dict[st
 
 def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
     """Return the files of a benchmark's images, found by the settings that the run had."""
-    settings = read_settings(yaml.safe_load((record.directory / CONFIG_FILE).read_text(encoding="utf-8")))
+    settings = read_settings(record.directory / CONFIG_FILE)
     name = benchmark if benchmark in settings.dataset else benchmark.partition(".")[0]
     loaded = load_dataset_entry(
         name, settings.dataset[name], cache=Path(settings.paths.cache), progress=lambda done, of: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qhk.settings.base import Duration, Readout, Schedule
-from qhk.settings.identity import run_directory, run_id, run_name
+from qhk.settings.identity import difference, run_directory, run_id, run_name
 from qhk.settings.inputs import (
     DatasetSettings,
     ExpectedSettings,
@@ -66,6 +66,7 @@ __all__ = [
     "TinySettings",
     "TwinSettings",
     "UncertaintySettings",
+    "difference",
     "parse_settings",
     "plain_settings",
     "read_settings",

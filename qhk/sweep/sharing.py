@@ -14,8 +14,8 @@ from pathlib import Path
 from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, reward_modules
-from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_submitted
-from qhk.sweep.plan import PlannedRun, SweepPlan
+from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
+from qhk.sweep.plan import PlannedRun, SweepPlan, refuse_changed
 from qhk.tracking.code import run_code
 from qhk.tracking.provenance import changed_sets, read_provenance
 from qhk.tracking.run_directory import known_run_id
@@ -186,7 +186,10 @@ class Sharing:
             return
         done = _state(run.directory) is RunState.DONE
         if done and provenance.code_digest != run.code:
-            raise UserError(f"{run.directory} was finished by other code: {FIX}")
+            raise UserError(
+                f"{run.directory} was finished by other code: qhk sweep resume starts what its sweep lacks, "
+                f"as it was frozen; else {FIX}"
+            )
         try:
             changed = changed_sets(provenance.data_fingerprints, self.data(run.settings))
         except ValueError as error:
@@ -202,7 +205,13 @@ class Sharing:
 
 
 def share_plan(plan: SweepPlan, task: Task) -> list[PlannedRun]:
-    """Return the plan's runs after sharing; print why runs on disk are not reused."""
+    """Return the plan's runs after sharing; print why runs on disk are not reused.
+
+    Raises UserError where a run of the sweep on disk would now compute something else.
+    """
+    folder = sweep_folder(plan.outputs, plan.name)
+    if not plan.fresh and (folder / MANIFEST_FILE).exists():
+        refuse_changed(read_manifest(folder), plan.runs)
     inputs = CurrentInputs(task)
     sharing = Sharing(
         existing=existing_runs(plan.outputs),

@@ -174,7 +174,7 @@ def test_the_own_directory_of_other_settings_code_or_data_is_refused(
     _leave(settings, tmp_path, "a", RunState.DONE)
     with pytest.raises(ValueError, match="belongs to run id .*: choose another study"):
         _share(tmp_path, planned(settings, tmp_path, "a", lr=0.5))
-    with pytest.raises(ValueError, match="finished by other code: choose another study"):
+    with pytest.raises(ValueError, match="finished by other code: qhk sweep resume .* choose another study"):
         _share(tmp_path, planned(settings, tmp_path, "a"), code="d" * 64)
     other = {**DATA, "miniature_koniq": "9"}
     with pytest.raises(ValueError, match="is finished, but data miniature_koniq changed since: choose"):

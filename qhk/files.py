@@ -54,6 +54,32 @@ def json_line(row: Mapping[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def parse_json(text: str, path: Path, *, line: int = 1) -> Any:
+    """Return what a JSON text of the file ``path``, from its line ``line`` on, says.
+
+    Raises ``UserError`` naming file and line for what is no JSON, a key that one object has twice (of which
+    the last would win), and nesting or numbers beyond what is read.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except json.JSONDecodeError as error:
+        line += error.lineno - 1
+        raise UserError(f"{path} line {line}: not JSON ({error.msg}): repair the file") from None
+    except RecursionError:
+        raise UserError(f"{path} line {line}: brackets are nested too deeply: repair the file") from None
+    except ValueError as error:
+        raise UserError(f"{path} line {line}: {error}: repair the file") from None
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"key {repeated!r} is twice in one object, {str(pairs)[:80]}")
+    return found
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a JSON-lines file in order; empty where the file does not exist.
 
@@ -69,7 +95,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UserError(f"{path} line {number} is not a JSON object: repair or remove that line")

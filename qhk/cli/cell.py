@@ -12,8 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from qhk.cli.errors import report
-from qhk.cli.threads import let_idle_threads_sleep
+from qhk.cli.process import let_idle_threads_sleep, quiet_libraries, report
 from qhk.errors import UserError
 from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
@@ -36,9 +35,10 @@ def _main(config: Path, code: str) -> int:
             f"{what} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
             "qhk sweep resume NAME code=current takes the new code"
         )
-    from qhk.cli.train import run
+    from qhk.training.launch import launch
 
-    return run(settings, [])
+    quiet_libraries()
+    return launch(settings)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qhk.errors import UserError
@@ -16,9 +16,13 @@ OWNED = ("model", "task", "prompt", "reward")
 
 
 def policy_settings(
-    settings: Settings, overrides: list[str], *, stage: str | None, datasets: Mapping[str, DatasetSettings]
+    settings: Settings,
+    overrides: Sequence[str],
+    *,
+    stage: str | None,
+    datasets: Mapping[str, DatasetSettings],
 ) -> Settings:
-    """The settings as they are for a base model, or as ``adopt_checkpoint`` makes them for a checkpoint."""
+    """Return the settings as they are for a base model, as ``adopt_checkpoint`` makes them for one."""
     if settings.checkpoint is not None:
         return adopt_checkpoint(settings, overrides, stage=stage, datasets=datasets)
     if stage is not None:
@@ -27,9 +31,13 @@ def policy_settings(
 
 
 def adopt_checkpoint(
-    settings: Settings, overrides: list[str], *, stage: str | None, datasets: Mapping[str, DatasetSettings]
+    settings: Settings,
+    overrides: Sequence[str],
+    *,
+    stage: str | None,
+    datasets: Mapping[str, DatasetSettings],
 ) -> Settings:
-    """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
+    """Return the settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
 
     In a run of several stages, as that one asked it in which the checkpoint was reached, or ``stage``.
 
@@ -40,11 +48,11 @@ def adopt_checkpoint(
     So are the read-outs and the length of answers, unless the command line speaks of ``evaluation`` or
     ``rollout``: another number of samples is another question, another prompt is a mistake.
 
-    Raises ValueError where the folder is no checkpoint of ours, where its run had no such stage, and where
+    Raises UserError where the folder is no checkpoint of ours, where its run had no such stage, and where
     the command line says otherwise for one of these nodes.
     """
     assert settings.checkpoint is not None
-    path = Path(settings.checkpoint).expanduser()
+    path = Path(settings.checkpoint)
     if not path.is_dir():
         raise UserError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
     trained = stage_settings(read_settings(checkpoint_config(path)), path, stage=stage)
@@ -76,10 +84,10 @@ def adopt_checkpoint(
 
 
 def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:
-    """The settings of a stage of the run that wrote the checkpoint: the named one, or the checkpoint's own.
+    """Return the settings of a stage of the checkpoint's run: the named one, or the checkpoint's own.
 
     A checkpoint that does not say its stage is placed by its step; one that says neither is of the last.
-    Raises ValueError where the run had no stage of that name.
+    Raises UserError where the run had no stage of that name.
     """
     views = {view.name: view.settings for view in stage_views(run)}
     if stage is not None:
@@ -93,8 +101,8 @@ def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:
     return views[own]
 
 
-def _refuse_owned(overrides: list[str], path: Path) -> None:
-    """Raises ValueError where an override is about what the checkpoint brings, of any of its tasks."""
+def _refuse_owned(overrides: Sequence[str], path: Path) -> None:
+    """Raise UserError where an override is about what the checkpoint brings, of any of its tasks."""
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0]
         node, *inner = key.partition("@")[0].split(".")
@@ -106,7 +114,7 @@ def _refuse_owned(overrides: list[str], path: Path) -> None:
 
 
 def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings]:
-    """The tasks of the checkpoint's mixture that ``asked`` names, with its benchmarks."""
+    """Return the tasks of the checkpoint's mixture that ``asked`` names, with its benchmarks."""
     for name in asked.mixture:
         if name not in trained.mixture:
             known = ", ".join(trained.mixture) or "none"
@@ -122,9 +130,9 @@ def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings
 
 
 def evaluated_policy(settings: Settings, *, device: str) -> Policy:
-    """The policy of ``checkpoint``, or the base model where there is none. Raises ValueError for neither."""
+    """Return the policy of ``checkpoint``, else the base model. Raises UserError where there is neither."""
     if settings.checkpoint is not None:
-        return open_policy(str(Path(settings.checkpoint).expanduser()), settings.model, device=device)
+        return open_policy(settings.checkpoint, settings.model, device=device)
     if settings.model.path is None:
         raise UserError(
             "checkpoint: missing, got null; give a checkpoint folder, "

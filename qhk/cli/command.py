@@ -1,51 +1,70 @@
-"""What a command is, and the checked job that it starts."""
+"""What a command is, and what it is called with once its config is composed and checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from qhk.config.catalogue import Catalogue
 from qhk.settings import DatasetSettings, Settings
 from qhk.settings.base import Node
 
+Request = TypeVar("Request", bound=Node | None)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What one run needs. ``settings.name`` is set; ``request`` holds the keys that only its command has.
+class Job(Generic[Request]):
+    """What a command gets that works with the settings of a run. ``settings.name`` is set.
 
-    ``datasets`` are all entries of the composed config, also those that ``settings`` does not use.
-    ``notes`` are lines for the user about choices that an overlay replaced.
+    ``request`` holds the keys that only the command has. ``datasets`` are all entries of the composed config,
+    also those that ``settings`` does not use. ``notes`` are lines for the user about choices that an overlay
+    replaced.
     """
 
     settings: Settings
+    request: Request
+    positionals: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
     datasets: Mapping[str, DatasetSettings]
-    overrides: tuple[str, ...]
-    request: Node | None
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
-    """One command: its sentence, what its positionals are called ("" for none), and how it starts.
+class LightJob(Generic[Request]):
+    """What a command gets that needs no settings of a run: its own keys, and what it was called with."""
 
-    ``request`` types the keys that the command's primary config has beyond the shared ones.
+    request: Request
+    positionals: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Help:
+    sentence: str
+    recipes: tuple[tuple[str, str], ...]
+    positionals: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command(_Help, Generic[Request]):
+    """One command: its help, the type of the keys that only it has, and the function that runs it.
+
+    ``positionals``: what its words without ``=`` are called, "NAME" for one, "IMAGE..." for one or more, ""
+    where it takes none. ``run`` returns the exit code.
     """
 
-    sentence: str
-    positionals: str
-    recipes: tuple[tuple[str, str], ...]
-    request: type[Node] | None
-    start: Callable[[Job, Sequence[str]], int]
+    request: type[Request] | None = None
+    run: Callable[[Job[Request]], int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LightCommand:
-    """A command without the settings of a run: its primary config holds its ``request`` and nothing else."""
+class LightCommand(_Help, Generic[Request]):
+    """A command whose primary config holds its ``request`` and nothing else."""
 
-    sentence: str
-    positionals: str
-    recipes: tuple[tuple[str, str], ...]
-    request: type[Node]
-    start: Callable[[Node, Sequence[str], Sequence[str], Catalogue], int]
-    """Called with the request, the positionals, the overrides and the catalogue; returns the exit code."""
+    request: type[Request]
+    run: Callable[[LightJob[Request]], int]
+
+
+AnyCommand = Command[Any] | LightCommand[Any]

@@ -1,4 +1,4 @@
-"""One job: its overrides, composed and checked into typed settings."""
+"""From a command and its overrides to a job: composed, and checked into typed settings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from qhk.cli.arguments import COMMANDS
-from qhk.cli.command import Command, Job
+from qhk.cli.command import Command, Job, LightCommand, LightJob
+from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.check import checked_settings
+from qhk.config.compose import compose_config, overruled_choices, plain_config
+from qhk.config.stage_overrides import refuse_overruled_by_stages
 from qhk.errors import UserError
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
@@ -19,20 +21,20 @@ from qhk.settings.problems import first_problem
 from qhk.settings.root import Settings
 
 
-def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job:
-    """The checked job of a command and its overrides. Raises ValueError, one line, for any mistake."""
-    from qhk.config.compose import compose_config, overruled_choices, plain_config
-    from qhk.config.stage_overrides import refuse_overruled_by_stages
-
+def prepare(
+    command: str, overrides: Sequence[str], catalogue: Catalogue, positionals: Sequence[str] = ()
+) -> Job[Any]:
+    """Return the checked job of a command and its overrides. Raises UserError for any mistake."""
     config = compose_config(command, overrides, catalogue)
     plain = plain_config(config)
     if plain.pop("sweep", None) is not None:
         raise UserError(
             f"sweep={choice_of('sweep', overrides)}: has no effect on qhk {command}; leave it out"
         )
-    settings_command = COMMANDS[command]
-    assert isinstance(settings_command, Command)
-    request = _take_request(plain, settings_command.request)
+    kind = COMMANDS[command]
+    assert isinstance(kind, Command)
+    own = {key: plain.pop(key) for key in kind.request.model_fields if key in plain} if kind.request else {}
+    request = _typed(kind.request, own) if kind.request else None
     settings = checked_settings(command, plain)
     if command == "train":
         refuse_overruled_by_stages(overrides, config, catalogue)
@@ -42,8 +44,9 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
     return Job(
         settings=settings,
         datasets={name: DatasetSettings.model_validate(entry) for name, entry in plain["dataset"].items()},
-        overrides=tuple(overrides),
         request=request,
+        positionals=tuple(positionals),
+        overrides=tuple(overrides),
         notes=(
             *overruled_choices(command, overrides, config, catalogue),
             *_loading_note(settings, overrides),
@@ -52,7 +55,7 @@ def prepare(command: str, overrides: Sequence[str], catalogue: Catalogue) -> Job
 
 
 def _loading_note(settings: Settings, overrides: Sequence[str]) -> list[str]:
-    """A line where sets of the user's choice are read as the miniature ones are, which nobody chose."""
+    """Return a line where sets that the user chose are read as miniature ones, which nobody chose."""
     chosen = [name for name in settings.data if not settings.dataset[name].miniature]
     full_size = (
         choice_of("experiment", overrides) is not None and choice_of("scale", overrides) != "miniature"
@@ -66,22 +69,22 @@ def _loading_note(settings: Settings, overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def _take_request(plain: dict[str, Any], request: type[Node] | None) -> Node | None:
-    """Takes the keys that only this command has out of the config."""
-    if request is None:
-        return None
-    own = {key: plain.pop(key) for key in request.model_fields if key in plain}
-    try:
-        return request.model_validate(own)
-    except ValidationError as error:
-        raise UserError(first_problem(error, own, request)) from None
+def prepare_light(
+    command: str, overrides: Sequence[str], catalogue: Catalogue, positionals: Sequence[str]
+) -> LightJob[Any]:
+    """Return the job of a light command, whose whole config is its request. Raises UserError."""
+    kind = COMMANDS[command]
+    assert isinstance(kind, LightCommand)
+    return LightJob(
+        request=_typed(kind.request, plain_config(compose_config(command, overrides, catalogue))),
+        positionals=tuple(positionals),
+        overrides=tuple(overrides),
+        catalogue=catalogue,
+    )
 
 
-def read_request(request: type[Node], command: str, overrides: Sequence[str], catalogue: Catalogue) -> Node:
-    """Return the whole config of a light command. Raises UserError, one line, for any mistake."""
-    from qhk.config.compose import compose_config, plain_config
-
-    plain = plain_config(compose_config(command, overrides, catalogue))
+def _typed(request: type[Node], plain: dict[str, Any]) -> Node:
+    """Return keys of a command as typed values. Raises UserError, one line, for any mistake in them."""
     try:
         return request.model_validate(plain)
     except ValidationError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from qhk.cli.arguments import COMMANDS, Arguments, read_arguments
-from qhk.cli.command import Command, Job, LightCommand
+from qhk.cli.arguments import Arguments, read_arguments
+from qhk.cli.command import Command, LightCommand
+from qhk.cli.commands import COMMANDS
 from qhk.cli.completion import complete_shell
-from qhk.cli.errors import report, tell_everything
 from qhk.cli.help import command_help, general_help
-from qhk.cli.threads import let_idle_threads_sleep
+from qhk.cli.process import let_idle_threads_sleep, report, tell_everything
 from qhk.config.catalogue import LAUNCHER, Catalogue, choice_of, config_root, read_catalogue, search_folders
 from qhk.errors import UserError
+from qhk.settings import Settings, run_directory, run_id
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,9 +45,10 @@ def _main(words: list[str]) -> int:
         return _print_config(arguments, catalogue)
     if _is_plan(arguments):
         return _run_sweep(arguments, catalogue)
+    _check_positionals(arguments)
     if arguments.multirun:
         return _run_many(arguments, catalogue)
-    return _run_one(arguments, arguments.overrides, catalogue)
+    return _run_one(arguments, catalogue)
 
 
 def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
@@ -70,38 +73,50 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
     return 0
 
 
-def _run_one(arguments: Arguments, overrides: Sequence[str], catalogue: Catalogue) -> int:
-    """Composes, checks and runs one job; nothing is loaded before everything was checked."""
-    from qhk.cli.job import prepare, read_request
+def _check_positionals(arguments: Arguments) -> None:
+    """Raise UserError where a command lacks a word that it needs, or has one too many."""
+    assert arguments.command is not None
+    command, given = COMMANDS[arguments.command], len(arguments.positionals)
+    several = command.positionals.endswith("...")
+    if command.positionals and (given == 0 or given > 1 and not several):
+        wanted = f"{'at least ' if several else ''}one {command.positionals.removesuffix('...')}"
+        raise UserError(f"qhk {arguments.command}: give {wanted}, got {given}; e.g. {command.recipes[0][1]}")
+
+
+def _run_one(arguments: Arguments, catalogue: Catalogue) -> int:
+    """Compose, check and run one job, or print what it would be; nothing is loaded before all was checked."""
+    from qhk.cli.job import prepare, prepare_light
 
     assert arguments.command is not None
     command = COMMANDS[arguments.command]
+    what = (arguments.command, arguments.overrides, catalogue, arguments.positionals)
     if isinstance(command, LightCommand):
-        request = read_request(command.request, arguments.command, overrides, catalogue)
-        return command.start(request, arguments.positionals, overrides, catalogue)
-    return _start(arguments, prepare(arguments.command, overrides, catalogue))
-
-
-def _start(arguments: Arguments, job: Job) -> int:
-    """Runs a checked job, or prints what it would be."""
-    assert arguments.command is not None
+        return command.run(prepare_light(*what))
+    job = prepare(*what)
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
-    if job.settings.dry_run:
-        from qhk.cli.dry_run import print_dry_run
+    return _dry_run(job.settings) if job.settings.dry_run else command.run(job)
 
-        return print_dry_run(job.settings)
-    command = COMMANDS[arguments.command]
-    assert isinstance(command, Command)
-    return command.start(job, arguments.positionals)
+
+def _dry_run(settings: Settings) -> int:
+    """Print a run's identity, and one warning for every file that a real run would miss; return 0."""
+    from qhk.data.missing import missing_files
+
+    for line in missing_files(settings):
+        print(f"warning: {line}", file=sys.stderr)
+    print(f"run id     {run_id(settings)}")
+    print(f"name       {settings.name}")
+    print(f"directory  {run_directory(settings)}")
+    print("dry run: the settings are valid; nothing was started")
+    return 0
 
 
 def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Plans a sweep or a multirun of trainings, prints it or launches it."""
-    from qhk.cli.display import ConsoleDisplay
+    """Plan a sweep or a multirun of trainings, print it or launch it."""
     from qhk.sweep.dry_run import print_sweep
     from qhk.sweep.launch import launch_plan
     from qhk.sweep.plan import plan_multirun, plan_sweep
+    from qhk.training.display import ConsoleDisplay
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
     planned, task = plan(arguments.overrides, catalogue), ConsoleDisplay().task
@@ -123,18 +138,25 @@ def _is_plan(arguments: Arguments) -> bool:
 
 
 def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Checks every job of a multirun, then runs each in a process of its own; the worst exit code of all."""
+    """Check every job of a multirun, then run each in a process of its own, and return the worst exit code.
+
+    A killed one counts as 1; one that fails stops no other.
+    """
     from qhk.cli.job import prepare
-    from qhk.cli.multirun import run_each
     from qhk.config.overrides import expand
 
-    command = arguments.command
-    assert command is not None
-    jobs = expand(arguments.overrides, catalogue)
-    if isinstance(COMMANDS[command], Command):
+    assert arguments.command is not None
+    worst, jobs = 0, expand(arguments.overrides, catalogue)
+    if isinstance(COMMANDS[arguments.command], Command):
         for overrides in jobs:
-            prepare(command, overrides, catalogue)
-    return run_each(command, jobs, arguments.positionals, arguments.config_dirs)
+            prepare(arguments.command, overrides, catalogue)
+    folders = [f"--config-dir={folder}" for folder in arguments.config_dirs]
+    program = [sys.executable, "-m", "qhk.cli.main", *arguments.command.split(), *folders]
+    for number, overrides in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] qhk {arguments.command} {' '.join(overrides)}", flush=True)
+        code = subprocess.run([*program, *arguments.positionals, *overrides], check=False).returncode
+        worst = max(worst, 1 if code < 0 else code)
+    return worst
 
 
 if __name__ == "__main__":

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from qhk.evaluation import diversity
 from qhk.evaluation.accuracy import accuracies
-from qhk.evaluation.bootstrap import RESAMPLED, Interval, Statistic, bootstrap_interval, resampled_plcc
-from qhk.evaluation.correlate import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, Moment, ResultRow
+from qhk.statistics import diversity
+from qhk.statistics.bootstrap import (
+    RESAMPLED,
+    Clusters,
+    Interval,
+    Statistic,
+    bootstrap_interval,
+    cluster_index,
+    resampled_plcc,
+)
+from qhk.statistics.correlation import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
 from qhk.tasks import Task
 from qhk.types import MOS_HIGH, MOS_LOW
 
@@ -34,6 +42,7 @@ def measure_predictions(
 ) -> ResultRow:
     """Return the row of one benchmark: metrics over the parsed images, with bootstrap intervals.
 
+    Intervals draw whole references, since a method errs alike on all copies of a scene.
     Scores are the clipped ones and mos lies on the same scale, so rmse and mae are in its units.
     Metrics: srcc, plcc (raw), plcc_fitted (after the 4-parameter logistic, see ``logistic_plcc``),
     krcc, rmse, mae with intervals; score_entropy (nats), distinct_samples and within_image_std
@@ -42,21 +51,20 @@ def measure_predictions(
     against hundreds of images); refitting every resample would cost a thousand fits per cell and meet
     fits that do not converge.
     """
-    scored = [
-        (item.clipped, item.mos) for item in predictions if item.clipped is not None and item.mos is not None
-    ]
-    x = np.array([score for score, _ in scored], dtype=np.float64)
-    y = np.array([mos for _, mos in scored], dtype=np.float64)
+    scored = [item for item in predictions if item.clipped is not None and item.mos is not None]
+    x = np.array([item.clipped for item in scored], dtype=np.float64)
+    y = np.array([item.mos for item in scored], dtype=np.float64)
+    clusters = cluster_index([item.reference for item in scored])
     fallback, said = "", [item.choice for item in predictions if item.choice is not None]
     if not task.has_scores:
         metrics = accuracies(predictions, task, num_resamples=num_resamples, confidence=confidence, seed=seed)
         distinct = len({tuple(sorted(choice.items())) for choice in said})
     else:
         fit = logistic_plcc(x, y)
-        metrics = _metrics(x, y, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
+        metrics = _metrics(x, y, clusters, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
         for name, value in _diversity([item.samples for item in predictions]).items():
             metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
-        fallback, distinct = fit.fallback, diversity.num_distinct([score for score, _ in scored])
+        fallback, distinct = fit.fallback, diversity.num_distinct(x.tolist())
     return ResultRow(
         benchmark=benchmark,
         form=task.form,
@@ -78,7 +86,14 @@ def measure_predictions(
 
 
 def _metrics(
-    x: Array, y: Array, fit: LogisticPlcc, *, num_resamples: int, confidence: float, seed: int
+    x: Array,
+    y: Array,
+    clusters: Clusters,
+    fit: LogisticPlcc,
+    *,
+    num_resamples: int,
+    confidence: float,
+    seed: int,
 ) -> dict[str, Measure]:
     """Return correlations and errors with their intervals; no interval where there is no value."""
 
@@ -86,7 +101,13 @@ def _metrics(
         interval = Interval(math.nan, math.nan)
         if not math.isnan(value):
             interval = bootstrap_interval(
-                statistic, prediction, y, num_resamples=num_resamples, confidence=confidence, seed=seed
+                statistic,
+                prediction,
+                y,
+                clusters=clusters,
+                num_resamples=num_resamples,
+                confidence=confidence,
+                seed=seed,
             )
         return Measure(value=value, low=interval.low, high=interval.high)
 

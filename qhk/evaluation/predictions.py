@@ -5,7 +5,8 @@ begins) holds one row per image: ``id``, ``mos``,
 ``score`` (mean of the parsed samples as the model said them), ``clipped`` (mean of the same samples
 after each was clipped to the scale), ``samples`` (null = not parsed), ``out_of_range`` (how many
 samples lay outside the scale) and, where wanted, ``texts``. Of a task that is answered in words, a row
-holds ``labels`` (the truth) and ``answers`` (one mapping per sample, null = not parsed) instead.
+holds ``labels`` (the truth) and ``answers`` (one mapping per sample, null = not parsed) instead. Where the
+set knows them: ``reference``, ``mos_std``, ``distortion`` and ``level`` of the image.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_li
 from qhk.tasks import Task
 from qhk.types import Completion, Example
 
+KNOWN = ("reference", "mos_std", "distortion", "level")
+"""What a row says of its image where the set knows it."""
+
 SCORE_DECIMALS = 9
 """Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
 
@@ -33,7 +37,9 @@ class Prediction:
 
     ``score`` and ``clipped`` are None where no sample parsed. ``texts`` is None where texts were not kept.
     ``labels`` are the true labels of a task answered in words, ``answers`` what each sample said; both are
-    empty for a task answered in numbers, as ``samples`` is for one in words.
+    empty for a task answered in numbers, as ``samples`` is for one in words. ``reference`` names the content
+    that several images share, ``mos_std`` is the spread of opinions on the common scale, ``distortion`` and
+    ``level`` are what the set says was done to the image; each is None where the set does not know it.
     """
 
     id: str
@@ -45,6 +51,10 @@ class Prediction:
     texts: tuple[str, ...] | None
     labels: Mapping[str, str] = field(default_factory=dict)
     answers: tuple[Mapping[str, str] | None, ...] = ()
+    reference: str | None = None
+    mos_std: float | None = None
+    distortion: str | None = None
+    level: float | None = None
 
     @property
     def num_samples(self) -> int:
@@ -89,6 +99,13 @@ def make_prediction(
     wild answer among eight moves the mean by no more than the scale allows.
     """
     texts = tuple(completion.text for completion in completions) if keep_texts else None
+    distortion, level = example.labels.get("distortion"), example.labels.get("level")
+    known: dict[str, Any] = {
+        "reference": example.reference,
+        "mos_std": example.mos_std,
+        "distortion": None if distortion is None else str(distortion),
+        "level": None if level is None else float(level),
+    }
     if not task.has_scores:
         return Prediction(
             id=example.id,
@@ -100,6 +117,7 @@ def make_prediction(
             texts=texts,
             labels={name: str(example.labels[name]) for name in task.labels},
             answers=tuple(c.answer.labels if c.answer.parsed else None for c in completions),
+            **known,
         )
     samples = tuple(completion.answer.score for completion in completions)
     parsed = [sample for sample in samples if sample is not None]
@@ -111,6 +129,7 @@ def make_prediction(
         samples=samples,
         out_of_range=sum(not task.low <= sample <= task.high for sample in parsed),
         texts=texts,
+        **known,
     )
 
 
@@ -177,6 +196,7 @@ def _as_row(prediction: Prediction) -> dict[str, Any]:
             "labels": dict(prediction.labels),
             "answers": [None if answer is None else dict(answer) for answer in prediction.answers],
         }
+    row.update((name, value) for name in KNOWN if (value := prediction.__dict__[name]) is not None)
     if prediction.texts is not None:
         row["texts"] = list(prediction.texts)
     return row
@@ -196,6 +216,7 @@ def _from_row(row: dict[str, Any], path: Path) -> Prediction:
             texts=tuple(row["texts"]) if "texts" in row else None,
             labels=row.get("labels", {}),
             answers=tuple(row.get("answers", [])),
+            **{name: row[name] for name in KNOWN if name in row},
         )
     except (KeyError, TypeError):
         found = ", ".join(row)

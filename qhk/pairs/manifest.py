@@ -123,6 +123,12 @@ class PairManifest:
         assert isinstance(row, dict)
         return row
 
+    def failure_lines(self, step: str, number: int) -> list[str]:
+        """Return a line for each of the last ``number`` failures of a step, five at the most."""
+        lines = [f"  {item}: {why}" for (where, item), why in self.failures.items() if where == step]
+        more = [f"  ... and {number - 5} more; all stand in {self.path}"] if number > 5 else []
+        return [*lines[-number:][:5], *more] if number else []
+
     def _refuse_misfits(self, rows: Iterable[Mapping[str, Any]]) -> None:
         new: set[str] = set()
         for row in rows:
@@ -165,7 +171,9 @@ class PairManifest:
                 _check_header(row, self.path)
             else:
                 self._merge(row, place=place)
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except UserError:
+            raise
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             cause = f"{type(error).__name__} {error}"
             raise UserError(
                 f"{where} is not a record of pairs ({cause}): repair or remove that line"

@@ -10,6 +10,7 @@ from typing import Any
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
 from qhk.pairs.operations import check_operation, operation
+from qhk.settings import CopySettings, Settings
 
 STEM_LENGTH = 40
 
@@ -53,6 +54,21 @@ class Plan:
                 )
             if self.target is None:
                 check_operation(kind, self.strengths[kind], key=f"{key}.level: {self.level}: {kind}")
+
+
+def copy_plan(settings: Settings, copies: CopySettings, *, step: str) -> Plan:
+    """Return how a step makes copies. Raises UserError where a kind or strength is not possible."""
+    plan = Plan(
+        kinds=tuple(copies.kinds),
+        level=copies.level,
+        strengths=settings.pairs.levels[copies.level],
+        target=copies.target,
+        tolerance=copies.tolerance,
+        storage=copies.storage,
+        seed=settings.seed,
+    )
+    plan.check(key=f"pairs.{step}")
+    return plan
 
 
 def ordered_kinds(plan: Plan, *, group_id: str, version: int, used: Sequence[str]) -> list[str]:

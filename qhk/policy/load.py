@@ -64,7 +64,7 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.
 
-    Raises ValueError when the folder is not a Qwen2.5-VL checkpoint.
+    Raises UserError when the folder is not a Qwen2.5-VL checkpoint.
     """
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")

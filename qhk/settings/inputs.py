@@ -144,7 +144,10 @@ class DatasetSettings(Node):
 
 
 class LoadingSettings(Node):
-    """How training sets are read: their split, how many images, and the part held back for validation."""
+    """How training sets are read: their split, how many images, and the part held back for validation.
+
+    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best.
+    """
 
     split: Text
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)]

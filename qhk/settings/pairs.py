@@ -39,7 +39,7 @@ class EndpointSettings(Node):
 
     url: Text | None
     model: Text | None
-    api_key_file: Text | None
+    api_key_file: FileText | None
     timeout_s: Positive
     attempts: Annotated[int, Field(ge=1, le=20)]
     backoff_s: Positive
@@ -80,9 +80,9 @@ class FilterSettings(Node):
 class BuildSettings(Node):
     """What goes into the built set, and where it is written."""
 
-    output: Text
+    output: FileText
     unjudged: Literal["drop", "keep_strengthened", "keep"]
-    unpack: Text | None
+    unpack: FileText | None
 
 
 class PairsSettings(Node):

@@ -9,19 +9,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.live import Live
 
 from qhk.errors import UserError
-from qhk.sweep.manifest import (
-    JobEvent,
-    event,
-    find_sweep,
-    last_events,
-    read_manifest,
-    record_events,
-)
-from qhk.sweep.requests import LogsRequest, RunsRequest, StatusRequest
+from qhk.sweep.manifest import JobEvent, event, last_events, read_manifest, record_events
 from qhk.sweep.states import RunView, launcher_at_work, read_states, sweep_lock
 from qhk.sweep.table import exit_code, job_logs, status_view, table_console
 from qhk.tracking.lock import holder_name
@@ -33,34 +26,37 @@ CHUNK = 500
 SCANCEL_S = 60.0
 
 
-def status(request: StatusRequest, name: str) -> int:
-    """Print a sweep's table and return its exit code: 0 all done, 1 something failed, 3 neither."""
-    manifest, console = read_manifest(find_sweep(request.outputs, name)), table_console()
+def status(folder: Path, *, watch: bool, interval_s: float) -> int:
+    """Print a sweep's table and return its exit code: 0 all done, 1 something failed, 3 neither.
+
+    ``watch`` shows it live, every ``interval_s`` seconds, until nothing is active any more.
+    """
+    manifest, console = read_manifest(folder), table_console()
     views = read_states(manifest)
-    if not request.watch:
+    if not watch:
         console.print(status_view(manifest, views))
         return exit_code(manifest, views)
     with Live(status_view(manifest, views), console=console, auto_refresh=False) as live:
         while any(view.may_be_active for view in views):
-            time.sleep(request.interval_s)
+            time.sleep(interval_s)
             views = read_states(manifest)
             live.update(status_view(manifest, views), refresh=True)
     return exit_code(manifest, views)
 
 
-def cancel(request: RunsRequest, name: str) -> int:
+def cancel(folder: Path, *, cell: str | None, seed: int | None) -> int:
     """Cancel runs and return 0, or 1 where some cannot be reached: each is named, with the command to end it.
 
     Jobs end through scancel, processes of this machine by SIGTERM, those of another by their launcher there,
     which reads the sweep's record. Runs that another sweep or cell has started go on. Raises UserError, and
     cancels nothing, where SLURM does not answer, and where all that is unfinished is another sweep's.
     """
-    folder = find_sweep(request.outputs, name)
     lock = sweep_lock(folder)
     try:
         manifest = read_manifest(folder)
         events = last_events(manifest)
-        chosen = [view for view in chosen_runs(read_states(manifest), request) if _can_be_cancelled(view)]
+        chosen = chosen_runs(read_states(manifest), cell=cell, seed=seed)
+        chosen = [view for view in chosen if _can_be_cancelled(view)]
         views = [view for view in chosen if not view.run.same_as or view.run.label in events]
         if chosen and not views:
             first = chosen[0].run
@@ -118,28 +114,24 @@ def _scancel(jobs: Sequence[str]) -> None:
             raise UserError(f"scancel: {' '.join(done.stderr.split())}; ask qhk sweep status, then again")
 
 
-def logs(request: LogsRequest, name: str) -> int:
+def logs(folder: Path, *, cell: str | None, seed: int | None, num_lines: int) -> int:
     """Print the end of the chosen logs, by default of all runs that failed or stopped, and return 0."""
-    manifest = read_manifest(find_sweep(request.outputs, name))
-    views = chosen_runs(read_states(manifest), request)
-    if request.all_runs:
+    manifest = read_manifest(folder)
+    views = chosen_runs(read_states(manifest), cell=cell, seed=seed)
+    if cell is None and seed is None:
         views = [view for view in views if view.state not in (RunState.DONE, RunState.PENDING)]
     for view in views:
         found = [log for log in (view.run.log, view.run.directory / "run.log") if log.exists()]
         for log in found or job_logs(manifest, view):
             with log.open(encoding="utf-8", errors="replace") as file:
-                lines = [line.rstrip("\n") for line in deque(file, maxlen=request.lines)]
+                lines = [line.rstrip("\n") for line in deque(file, maxlen=num_lines)]
             print("\n".join([f"==> {view.run.label} {view.state.value}: {log}", *lines]))
     return 0
 
 
-def chosen_runs(views: Sequence[RunView], request: RunsRequest) -> list[RunView]:
-    """Return the runs that were asked for. Raises UserError for a cell that the sweep does not have."""
+def chosen_runs(views: Sequence[RunView], *, cell: str | None, seed: int | None) -> list[RunView]:
+    """Return the runs of a cell, of a seed; None means all. Raises UserError for a cell that is not there."""
     known = list(dict.fromkeys(view.run.cell for view in views))
-    if request.cell is not None and request.cell not in known:
-        raise UserError(f"cell={request.cell}: no such cell; known: {', '.join(known)}")
-    return [
-        view
-        for view in views
-        if request.cell in (None, view.run.cell) and request.only_seed in (None, view.run.seed)
-    ]
+    if cell is not None and cell not in known:
+        raise UserError(f"cell={cell}: no such cell; known: {', '.join(known)}")
+    return [view for view in views if cell in (None, view.run.cell) and seed in (None, view.run.seed)]

@@ -206,7 +206,7 @@ def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | Non
     training = group.rollout(settings.rollout.group_size) + Work(
         flop=group.update_flop() * updates, decode_s=0
     )
-    validations = steps // settings.training.validate_every
+    validations = steps // settings.training.validate_every if settings.loading.validation_fraction else 0
     limit = settings.loading.validation_limit or 200
     cold = settings.cold_start
     parts = {

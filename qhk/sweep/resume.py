@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from qhk.config.catalogue import Catalogue
 from qhk.config.compose import compose_launcher
 from qhk.settings.sweep import LauncherSettings, parse_launcher
 from qhk.sweep.commands import chosen_runs
 from qhk.sweep.launch import launch_plan, start, with_current_code
-from qhk.sweep.manifest import Manifest, find_sweep, read_manifest
+from qhk.sweep.manifest import Manifest, read_manifest
 from qhk.sweep.plan import plan_sweep
-from qhk.sweep.requests import ResumeRequest
 from qhk.sweep.sharing import Task
 from qhk.sweep.states import RunView, read_states, sweep_lock
 from qhk.tracking.status import RunState
 
 
 def resume(
-    request: ResumeRequest, name: str, overrides: Sequence[str], catalogue: Catalogue, task: Task
+    folder: Path,
+    *,
+    cell: str | None,
+    seed: int | None,
+    current_code: bool,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    task: Task,
 ) -> int:
     """Start every chosen run that is not done and not active; return the exit code of ``start``.
 
     A config is composed only where ``overrides`` change the launcher, or a search draws its next round.
     """
-    folder = find_sweep(request.outputs, name)
     lock = sweep_lock(folder)
     try:
         manifest = read_manifest(folder)
         manifest = replace(manifest, launcher=launcher_of(manifest.launcher, overrides, catalogue))
-        views = chosen_runs(read_states(manifest), request)
-        if manifest.trials_left and request.all_runs:
+        views = chosen_runs(read_states(manifest), cell=cell, seed=seed)
+        if manifest.trials_left and cell is None and seed is None:
             views = _without_failed_trials(views)
-        if request.code == "current":
+        if current_code:
             manifest, views = with_current_code(manifest, views)
         if manifest.search is None or any(view.resumable or view.unreachable for view in views):
             return start(manifest, views, lock=lock)

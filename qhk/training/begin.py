@@ -229,7 +229,8 @@ def _cold_start(run: Run, policy: Policy) -> None:
         except FloatingPointError as error:
             raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
+    why = "best on validation" if any(run.data.validation.values()) else "no validation part"
     run.display.line(
         f"cold start: {len(taught)} supervised examples, label noise {noise:g}; "
-        f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
+        f"kept step {kept} of {settings.cold_start.steps} ({why})"
     )

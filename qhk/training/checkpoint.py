@@ -130,7 +130,7 @@ class Checkpoints:
                 shutil.rmtree(self._rename_away(self.path(step)))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:
-        """Return the training state of a checkpoint. Raises ValueError when another config wrote it."""
+        """Return the training state of a checkpoint. Raises UserError when another config wrote it."""
         path = self.path(step) / STATE_FILE
         stored = torch.load(path, map_location="cpu", weights_only=True)
         if stored["run_id"] != run_id:
@@ -168,7 +168,7 @@ def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str,
 
 
 def checkpoint_config(path: Path) -> dict[str, Any]:
-    """Return the resolved config that wrote the checkpoint. Raises ValueError where there is none."""
+    """Return the resolved config that wrote the checkpoint. Raises UserError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError(

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from qhk.evaluation.diversity import num_distinct, score_entropy
 from qhk.objective.advantage import equal_rewards
 from qhk.objective.total import Branch, LossOutput
 from qhk.rollout.decode import Group
+from qhk.statistics.diversity import num_distinct, score_entropy
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch

@@ -51,7 +51,7 @@ class RunStage:
 def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     """Return the run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
 
-    Also raises ValueError where a reward does not fit its task (``refuse_unfit``), where a stage's
+    Also raises UserError where a reward does not fit its task (``refuse_unfit``), where a stage's
     share of the duration is not even one step, and where a stage learns from images that another one is
     judged by.
     """

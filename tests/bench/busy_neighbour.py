@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from qhk.cli.threads import WAITING
+from qhk.cli.process import WAITING
 
 SPINNING = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
 """What the libraries do where nothing is set."""

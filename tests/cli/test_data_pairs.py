@@ -131,10 +131,10 @@ def test_pairs_are_no_part_of_a_run(compose_plain: object) -> None:
 
 
 def test_training_reads_a_built_set(tmp_path: Path, words: list[str], capsys: Out) -> None:
-    from qhk.cli.display import SilentDisplay
     from qhk.cli.job import prepare
     from qhk.config.catalogue import config_root, read_catalogue
     from qhk.training.data import load_run_data
+    from qhk.training.display import SilentDisplay
 
     assert main(["data", "build", *words, "pairs.chain=true", "pairs.human_review=skipped"]) == 0
     twins = tmp_path / "out" / "pairs" / "set" / "twins.jsonl"

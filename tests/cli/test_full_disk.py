@@ -12,9 +12,9 @@ import pytest
 
 from qhk.tracking.status import RunState, Status, read_status
 from qhk.training.checkpoint import Checkpoints
-from tests.cli import ending_reward
-from tests.cli.ending_reward import PER_STEP, ending_words
 from tests.conftest import Qhk as Run
+from tests.training import ending_reward
+from tests.training.ending_reward import PER_STEP, ending_words
 from tests.training.kill import leftovers, outcome
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from qhk.cli.completion import complete
-from qhk.cli.threads import WAITING
+from qhk.cli.process import WAITING
 from qhk.config.catalogue import config_root
 
 Run = Callable[..., tuple[int, str, str]]
@@ -134,6 +134,29 @@ def test_tab_completes_commands_groups_options_and_keys() -> None:
     assert complete("qhk train --inf") == ["--info"]
 
 
+def test_tab_sees_the_flags_and_the_folders_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "ours.yaml").write_text("# @package _global_\n")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "our_photos.yaml").write_text("root: photos\n")
+    assert complete("qhk train experiment=our") == []
+    for flag in (f"-cd {tmp_path}", f"--config-dir={tmp_path}", f"hydra.searchpath=[file://{tmp_path}]"):
+        assert complete(f"qhk train {flag} experiment=our") == ["experiment=ours"], flag
+    assert complete(f"qhk -cd {tmp_path} -m train benchmark=our_") == ["benchmark=our_photos"]
+    assert complete("qhk -m sweep lo") == ["logs"]
+    assert complete("qhk --vers") == ["--version"]
+    assert complete("qhk train --cfg ") == ["job", "hydra", "all"]
+    assert complete("qhk train --info s") == ["searchpath"]
+    assert complete("qhk train -cd ") == []  # The shell itself completes folders.
+
+
+def test_flags_alone_are_no_command(qhk: Run) -> None:
+    for words in (["-m"], ["--cfg", "job"], ["-cd", "."]):
+        assert qhk(*words)[2].startswith("qhk: no command; known: data, evaluate, score, sweep, train; "), (
+            words
+        )
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_script(qhk: Run, tmp_path: Path) -> None:
     script = qhk("--shell-completion", "install=bash")[1]
@@ -151,7 +174,7 @@ def test_threads_that_wait_sleep_before_torch_is_there() -> None:
     code += "assert 'torch' not in sys.modules; "
     code += "print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
     own = {key: value for key, value in os.environ.items() if key not in WAITING}
-    for given, expected in (({}, "PASSIVE 0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 0")):
+    for given, expected in (({}, "PASSIVE 3000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE 3000")):
         words = [sys.executable, "-c", code]
         done = subprocess.run(words, env={**own, **given}, capture_output=True, text=True, check=False)
         assert done.stdout.splitlines()[-1] == expected, done.stderr

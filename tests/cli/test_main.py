@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import pytest
 
 from qhk.cli.command import Job
-from qhk.settings import Settings
+from qhk.cli.commands import COMMANDS
+from qhk.cli.commands.score import ScoreRequest
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -62,13 +64,14 @@ MISTAKES = [
     (["train", "sweep=modules", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be greater than or"),
     (["train", "sweep=modules", "optimizer.lr=-1"], "cell full: optimizer.lr: must be greater than 0"),
     (["evaluate", "sweep=modules"], "sweep=modules: has no effect on qhk evaluate"),
-    (["sweep", "status"], "give one sweep's name"),
+    (["sweep", "status"], "qhk sweep status: give one NAME, got 0; e.g. qhk sweep status modules"),
+    (["sweep", "logs", "a", "b"], "give one NAME, got 2"),
     (["sweep", "status", "nothing"], "nothing: no such sweep"),
     (["train", "model=qwen2_5_vl_7b"], "choose optimizer=adamw_stochastic, or model.dtype=float32"),
     (["data"], "data: no such command; did you mean data check?"),
     (["data", "chekc"], "did you mean data check?"),
     (["data", "check", "images=all"], "images: must be one of 'decode', 'header', 'skip', got 'all'"),
-    (["score", "checkpoint=x"], "no image given"),
+    (["score", "checkpoint=x"], "qhk score: give at least one IMAGE, got 0; e.g. qhk score photo.jpg"),
     (
         ["train", "task=degradation", "prompt=degradation_short", "reward=visualquality_r1"],
         "reward.terms.fidelity: compares scores, but task.form degradation is answered in words",
@@ -76,6 +79,10 @@ MISTAKES = [
     (
         ["train", "task=degradation", "prompt=degradation_short", "reward=q_insight_degradation"],
         "task.form degradation is answered in words; choose uncertainty=none",
+    ),
+    (
+        ["train", "uncertainty.answer_rule=loose"],
+        "uncertainty.answer_rule: loose reads no answers of task.form",
     ),
     (["score", "a.png", "task=comparison", "prompt=comparison"], "prompt.user shows 3 pictures"),
     (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
@@ -130,34 +137,22 @@ def test_help_names_commands_groups_options_and_experiments(qhk: Run) -> None:
     assert out.count("\n  qhk train") == 3
 
 
+def _replace_run(monkeypatch: pytest.MonkeyPatch, command: str, run: Callable[[Job[Any]], int]) -> None:
+    monkeypatch.setitem(COMMANDS, command, replace(COMMANDS[command], run=run))  # type: ignore
+
+
 def test_positionals_reach_score_and_overrides_do_not(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-
-    def run(settings: Settings, overrides: list[str], images: list[str], request: object) -> int:
-        seen.extend([images, request, settings.checkpoint])
-        return 0
-
-    module = ModuleType("qhk.cli.score")
-    module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "qhk.cli.score", module)
+    seen: list[Job[ScoreRequest]] = []
+    _replace_run(monkeypatch, "score", lambda job: len(seen.append(job) or ""))
     code, _, err = qhk("score", "a.png", "checkpoint=x", "b c.png", "format=json", "num_samples=3")
     assert (code, err) == (0, "")
-    assert seen[0] == ["a.png", "b c.png"]
-    assert (seen[1].format, seen[1].num_samples) == ("json", 3)  # type: ignore[attr-defined]
-    assert seen[2] == "x"
-
-
-def _stub_train(monkeypatch: pytest.MonkeyPatch, run: Callable[[Settings, list[str]], int]) -> None:
-    module = ModuleType("qhk.cli.train")
-    module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "qhk.cli.train", module)
+    assert seen[0].positionals == ("a.png", "b c.png")
+    assert (seen[0].request.format, seen[0].request.num_samples) == ("json", 3)
+    assert seen[0].settings.checkpoint == "x"
 
 
 def test_internal_error_keeps_its_traceback(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings, overrides: list[str]) -> int:
-        return int(json.loads("[1, 2]")[5])
-
-    _stub_train(monkeypatch, run)
+    _replace_run(monkeypatch, "train", lambda job: int(json.loads("[1, 2]")[5]))
     code, _, err = qhk("train")
     assert code == 1
     assert "Traceback" in err
@@ -165,26 +160,18 @@ def test_internal_error_keeps_its_traceback(qhk: Run, monkeypatch: pytest.Monkey
 
 
 def test_value_error_of_a_library_is_not_a_users_mistake(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(settings: Settings, overrides: list[str]) -> int:
-        return len(json.loads("{"))
-
-    _stub_train(monkeypatch, run)
+    _replace_run(monkeypatch, "train", lambda job: len(json.loads("{")))
     code, _, err = qhk("train")
     assert code == 1
     assert "Traceback" in err
 
 
 def test_job_is_what_the_dispatch_hands_on(qhk: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-
-    def run(settings: Settings, overrides: list[str]) -> int:
-        seen.extend([settings.name, overrides])
-        return 7
-
-    _stub_train(monkeypatch, run)
+    seen: list[Job[None]] = []
+    _replace_run(monkeypatch, "train", lambda job: seen.append(job) or 7)
     assert qhk("train", "experiment=q_hawkeye", "scale=miniature", "seed=4")[0] == 7
-    assert seen == ["q_hawkeye__scale-miniature", ["experiment=q_hawkeye", "scale=miniature", "seed=4"]]
-    assert "settings" in Job.__dataclass_fields__
+    assert seen[0].settings.name == "q_hawkeye__scale-miniature"
+    assert seen[0].overrides == ("experiment=q_hawkeye", "scale=miniature", "seed=4")
 
 
 def test_real_process_from_another_directory(tmp_path: Path) -> None:

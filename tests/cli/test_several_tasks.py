@@ -14,8 +14,8 @@ from rich.console import Console
 from qhk.cli.checkpoints import adopt_checkpoint, other_tasks
 from qhk.cli.job import prepare
 from qhk.cli.main import main
-from qhk.cli.score import NamedImage, as_table, summarise_words
 from qhk.config.catalogue import config_root, read_catalogue
+from qhk.evaluation.score import NamedImage, as_table, summarise_words
 from qhk.types import Answer, Completion
 from tests.tasks.builders import task_of
 from tests.training.conftest import SMALL

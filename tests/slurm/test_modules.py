@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from qhk.sweep.manifest import Manifest, read_manifest
 from qhk.sweep.states import RunView
 from qhk.tracking.status import RunState, read_status
-from tests.cli.ending_reward import PER_STEP
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import ROOT
 from tests.slurm.test_jobs import until
 from tests.training.conftest import SMALL
+from tests.training.ending_reward import PER_STEP
 
 pytestmark = pytest.mark.slurm
 

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from qhk.cli.job import prepare
-from qhk.cli.train import open_directory
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.settings import Settings, plain_settings
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.distributed import Processes
+from qhk.training.launch import open_directory
 from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stages import fingerprints, load_stages

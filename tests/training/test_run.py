@@ -14,14 +14,13 @@ from typing import Any
 import pytest
 import torch
 
-from qhk.cli import train as train_command
 from qhk.evaluation.results import Moment, read_results
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
 from qhk.tracking.code import read_code_parts
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
-from qhk.training import loop
+from qhk.training import launch, loop
 from qhk.training.checkpoint import Checkpoints
 from qhk.training.inputs import plan
 from qhk.training.loop import train
@@ -105,7 +104,7 @@ def test_a_run_that_goes_on_by_other_code_says_so(
     assert status is not None and len(read_code_parts(directory)) == 1
     write_status(directory / STATUS_FILE, replace(status, state=RunState.PREEMPTED))
     (directory / "run_id").write_text(run_id(settings))
-    monkeypatch.setattr(train_command, "run_code", lambda settings: "b" * 64)
+    monkeypatch.setattr(launch, "run_code", lambda settings: "b" * 64)
     run = open_run(settings)
     finish(run)
     first, last = read_code_parts(directory)
@@ -195,11 +194,17 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert len(predictions.read_text().splitlines()) == 6
 
 
-def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> None:
+def test_a_run_without_benchmarks_or_validation_finishes(small: Small, open_run: OpenRun) -> None:
     base = [word for word in SMALL if not word.startswith("benchmark")]
-    directory = finish(open_run(small("benchmark=[]", base=base)))
+    run = open_run(small("benchmark=[]", "loading.validation_fraction=0", base=base))
+    directory = finish(run)
     results = read_results(directory / "results.json")
     assert results.rows == () and results.wall_times["training"] > 0
+    sections = {row.section for row in read_metrics(directory / "metrics.jsonl")}
+    assert sections == {MetricSection.COLD_START, MetricSection.TRAIN}
+    checkpoints = directory / "checkpoints"
+    assert (checkpoints / "best").resolve() == (checkpoints / "last").resolve() == checkpoints / "step_000004"
+    assert "kept step 40 of 40 (no validation part)" in " ".join(run.display.lines)  # type: ignore[attr-defined]
 
 
 def test_every_step_is_recorded_once(finished: Path) -> None:
@@ -350,7 +355,7 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
 def test_prompts_must_divide_over_processes(small: Small, processes: int, per_device: int) -> None:
     from types import SimpleNamespace
 
-    from qhk.cli.train import check_processes
+    from qhk.training.launch import check_processes
 
     settings = small(f"training.prompts_per_device={per_device}", name="divide")
     with pytest.raises(

@@ -1,17 +1,49 @@
-"""Serves the review page on loopback until Ctrl-C."""
+"""Serves the review page on loopback until Ctrl-C, and says what was answered."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Collection
+from pathlib import Path
 
 import uvicorn
 
 from qhk.errors import UserError
+from qhk.pairs.manifest import open_pairs
 from qhk.pairs.review.app import build_app
 from qhk.pairs.review.desk import Desk
+from qhk.pairs.review.queue import Order, Queue, Scope
+from qhk.pairs.review.reviews import Reviews
 
 LOOPBACK = "127.0.0.1"
+
+
+def review(
+    path: Path, *, port: int, blind: bool, scope: Scope, types: Collection[str], order: Order, prefetch: int
+) -> None:
+    """Serve a manifest's pairs until Ctrl-C, then print how many answers each reviewer has given.
+
+    Raises UserError for a missing manifest, an empty queue or a taken port.
+    """
+    manifest = open_pairs(path)
+    queue = Queue(manifest, order=order, scope=scope, types=types)
+    if len(queue) == 0:
+        raise UserError(
+            f"scope={scope}: none of the {len(manifest)} pairs of {path} is to be reviewed; "
+            "scope=all shows every pair"
+        )
+    reviews = Reviews(manifest)
+
+    def announce(address: str) -> None:
+        print(f"{len(queue)} of {len(manifest)} pairs of {path}: {address}", flush=True)
+        print("Ctrl-C ends; every answer is in the manifest already", file=sys.stderr, flush=True)
+
+    serve(Desk(reviews=reviews, queue=queue, blind=blind, prefetch=prefetch), port=port, on_ready=announce)
+    for name in reviews.reviewers():
+        counts = reviews.counts(name)
+        said = ", ".join(f"{answer} {count}" for answer, count in counts.items() if count)
+        print(f"{name}: {said or 'no answers'}")
 
 
 def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:

@@ -1,0 +1,73 @@
+"""``qhk score``: answers about single images, with the reasoning and how far several samples agree."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import Literal
+
+from qhk.cli.command import Command, Job
+from qhk.cli.process import quiet_libraries
+from qhk.settings.base import Count, Node, Text
+from qhk.tasks import build_task
+
+
+class ScoreRequest(Node):
+    """How answers are given: as a table or JSON lines, from how many completions per image.
+
+    ``stage``: the stage of the checkpoint's run whose task is asked; null means its own.
+    """
+
+    stage: Text | None
+    format: Literal["table", "json"]
+    num_samples: Count
+
+
+def run(job: Job[ScoreRequest]) -> int:
+    """Return 0 after every image is scored. Raises UserError, before weights are loaded, for a bad image."""
+    import torch
+    from rich.console import Console
+
+    from qhk.cli.checkpoints import evaluated_policy, policy_settings
+    from qhk.data.image import check_header
+    from qhk.evaluation.score import Scored, as_table, check_one_picture, find_images, score_images
+    from qhk.training.display import ConsoleDisplay
+    from qhk.training.distributed import Processes
+
+    quiet_libraries()
+    request = job.request
+    settings = policy_settings(job.settings, job.overrides, stage=request.stage, datasets={})
+    check_one_picture(settings)
+    paths = find_images(job.positionals)
+    for path in paths:
+        check_header(path)
+    torch.set_num_threads(settings.training.threads)
+    policy = evaluated_policy(settings, device=Processes("single").device)
+    started, display = time.perf_counter(), ConsoleDisplay()
+    scored: list[Scored] = []
+    with display.task("scoring") as progress:
+        for part in score_images(policy, settings, paths, num_samples=request.num_samples):
+            scored += part
+            progress(len(scored), len(paths))
+            if request.format == "json":
+                for item in part:
+                    print(json.dumps(asdict(item)), flush=True)
+    seconds = time.perf_counter() - started
+    if request.format == "table":
+        Console(highlight=False).print(as_table(scored, build_task(settings.task)))
+    display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
+    return 0
+
+
+COMMAND = Command(
+    sentence="Scores images with a checkpoint: score, reasoning, and spread over several samples.",
+    positionals="IMAGE...",
+    recipes=(
+        ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
+        ("a folder or a glob, as JSON lines", "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json"),
+        ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
+    ),
+    request=ScoreRequest,
+    run=run,
+)

@@ -1,0 +1,83 @@
+"""What a process of ours does at its beginning, and the exit code and message that it ends with."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+
+from qhk.errors import UserError
+from qhk.tracking.status import RunState
+from qhk.training.stop import RunStopped
+
+WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
+"""The setting of the OpenMP standard, and what GNU's library (in torch's wheels) and Intel's call theirs."""
+
+USER_ERROR = 2
+INTERNAL_ERROR = 1
+INTERRUPTED = 130
+PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: not done, and the same command goes on."""
+
+
+def let_idle_threads_sleep() -> None:
+    """Let threads that wait for work soon give up their core. To be called before anything loads torch.
+
+    OpenMP reads the setting once, when it is loaded. By default its threads spin between two pieces of work.
+    Where other work needs these cores every piece then waits for a thread that has lost its turn to a
+    spinning one, and runs slow each other by a factor of five to ten. To sleep at once costs a step on idle
+    cores a half more. Some 3000 turns, about ten microseconds, bridge most gaps and hold no core for long. No
+    result depends on it. A setting of the user's stands.
+    """
+    for name, value in WAITING.items():
+        os.environ.setdefault(name, value)
+
+
+def quiet_libraries() -> None:
+    """Silence transformers' progress bars and notices of this process; errors still speak."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+
+
+def report(action: Callable[[], int]) -> int:
+    """Return the action's exit code; 2 after one line for a user's mistake, 1 after any other traceback.
+
+    75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both.
+
+    A user's mistake is a ``UserError``; a ValueError out of a library, or of a failed operation in our own
+    code, is shown for the defect that it is.
+    """
+    try:
+        return action()
+    except RunStopped as stop:
+        print(f"qhk: {stop}; the same command resumes", file=sys.stderr)
+        return INTERRUPTED if stop.state is RunState.CANCELLED else PREEMPTED
+    except KeyboardInterrupt:
+        print("qhk: interrupted; the same command resumes an unfinished run", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; the flush at exit must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except UserError as error:
+        if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
+            traceback.print_exc()
+        print(f"qhk: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except Exception:
+        traceback.print_exc()
+        return INTERNAL_ERROR
+
+
+def tell_everything(loggers: Sequence[str]) -> None:
+    """Let loggers ("" for all) tell all they can on stderr; a user's mistake shows its traceback."""
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s: %(message)s")
+    for name in loggers:
+        logging.getLogger(name).setLevel(logging.DEBUG)

@@ -1,0 +1,1 @@
+"""Pure statistics: correlations, bootstrap intervals, comparisons of methods, effects of modules."""

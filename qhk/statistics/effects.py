@@ -1,0 +1,163 @@
+"""What each module adds, from runs whose configs differ by modules.
+
+A linear model of the runs' scores: one column per level of a module against the module's reference level,
+products of these for pairs of modules, and one block per seed, so that a hard seed weighs on nobody. Columns
+that the runs cannot tell apart from earlier ones are left out and named.
+
+Every effect is a weighted sum of runs. What seeds bring to it follows from the residuals, what images bring
+from the same weighted sum over redrawn images (``comparison``); both are added.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from qhk.statistics.comparison import BenchmarkScores, Estimate, Part, estimate, holm, image_parts
+from qhk.statistics.correlation import Array
+
+MIN_CHANGE = 1e-9
+"""A column whose residual on earlier columns is shorter than this adds nothing to them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run as the model sees it: its seed, and the level of each module by the module's name."""
+
+    seed: int
+    levels: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """How a level of one module, or a pair of them together, changes the score.
+
+    ``modules`` holds one (module, level) for a main effect, two for an interaction: by how much the effect
+    of the one is larger with the other than without. ``p_adjusted`` is Holm's over all effects.
+    """
+
+    modules: tuple[tuple[str, str], ...]
+    estimate: Estimate
+    p_adjusted: float
+
+    @property
+    def name(self) -> str:
+        return " x ".join(f"{module}={level}" for module, level in self.modules)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """All effects that the runs can tell, the names of those that they cannot, and the residuals' df."""
+
+    effects: tuple[Effect, ...]
+    not_estimable: tuple[str, ...]
+    residual_df: int
+
+
+def module_effects(
+    runs: Sequence[Run],
+    scores: Sequence[BenchmarkScores],
+    *,
+    references: Mapping[str, str],
+    interactions: bool,
+    confidence: float,
+) -> Effects:
+    """Return the effects of modules on the mean score over benchmarks.
+
+    ``scores`` holds the same runs, in order, for every benchmark; ``references`` names each module's level
+    that others are held against (``none``, usually). A column is 1 where a run has the level and 0 where it
+    has another, centred over the levels, so that a main effect is the mean over the levels of the other
+    modules where every combination was run. Intervals are NaN where no degree of freedom is left.
+    """
+    design, terms, not_estimable = _design(runs, references, interactions=interactions)
+    mean = np.mean([benchmark.value for benchmark in scores], axis=0)
+    weights = np.linalg.pinv(design)  # (columns, runs): row k gives coefficient k
+    coefficients = weights @ mean
+    residual_df = len(runs) - design.shape[1]
+    residual = mean - design @ coefficients
+    residual_variance = float(residual @ residual) / max(residual_df, 1)
+    found = []
+    for column, term in terms:
+        seeds = Part(residual_variance * float(weights[column] @ weights[column]), residual_df)
+        found.append(
+            (
+                term,
+                estimate(
+                    float(coefficients[column]),
+                    [*image_parts(scores, weights[column]), seeds] if residual_df > 0 else [],
+                    confidence=confidence,
+                ),
+            )
+        )
+    adjusted = holm([effect.p for _, effect in found])
+    return Effects(
+        effects=tuple(
+            Effect(modules=term, estimate=effect, p_adjusted=p)
+            for (term, effect), p in zip(found, adjusted, strict=True)
+        ),
+        not_estimable=tuple(not_estimable),
+        residual_df=residual_df,
+    )
+
+
+Term = tuple[tuple[str, str], ...]
+
+
+def _design(
+    runs: Sequence[Run], references: Mapping[str, str], *, interactions: bool
+) -> tuple[Array, list[tuple[int, Term]], list[str]]:
+    """Return the columns ``(runs, k)``, the terms by their column, and the names of what cannot be told."""
+    columns: list[Array] = [np.ones(len(runs))]
+    seeds = sorted({run.seed for run in runs})
+    columns += [np.array([float(run.seed == seed) for run in runs]) for seed in seeds[1:]]
+    main: list[tuple[Term, Array]] = []
+    for module, reference in references.items():
+        levels = dict.fromkeys(run.levels[module] for run in runs)
+        for level in levels:
+            if level != reference:
+                has = np.array([float(run.levels[module] == level) for run in runs])
+                main.append((((module, level),), has - 1 / len(levels)))
+    pairs = [
+        (one + other, first * second)
+        for (one, first), (other, second) in itertools.combinations(main, 2)
+        if interactions and one[0][0] != other[0][0]
+    ]
+    terms, not_estimable = [], []
+    for term, column in [*main, *pairs]:
+        basis = np.stack(columns, axis=1)
+        left = column - basis @ np.linalg.lstsq(basis, column, rcond=None)[0]
+        if np.linalg.norm(left) > MIN_CHANGE * max(1.0, float(np.linalg.norm(column))):
+            terms.append((len(columns), term))
+            columns.append(column)
+        else:
+            not_estimable.append(" x ".join(f"{module}={level}" for module, level in term))
+    return np.stack(columns, axis=1), terms, not_estimable
+
+
+def effect_sentence(
+    effect: Effect, *, metric: str, level: float, by_benchmark: Mapping[str, Estimate]
+) -> str:
+    """Return the finding in words.
+
+    ``uncertainty=linear: +0.012 SRCC [0.004, 0.020], p_adj 0.010; on kadid only``.
+    ``level`` is the size below which ``p_adjusted`` counts. ``by_benchmark`` holds the same effect on each
+    benchmark with ``p`` already corrected; those with p below ``level`` and the same sign are named.
+    """
+    whole = effect.estimate
+    text = f"{effect.name}: {whole.value:+.3f} {metric}"
+    if np.isnan(whole.p):
+        return f"{text}; too few runs for an interval"
+    text += f" [{whole.low:.3f}, {whole.high:.3f}], p_adj {effect.p_adjusted:.3f}"
+    if not effect.p_adjusted < level:
+        return f"{text}; no effect shown"
+    shown = [
+        name
+        for name, single in by_benchmark.items()
+        if single.p < level and (single.value > 0) == (whole.value > 0)
+    ]
+    if len(shown) == len(by_benchmark):
+        return f"{text}; on every benchmark"
+    return f"{text}; on {' and '.join(shown)} only" if shown else f"{text}; on no single benchmark"

@@ -1,0 +1,42 @@
+"""Dependent correlations, against published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from qhk.statistics.dependent import compare_correlations, fisher_interval, williams_test, zou_interval
+
+
+def test_williams_equals_the_published_example() -> None:
+    """Five segments with two metrics; one-sided p 0.019 (the tests of Google's mt-metrics-eval)."""
+    gold = np.array([1.0, 2, 3, 4, 5])
+    better, worse = np.array([1.1, 2, 3.1, 4, 5.1]), np.array([1.5, 2, 3.1, 4, 5.5])
+    test = compare_correlations(better, worse, gold)
+    assert test.p / 2 == pytest.approx(0.019, abs=5e-4)
+    assert test.df == 2 and test.t > 0
+    swapped = compare_correlations(worse, better, gold)
+    assert swapped.t == pytest.approx(-test.t) and swapped.p == pytest.approx(test.p)
+
+
+def test_zou_equals_the_published_example() -> None:
+    """R's cocor with r_jk .83, r_jh .16, r_kh .19 and n 30 gives [0.32, 1.04]."""
+    interval = zou_interval(0.83, 0.16, 0.19, 30, confidence=0.95)
+    assert (round(interval.low, 2), round(interval.high, 2)) == (0.32, 1.04)
+
+
+def test_fisher_interval_equals_scipy() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 40))
+    result = stats.pearsonr(x, y)
+    expected = result.confidence_interval(0.9)
+    interval = fisher_interval(float(result.statistic), 40, confidence=0.9)
+    assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_equal_methods_and_few_images_have_no_test() -> None:
+    assert math.isnan(williams_test(0.5, 0.5, 1.0, 20).p)
+    assert math.isnan(williams_test(0.5, 0.4, 0.3, 3).p)
+    assert math.isnan(fisher_interval(1.0, 20, confidence=0.95).low)

@@ -1,0 +1,35 @@
+"""Distinct scores, entropy and spread, by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from qhk.statistics import diversity
+
+
+def test_distinct_scores() -> None:
+    assert diversity.num_distinct([3.5, 3.50, 4.0]) == 2
+    assert diversity.num_distinct([]) == 0
+
+
+def test_entropy_pools_images_and_skips_failures() -> None:
+    # 3 three times, 4 once: -(3/4 ln 3/4 + 1/4 ln 1/4)
+    samples = [[3.0, 3.0], [None, 3.0], [4.0, None]]
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert diversity.score_entropy(samples) == pytest.approx(expected)
+
+
+def test_entropy_at_its_ends() -> None:
+    assert diversity.score_entropy([[2.0], [2.0]]) == 0.0
+    assert math.copysign(1, diversity.score_entropy([[2.0]])) == 1
+    assert diversity.score_entropy([[1.0, 2.0], [3.0, 4.0]]) == pytest.approx(math.log(4))
+    assert math.isnan(diversity.score_entropy([[None], []]))
+
+
+def test_spread_is_the_mean_unbiased_deviation() -> None:
+    # deviations sqrt(2) and 0; the third image has one parsed sample and no spread
+    samples = [[1.0, 3.0], [2.0, 2.0, None], [None, 4.0]]
+    assert diversity.within_image_spread(samples) == pytest.approx(math.sqrt(2) / 2)
+    assert math.isnan(diversity.within_image_spread([[1.0]]))

@@ -13,7 +13,11 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.prompt import PromptEncoder
-from qhk.policy.tokenizer import end_token_ids
+from qhk.policy.template import render_chat
+from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
+
+CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
+"""Tried on a chat template before any weight is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +73,22 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
     if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
         raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype))
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(
-            path, min_pixels=min_pixels, max_pixels=max_pixels
+            path, min_pixels=min_pixels, max_pixels=max_pixels, trust_remote_code=False
         )
-    except OSError as error:
+        render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            path, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+        )
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.path: {path} brings code of its own, which is never run; "
+                "give a checkpoint of transformers' own classes"
+            ) from None
         reason = str(error).splitlines()[0]
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"

@@ -12,7 +12,7 @@ import uvicorn
 from qhk.errors import UserError
 from qhk.pairs.manifest import open_pairs
 from qhk.pairs.review.app import build_app
-from qhk.pairs.review.desk import Desk
+from qhk.pairs.review.desk import Desk, next_commands
 from qhk.pairs.review.queue import Order, Queue, Scope
 from qhk.pairs.review.reviews import Reviews
 
@@ -22,7 +22,7 @@ LOOPBACK = "127.0.0.1"
 def review(
     path: Path, *, port: int, blind: bool, scope: Scope, types: Collection[str], order: Order, prefetch: int
 ) -> None:
-    """Serve a manifest's pairs until Ctrl-C, then print how many answers each reviewer has given.
+    """Serve a manifest's pairs until Ctrl-C, then print each reviewer's answers and what comes next.
 
     Raises UserError for a missing manifest, an empty queue or a taken port.
     """
@@ -44,6 +44,7 @@ def review(
         counts = reviews.counts(name)
         said = ", ".join(f"{answer} {count}" for answer, count in counts.items() if count)
         print(f"{name}: {said or 'no answers'}")
+    print("\n".join(["once all reviewers are done:", *(f"  {line}" for line in next_commands(path))]))
 
 
 def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import resource
 import signal
 import subprocess
@@ -68,7 +69,7 @@ def _main() -> None:
     template, messages, special_tokens, max_cpu_s = json.load(sys.stdin)
     render_jinja_template(conversations=[messages], chat_template="-")  # loads all that rendering needs
     used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = int(used.ru_utime + used.ru_stime) + max_cpu_s
+    cpu_s = math.ceil(used.ru_utime + used.ru_stime) + max_cpu_s
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limits = {
         resource.RLIMIT_CPU: cpu_s,

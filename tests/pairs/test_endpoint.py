@@ -108,7 +108,19 @@ def test_large_pictures_are_shrunk_alike(degraded_six: PairManifest) -> None:
         Response(body='{"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": 1e999}}'),
         Response(drop=True),
     ],
-    ids=["500", "503", "408", "html", "no-choices", "null", "list", "error-in-200", "nested", "infinite", "disconnect"],
+    ids=[
+        "500",
+        "503",
+        "408",
+        "html",
+        "no-choices",
+        "null",
+        "list",
+        "error-in-200",
+        "nested",
+        "infinite",
+        "disconnect",
+    ],
 )
 def test_faults_that_pass_are_tried_again(degraded_six: PairManifest, fault: Response) -> None:
     with serving(lambda number, request: fault if number == 0 else Response(text="no")) as server:

@@ -20,7 +20,7 @@ SRUN = '#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$@" > "$KEPT/srun"\n'
 def test_every_path_is_one_word_to_the_shell(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    programs, place = tmp_path / "programs", tmp_path / "it's $(touch x) \"q\" `touch x`; touch x"
+    programs, place = tmp_path / "programs", tmp_path / 'it\'s $(touch x) "q" `touch x`; touch x'
     for folder in (programs, place):
         folder.mkdir()
     for name, text in (("sbatch", SBATCH), ("srun", SRUN)):

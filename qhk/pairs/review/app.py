@@ -122,7 +122,10 @@ class Routes:
         if side is None:
             raise UserError(f"side: must be one of {', '.join(SIDES)}, got {query.get('side')!r}")
         version = read_place(query.get("version", ""), default=1, high=MANY)
-        path = self._desk.picture(query.get("pair", ""), version, side)
+        try:
+            path = self._desk.picture(query.get("pair", ""), version, side)
+        except UserError as error:
+            raise UserError("the manifest may not lead there" if self._desk.blind else str(error)) from None
         if path is None:
             return _missing("no such picture")
         try:
@@ -184,7 +187,7 @@ def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
             return Reply({"error": str(error)}, 422)
         except RecursionError:  # of the parser, or of a message that shows the value
             return Reply({"error": "the body is nested too deeply"}, 422)
-        except ZeroDivisionError as error:
+        except HTTPException as error:
             return Reply({"error": error.detail}, error.status_code)
         except OSError as error:
             return Reply({"error": f"not saved: {error}"}, 507)

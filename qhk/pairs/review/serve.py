@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -20,13 +20,22 @@ LOOPBACK = "127.0.0.1"
 
 
 def review(
-    path: Path, *, port: int, blind: bool, scope: Scope, types: Collection[str], order: Order, prefetch: int
+    path: Path,
+    *,
+    roots: Sequence[Path],
+    port: int,
+    blind: bool,
+    scope: Scope,
+    types: Collection[str],
+    order: Order,
+    prefetch: int,
 ) -> None:
     """Serve a manifest's pairs until Ctrl-C, then print each reviewer's answers and what comes next.
 
-    Raises UserError for a missing manifest, an empty queue or a taken port.
+    Their pictures lie beside it or in ``roots``. Raises UserError for a missing manifest, an empty
+    queue or a taken port.
     """
-    manifest = open_pairs(path)
+    manifest = open_pairs(path, roots=roots)
     queue = Queue(manifest, order=order, scope=scope, types=types)
     if len(queue) == 0:
         raise UserError(

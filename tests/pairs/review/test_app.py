@@ -124,7 +124,7 @@ def test_text_of_a_manifest_that_is_no_unicode_is_told_as_it_is(path: Path) -> N
 
 
 def test_what_comes_next_is_a_command_that_shell_and_hydra_read(tmp_path: Path) -> None:
-    for name in ("plain.jsonl", "it's a \"pair\" of $(touch x), ä=[1].jsonl", "back\\slash.jsonl"):
+    for name in ("plain.jsonl", 'it\'s a "pair" of $(touch x), ä=[1].jsonl', "back\\slash.jsonl"):
         words = shlex.split(next_commands(tmp_path / name)[0])
         assert words[:3] == ["qhk", "data", "strengthen"]
         override = OverridesParser.create().parse_override(words[3])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import builtins
 import unicodedata
 from typing import TextIO
 
@@ -10,23 +10,17 @@ HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's categories of controls, of marks that turn the direction of writing, of half a surrogate."""
 
 
-def plain_text(text: str, *, lines: bool = False) -> str:
-    """Return ``text`` with everything that no glyph stands for as an escape: ``\\x1b``, ``\\u202e``.
-
-    Line feeds and tabs stay where ``lines`` is true. Any encoding but ASCII can hold what is returned.
-    """
-    if text.isprintable():
-        return text
-    return "".join(_shown(character, lines) for character in text)
+def plain_text(text: str) -> str:
+    """Return ``text`` with escapes such as ``\\x1b`` for what has no glyph, line feeds and tabs apart."""
+    return text if text.isprintable() else "".join(map(_shown, text))
 
 
-def _shown(character: str, lines: bool) -> str:
-    if (lines and character in "\n\t") or unicodedata.category(character) not in HIDDEN:
+def _shown(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in HIDDEN:
         return character
     return character.encode("unicode_escape").decode()
 
 
-def say(*lines: str, file: TextIO | None = None, flush: bool = False) -> None:
-    """Print lines, by default on stdout; those of a text of several stay its lines."""
-    for line in lines:
-        print(plain_text(line, lines=True), file=sys.stdout if file is None else file, flush=flush)
+def print(*values: object, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Print as the builtin does, in plain text; every module of ours imports this one."""
+    builtins.print(plain_text(" ".join(map(str, values))), end=end, file=file, flush=flush)

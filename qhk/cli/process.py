@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.tracking.status import RunState
 from qhk.training.stop import RunStopped
 
@@ -68,11 +69,11 @@ def report(action: Callable[[], int]) -> int:
         return 0
     except UserError as error:
         if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
+            print(traceback.format_exc(), end="", file=sys.stderr)
         print(f"qhk: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except Exception:
-        traceback.print_exc()
+        print(traceback.format_exc(), end="", file=sys.stderr)
         return INTERNAL_ERROR
 
 

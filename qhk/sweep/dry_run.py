@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from rich.table import Table
-
+from qhk.plain import print
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.launch import missing_in
 from qhk.sweep.manifest import sweep_folder
@@ -14,6 +13,7 @@ from qhk.sweep.plan import PlannedRun, SweepPlan
 from qhk.sweep.search import next_round
 from qhk.sweep.sharing import Task, share_plan
 from qhk.sweep.table import duration_text, table_console
+from qhk.tables import Table
 from qhk.tracking.status import RunState
 
 
@@ -27,7 +27,7 @@ def print_sweep(plan: SweepPlan, task: Task) -> int:
     for line in missing_in(runs):
         print(f"warning: {line}", file=sys.stderr)
     console = table_console()
-    console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
+    print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
     print("\n".join(cost_lines(plan, runs)))
     print("dry run: the settings of every cell are valid; nothing was started")

@@ -313,4 +313,4 @@ def log_traceback(path: Path, error: BaseException) -> None:
 def _append(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")
+        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {plain_text(text)}")

@@ -20,7 +20,7 @@ from qhk.pairs.review.app import build_app
 from qhk.pairs.review.desk import Desk
 from qhk.pairs.review.queue import Queue
 from qhk.pairs.review.reviews import Reviews
-from qhk.settings import read_settings
+from qhk.settings import parse_settings
 from tests.pairs.builders import degraded, source
 from tests.pairs.conftest import example, scene
 from tests.pairs.server import Response, serving
@@ -76,7 +76,7 @@ def test_no_step_follows(path: Path, tmp_path: Path) -> None:
 
 def test_roots_are_those_of_the_settings(path: Path, tmp_path: Path, compose_plain: Any) -> None:
     def opened(*words: str) -> PairManifest:
-        return open_manifest(read_settings(compose_plain(f"pairs.manifest={path}", *words)))
+        return open_manifest(parse_settings(compose_plain(f"pairs.manifest={path}", *words)))
 
     (pair,) = opened()
     with pytest.raises(UserError, match=OUTSIDE):

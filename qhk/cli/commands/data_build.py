@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qhk.cli.command import Command, Job
 from qhk.cli.commands import data_degrade, data_filter, data_strengthen
 from qhk.pairs.manifest import open_manifest
+from qhk.plain import print
 
 if TYPE_CHECKING:
     from qhk.pairs.build import Built
@@ -48,9 +49,9 @@ def _run_chain(job: Job[None]) -> int:
 
 def _print_built(built: Built, *, human_review: str) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from qhk.pairs.build import DATASET, TWINS, count_reasons
+    from qhk.tables import Table
 
     table = Table("step", "dropped because")
     table.add_column("pairs", justify="right")

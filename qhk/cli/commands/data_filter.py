@@ -10,6 +10,7 @@ from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.pairs.manifest import PairManifest, open_manifest
+from qhk.plain import print
 from qhk.settings.pairs import FilterSettings
 
 if TYPE_CHECKING:

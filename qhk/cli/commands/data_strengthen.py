@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qhk.cli.command import Command, Job
 from qhk.pairs.manifest import open_manifest
+from qhk.plain import print
 
 
 def run(job: Job[None]) -> int:

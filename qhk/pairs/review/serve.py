@@ -15,6 +15,7 @@ from qhk.pairs.review.app import build_app
 from qhk.pairs.review.desk import Desk, next_commands
 from qhk.pairs.review.queue import Order, Queue, Scope
 from qhk.pairs.review.reviews import Reviews
+from qhk.plain import print
 
 LOOPBACK = "127.0.0.1"
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from qhk.cli.process import let_idle_threads_sleep, quiet_libraries, report
 from qhk.errors import UserError
 from qhk.settings import read_settings, reward_modules
@@ -27,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(config: Path, code: str) -> int:
-    settings = read_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    settings = read_settings(config)
     found = run_code(settings)
     if code not in (found, ANY_CODE):
         what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])

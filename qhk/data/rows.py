@@ -67,6 +67,11 @@ def make_examples(
     return examples
 
 
+def labelled_examples(name: str, rows: Sequence[LabelRow], scale: Scale | None) -> list[Example]:
+    """Return the examples of label rows whose pictures nobody will open: their paths lead nowhere."""
+    return [_example(name, row, tuple(map(Path, row.pictures or (row.name,))), scale) for row in rows]
+
+
 def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
     """Return the files of a row's pictures: an absolute path that is there, else what the index finds.
 

@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
+from qhk.policy.contents import folder_fault, has_contents
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
@@ -35,6 +36,10 @@ class Policy:
     @property
     def end_tokens(self) -> tuple[int, ...]:
         return end_token_ids(self.tokenizer)
+
+    def num_tokens(self, text: str) -> int:
+        """Return how many tokens a completion of this text has, without the one that ends it."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     @property
     def num_parameters(self) -> int:
@@ -62,16 +67,27 @@ def prepare_model(model: Any) -> Any:
     return model
 
 
-def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str) -> Policy:
+def load_policy(
+    path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str, intact: bool = False
+) -> Policy:
     """Return the policy saved in folder ``path`` (or published under that hub id).
 
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.
 
-    Raises UserError when the folder is not a Qwen2.5-VL checkpoint.
+    No code of the checkpoint is run: no classes that its files name, no kernels for its attention, which is
+    set here. One that cannot do without is refused, as is one whose chat template does not work.
+
+    Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
+    ours whose files are not those that were written (``intact``: they are known to be).
     """
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
+    if not intact and has_contents(folder):
+        fault, _ = folder_fault(folder, left_out=("training.pt",))
+        if fault:
+            raise UserError(f"{path}: is damaged ({fault}); put the file back, or give another checkpoint")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(
@@ -81,15 +97,15 @@ def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, devi
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
         )
-    except UserError:
+    except (torch.OutOfMemoryError, MemoryError, UserError):
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a foreign folder: each library has errors of its own for what it cannot read
         if "trust_remote_code" in str(error):
             raise UserError(
                 f"model.path: {path} brings code of its own, which is never run; "
                 "give a checkpoint of transformers' own classes"
             ) from None
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error

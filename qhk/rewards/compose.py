@@ -68,6 +68,11 @@ def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, 
         raise UserError(
             f"{where}._target_: cannot import {module_name} ({error}); correct the path"
         ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{where}._target_: {module_name} cannot be imported: it raised {type(error).__name__} "
+            f"({' '.join(str(error).split())}); correct it"
+        ) from error
     function = vars(module).get(attribute)
     if callable(function):
         return function, tuple(vars(module).get("NEEDS", {}).get(attribute, ()))

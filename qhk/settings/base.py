@@ -13,7 +13,11 @@ from qhk.errors import UserError
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**31 - 1
+"""The largest count: beyond it lie typing mistakes, and numbers that tensors cannot be indexed by."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
 NumOrZero = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
-from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
+from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
+from qhk.settings.problems import show_value
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
@@ -20,6 +21,10 @@ class PathsSettings(Node):
     outputs: FileText
     cache: FileText
     datasets: FileText
+
+
+MOST_TINY_WEIGHTS = 10**9
+"""Far more than trains on a laptop, which is what the embedded model is for."""
 
 
 class TinySettings(Node):
@@ -43,13 +48,27 @@ class TinySettings(Node):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        for key, whole, part in (
-            ("vision_hidden", self.vision_hidden, self.vision_heads),
-            ("hidden", self.hidden, self.heads),
-            ("heads", self.heads, self.kv_heads),
+        # Positions turn pairs of a head's values: one position in words, a row and a column in pictures.
+        for key, whole, part, why in (
+            ("vision_hidden", self.vision_hidden, 4 * self.vision_heads, "four times vision_heads"),
+            ("hidden", self.hidden, 2 * self.heads, "twice heads"),
+            ("heads", self.heads, self.kv_heads, "kv_heads"),
         ):
             if whole % part:
-                raise UserError(f"{key} must be a multiple of {part}, got {whole}")
+                raise UserError(f"{key} must be a multiple of {part} ({why}), got {whole}")
+        return self
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> Self:
+        merged = self.vision_hidden * self.merge_size**2
+        weights = self.depth * self.hidden * (4 * self.hidden + 3 * self.mlp)
+        weights += self.vision_depth * self.vision_hidden * (4 * self.vision_hidden + 3 * self.vision_mlp)
+        weights += merged * (merged + self.hidden) + 3 * self.patch_size**2 * self.vision_hidden
+        if weights > MOST_TINY_WEIGHTS:
+            raise UserError(
+                f"hidden: with the other sizes this makes {weights:.1e} weights, the most is "
+                f"{MOST_TINY_WEIGHTS:.0e}; lower them, or start from published weights with model.path"
+            )
         return self
 
 
@@ -155,7 +174,7 @@ class LoadingSettings(Node):
     validation_limit: Count | None
     limit: Count | None
     augmentation: Literal["none", "flip", "dihedral"]
-    workers: NumOrZero
+    workers: Threads
 
 
 class BenchmarkSettings(Node):
@@ -165,18 +184,20 @@ class BenchmarkSettings(Node):
     limit: Count | None = None
 
 
-def _by_name(value: object, usual: object) -> object:
+def _by_name(value: object, usual: object) -> dict[str, object]:
     """Return a list of set names, each a name or ``{name: value}``, as one mapping of names to values.
 
-    A single name stands for a list of one; ``usual`` is the value of a bare name. Anything else is left for
-    the type's own check. Raises UserError at a set that is named twice.
+    A single name stands for a list of one; ``usual`` is the value of a bare name. Raises UserError at a set
+    that is named twice, and at what is no name.
     """
-    if not isinstance(value, list | tuple):
-        return {value: usual} if isinstance(value, str) else value
     named: dict[str, object] = {}
-    for item in value:
+    for item in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(item, str | Mapping):
-            raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {item!r}")
+            raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {show_value(item)}")
+        if isinstance(item, str) and ":" in item:
+            head, _, rest = item.partition(":")
+            written = f"[{{{head}: {rest.strip()}}}]"
+            raise UserError(f"{item!r} names no set; one with a value of its own is written {written}")
         for name, own in ({item: usual} if isinstance(item, str) else item).items():
             if name in named:
                 raise UserError(f"names {name} twice; keep one of them")

@@ -220,7 +220,7 @@ class TrainingSettings(Node):
     validate_every: Count
     checkpoint_every: Count
     keep_every: Count | None
-    threads: Count
+    threads: Annotated[Count, Field(le=1024)]
     validation_readout: Readout
 
     @model_validator(mode="after")

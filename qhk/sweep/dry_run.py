@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from qhk.plain import print
+from qhk.settings import Settings
+from qhk.settings.sweep import LocalLauncherSettings
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.launch import missing_in
 from qhk.sweep.manifest import sweep_folder
@@ -17,19 +20,27 @@ from qhk.tables import Table
 from qhk.tracking.status import RunState
 
 
-def print_sweep(plan: SweepPlan, task: Task) -> int:
-    """Print the table of cells and the estimate, and return 0; nothing is written but the cache of data."""
+def print_sweep(plan: SweepPlan, task: Task, problems: Callable[[Settings], list[str]]) -> int:
+    """Print the table of cells and the estimate; nothing is written but the cache of data.
+
+    ``problems`` says why a run would be refused. Returns 0, or 2 where a run on this machine would be; jobs
+    of a cluster may see other disks, so there the lines are warnings.
+    """
     if plan.search is not None:
         search = plan.search
         plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute())
         print(f"{search.method} search of {search.trials} trials; the next round:")
     runs = share_plan(plan, task)
-    for line in missing_in(runs):
-        print(f"warning: {line}", file=sys.stderr)
+    lines, here = missing_in(runs, problems), isinstance(plan.launcher, LocalLauncherSettings)
+    for line in lines:
+        print(f"{'error' if here else 'warning'}: {line}", file=sys.stderr)
     console = table_console()
     print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
     print("\n".join(cost_lines(plan, runs)))
+    if lines and here:
+        print(f"dry run: runs would be refused, for {len(lines)} reasons; nothing was started")
+        return 2
     print("dry run: the settings of every cell are valid; nothing was started")
     return 0
 
@@ -40,14 +51,13 @@ def cost_lines(plan: SweepPlan, runs: Sequence[PlannedRun]) -> list[str]:
     for run in runs:
         if run.state is RunState.DONE or run.same_as:
             continue
-        estimate = estimate_run(run.settings, machine)
-        if estimate is None:
+        hours = estimate_run(run.settings, machine)
+        if hours is None:
             return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
-        total += estimate.total_h
-        parts = ", ".join(
-            f"{name} {duration_text(3600 * hours)}" for name, hours in estimate.hours.items() if hours
-        )
-        by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * estimate.total_h)} a run ({parts})"
+        whole = math.fsum(hours.values())
+        total += whole
+        parts = ", ".join(f"{name} {duration_text(3600 * part)}" for name, part in hours.items() if part)
+        by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * whole)} a run ({parts})"
     return [
         f"estimate, not measured: {duration_text(3600 * total)} of one {machine.name} in all; a roofline at "
         f"{machine.efficiency:.0%} of the peaks of one {machine.name}, "

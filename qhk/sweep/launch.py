@@ -12,6 +12,7 @@ import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
 from qhk.plain import print
+from qhk.settings import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
@@ -21,7 +22,6 @@ from qhk.sweep.manifest import (
     SweepRun,
     freeze_code,
     freeze_run,
-    merge_runs,
     read_manifest,
     sweep_folder,
     write_manifest,
@@ -33,6 +33,7 @@ from qhk.sweep.states import RunView, launcher_lock, read_states, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
 from qhk.tracking.archive import archive_folder, archive_runs
 from qhk.tracking.lock import RunLock
+from qhk.tracking.run_directory import refuse_outputs
 from qhk.tracking.status import RunState, Status
 
 WAIT_S = 5.0
@@ -100,14 +101,15 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
     views = read_states(read_manifest(folder)) if there and not fresh else []
     kept = {view.run.label: view.run for view in views if view.may_be_active}
     new = [run.frozen() for run in runs]
-    merged = merge_runs([view.run for view in views], new)
+    # A new run replaces the old one of its label: it may lie elsewhere now, or share another run.
+    by_label = {run.label: run for run in (*(view.run for view in views), *new, *kept.values())}
     manifest = Manifest(
         folder=folder,
         cwd=Path.cwd(),
         overrides=tuple(word for word in plan.words if not word.startswith("fresh=")),
         launcher=plan.launcher,
         search=plan.search,
-        runs=tuple(kept.get(run.label, run) for run in merged),
+        runs=tuple(by_label.values()),
     )
     if plan.fresh:
         archive_runs([run.directory for run in new if not run.same_as])
@@ -134,23 +136,32 @@ def refuse_active(views: Sequence[RunView]) -> None:
         )
 
 
-def missing_in(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return a line for each file that runs still to be computed lack here, with the first such run."""
+def missing_in(
+    runs: Sequence[PlannedRun], problems: Callable[[Settings], list[str]] | None = None
+) -> list[str]:
+    """Return a line for each file that runs still to be computed lack here, with the first such run.
+
+    ``problems`` gives the lines of one run in place of ``missing_files``. Runs that read and are rewarded
+    alike are asked about once.
+    """
     found: dict[str, str] = {}
     checked = []
     for run in runs:
         settings = run.settings
-        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths.cache)
+        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths)
+        reads += (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
         if run.state is RunState.DONE or reads in checked:
             continue
         checked.append(reads)
-        for line in missing_files(settings):
+        for line in (problems or missing_files)(settings):
             found.setdefault(line, run.label)
     return [f"{line} ({label})" for line, label in found.items()]
 
 
 def require_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
     """Raise UserError where runs on this machine would lack a file; for a cluster's, only print it."""
+    for run in runs:
+        refuse_outputs(run.settings)
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):
         more = f"; and {len(lines) - 1} more, which dry_run=true lists" if len(lines) > 1 else ""

@@ -6,6 +6,7 @@ run, and ``fresh`` archives it instead of deleting it.
 
 from __future__ import annotations
 
+import re
 import secrets
 import traceback
 from collections.abc import Mapping
@@ -19,7 +20,8 @@ from typing import Any
 import yaml
 
 from qhk.errors import UserError
-from qhk.files import is_temporary, write_atomically
+from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
+from qhk.plain import plain_text
 from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
@@ -89,7 +91,7 @@ class RunDirectory:
     @property
     def wandb_id(self) -> str:
         """The id in W&B: of this directory, so that two runs of equal settings are two curves."""
-        return (self.path / "wandb_id").read_text(encoding="utf-8").strip()
+        return read_text(self.path / "wandb_id").strip()
 
     @property
     def code_parts(self) -> list[CodePart]:
@@ -123,12 +125,13 @@ class RunDirectory:
     def note_failure(self, cause: str, error: BaseException) -> None:
         """Record the failure of a process that keeps no status, for the one that does."""
         log_traceback(self.log, error)
-        write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
+        if not self.noted_failure():  # a later one is most often the end of the first one's peers
+            write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
 
     def noted_failure(self) -> str:
         """Return the cause that another process of this run has left; empty without one."""
         path = self.path / FAILURE_FILE
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return read_text(path) if path.exists() else ""
 
     def close(self) -> None:
         """End the heartbeat and give the lock up, where this process holds them."""
@@ -154,23 +157,43 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     return outputs / study / name / f"seed{seed}"
 
 
+def output_problems(settings: Settings) -> list[str]:
+    """Return a line for each place where the run could not write, as far as that is known without trying."""
+    assert settings.name is not None
+    path = run_path(
+        Path(settings.paths.outputs), study=settings.study, name=settings.name, seed=settings.seed
+    )
+    places = (
+        ("paths.outputs, study or name", path, (lock_path(path).name, "metrics.dropped.jsonl")),
+        ("paths.cache", Path(settings.paths.cache), ()),
+    )
+    faults = ((key, path, unwritable(path, *names)) for key, path, names in places)
+    return [f"{path}: cannot be written ({fault}): change {key}" for key, path, fault in faults if fault]
+
+
+def refuse_outputs(settings: Settings) -> None:
+    """Raise ``UserError`` at the first of ``output_problems``."""
+    for line in output_problems(settings):
+        raise UserError(line)
+
+
 def known_run_id(path: Path, settings: Settings) -> str:
     """Return the id under which ``path`` holds a run of these settings.
 
-    It is ``run_id`` of the settings, but for a run that was begun when stored configs had an earlier version:
-    it keeps its id, where its own config, read as one of this version, is of the same run.
+    It is ``run_id`` of the settings, but a run that an earlier version of stored configs began keeps its id.
+    Its config, read as one of this version, tells whether it is the same run.
     """
-    stored, own = _earlier_config(path), run_id(settings)
-    if stored is None or run_id(read_settings(stored)) != own:
+    begun, own = path / "run_id", run_id(settings)
+    if not begun.is_file() or not _is_of_other_version(path / CONFIG_FILE):
         return own
-    return (path / "run_id").read_text(encoding="utf-8").strip()
+    same = run_id(read_settings(path / CONFIG_FILE)) == own
+    return read_text(begun).strip() if same else own
 
 
-def _earlier_config(path: Path) -> dict[str, Any] | None:
-    """Return the config of a run that was begun with an earlier version of stored configs, else None."""
-    file = path / CONFIG_FILE
-    stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return stored if isinstance(stored, dict) and stored.get("version", 1) < VERSION else None
+def _is_of_other_version(config: Path) -> bool:
+    """Return whether a run's config is there, as another version wrote it."""
+    text = read_text(config) if config.is_file() else f"version: {VERSION}"
+    return re.search(rf"^version: {VERSION}$", text, re.MULTILINE) is None
 
 
 def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
@@ -180,14 +203,12 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
     run id or to nobody, where the run is finished but code or data have changed since, or where an
     unfinished run would resume on other data. Changed code alone does not stop a resume.
     """
-    if not path.exists() or (
-        path.is_dir() and not any(entry for entry in path.iterdir() if not is_temporary(entry))
-    ):
+    if not path.exists() or (path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir())):
         return Opened.FRESH
     id_file = path / "run_id"
     if not id_file.exists():
         raise UserError(f"{path} holds files but no run_id, so it is not a run directory: {FIX}")
-    found = id_file.read_text(encoding="utf-8").strip()
+    found = read_text(id_file).strip()
     if found != run_id:
         raise UserError(f"{path} belongs to run id {found}, this configuration is {run_id}: {FIX}")
     status = read_status(path / STATUS_FILE)
@@ -259,7 +280,7 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
     write_atomically(path / "run_id", run_id + "\n")
     if not (path / "wandb_id").exists():
         write_atomically(path / "wandb_id", f"{run_id}-{secrets.token_hex(4)}\n")
-    if _earlier_config(path) is None:  # else it says why the id is not that of the settings
+    if not _is_of_other_version(path / CONFIG_FILE):  # else it says why the id is not that of the settings
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
         write_atomically(path / CONFIG_FILE, text)
     write_provenance(path / "provenance.json", provenance)
@@ -268,7 +289,7 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
 def _remove_leftovers(path: Path) -> None:
     """Remove half-written files of killed processes; the lock guarantees that none of them lives."""
     for entry in path.iterdir() if path.is_dir() else ():
-        if is_temporary(entry) or entry.name == FAILURE_FILE:
+        if entry.is_file() and (is_temporary(entry) or entry.name == FAILURE_FILE):
             entry.unlink()
 
 
@@ -286,7 +307,7 @@ def leave_failure(
         return
     try:
         id_file = path / "run_id"
-        if path.exists() and (not id_file.exists() or id_file.read_text(encoding="utf-8").strip() != run_id):
+        if path.exists() and (not id_file.exists() or read_text(id_file).strip() != run_id):
             return
         before = read_status(path / STATUS_FILE)
         if before is not None and before.state is RunState.DONE:
@@ -311,6 +332,7 @@ def log_traceback(path: Path, error: BaseException) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {plain_text(text)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {plain_text(text)}")

@@ -66,6 +66,14 @@ class RunData:
         return sum(len(examples) for examples in self.train.values())
 
     @property
+    def examples_by_task(self) -> dict[str, list[Example]]:
+        """Return the training examples of every task by its name."""
+        parts: dict[str, list[Example]] = {}
+        for task, example in self.train_examples:
+            parts.setdefault(task, []).append(example)
+        return parts
+
+    @property
     def train_examples(self) -> list[tuple[str, Example]]:
         """Return every training example with its task's name, set by set."""
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]

@@ -27,6 +27,7 @@ from qhk.tracking.run_directory import (
     log_line,
     log_traceback,
     open_run_directory,
+    refuse_outputs,
 )
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
@@ -50,6 +51,7 @@ def launch(settings: Settings) -> int:
     check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
+    refuse_outputs(settings)
     try:
         stages = load_stages(settings, display)
         directory = open_directory(settings, fingerprints(stages), processes)
@@ -71,15 +73,16 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
     """Record why a run ended before its directory was open; another's word in it stands."""
     assert settings.name is not None
     outputs = Path(settings.paths.outputs)
-    leave_failure(
-        outputs,
-        study=settings.study,
-        name=settings.name,
-        seed=settings.seed,
-        run_id=known_run_id(run_directory(settings), settings),
-        cause=failure_line(error, directory=outputs),
-        error=error,
-    )
+    with suppress(UserError):  # a directory that cannot take it must not hide the error itself
+        leave_failure(
+            outputs,
+            study=settings.study,
+            name=settings.name,
+            seed=settings.seed,
+            run_id=known_run_id(run_directory(settings), settings),
+            cause=failure_line(error, directory=outputs),
+            error=error,
+        )
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:

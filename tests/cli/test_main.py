@@ -126,8 +126,6 @@ def ending(completion: Completion, example: Example, *, how: str) -> Any:
     """A user's reward that gives what it should not."""
     if how == "exit":
         sys.exit(0)
-    if how == "os._exit":
-        os._exit(0)
     return {"text": "high", "nothing": None, "labels": len(example.labels["appearance"])}[how]
 
 
@@ -143,7 +141,6 @@ def ending(completion: Completion, example: Example, *, how: str) -> Any:
             ["how=exit", CSIQ],
             ["mine: does not fit task.form score with answer_rule strict: raised SystemExit: 0"],
         ),
-        (["how=os._exit", CSIQ], ["raised SystemExit: 0 for a true answer"]),
         (["how=text", CSIQ], ["gave 'high' for "]),
         (["how=nothing", CSIQ], ["gave None for "]),
         (["how=labels", CSIQ], []),

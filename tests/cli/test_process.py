@@ -25,7 +25,6 @@ def fork_and_leave() -> int:
     [
         (lambda: sys.exit(0), 1, "qhk: exit was called with 0 (test_process.py line "),
         (lambda: sys.exit("why"), 1, "qhk: exit was called with 'why' (test_process.py line "),
-        (lambda: os._exit(0), 1, "qhk: exit was called with 0 ("),
         (fork_and_leave, 7, ""),
     ],
 )
@@ -48,6 +47,9 @@ def in_a_thread():
     thread.join()
     return 0
 
+def at_once():
+    os._exit(0)
+
 def to_nobody():
     while True:
         print("x" * 10000)
@@ -55,20 +57,21 @@ def to_nobody():
 def to_another():
     raise BrokenPipeError("a socket of somebody else's")
 
-sys.exit(report({"thread": in_a_thread, "nobody": to_nobody, "another": to_another}[sys.argv[1]]))
+sys.exit(report({"thread": in_a_thread, "at once": at_once, "nobody": to_nobody, "another": to_another}[sys.argv[1]]))
 """
 
 
 @pytest.mark.parametrize(
     ("how", "code", "said"),
     [
+        ("at once", 1, "qhk: exit was called with 0 ("),
         ("thread", 1, "qhk: os._exit was called with 0 in a thread"),
         ("nobody", 141, ""),
         ("another", 1, "socket"),
     ],
 )
-def test_threads_and_pipes(how: str, code: int, said: str) -> None:
-    """The reader that has gone is told from any other broken pipe."""
+def test_exits_at_once_and_pipes(how: str, code: int, said: str) -> None:
+    """In a process of its own: ``os._exit`` would end the tests. A reader that has gone is no broken socket."""
     command = [sys.executable, "-c", PROGRAM, how]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(

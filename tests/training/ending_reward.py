@@ -43,8 +43,6 @@ def end(completion: Completion, example: Example, *, how: str, at: int) -> float
                     pass
         case "exit":
             sys.exit(0)
-        case "os._exit":
-            os._exit(0)
         case "accelerator memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
         case "memory":

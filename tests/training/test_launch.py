@@ -89,7 +89,7 @@ def test_ctrl_c_twice_stops_at_once(qhk: Run, tmp_path: Path, words: Callable[..
     ("how", "code", "cause"),
     [
         ("raise", 2, "reward.terms.mine: raised KeyError: 'length' for example {example} of miniature_spaq"),
-        ("os._exit", 2, "reward.terms.mine: raised SystemExit: 0 for example {example} of miniature_spaq"),
+        ("exit", 2, "reward.terms.mine: raised SystemExit: 0 for example {example} of miniature_spaq"),
         ("not finite", 2, "reward.terms.mine: gave nan for {example}; a reward must be a finite number"),
         (
             "accelerator memory",

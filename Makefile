@@ -34,12 +34,12 @@ train: install  ## train the default: the tiny model on miniature sets; ARGS="se
 	@$(BIN)/qhk train $(ARGS)
 
 test: install  ## the test suite: offline, CPU, about seven minutes on two cores
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # mount and umount stay in reach: the tests of a full disk make one with them.
 test-bare: install  ## the same with no other program in reach: no SLURM, nvidia-smi, browser, git or shell
 	@mkdir -p $(BARE) && for name in mount umount; do ln -sf "$$(command -v $$name)" $(BARE)/$$name; done
-	@OMP_NUM_THREADS=1 PATH=$(BARE) $(BIN)/python -m pytest -q -n 2 --dist loadscope $(ARGS)
+	@OMP_NUM_THREADS=1 PATH=$(BARE) $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)

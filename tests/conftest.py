@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUESTION = "Rate the image quality from 1 to 5."
 MESSAGES: list[dict[str, Any]] = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": QUESTION}]}
@@ -71,6 +74,20 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that take long come first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+@pytest.fixture(scope="session")
+def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The one cache of generated sets of all tests and workers; what is missing, a run generates there."""
+    own = tmp_path_factory.getbasetemp()
+    cache = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "miniature"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")
@@ -142,3 +159,16 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", norm)
     monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Return a real Chromium for tests of pages."""
+    if CHROMIUM is None:
+        pytest.skip("NO PAGE WAS TESTED: no chromium on this machine; apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="NO PAGE WAS TESTED: no playwright")
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        yield browser
+        browser.close()

@@ -17,9 +17,9 @@ ROOMS = {
     "types": "errors",
     "files": "errors",
     "tasks": "errors types",
-    "statistics": "errors",
+    "statistics": "errors types",
     "objective": "errors types",
-    "settings": "errors tasks objective",
+    "settings": "errors files tasks objective",
     "rewards": "errors types tasks",
     "config": f"{BASE} rewards",
     "data": f"{BASE} rewards",
@@ -29,8 +29,8 @@ ROOMS = {
     "tracking": f"{BASE} data",
     "pairs": f"{BASE} rewards data policy rollout evaluation",
     "training": f"{BASE} rewards data objective policy rollout evaluation tracking statistics",
-    "report": f"{BASE} statistics evaluation tracking",
     "sweep": f"{BASE} config data evaluation tracking",
+    "report": f"{BASE} rewards config data statistics evaluation tracking sweep pairs",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""
 
@@ -46,7 +46,7 @@ OWNERS = {
     "pydantic": "files.py settings cli",
     "httpx": "pairs",
     "skimage": "pairs",
-    "starlette": "pairs",
+    "starlette": "pairs report",
     "uvicorn": "pairs",
     "torch": "objective policy rollout evaluation training cli",
     "transformers": "policy training cli",
@@ -102,7 +102,7 @@ def is_heavy(name: str, seen: frozenset[str] = frozenset()) -> bool:
 @pytest.mark.parametrize("module", FILES, ids=place_of)
 def test_rooms_import_downwards_only(module: str) -> None:
     room = room_of(module)
-    if room in ("", "__main__", "cli"):
+    if room in ("", "__main__", "api", "cli"):
         return
     assert room in ROOMS, f"{room} is a new room: say in this test what it may import"
     allowed = {room, *ROOMS[room].split()}

@@ -73,13 +73,13 @@ FLAG_NAMES = tuple(name for flag in FLAGS for name in flag.names)
 
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
-    """A command line in its parts; ``command`` is None for the general help.
+    """A command line in its parts; ``command`` is "" for the general help.
 
     ``config_dirs`` are the user's folders of YAML files. ``verbose`` names the loggers that tell everything,
     "" being all of them.
     """
 
-    command: str | None
+    command: str = ""
     overrides: tuple[str, ...] = ()
     positionals: tuple[str, ...] = ()
     help: bool = False
@@ -97,10 +97,10 @@ class Arguments:
 def read_arguments(words: Sequence[str]) -> Arguments:
     """Return the parts of a command line. Raises UserError for an unknown command or flag or a stray word."""
     if not words or words[0] in ("-h", "--help", "help"):
-        return Arguments(command=None, help=True)
+        return Arguments(help=True)
     flags, rest = read_flags(words)
     if flags.version or flags.completion is not None:
-        return Arguments(command=None, version=flags.version, completion=flags.completion)
+        return Arguments(version=flags.version, completion=flags.completion)
     command, rest = _take_command(rest)
     for place, word in enumerate(rest):
         if _is_flag(word):
@@ -113,18 +113,15 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         raise UserError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
     overrides, verbose = take_values(overrides, "hydra.verbose")
     overrides, searched = take_values(overrides, "hydra.searchpath")
+    given = vars(flags)
+    folders = [*given.pop("config_dir"), *searched]
     return Arguments(
         command=command,
         overrides=tuple(overrides),
         positionals=positionals,
-        help=flags.help,
-        multirun=flags.multirun,
-        cfg=flags.cfg,
-        resolve=flags.resolve,
-        package=flags.package,
-        info=flags.info,
-        config_dirs=tuple(folder_of(text) for text in [*flags.config_dir, *searched]),
+        config_dirs=tuple(folder_of(text) for text in folders),
         verbose=tuple("" if text == "true" else text for text in verbose if text != "false"),
+        **given,
     )
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from qhk.cli.process import let_idle_threads_sleep, quiet_libraries, report
 from qhk.errors import UserError
-from qhk.files import read_yaml
 from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
 from qhk.tracking.code import PACKAGE, run_code
@@ -26,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(config: Path, code: str) -> int:
-    settings = read_settings(read_yaml(config))
+    settings = read_settings(config)
     found = run_code(settings)
     if code not in (found, ANY_CODE):
         what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])

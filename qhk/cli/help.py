@@ -42,7 +42,7 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     lines += _table({group: options[group] for group in OVERLAYS}, width)
     lines += ["", "Flags:", *(_flag_line(flag) for flag in FLAGS if flag.help), ""]
     lines += [
-        "dry_run=true checks a run, lists missing files, prints its id and stops.",
+        "dry_run=true checks the settings, lists missing files and stops; of a training it prints the id.",
         "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
     ]
     return "\n".join(lines)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,7 +15,8 @@ from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, overruled_choices, plain_config
-from qhk.config.stage_overrides import refuse_overruled_by_stages
+from qhk.config.overrides import expand
+from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
@@ -26,6 +30,7 @@ def prepare(
 ) -> Job[Any]:
     """Return the checked job of a command and its overrides. Raises UserError for any mistake."""
     config = compose_config(command, overrides, catalogue)
+    refuse_unused_strengths([(overrides, lambda: config)])
     plain = plain_config(config)
     if plain.pop("sweep", None) is not None:
         raise UserError(
@@ -89,3 +94,28 @@ def _typed(request: type[Node], plain: dict[str, Any]) -> Node:
         return request.model_validate(plain)
     except ValidationError as error:
         raise UserError(first_problem(error, plain, request)) from None
+
+
+def run_each(
+    command: str,
+    overrides: Sequence[str],
+    catalogue: Catalogue,
+    positionals: Sequence[str],
+    *,
+    config_dirs: Sequence[Path],
+) -> int:
+    """Check every job of a multirun, then run each in a process of its own, and return the worst exit code.
+
+    A killed one counts as 1; one that fails stops no other.
+    """
+    worst, jobs = 0, expand(overrides, catalogue)
+    if isinstance(COMMANDS[command], Command):
+        for words in jobs:
+            prepare(command, words, catalogue)
+    folders = [f"--config-dir={folder}" for folder in config_dirs]
+    program = [sys.executable, "-m", "qhk.cli.main", *command.split(), *folders, *positionals]
+    for number, words in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] qhk {command} {' '.join(words)}", flush=True)
+        code = subprocess.run([*program, *words], check=False).returncode
+        worst = max(worst, 1 if code < 0 else code)
+    return worst

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
 from qhk.cli.arguments import Arguments, read_arguments
-from qhk.cli.command import Command, LightCommand
+from qhk.cli.command import LightCommand
 from qhk.cli.commands import COMMANDS
 from qhk.cli.completion import complete_shell
 from qhk.cli.help import command_help, general_help
@@ -32,7 +31,7 @@ def _main(words: list[str]) -> int:
         return 0
     if arguments.completion is not None:
         return complete_shell(arguments.completion)
-    if arguments.command is None:
+    if not arguments.command:
         print(general_help())
         return 0
     if arguments.verbose:
@@ -46,16 +45,13 @@ def _main(words: list[str]) -> int:
     if _is_plan(arguments):
         return _run_sweep(arguments, catalogue)
     _check_positionals(arguments)
-    if arguments.multirun:
-        return _run_many(arguments, catalogue)
-    return _run_one(arguments, catalogue)
+    return _run(arguments, catalogue)
 
 
 def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
     """Print what ``--cfg`` and ``--info`` ask for."""
     from qhk.config.compose import composed_text, defaults_text
 
-    assert arguments.command is not None
     if arguments.info in ("searchpath", "all"):
         print("\n".join(str(folder) for folder in search_folders(config_root(), arguments.config_dirs)))
     if arguments.info in ("defaults", "all"):
@@ -75,7 +71,6 @@ def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _check_positionals(arguments: Arguments) -> None:
     """Raise UserError where a command lacks a word that it needs, or has one too many."""
-    assert arguments.command is not None
     command, given = COMMANDS[arguments.command], len(arguments.positionals)
     several = command.positionals.endswith("...")
     if command.positionals and (given == 0 or given > 1 and not several):
@@ -83,28 +78,32 @@ def _check_positionals(arguments: Arguments) -> None:
         raise UserError(f"qhk {arguments.command}: give {wanted}, got {given}; e.g. {command.recipes[0][1]}")
 
 
-def _run_one(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Compose, check and run one job, or print what it would be; nothing is loaded before all was checked."""
-    from qhk.cli.job import prepare, prepare_light
+def _run(arguments: Arguments, catalogue: Catalogue) -> int:
+    """Compose, check and run a job, or print what it would be; nothing is loaded before all was checked."""
+    from qhk.cli.job import prepare, prepare_light, run_each
 
-    assert arguments.command is not None
     command = COMMANDS[arguments.command]
     what = (arguments.command, arguments.overrides, catalogue, arguments.positionals)
+    if arguments.multirun:
+        return run_each(*what, config_dirs=arguments.config_dirs)
     if isinstance(command, LightCommand):
         return command.run(prepare_light(*what))
     job = prepare(*what)
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
-    return _dry_run(job.settings) if job.settings.dry_run else command.run(job)
+    return _dry_run(arguments.command, job.settings) if job.settings.dry_run else command.run(job)
 
 
-def _dry_run(settings: Settings) -> int:
-    """Print a run's identity; return 0, or 2 after a line for each reason to refuse it."""
+def _dry_run(command: str, settings: Settings) -> int:
+    """Print a training's identity; return 0, or 2 after a line for each reason to refuse the job."""
+    from qhk.tracking.run_directory import known_run_id
     from qhk.training.dry_run import run_problems
 
-    print(f"run id     {run_id(settings)}")
-    print(f"name       {settings.name}")
-    print(f"directory  {run_directory(settings)}")
+    if command == "train":
+        directory = run_directory(settings)
+        print(f"run id     {run_id(settings) if settings.fresh else known_run_id(directory, settings)}")
+        print(f"name       {settings.name}")
+        print(f"directory  {directory}")
     problems = run_problems(settings)
     for line in problems:
         print(f"error: {line}", file=sys.stderr)
@@ -140,28 +139,6 @@ def _is_plan(arguments: Arguments) -> bool:
         or choice_of("sweep", arguments.overrides) is not None
         or launcher not in (None, "local")
     )
-
-
-def _run_many(arguments: Arguments, catalogue: Catalogue) -> int:
-    """Check every job of a multirun, then run each in a process of its own, and return the worst exit code.
-
-    A killed one counts as 1; one that fails stops no other.
-    """
-    from qhk.cli.job import prepare
-    from qhk.config.overrides import expand
-
-    assert arguments.command is not None
-    worst, jobs = 0, expand(arguments.overrides, catalogue)
-    if isinstance(COMMANDS[arguments.command], Command):
-        for overrides in jobs:
-            prepare(arguments.command, overrides, catalogue)
-    folders = [f"--config-dir={folder}" for folder in arguments.config_dirs]
-    program = [sys.executable, "-m", "qhk.cli.main", *arguments.command.split(), *folders]
-    for number, overrides in enumerate(jobs, start=1):
-        print(f"[{number}/{len(jobs)}] qhk {arguments.command} {' '.join(overrides)}", flush=True)
-        code = subprocess.run([*program, *arguments.positionals, *overrides], check=False).returncode
-        worst = max(worst, 1 if code < 0 else code)
-    return worst
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ OVERLAYS = ("experiment", "scale", "sweep")
 SETS = "dataset"
 """The folder of sets, each known by its file's name: all of them are there, none is to be chosen."""
 
+STRENGTHS = "strengths"
+"""The node of numbers that options refer to; it is no part of a run's settings."""
+
 LAUNCHER = "hydra/launcher"
 NESTED = (LAUNCHER,)
 """Groups whose own name has a slash; elsewhere the part behind it belongs to the option."""

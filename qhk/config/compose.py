@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue, choice_of
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, STRENGTHS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.config.overrides import check_overrides, named_in_lists
 from qhk.config.sets import keep_used_sets
@@ -29,9 +29,10 @@ SHOWN = 60
 """Characters of a value that a note shows."""
 
 
-def primary_config(command: str) -> str:
-    """Return the name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
-    return command.replace(" ", "_")
+def _primary(command: str, catalogue: Catalogue) -> str:
+    """Return the name of a command's YAML file: ``data_check`` of ``data check``, ``base`` of most others."""
+    own = command.replace(" ", "_")
+    return own if own in catalogue.by_place else "base"
 
 
 def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
@@ -57,10 +58,12 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
     try:
         with _hydra(catalogue):
             return compose(
-                config_name=primary_config(command), overrides=words, return_hydra_config=with_hydra
+                config_name=_primary(command, catalogue), overrides=words, return_hydra_config=with_hydra
             )
     except HYDRA_ERRORS as error:
-        raise UserError(explain_override(error, overrides, _base(command, catalogue), catalogue)) from None
+        raise UserError(
+            explain_override(error, overrides, _base(command, words, catalogue), catalogue)
+        ) from None
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -117,11 +120,12 @@ def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue)
     return chosen
 
 
-def _base(command: str, catalogue: Catalogue) -> DictConfig | None:
-    """Return the command's config without any override, for its keys; None if it cannot compose."""
+def _base(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig | None:
+    """The config of the options that were chosen, for the names of its keys; None if it cannot compose."""
+    choices = [text for text in overrides if text.lstrip("+").partition("=")[0] in catalogue.options]
     try:
         with _hydra(catalogue):
-            return compose(config_name=primary_config(command))
+            return compose(config_name=_primary(command, catalogue), overrides=choices)
     except HYDRA_ERRORS:
         return None
 
@@ -136,7 +140,7 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise UserError(explain_interpolation(error)) from None
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "strengths"}
+    return {str(key): value for key, value in plain.items() if key != STRENGTHS}
 
 
 def composed_text(
@@ -174,14 +178,14 @@ def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) 
     with _hydra(catalogue) as loader:
         words = [named_in_lists(text) for text in overrides]
         words = [*_default_launcher(words, catalogue), *scale_overrides(words, catalogue)]
-        rows = loader.compute_defaults_list(primary_config(command), words, RunMode.RUN).defaults
+        rows = loader.compute_defaults_list(_primary(command, catalogue), words, RunMode.RUN).defaults
     return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
 
 
 def completions(command: str, line: str, catalogue: Catalogue) -> list[str]:
     """Return what the last word of a line of overrides can become: groups, their options, and keys."""
     with _hydra(catalogue) as loader:
-        return BashCompletion(loader)._query(config_name=primary_config(command), line=line)
+        return BashCompletion(loader)._query(config_name=_primary(command, catalogue), line=line)
 
 
 @contextmanager

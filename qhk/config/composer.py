@@ -13,7 +13,7 @@ from qhk.config.catalogue import Catalogue
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, plain_config
 from qhk.config.overrides import check_overrides, parse_override
-from qhk.config.stage_overrides import refuse_overruled_by_stages
+from qhk.config.unused import refuse_overruled_by_stages
 from qhk.settings.root import Settings
 
 

@@ -9,7 +9,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from qhk.config.catalogue import Catalogue
+from qhk.config.catalogue import SETS, STRENGTHS, Catalogue
 from qhk.settings import Settings
 from qhk.settings.problems import node_fields, suggestion
 
@@ -56,18 +56,16 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
         node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     prefix = f"{parent}." if parent else ""
+    fix = suggestion(last, known, prefix=prefix, listed_by="--help" if parent == SETS else "--cfg job")
     if last in known and typed.startswith("+"):
         return f"{typed}: {key} is there already; write {typed.lstrip('+')}"
     if last in known:
         return (
             f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"
         )
-    if parent and not node_fields(Settings, parent):
-        return (
-            f"{typed}: {parent} has no key {last!r}; {suggestion(last, known, prefix=prefix)}; "
-            f"write +{prefix}{last}=VALUE to add it"
-        )
+    if parent and not node_fields(Settings, parent) and parent.partition(".")[0] != STRENGTHS:
+        return f"{typed}: {parent} has no key {last!r}; {fix}; write +{prefix}{last}=VALUE to add it"
     if not parent:
-        known = sorted({*known, *catalogue.options})
+        fix = suggestion(last, {*known, *catalogue.options}, listed_by="--cfg job")
     where = f"{parent} has no key {last!r}" if parent else f"there is no key or group {last!r}"
-    return f"{typed}: {where}; {suggestion(last, known, prefix=prefix)}"
+    return f"{typed}: {where}; {fix}"

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue
+from qhk.config.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
 from qhk.config.sets import NAMING
 from qhk.errors import UserError
 from qhk.settings.inputs import LoadingSettings
@@ -54,8 +54,6 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
             )
         _check_hydra(text, override)
         _check_named_set(text, override)
-        if override.is_add() and override.key_or_group.startswith("strengths."):
-            raise UserError(f"{text}: no option refers to it; set the option's own key instead")
         options = catalogue.options.get(override.key_or_group)
         if options is None:
             continue
@@ -110,17 +108,24 @@ def _check_hydra(text: str, override: Override) -> None:
 
 
 def _check_named_set(text: str, override: Override) -> None:
-    """Raise UserError for a key below ``data`` or ``benchmark``: both are lists of sets."""
-    parts = override.key_or_group.split(".")
+    """Raise UserError for a key below ``data`` or ``benchmark``, lists of sets, and for ``dataset=``."""
+    key, value = override.key_or_group, text.partition("=")[2]
+    if key == SETS:
+        raise UserError(f"{text}: sets are named, not chosen; write data={value} or benchmark={value}")
+    parts = key.split(".")
     place = next((place for place, part in enumerate(parts[:-1]) if part in NAMING), None)
     if place is None or parts[0] not in (*NAMING, "mixture", "stages"):
         return
-    node, below = ".".join(parts[: place + 1]), parts[place + 1 :]
-    if node == "data" and below[0] in LoadingSettings.model_fields:
-        raise UserError(f"{text}: write {text.replace('data.', 'loading.', 1)}")
+    parents, naming, below = parts[:place], parts[place], parts[place + 1 :]
+    node = ".".join(parts[: place + 1])
+    if naming == "data" and below[0] in LoadingSettings.model_fields:
+        own = ".".join([*parents, "loading"])
+        further = f"; for this part alone, add +loading@{own}=default and write {own}.{below[0]}={value}"
+        raise UserError(f"{text}: write loading.{below[0]}={value}{further if parents else ''}")
     if override.is_delete():
         raise UserError(f"{text}: {node} is a list of sets; write those to keep, e.g. '{node}=[koniq]'")
-    item = "".join(f"{{{part}:" for part in below) + text.partition("=")[2] + "}" * len(below)
+    named = below[-1:] if naming == "data" else [*(["koniq"] if len(below) == 1 else []), *below][-2:]
+    item = "".join(f"{{{part}:" for part in named) + value + "}" * len(named)
     raise UserError(f"{text}: {node} is a list of sets; write all of it, e.g. '{node}=[{item}]'")
 
 
@@ -148,7 +153,7 @@ def named_in_lists(text: str) -> str:
     if key.lstrip("+").rpartition(".")[2] not in NAMING or not value.startswith("{"):
         return text
     chosen = parse_override(text).value()
-    if not isinstance(chosen, dict) or not chosen:
+    if not isinstance(chosen, dict):
         return text
     return f"{key}=[{','.join(_written({name: own}) for name, own in chosen.items())}]"
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from qhk.data.check_files import check_files
 from qhk.data.finding import Finding, judge
-from qhk.data.labels import Labels, read_labels
+from qhk.data.labels import Labels, load_labels
 from qhk.data.scale import Scale
 from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
 from qhk.settings import DatasetSettings, ExpectedSettings
@@ -38,15 +38,15 @@ def check_set(
     *,
     cache: Path,
     images: Images,
-    looks: bool,
+    near_duplicates: bool,
     workers: int,
     progress: Progress,
 ) -> Report:
     """Return what was found of the set ``name``, compared with the expected counts of a published one.
 
     ``images`` skip leaves the images out, header reads their bytes and headers, decode every pixel;
-    ``looks`` also compares how pictures look. Raises ``UserError`` only for settings that are wrong in
-    themselves (an unknown adapter or option, a null root).
+    ``near_duplicates`` also compares how pictures look. Raises ``UserError`` only for settings that are
+    wrong in themselves (an unknown adapter or option, a null root).
     """
     adapter = check_spec(name, spec)
     expected = None if spec.miniature or spec.expected is None else spec.expected.under(spec.options)
@@ -61,7 +61,7 @@ def check_set(
         ]
         if any(not is_images for _, is_images in missing):
             return Report(name=name, findings=findings, fingerprint=None)
-        labels = read_labels(name, spec, cache=cache, progress=progress, need_images=False)
+        labels = load_labels(name, spec, cache=cache, progress=progress, need_images=False)
     except ValueError as error:
         hint = expected.hint if expected is not None else ""
         findings.append(Finding("labels", "cannot be used", "", "error", f"{error}{hint and f'; {hint}'}"))
@@ -75,7 +75,7 @@ def check_set(
         expected,
         cache=cache,
         depth=images,
-        looks=looks,
+        near_duplicates=near_duplicates,
         workers=workers,
         progress=progress,
     )

@@ -37,7 +37,7 @@ def check_files(
     *,
     cache: Path,
     depth: Depth,
-    looks: bool,
+    near_duplicates: bool,
     workers: int,
     progress: Progress,
 ) -> tuple[list[Finding], str | None]:
@@ -52,7 +52,7 @@ def check_files(
         list(dict.fromkeys(path for paths in matched.values() for path in paths)),
         memory=memory_file(cache, labels.root),
         depth=depth,
-        looks=looks,
+        near_duplicates=near_duplicates,
         workers=workers,
         progress=progress,
     )
@@ -67,7 +67,7 @@ def check_files(
         _sizes(files, expected),
         *_copies(labels, matched, files, parts),
     ]
-    if looks:
+    if near_duplicates:
         findings.append(_look_alikes(labels, matched, files, parts))
     usable = not broken and all(parts[name] is None or name in matched for name in parts)
     if not usable:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.data.inventory import FileFacts, memory_file, take_inventory
-from qhk.data.labels import read_labels
+from qhk.data.labels import load_labels
 from qhk.data.matching import index_images
 from qhk.data.rows import derive_examples, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale
@@ -51,7 +51,7 @@ def load_dataset_entry(
     (digest and header; nothing is decoded); ``progress`` tells how far that is. Raises ``UserError`` on
     everything listed in the room's docstring.
     """
-    labels = read_labels(name, spec, cache=cache, progress=progress)
+    labels = load_labels(name, spec, cache=cache, progress=progress)
     options = adapter_options(spec)
     index = index_images(labels.adapter.images(labels.root, options), endings=labels.adapter.endings)
     examples = make_examples(name, labels.rows, labels.splits, index, labels.scale)
@@ -63,7 +63,7 @@ def load_dataset_entry(
         list(dict.fromkeys(image for part in examples.values() for e in part for image in e.images)),
         memory=memory_file(cache, labels.root),
         depth="header",
-        looks=False,
+        near_duplicates=False,
         workers=workers,
         progress=progress,
     )

@@ -160,7 +160,7 @@ def _stored_size(path: Path) -> tuple[int, int]:
 def _decode(path: Path, content: bytes | None = None) -> Image.Image:
     key = None
     with _opened(path, content) as image:
-        rawmode = image.tile[0].args if image.format == "PNG" else ""
+        rawmode = str(image.tile[0].args) if image.format == "PNG" else ""
         image.load()
         if rawmode == "RGB;16B":
             key = image.info.pop("transparency", None)
@@ -198,7 +198,7 @@ def _sixteen_bits(path: Path, content: bytes | None) -> NDArray[np.uint16]:
         with _opened(path, content) as image:
             image.tile = [tile._replace(args=rawmode) for tile in image.tile]
             halves.append(np.asarray(image, dtype=np.uint16))
-    return halves[0] << 8 | halves[1]
+    return np.asarray(halves[0] << 8 | halves[1], dtype=np.uint16)
 
 
 @contextmanager

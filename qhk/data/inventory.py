@@ -66,15 +66,16 @@ def take_inventory(
     *,
     memory: Path,
     depth: Depth,
-    looks: bool,
+    near_duplicates: bool,
     workers: int,
     progress: Progress,
 ) -> dict[Path, FileFacts]:
     """Return the facts of every file of ``paths``, in their order.
 
     ``memory`` is the file that remembers them.
-    ``depth`` header reads all bytes and the header, decode also every pixel; ``looks`` adds the perceptual
-    hash. Raises ``UserError`` for a path that is no file. Broken pictures do not raise: they have a problem.
+    ``depth`` header reads all bytes and the header, decode also every pixel; ``near_duplicates`` adds the
+    perceptual hash. Raises ``UserError`` for a path that is no file. Broken pictures do not raise: they have
+    a problem.
     """
     remembered = _recall(memory)
     signatures = {path: _signature(path) for path in paths}
@@ -83,13 +84,15 @@ def take_inventory(
     stale: list[Path] = []
     for path, signature in signatures.items():
         entry = remembered.get(str(path))
-        if entry is None or entry.signature != signature or _is_shallow(entry.facts, depth, looks):
+        if entry is None or entry.signature != signature or _is_shallow(entry.facts, depth, near_duplicates):
             stale.append(path)
         else:
             facts[path], kept[str(path)] = entry.facts, entry
     if not stale:
         return {path: facts[path] for path in signatures}
-    for done, (path, began_ns, found) in enumerate(_read_all(stale, depth, looks, workers), start=1):
+    for done, (path, began_ns, found) in enumerate(
+        _read_all(stale, depth, near_duplicates, workers), start=1
+    ):
         facts[path] = found
         signature = _signature(path)
         # A file written to while, or just before, it is read may change again within its time stamp's
@@ -112,7 +115,7 @@ def hash_distance(one: str, other: str) -> int:
     return (int(one, 16) ^ int(other, 16)).bit_count()
 
 
-def inspect(path: Path, *, depth: Depth, looks: bool) -> FileFacts:
+def inspect(path: Path, *, depth: Depth, near_duplicates: bool) -> FileFacts:
     """Return the facts of one file, which is read once from start to end."""
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
@@ -120,10 +123,10 @@ def inspect(path: Path, *, depth: Depth, looks: bool) -> FileFacts:
     try:
         size, kind = read_header(path, content)
         check_size(path, size, min_side=1, max_pixels=MAX_PIXELS)
-        if depth == "decode" or looks:
+        if depth == "decode" or near_duplicates:
             picture = decode(path, content)
             decoded = True
-            perceptual_hash = _perceptual_hash(picture) if looks else None
+            perceptual_hash = _perceptual_hash(picture) if near_duplicates else None
     except ValueError as error:
         problem = str(error)
     return FileFacts(
@@ -139,12 +142,12 @@ def inspect(path: Path, *, depth: Depth, looks: bool) -> FileFacts:
 
 
 def _read_all(
-    paths: Sequence[Path], depth: Depth, looks: bool, workers: int
+    paths: Sequence[Path], depth: Depth, near_duplicates: bool, workers: int
 ) -> Iterator[tuple[Path, int, FileFacts]]:
     """(path, time in ns before it was read, its facts) of every path, in order."""
 
     def read(path: Path) -> tuple[Path, int, FileFacts]:
-        return path, time.time_ns(), inspect(path, depth=depth, looks=looks)
+        return path, time.time_ns(), inspect(path, depth=depth, near_duplicates=near_duplicates)
 
     if workers == 0:
         yield from map(read, paths)
@@ -163,11 +166,11 @@ def _signature(path: Path) -> _Signature:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _is_shallow(facts: FileFacts, depth: Depth, looks: bool) -> bool:
+def _is_shallow(facts: FileFacts, depth: Depth, near_duplicates: bool) -> bool:
     """Whether more is asked for than these facts tell. A broken file stays broken until it changes."""
     if facts.problem is not None:
         return False
-    return (depth == "decode" and not facts.decoded) or (looks and facts.perceptual_hash is None)
+    return (depth == "decode" and not facts.decoded) or (near_duplicates and facts.perceptual_hash is None)
 
 
 def _recall(memory: Path) -> dict[str, _Entry]:

@@ -32,7 +32,7 @@ class Labels:
     left_out: tuple[str, ...]
 
 
-def read_labels(
+def load_labels(
     name: str, spec: DatasetSettings, *, cache: Path, progress: Progress, need_images: bool = True
 ) -> Labels:
     """Return the labels of the set ``name``; a miniature set is generated below ``cache`` if needed.
@@ -65,7 +65,7 @@ def read_labels(
         adapter=adapter,
         rows=rows,
         splits=splits,
-        scale=_fit_scale(name, rows, splits, spec),
+        scale=_scale_of(name, rows, splits, spec),
         left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
     )
 
@@ -78,7 +78,7 @@ def has_labels(name: str, spec: DatasetSettings) -> bool:
     return all(is_images for _, is_images in missing_below(name, spec, adapter, Path(spec.root).expanduser()))
 
 
-def _fit_scale(
+def _scale_of(
     name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], spec: DatasetSettings
 ) -> Scale | None:
     if spec.normalisation is None:
@@ -111,7 +111,7 @@ def label_problems(name: str, spec: DatasetSettings, *, cache: Path) -> list[str
     if adapter.unpack is not None or any(not is_images for _, is_images in missing):
         return lines
     try:
-        read_labels(name, spec, cache=cache, progress=lambda done, total: None, need_images=False)
+        load_labels(name, spec, cache=cache, progress=lambda done, total: None, need_images=False)
     except ValueError as error:
         lines.append(str(error))
     return lines

@@ -17,7 +17,7 @@ from PIL import Image
 from qhk.data.image import load_image
 from qhk.files import write_bytes_atomically
 from qhk.pairs.plan import Plan, copy_name, ordered_kinds
-from qhk.pairs.records import Degradation
+from qhk.pairs.records import DegradationStep
 from qhk.pairs.similarity import MadeCopy, calibrated_copy, make_copy
 
 Job = TypeVar("Job")
@@ -39,7 +39,7 @@ class CopyJob:
     group_id: str
     source: Path
     start: Path
-    done: tuple[Degradation, ...]
+    done: tuple[DegradationStep, ...]
     folder: Path
     plan: Plan
 
@@ -54,7 +54,7 @@ class CopyDone:
     sha256: str = ""
     source_sha256: str = ""
     size: tuple[int, int] = (0, 0)
-    degradations: tuple[Degradation, ...] = ()
+    degradations: tuple[DegradationStep, ...] = ()
     ssim: float = 0.0
 
 
@@ -78,7 +78,7 @@ def run_job(job: CopyJob) -> CopyDone:
             f"within {plan.tolerance}: the picture is too flat, or the target too far",
         )
     calibrated = job.plan.target is not None
-    step = Degradation(
+    step = DegradationStep(
         type=kind,
         strength=made.strength,
         seed=job.plan.seed,

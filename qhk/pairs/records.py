@@ -37,7 +37,7 @@ ANSWERS: tuple[Answer, ...] = (*VERDICTS, "unsure", "skip")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Degradation:
+class DegradationStep:
     """One operation: its type, its strength, the seed of its stream, and where the strength comes from.
 
     ``level`` is a preset's name (``stage_1``) or what it was calibrated to (``ssim=0.80``).
@@ -58,7 +58,7 @@ class Copy:
 
     path: str
     sha256: str
-    degradations: tuple[Degradation, ...]
+    degradations: tuple[DegradationStep, ...]
     ssim: float | None
 
     @property
@@ -233,7 +233,7 @@ def read_copy(values: Mapping[str, Any]) -> Copy:
     """Return the degraded copy in a record."""
     _require_texts(values, "path", "sha256")
     degradations = tuple(
-        Degradation(**step | {"type": sys.intern(step["type"]), "level": sys.intern(step["level"])})
+        DegradationStep(**step | {"type": sys.intern(step["type"]), "level": sys.intern(step["level"])})
         for step in values["degradations"]
     )
     return Copy(**{**values, "degradations": degradations})
@@ -290,7 +290,7 @@ def source_of(example: Example, *, split: str, path: str, sha256: str, size: tup
     )
 
 
-def _plain(record: Source | Degradation) -> dict[str, Any]:
+def _plain(record: Source | DegradationStep) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__slots__}
 
 

@@ -9,7 +9,7 @@ import re
 from typing import Literal
 
 from qhk.tasks import find_form
-from qhk.tasks.text import ANSWER_CLOSE, ANSWER_OPEN, BLANKS, THINK_CLOSE, THINK_OPEN, flat_object
+from qhk.tasks.answer_parser import ANSWER_CLOSE, ANSWER_OPEN, BLANKS, THINK_CLOSE, THINK_OPEN, flat_object
 from qhk.types import Completion, Example
 
 _TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from qhk.tasks.text import first_answer_anywhere
+from qhk.tasks.answer_parser import first_answer_anywhere
 from qhk.types import Completion, Example
 
 _NEITHER_WORD_NOR_SPACE = re.compile(r"[^\w\s]")

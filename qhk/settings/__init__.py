@@ -3,38 +3,27 @@
 from __future__ import annotations
 
 from qhk.settings.base import Duration, Readout, Schedule
-from qhk.settings.identity import run_directory, run_id, run_name
+from qhk.settings.identity import difference, run_directory, run_id, run_name
 from qhk.settings.inputs import (
-    BenchmarkSettings,
     DatasetSettings,
     ExpectedSettings,
     LoadingSettings,
     ModelSettings,
     PathsSettings,
     PromptSettings,
-    TaskSettings,
     TinySettings,
     TwinSettings,
 )
 from qhk.settings.learning import (
     ColdStartSettings,
-    DistributedSettings,
     ObjectiveSettings,
     OptimizerSettings,
-    PerceptionSettings,
-    RewardSettings,
-    RewardTermSettings,
-    RolloutSettings,
-    TrainingSettings,
     UncertaintySettings,
 )
 from qhk.settings.pairs import (
-    BuildSettings,
     CopySettings,
-    EndpointSettings,
     FilterSettings,
     PairsSettings,
-    StrengthenSettings,
 )
 from qhk.settings.parse import parse_settings, plain_settings, read_settings
 from qhk.settings.root import (
@@ -42,8 +31,6 @@ from qhk.settings.root import (
     EvaluationSettings,
     MixtureSettings,
     Settings,
-    StageSettings,
-    TrackingSettings,
 )
 from qhk.settings.views import (
     StageView,
@@ -57,14 +44,10 @@ from qhk.settings.views import (
 
 __all__ = [
     "VERSION",
-    "BenchmarkSettings",
-    "BuildSettings",
     "ColdStartSettings",
     "CopySettings",
     "DatasetSettings",
-    "DistributedSettings",
     "Duration",
-    "EndpointSettings",
     "EvaluationSettings",
     "ExpectedSettings",
     "FilterSettings",
@@ -75,23 +58,15 @@ __all__ = [
     "OptimizerSettings",
     "PairsSettings",
     "PathsSettings",
-    "PerceptionSettings",
     "PromptSettings",
     "Readout",
-    "RewardSettings",
-    "RewardTermSettings",
-    "RolloutSettings",
     "Schedule",
     "Settings",
-    "StageSettings",
     "StageView",
-    "StrengthenSettings",
-    "TaskSettings",
     "TinySettings",
-    "TrackingSettings",
-    "TrainingSettings",
     "TwinSettings",
     "UncertaintySettings",
+    "difference",
     "parse_settings",
     "plain_settings",
     "read_settings",

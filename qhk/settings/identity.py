@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ OUTSIDE_IDENTITY = (
 DESCRIPTIVE = ("expected", "sources")
 """Keys of a set that say what is known of it."""
 
+NAMED = 3
+"""How many differences a line names before it only counts."""
+
 NAME_LENGTH = 96
 DIGEST_LENGTH = 8
 
@@ -43,6 +46,21 @@ def run_id(settings: Settings) -> str:
     settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk. Keys at their
     default are left out, so that a key which is added later changes no id; the version is in it.
     """
+    text = json.dumps(_identity(settings), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def difference(before: Settings, now: Settings) -> str:
+    """Return what the settings of two runs compute differently: keys with both values, "" for nothing."""
+    one, other = (dict(_leaves(_identity(settings))) for settings in (before, now))
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    values = [f"{key} was {one.get(key, 'left out')}, is {other.get(key, 'left out')}" for key in keys]
+    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
+    return "; ".join(values[:NAMED]) + more
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """Return the keys and values that a run's id is made of."""
     plain = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     plain["version"] = settings.version
     parts = [*plain["mixture"].values(), *plain["stages"].values()]
@@ -53,8 +71,16 @@ def run_id(settings: Settings) -> str:
     for entry in plain["dataset"].values():
         for key in DESCRIPTIVE if entry["miniature"] else (*DESCRIPTIVE, "root"):
             entry.pop(key, None)
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return plain
+
+
+def _leaves(node: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the values below a node as JSON, with their dotted keys."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{parent}{key}.")
+        else:
+            yield f"{parent}{key}", json.dumps(value)
 
 
 def run_name(experiment: str | None, overrides: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
+from qhk.settings.problems import show_value
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
@@ -182,18 +183,20 @@ class BenchmarkSettings(Node):
     limit: Count | None = None
 
 
-def _by_name(value: object, usual: object) -> object:
+def _by_name(value: object, usual: object) -> dict[str, object]:
     """Return a list of set names, each a name or ``{name: value}``, as one mapping of names to values.
 
-    A single name stands for a list of one; ``usual`` is the value of a bare name. Anything else is left for
-    the type's own check. Raises UserError at a set that is named twice.
+    A single name stands for a list of one; ``usual`` is the value of a bare name. Raises UserError at a set
+    that is named twice, and at what is no name.
     """
-    if not isinstance(value, list | tuple):
-        return {value: usual} if isinstance(value, str) else value
     named: dict[str, object] = {}
-    for item in value:
+    for item in value if isinstance(value, list | tuple) else [value]:
         if not isinstance(item, str | Mapping):
-            raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {item!r}")
+            raise UserError(f"must name sets, such as koniq or {{koniq: ...}}, got {show_value(item)}")
+        if isinstance(item, str) and ":" in item:
+            head, _, rest = item.partition(":")
+            written = f"[{{{head}: {rest.strip()}}}]"
+            raise UserError(f"{item!r} names no set; one with a value of its own is written {written}")
         for name, own in ({item: usual} if isinstance(item, str) else item).items():
             if name in named:
                 raise UserError(f"names {name} twice; keep one of them")

@@ -27,6 +27,10 @@ KINDS = {
 }
 
 
+MANY, FEW = 16, 4
+"""Up to how many known names a line lists whole, and how many of more."""
+
+
 def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Return one line naming the first offending key, its value and the fix, and the keys of further ones."""
     problems: dict[str, list[ErrorDetails]] = {}
@@ -50,12 +54,21 @@ def _initials(word: str) -> str:
     return "".join(part[:1] for part in word.split("_"))
 
 
-def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """Return a fix for an unknown word: the nearest known one, and all of them."""
+def suggestion(word: str, known: Iterable[str], *, prefix: str = "", listed_by: str = "--help") -> str:
+    """Return a fix for an unknown word: the nearest known one, and all of them.
+
+    Of many only those most alike are named, and ``listed_by``, what lists them all.
+    """
     names = sorted(known)
+    if not names:
+        return "nothing is known here"
     close = nearest(word, names)
     hint = f"did you mean {prefix}{close}? " if close else ""
-    return f"{hint}known: {', '.join(names)}" if names else "nothing is known here"
+    if len(names) <= MANY:
+        return f"{hint}known: {', '.join(names)}"
+    others = [name for name in difflib.get_close_matches(word, names, n=FEW, cutoff=0.4) if name != close]
+    near = f"near: {', '.join(others)}; " if others else ""
+    return f"{hint}{near}{listed_by} lists all {len(names)}"
 
 
 def _key(details: ErrorDetails, plain: Mapping[str, Any]) -> str:
@@ -81,14 +94,14 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
     kind, value = details["type"], details["input"]
     if kind == "extra_forbidden":
         parent, _, last = key.rpartition(".")
-        fields = node_fields(model, parent)
-        return f"{key}: unknown key, got {_show(value)}; {suggestion(last, fields)}"
+        fix = suggestion(last, node_fields(model, parent), listed_by="--cfg job")
+        return f"{key}: unknown key, got {show_value(value)}; {fix}"
     if kind == "missing":
         return f"{key}: missing; give it a value in the YAML of its group or on the command line"
     if kind == "value_error":
         return _rule_line(key, str(details["msg"]).removeprefix("Value error, "), model)
     messages = list(dict.fromkeys(_message(item) for item in group))
-    return f"{key}: {' or '.join(messages)}, got {_show(value)}"
+    return f"{key}: {' or '.join(messages)}, got {show_value(value)}"
 
 
 def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
@@ -110,7 +123,8 @@ def _message(details: ErrorDetails) -> str:
     return str(details["msg"]).replace("Input should", "must").replace("should", "must")
 
 
-def _show(value: object) -> str:
+def show_value(value: object) -> str:
+    """Return a value as a message shows it: as YAML writes null and truth values, cut where it is long."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if value is None:

@@ -150,7 +150,8 @@ def effect_sentence(
     text = f"{effect.name}: {whole.value:+.3f} {metric}"
     if np.isnan(whole.p):
         return f"{text}; too few runs for an interval"
-    text += f" [{whole.low:.3f}, {whole.high:.3f}], p_adj {effect.p_adjusted:.3f}"
+    p = "< 0.001" if effect.p_adjusted < 0.001 else f"{effect.p_adjusted:.3f}"
+    text += f" [{whole.low:.3f}, {whole.high:.3f}], p_adj {p}"
     if not effect.p_adjusted < level:
         return f"{text}; no effect shown"
     shown = [

@@ -7,7 +7,6 @@ Reading images, communication and all that is no matrix product are left out; ``
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,7 +141,7 @@ class Work:
     """Arithmetic in operations, and decoding in device seconds (it may be bound by memory)."""
 
     flop: float
-    decode_s: float
+    decode_s: float = 0.0
 
     def __add__(self, other: Work) -> Work:
         return Work(flop=self.flop + other.flop, decode_s=self.decode_s + other.decode_s)
@@ -182,42 +181,25 @@ def decode_step_s(
     return max(read / (machine.memory_tb_s * 1e12), flop / (machine.compute_tflop_s * 1e12))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """Device hours of one run by part; ``steps`` are training steps. Nothing of it was measured."""
-
-    steps: int
-    hours: dict[str, float]
-
-    @property
-    def total_h(self) -> float:
-        return math.fsum(self.hours.values())
-
-
-def estimate_run(settings: Settings, machine: MachineSettings) -> Estimate | None:
-    """Return the estimate of one run; None for a model of unknown size."""
+def estimate_run(settings: Settings, machine: MachineSettings) -> dict[str, float] | None:
+    """Return the device hours of one run by part, none of it measured; None for a model of unknown size."""
     shape = model_shape(settings.model)
     if shape is None:
         return None
-    steps = training_steps(settings)
     group = _Group(shape=shape, settings=settings, machine=machine)
-    prompts = settings.training.prompts_per_step
-    updates = settings.objective.updates_per_rollout
-    training = group.rollout(settings.rollout.group_size) + Work(
-        flop=group.update_flop() * updates, decode_s=0
-    )
-    validations = steps // settings.training.validate_every if settings.loading.validation_fraction else 0
-    limit = settings.loading.validation_limit or 200
-    cold = settings.cold_start
+    training, cold = settings.training, settings.cold_start
+    steps, limit = training_steps(settings), settings.loading.validation_limit or 200
+    validations = steps // training.validate_every if settings.loading.validation_fraction else 0
+    updates = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
+    step = (group.rollout(settings.rollout.group_size) + updates).times(training.prompts_per_step)
+    validation = group.rollout(training.validation_readout.num_samples)
     parts = {
-        "cold start": Work(flop=3 * group.score_flop(1), decode_s=0).times(cold.steps * cold.batch_size),
-        "training": training.times(steps * prompts),
-        "validation": group.rollout(settings.training.validation_readout.num_samples).times(
-            validations * limit
-        ),
+        "cold start": Work(flop=3 * group.score_flop(1)).times(cold.steps * cold.batch_size),
+        "training": step.times(steps),
+        "validation": validation.times(validations * limit),
         "evaluation": _evaluation(settings, group),
     }
-    return Estimate(steps=steps, hours={name: group.hours(work) for name, work in parts.items()})
+    return {name: group.hours(work) for name, work in parts.items()}
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:
@@ -226,7 +208,7 @@ def _evaluation(settings: Settings, group: _Group) -> Work:
     for name, benchmark in settings.benchmark.items():
         size = num_images(settings.dataset[name], benchmark.split)
         images += min(size, benchmark.limit or size)
-    whole = Work(flop=0, decode_s=0)
+    whole = Work(flop=0.0)
     for readout in settings.evaluation.readouts.values():
         whole += group.rollout(readout.num_samples).times(2 * images)
     return whole

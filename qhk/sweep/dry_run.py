@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -50,14 +51,13 @@ def cost_lines(plan: SweepPlan, runs: Sequence[PlannedRun]) -> list[str]:
     for run in runs:
         if run.state is RunState.DONE or run.same_as:
             continue
-        estimate = estimate_run(run.settings, machine)
-        if estimate is None:
+        hours = estimate_run(run.settings, machine)
+        if hours is None:
             return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
-        total += estimate.total_h
-        parts = ", ".join(
-            f"{name} {duration_text(3600 * hours)}" for name, hours in estimate.hours.items() if hours
-        )
-        by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * estimate.total_h)} a run ({parts})"
+        whole = math.fsum(hours.values())
+        total += whole
+        parts = ", ".join(f"{name} {duration_text(3600 * part)}" for name, part in hours.items() if part)
+        by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * whole)} a run ({parts})"
     return [
         f"estimate, not measured: {duration_text(3600 * total)} of one {machine.name} in all; a roofline at "
         f"{machine.efficiency:.0%} of the peaks of one {machine.name}, "

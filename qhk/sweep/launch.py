@@ -21,7 +21,6 @@ from qhk.sweep.manifest import (
     SweepRun,
     freeze_code,
     freeze_run,
-    merge_runs,
     read_manifest,
     sweep_folder,
     write_manifest,
@@ -101,14 +100,15 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
     views = read_states(read_manifest(folder)) if there and not fresh else []
     kept = {view.run.label: view.run for view in views if view.may_be_active}
     new = [run.frozen() for run in runs]
-    merged = merge_runs([view.run for view in views], new)
+    # A new run replaces the old one of its label: it may lie elsewhere now, or share another run.
+    by_label = {run.label: run for run in (*(view.run for view in views), *new, *kept.values())}
     manifest = Manifest(
         folder=folder,
         cwd=Path.cwd(),
         overrides=tuple(word for word in plan.words if not word.startswith("fresh=")),
         launcher=plan.launcher,
         search=plan.search,
-        runs=tuple(kept.get(run.label, run) for run in merged),
+        runs=tuple(by_label.values()),
     )
     if plan.fresh:
         archive_runs([run.directory for run in new if not run.same_as])

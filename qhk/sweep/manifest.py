@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,6 @@ from qhk.files import (
     append_json_lines,
     read_json,
     read_json_lines,
-    read_yaml,
     reading,
     typed,
     write_atomically,
@@ -108,7 +107,7 @@ class Manifest:
 
     def settings(self, run: SweepRun) -> Settings:
         """Return the frozen settings of a run."""
-        return read_settings(read_yaml(self.config(run)))
+        return read_settings(self.config(run))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,24 +201,6 @@ def _check_import(copy: Path, modules: Collection[str]) -> None:
             f"reward.terms: {', '.join(sorted(modules))} cannot be imported from the copy a sweep freezes "
             f"({last}); it holds the Python files that they name in import statements, and nothing else"
         )
-
-
-def merge_runs(old: Sequence[SweepRun], new: Sequence[SweepRun]) -> tuple[SweepRun, ...]:
-    """Return the runs of a sweep that is launched again, maybe with more cells or seeds.
-
-    A new run replaces the old one of its label: where it lies, and which run it shares, may have changed.
-    Raises UserError where a run of one label would now compute something else.
-    """
-    runs = {run.label: run for run in old}
-    for run in new:
-        before = runs.get(run.label)
-        if before is not None and before.run_id != run.run_id:
-            raise UserError(
-                f"{run.label} is run id {before.run_id} in the sweep on disk and {run.run_id} now; "
-                "choose another study=NAME"
-            )
-        runs[run.label] = run
-    return tuple(runs.values())
 
 
 def write_manifest(manifest: Manifest) -> None:

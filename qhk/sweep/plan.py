@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.compose import compose_launcher, plain_config
 from qhk.config.composer import TrainingComposer
 from qhk.config.overrides import cells, expand, parse_override
+from qhk.config.unused import refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.settings import (
     Settings,
+    difference,
     reward_modules,
     run_directory,
     run_id,
@@ -21,7 +24,7 @@ from qhk.settings import (
     task_views,
 )
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
-from qhk.sweep.manifest import SweepRun
+from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.tracking.status import RunState
 
 
@@ -55,6 +58,25 @@ def plan_run(*, cell: str, changes: Sequence[str], settings: Settings) -> Planne
         same_as="",
         state=None,
     )
+
+
+def refuse_changed(sweep: Manifest, runs: Sequence[PlannedRun]) -> None:
+    """Raise UserError where a run of the sweep on disk would now compute something else.
+
+    Ids of runs that an earlier version froze differ although the runs are the same: their frozen settings
+    tell.
+    """
+    on_disk = {run.label: run for run in sweep.runs}
+    for run in runs:
+        before = on_disk.get(run.label)
+        if before is None or before.run_id == run.run_id:
+            continue
+        changed = difference(sweep.settings(before), run.settings)
+        if changed:
+            raise UserError(
+                f"{run.label} is run id {before.run_id} in the sweep on disk and {run.run_id} now "
+                f"({changed}): give the values that it had, or choose another study=NAME or fresh=true"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +150,7 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     return _plan(name, common, variants[0], tuple(seeds), found, None, composer)
 
 
-def plan_trials(plan: SweepPlan, drawn: dict[str, dict[str, object]]) -> SweepPlan:
+def plan_trials(plan: SweepPlan, drawn: Mapping[str, Mapping[str, object]]) -> SweepPlan:
     """Return the plan with the runs of a search's drawn values, given as cell -> key -> value."""
     found = [
         _cell(
@@ -179,6 +201,7 @@ def _plan(
     composer: TrainingComposer,
 ) -> SweepPlan:
     runs = [run for cell in found for run in _cell_runs(cell, seeds, composer)]
+    refuse_unused_strengths((cell.words, partial(composer.config, cell.words)) for cell in found)
     settings = runs[0].settings if runs else composer.settings(first, seeds[:1])[0]
     if sweep is not None and sweep.search is not None and not _validates(settings):
         raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qhk.config.catalogue import Catalogue
 from qhk.config.compose import compose_launcher
+from qhk.errors import UserError
 from qhk.settings.sweep import LauncherSettings, parse_launcher
 from qhk.sweep.commands import chosen_runs
 from qhk.sweep.launch import launch_plan, start, with_current_code
@@ -18,7 +19,7 @@ from qhk.sweep.states import RunView, read_states, sweep_lock
 from qhk.tracking.status import RunState
 
 
-def resume(
+def resume_sweep(
     folder: Path,
     *,
     cell: str | None,
@@ -57,10 +58,20 @@ def _without_failed_trials(views: Sequence[RunView]) -> list[RunView]:
 
 
 def _continue_search(manifest: Manifest, catalogue: Catalogue, task: Task) -> int:
-    """Launch a search's next round, if there is one, and return the exit code."""
+    """Launch a search's next round, if there is one, and return the exit code.
+
+    Raises UserError where the words that the search was launched with compose no more, as those of an earlier
+    version may not.
+    """
     words = [word for word in manifest.overrides if not word.startswith(("study=", "paths.outputs="))]
     words += [f"study={manifest.name}", f"paths.outputs={manifest.folder.parents[1]}"]
-    plan = plan_sweep([*words, *(f"seed={seed}" for seed in manifest.seeds)], catalogue)
+    try:
+        plan = plan_sweep([*words, *(f"seed={seed}" for seed in manifest.seeds)], catalogue)
+    except UserError as error:
+        raise UserError(
+            f"sweep {manifest.name}: no further trial can be drawn with the words it was launched with "
+            f"({error}); launch it again with qhk train, the words mended and study={manifest.name}"
+        ) from None
     return launch_plan(replace(plan, launcher=manifest.launcher), task)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from qhk.errors import UserError
 from qhk.settings.base import Scalar
 from qhk.settings.sweep import ChoiceSettings, RangeSettings, SearchSettings
 from qhk.sweep.manifest import MANIFEST_FILE, SweepRun, read_manifest
-from qhk.sweep.plan import SweepPlan, override_text, plan_trials
+from qhk.sweep.plan import SweepPlan, override_text, plan_trials, refuse_changed
 from qhk.sweep.states import RunView, read_states
 from qhk.tracking.recorder import read_metrics
 from qhk.tracking.status import RunState
@@ -37,11 +38,15 @@ class Trial:
 def next_round(plan: SweepPlan, folder: Path) -> SweepPlan:
     """Return the plan with the runs of the next round, none once all trials were drawn.
 
-    ``folder`` is the sweep's, which may not be there yet. Raises UserError without Optuna.
+    ``folder`` is the sweep's, which may not be there yet. Raises UserError without Optuna, and where the
+    trials on disk differ from those to come in more than their drawn values.
     """
     assert plan.search is not None
-    drawn = draw_round(plan.search, read_trials(plan.search, folder))
-    return plan_trials(plan, {trial.name: dict(trial.values) for trial in drawn})
+    before = read_trials(plan.search, folder)
+    for trial in before[:1]:
+        refuse_changed(read_manifest(folder), plan_trials(plan, {trial.name: trial.values}).runs)
+    drawn = draw_round(plan.search, before)
+    return plan_trials(plan, {trial.name: trial.values for trial in drawn})
 
 
 def read_trials(search: SearchSettings, folder: Path) -> list[Trial]:
@@ -107,16 +112,34 @@ def distribution(entry: ChoiceSettings | RangeSettings) -> BaseDistribution:
 
 
 def _values(search: SearchSettings, run: SweepRun) -> dict[str, Scalar]:
-    """Return the drawn values, from the overrides that they became."""
-    found: dict[str, Scalar] = {}
-    for change in run.changes:
-        key, _, text = change.partition("=")
-        entry = search.space[key]
-        if isinstance(entry, ChoiceSettings):
-            found[key] = next(choice for choice in entry.choices if override_text(choice) == text)
-        else:
-            found[key] = int(text) if entry.whole else float(text)
-    return found
+    """Return the drawn values, from the overrides that they became.
+
+    Raises UserError where the space has changed, so that they cannot have been drawn from it.
+    """
+    drawn = dict(change.split("=", 1) for change in run.changes)
+    if drawn.keys() != search.space.keys():
+        raise UserError(
+            f"sweep.search.space: {run.label} on disk was drawn from {', '.join(drawn)}, which is another "
+            f"space than {', '.join(search.space)}; choose another study=NAME or fresh=true"
+        )
+    return {key: _value(key, search.space[key], text, run) for key, text in drawn.items()}
+
+
+def _value(key: str, entry: ChoiceSettings | RangeSettings, text: str, run: SweepRun) -> Scalar:
+    """Return a drawn value from its text. Raises UserError where the space no longer has it."""
+    fitting: list[Scalar] = []
+    if isinstance(entry, ChoiceSettings):
+        fitting = [choice for choice in entry.choices if override_text(choice) == text]
+    else:
+        with suppress(ValueError):
+            number = int(text) if entry.whole else float(text)
+            fitting = [number] if entry.low <= number <= entry.high else []
+    if not fitting:
+        raise UserError(
+            f"sweep.search.space.{key}: lacks {text}, which {run.label} on disk was drawn with; "
+            "choose another study=NAME or fresh=true"
+        )
+    return fitting[0]
 
 
 def _reached(search: SearchSettings, views: Sequence[RunView]) -> float | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
 from qhk.settings import DatasetSettings, Settings, reward_modules
-from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_submitted
-from qhk.sweep.plan import PlannedRun, SweepPlan
+from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
+from qhk.sweep.plan import PlannedRun, SweepPlan, refuse_changed
 from qhk.tracking.code import run_code
 from qhk.tracking.provenance import changed_sets, read_provenance
 from qhk.tracking.run_directory import known_run_id
@@ -76,49 +76,39 @@ class CurrentInputs:
         return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Existing:
-    """Runs on disk: their directories by run id, and the code that a sweep has submitted one for."""
-
-    directories: Mapping[str, Sequence[Path]]
-    submitted: Mapping[Path, str]
-
-
-def existing_runs(outputs: Path) -> Existing:
-    """Return the runs below ``outputs``, in order of their paths. Raises UserError at a file that is none."""
+def existing_runs(outputs: Path) -> dict[str, list[Path]]:
+    """Return the directories of the runs below ``outputs`` by run id, in order of their paths."""
     found: dict[str, list[Path]] = {}
     for file in sorted(outputs.glob("*/*/seed*/run_id")):
         if ".replaced-" not in file.parent.name:
             found.setdefault(file.read_text(encoding="utf-8").strip(), []).append(file.parent)
-    submitted: dict[Path, str] = {}
-    for file in sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}")):
-        submitted |= read_submitted(file)
-    return Existing(directories=found, submitted=submitted)
+    return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class SharedRuns:
-    """The runs of a plan with their directories, and a line for each reason why a run was not reused."""
-
-    runs: list[PlannedRun]
-    notes: list[str]
+def submitted_codes(outputs: Path) -> dict[Path, str]:
+    """Return the code that sweeps have submitted runs for, by directory. Raises UserError as its reader."""
+    files = sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}"))
+    return {directory: code for file in files for directory, code in read_submitted(file).items()}
 
 
 @dataclass(kw_only=True)
 class Sharing:
-    """Gives each run its directory. ``code`` and ``data`` return what a run would be computed from now.
+    """Gives each run of a plan its directory.
 
-    ``data`` raises UserError where a set cannot be read; it is called only to compare with an existing run.
+    ``existing`` and ``submitted`` are the runs on disk. ``code`` and ``data`` return what a run would be
+    computed from now. ``data`` raises UserError where a set cannot be read; it is called only to compare with
+    an existing run. ``passed_over`` holds the runs that were not reused, by the reason.
     """
 
-    existing: Existing
+    existing: Mapping[str, Sequence[Path]]
+    submitted: Mapping[Path, str]
     code: Callable[[Settings], str]
     data: Callable[[Settings], Mapping[str, str]]
     fresh: bool
     placed: dict[str, list[PlannedRun]] = field(default_factory=dict)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
 
-    def share(self, runs: Sequence[PlannedRun]) -> SharedRuns:
+    def share(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
         """Return the runs; those that compute the same have one directory.
 
         A run's own directory comes first, then one of another study or sweep, then a cell of this one. With
@@ -128,8 +118,12 @@ class Sharing:
         # Of equal cells, the others share the directory of the one that has begun already.
         order = sorted(runs, key=lambda run: self.fresh or not (run.directory / "run_id").exists())
         placed = {run.label: self._place(replace(run, code=self.code(run.settings))) for run in order}
-        notes = [_note(reason, pairs) for reason, pairs in self.passed_over.items()]
-        return SharedRuns(runs=[placed[run.label] for run in runs], notes=notes)
+        return [placed[run.label] for run in runs]
+
+    @property
+    def notes(self) -> list[str]:
+        """A line for each reason why runs on disk were not reused."""
+        return [_note(reason, which) for reason, which in self.passed_over.items()]
 
     def _place(self, run: PlannedRun) -> PlannedRun:
         before = self.placed.setdefault(run.run_id, [])
@@ -160,7 +154,7 @@ class Sharing:
                 )
             self._check_own(run)
             return replace(run, run_id=known, state=_state(run.directory))
-        for directory in self.existing.directories.get(run.run_id, ()):
+        for directory in self.existing.get(run.run_id, ()):
             state, label = _state(directory), "/".join(directory.parts[-3:])
             if state not in SHAREABLE:
                 continue
@@ -176,7 +170,7 @@ class Sharing:
         provenance = read_provenance(directory / "provenance.json")
         if provenance is None:
             # It has not begun: what counts is the code that it was submitted with.
-            promised = self.existing.submitted.get(directory.absolute(), run.code)
+            promised = self.submitted.get(directory.absolute(), run.code)
             return "" if promised == run.code else "of other code"
         if provenance.code_digest != run.code:
             return "of other code"
@@ -192,7 +186,10 @@ class Sharing:
             return
         done = _state(run.directory) is RunState.DONE
         if done and provenance.code_digest != run.code:
-            raise UserError(f"{run.directory} was finished by other code: {FIX}")
+            raise UserError(
+                f"{run.directory} was finished by other code: qhk sweep resume starts what its sweep lacks, "
+                f"as it was frozen; else {FIX}"
+            )
         try:
             changed = changed_sets(provenance.data_fingerprints, self.data(run.settings))
         except ValueError as error:
@@ -208,14 +205,25 @@ class Sharing:
 
 
 def share_plan(plan: SweepPlan, task: Task) -> list[PlannedRun]:
-    """Return the plan's runs after sharing; print why runs on disk are not reused."""
+    """Return the plan's runs after sharing; print why runs on disk are not reused.
+
+    Raises UserError where a run of the sweep on disk would now compute something else.
+    """
+    folder = sweep_folder(plan.outputs, plan.name)
+    if not plan.fresh and (folder / MANIFEST_FILE).exists():
+        refuse_changed(read_manifest(folder), plan.runs)
     inputs = CurrentInputs(task)
-    existing = existing_runs(plan.outputs)
-    sharing = Sharing(existing=existing, code=inputs.code, data=inputs.data, fresh=plan.fresh)
-    shared = sharing.share(plan.runs)
-    for note in shared.notes:
+    sharing = Sharing(
+        existing=existing_runs(plan.outputs),
+        submitted=submitted_codes(plan.outputs),
+        code=inputs.code,
+        data=inputs.data,
+        fresh=plan.fresh,
+    )
+    runs = sharing.share(plan.runs)
+    for note in sharing.notes:
         print(f"note: {note}", file=sys.stderr)
-    return shared.runs
+    return runs
 
 
 def _note(reason: str, which: Sequence[str]) -> str:

@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+from qhk.tasks.answer_parser import BLANKS, MAX_NUMBER_CHARS, TOO_LONG, last_answer, read_decimal
 from qhk.tasks.task import AnswerRule, ScoreTask
-from qhk.tasks.text import BLANKS, MAX_NUMBER_CHARS, TOO_LONG, last_answer, read_decimal
 from qhk.types import Answer
 
 # Possessive quantifiers never give characters back, so a failed match costs no second pass.

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import ClassVar
 
 from qhk.errors import UserError
-from qhk.tasks.text import answer_span
+from qhk.tasks.answer_parser import answer_span
 from qhk.types import MOS_HIGH, MOS_LOW, Answer, Example
 
 Span = Callable[[str], tuple[int, int] | None]

@@ -108,7 +108,7 @@ COLD_START = (
 COST = (
     Metric("time/rollout_s", LAST, "seconds spent on sampling completions"),
     Metric("time/resample_s", LAST, "seconds spent on replacing groups of equal rewards"),
-    Metric("time/score_s", LAST, "seconds spent on answers, rewards, advantages and weights"),
+    Metric("time/score_s", LAST, "seconds spent on rewards, the reference's forward, advantages and weights"),
     Metric("time/update_s", LAST, "seconds spent on forward, backward and the optimizer"),
     Metric("time/step_s", LAST, "seconds of the whole step"),
     Metric("memory/peak_gib", MAX, "largest memory of a device so far (process memory on CPU)"),

@@ -6,6 +6,7 @@ run, and ``fresh`` archives it instead of deleting it.
 
 from __future__ import annotations
 
+import re
 import secrets
 import traceback
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 import yaml
 
 from qhk.errors import UserError
-from qhk.files import is_temporary, read_text, read_yaml, unwritable, write_atomically, writing
+from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
 from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
@@ -178,21 +179,20 @@ def refuse_outputs(settings: Settings) -> None:
 def known_run_id(path: Path, settings: Settings) -> str:
     """Return the id under which ``path`` holds a run of these settings.
 
-    It is ``run_id`` of the settings, but for a run that was begun when stored configs had an earlier version:
-    it keeps its id, where its own config, read as one of this version, is of the same run.
+    It is ``run_id`` of the settings, but a run that an earlier version of stored configs began keeps its id.
+    Its config, read as one of this version, tells whether it is the same run.
     """
-    stored, own = _earlier_config(path), run_id(settings)
-    if stored is None or run_id(read_settings(stored)) != own:
+    begun, own = path / "run_id", run_id(settings)
+    if not begun.is_file() or not _is_of_other_version(path / CONFIG_FILE):
         return own
-    return read_text(path / "run_id").strip()
+    same = run_id(read_settings(path / CONFIG_FILE)) == own
+    return read_text(begun).strip() if same else own
 
 
-def _earlier_config(path: Path) -> dict[str, Any] | None:
-    """Return the config of a run that was begun with an earlier version of stored configs, else None."""
-    file = path / CONFIG_FILE
-    stored = read_yaml(file) if file.is_file() else {"version": VERSION}
-    version = stored.get("version", 1)
-    return stored if isinstance(version, int) and version < VERSION else None
+def _is_of_other_version(config: Path) -> bool:
+    """Return whether a run's config is there, as another version wrote it."""
+    text = read_text(config) if config.is_file() else f"version: {VERSION}"
+    return re.search(rf"^version: {VERSION}$", text, re.MULTILINE) is None
 
 
 def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
@@ -279,7 +279,7 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
     write_atomically(path / "run_id", run_id + "\n")
     if not (path / "wandb_id").exists():
         write_atomically(path / "wandb_id", f"{run_id}-{secrets.token_hex(4)}\n")
-    if _earlier_config(path) is None:  # else it says why the id is not that of the settings
+    if not _is_of_other_version(path / CONFIG_FILE):  # else it says why the id is not that of the settings
         text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True, width=110)
         write_atomically(path / CONFIG_FILE, text)
     write_provenance(path / "provenance.json", provenance)

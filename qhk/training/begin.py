@@ -18,6 +18,7 @@ from qhk.rewards.compose import build_terms
 from qhk.settings import PromptSettings, build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
+from qhk.training.cold_start import choose_taught, run_cold_start
 from qhk.training.evaluation import report_benchmarks, validate_run
 from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
@@ -25,7 +26,6 @@ from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
-from qhk.training.supervised import choose_taught, run_cold_start
 from qhk.types import Example
 
 
@@ -74,7 +74,7 @@ def _newest_readable(run: Run) -> int | None:
     return None
 
 
-def resume(run: Run, step: int) -> tuple[Learner, int]:
+def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     """Return a learner as it was behind ``step``, in the stage that this step ends or belongs to."""
     run.place = next(place for place, stage in enumerate(run.stages) if step <= stage.last)
     checkpoints, settings = run.checkpoints, run.settings

@@ -188,14 +188,14 @@ def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str,
     write_contents(folder)
 
 
-def checkpoint_config(path: Path) -> dict[str, Any]:
-    """Return the resolved config that wrote the checkpoint. Raises UserError where there is none."""
+def checkpoint_config(path: Path) -> Path:
+    """Return the file of the config that wrote the checkpoint. Raises UserError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError(
             f"checkpoint: {path} holds no {CONFIG_FILE}; give a folder such as outputs/.../checkpoints/last"
         )
-    return read_yaml(file)
+    return file
 
 
 def checkpoint_step(path: Path) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from qhk.data.labels import has_labels, read_labels
+from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
@@ -44,7 +44,7 @@ def true_examples(settings: Settings) -> Sequence[Example]:
         spec = settings.dataset[name]
         if has_labels(name, spec) or (spec.miniature and own_rewards):
             with TemporaryDirectory() as scratch:
-                labels = read_labels(
+                labels = load_labels(
                     name, spec, cache=Path(scratch), progress=lambda done, total: None, need_images=False
                 )
             return labelled_examples(name, labels.rows, labels.scale)

@@ -72,15 +72,16 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
     """Record why a run ended before its directory was open; another's word in it stands."""
     assert settings.name is not None
     outputs = Path(settings.paths.outputs)
-    leave_failure(
-        outputs,
-        study=settings.study,
-        name=settings.name,
-        seed=settings.seed,
-        run_id=known_run_id(run_directory(settings), settings),
-        cause=failure_line(error, directory=outputs),
-        error=error,
-    )
+    with suppress(UserError):  # a directory that cannot take it must not hide the error itself
+        leave_failure(
+            outputs,
+            study=settings.study,
+            name=settings.name,
+            seed=settings.seed,
+            run_id=known_run_id(run_directory(settings), settings),
+            cause=failure_line(error, directory=outputs),
+            error=error,
+        )
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:

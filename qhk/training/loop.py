@@ -17,7 +17,7 @@ from qhk.tasks import build_task
 from qhk.tracking.metrics import MetricSet
 from qhk.tracking.recorder import MetricSection
 from qhk.training.batch import Batch
-from qhk.training.begin import begin, enter_stage, resume, resume_point
+from qhk.training.begin import begin, enter_stage, resume_point, resume_run
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
 from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
@@ -48,7 +48,7 @@ def train(run: Run) -> Results:
         run.display.line(f"note: {line}")
     run.directory.report(total_steps=run.total_steps)
     kept = resume_point(run)
-    learner, first = begin(run) if kept is None else resume(run, kept)
+    learner, first = begin(run) if kept is None else resume_run(run, kept)
     _take_steps(run, learner, first)
     for place in range(run.place + 1, len(run.stages)):
         if not run.stages[place].asks_like(run.stage):

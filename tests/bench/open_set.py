@@ -83,7 +83,7 @@ def main() -> None:
                 sorted((root / "1024x768").iterdir()),
                 memory=memory_file(cache, root),
                 depth="decode",
-                looks=False,
+                near_duplicates=False,
                 workers=arguments.workers,
                 progress=lambda done, total: None,
             )

@@ -11,16 +11,22 @@ from PIL import Image
 
 from qhk.cli.main import main
 from qhk.tracking.status import RunState, read_status
-from tests.training.conftest import SMALL
+from tests.training.conftest import base, taught
+
+__all__ = ["base", "taught"]
 
 Trained = tuple[Path, list[str]]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]
+) -> Trained:
     """The directory of a finished run and the words that made it."""
     root = tmp_path_factory.mktemp("commands")
-    words = [*SMALL, f"paths.outputs={root}/out", "name=small"]
+    (root / "out").mkdir()
+    (root / "out" / "cache").symlink_to(miniature_cache)
+    words = [*base, f"paths.outputs={root}/out", "name=small"]
     assert main(["train", *words]) == 0
     return root / "out" / "default" / "small" / "seed0", words
 
@@ -58,7 +64,7 @@ def test_another_config_in_the_same_directory_is_refused(
 def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.CaptureFixture[str]) -> None:
     directory, words = trained
     checkpoint = directory / "checkpoints" / "last"
-    own = [word for word in words if not word.startswith(("name=", "model.", "rollout."))]
+    own = [word for word in words if not word.startswith(("name=", "model", "rollout."))]
     assert main(["evaluate", *own, f"checkpoint={checkpoint}"]) == 0
     folder = Path(capsys.readouterr().out.splitlines()[-1].removeprefix("results: "))
     trained_rows = json.loads((directory / "results.json").read_text())["rows"]
@@ -72,7 +78,7 @@ def test_evaluations_of_different_parts_do_not_meet(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory, words = trained
-    own = [word for word in words if not word.startswith(("name=", "benchmark", "model.", "rollout."))]
+    own = [word for word in words if not word.startswith(("name=", "benchmark", "model", "rollout."))]
     for limit in (2, 3):
         more = [f"checkpoint={directory}/checkpoints/last", f"benchmark={{miniature_spaq:{{limit:{limit}}}}}"]
         assert main(["evaluate", *own, *more]) == 0

@@ -14,16 +14,11 @@ from tests.pairs.server import Response, serving
 Out = pytest.CaptureFixture[str]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the miniature sets are generated once."""
-    return tmp_path_factory.mktemp("pairs_cache")
-
-
 @pytest.fixture
-def words(tmp_path: Path, cache: Path) -> list[str]:
+def words(tmp_path: Path, miniature_cache: Path) -> list[str]:
     """Overrides that keep everything below a folder of the test, with eight images per set."""
-    return [f"paths.outputs={tmp_path}/out", f"paths.cache={cache}", "loading.limit=8", "pairs.workers=0"]
+    paths = [f"paths.outputs={tmp_path}/out", f"paths.cache={miniature_cache}"]
+    return [*paths, "loading.limit=8", "pairs.workers=0"]
 
 
 def manifest_of(tmp_path: Path) -> Path:

@@ -47,9 +47,9 @@ def failed(directory: Path) -> Status:
     return status
 
 
-def test_a_full_disk_costs_no_checkpoint(qhk: Run, tmp_path: Path, disk: Path) -> None:
+def test_a_full_disk_costs_no_checkpoint(qhk: Run, miniature_cache: Path, disk: Path) -> None:
     directory = disk / "default" / "run" / "seed0"
-    words = ending_words("fill", at=PER_STEP + 2, cache=tmp_path / "cache")
+    words = ending_words("fill", at=PER_STEP + 2, cache=miniature_cache)
     ending_reward.calls.clear()
     code, _, err = qhk("train", *words, "training.checkpoint_every=1")
     # no room for the checkpoint of step 1: that of step 0 stands, and nothing of the other is left

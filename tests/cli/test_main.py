@@ -45,9 +45,16 @@ MISTAKES = [
     (["train", "benchmark=[koniq,spak]"], "benchmark: no set is called 'spak'; did you mean spaq?"),
     (["train", "data=[koniq,{koniq:2}]"], "data: names koniq twice"),
     (["train", "data={koniq:0}"], "data.koniq: must be greater than 0"),
-    (["train", "data=[]"], "data: must not be empty"),
-    (["train", "+strengths.nope=1"], "no option refers to it"),
+    (["train", "data={}"], "data: must not be empty"),
+    (["train", "dataset=koniq"], "write data=koniq or benchmark=koniq"),
+    (["train", "+strengths.nope=1"], "no option in use refers to it"),
+    (["train", "perception=none", "strengths.perception_gamma=1"], "no option in use refers to it"),
+    (["train", "strengths.nope=1"], "known: group_size, kl_coef, perception_eta, "),
+    (["train", "experiment=q_insight", "mixture.degradation.looding=1"], "known: benchmark, data, prompt"),
     (["train", "data.limit=6"], "write loading.limit=6"),
+    (["train", "mixture.x.data.limit=6"], "for this part alone, add +loading@mixture.x.loading=default and"),
+    (["train", "data.sets.koniq=6"], "write all of it, e.g. 'data=[{koniq:6}]'"),
+    (["train", "benchmark.limit=3"], "write all of it, e.g. 'benchmark=[{koniq:{limit:3}}]'"),
     (["train", "~data.koniq"], "write those to keep, e.g. 'data=[koniq]'"),
     (["train", "benchmark.koniq.limit=3"], "write all of it, e.g. 'benchmark=[{koniq:{limit:3}}]'"),
     (
@@ -108,6 +115,13 @@ def test_dry_run_prints_identity_and_leaves_nothing(qhk: Run, tmp_path: Path) ->
     assert (code, err) == (0, "")
     assert "directory  outputs/default/default/seed0" in out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_another_command_names_no_training(qhk: Run, tmp_path: Path) -> None:
+    code, out, err = qhk("evaluate", "checkpoint=x", "dry_run=true")
+    assert (code, err) == (2, "error: checkpoint: x is not there\n")
+    assert list(tmp_path.iterdir()) == []
+    assert out == "dry run: a run would be refused, for 1 reasons; nothing was started\n"
 
 
 def test_dry_run_fails_where_files_are_missing(qhk: Run) -> None:

@@ -57,7 +57,8 @@ def to_nobody():
 def to_another():
     raise BrokenPipeError("a socket of somebody else's")
 
-sys.exit(report({"thread": in_a_thread, "at once": at_once, "nobody": to_nobody, "another": to_another}[sys.argv[1]]))
+ways = {"thread": in_a_thread, "at once": at_once, "nobody": to_nobody, "another": to_another}
+sys.exit(report(ways[sys.argv[1]]))
 """
 
 
@@ -71,7 +72,7 @@ sys.exit(report({"thread": in_a_thread, "at once": at_once, "nobody": to_nobody,
     ],
 )
 def test_exits_at_once_and_pipes(how: str, code: int, said: str) -> None:
-    """In a process of its own: ``os._exit`` would end the tests. A reader that has gone is no broken socket."""
+    """In a process of its own, which ``os._exit`` may end. A reader that has gone is no broken socket."""
     command = [sys.executable, "-c", PROGRAM, how]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(

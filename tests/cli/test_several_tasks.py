@@ -43,9 +43,10 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Path:
     """Where a run of the two tasks lies."""
     root = tmp_path_factory.mktemp("several")
+    (root / "cache").symlink_to(miniature_cache)
     assert main(["train", *WORDS, f"paths.outputs={root}/out", f"paths.cache={root}/cache"]) == 0
     return root
 

@@ -29,9 +29,10 @@ COMPARISONS = ("benchmark={miniature_comparison:{limit:4}}",)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Path:
     """Where a run of two steps lies, one for each stage."""
     root = tmp_path_factory.mktemp("stages")
+    (root / "cache").symlink_to(miniature_cache)
     assert main(["train", *WORDS, f"paths.outputs={root}/out", f"paths.cache={root}/cache"]) == 0
     return root
 

@@ -26,8 +26,7 @@ def conf_entry(name: str, **changes: object) -> DatasetSettings:
 
 
 @pytest.fixture(scope="session")
-def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that holds the eight sets at seed 0, size 64."""
-    cache = tmp_path_factory.mktemp("cache")
-    ensure_miniature(cache, seed=0, size=64, progress=no_progress)
-    return cache
+def miniature_cache(miniature_cache: Path) -> Path:
+    """The cache, which holds the eight sets at seed 0, size 64."""
+    ensure_miniature(miniature_cache, seed=0, size=64, progress=no_progress)
+    return miniature_cache

@@ -28,9 +28,17 @@ Make = Callable[..., DatasetSettings]
 
 
 def run(
-    name: str, spec: DatasetSettings, cache: Path, *, images: Images = "decode", looks: bool = False
+    name: str, spec: DatasetSettings, cache: Path, *, images: Images = "decode", near_duplicates: bool = False
 ) -> Report:
-    return check_set(name, spec, cache=cache, images=images, looks=looks, workers=0, progress=no_progress)
+    return check_set(
+        name,
+        spec,
+        cache=cache,
+        images=images,
+        near_duplicates=near_duplicates,
+        workers=0,
+        progress=no_progress,
+    )
 
 
 def finding(report: Report, subject: str) -> Finding:
@@ -152,7 +160,7 @@ def test_look_alikes_across_parts_are_warned_of(make: Make, tmp_path: Path) -> N
     for name, quality in (("图 0.png", 90), ("图 5.png", 60)):
         smooth = Image.fromarray(np.random.default_rng(3).integers(0, 256, (9, 12, 3), dtype=np.uint8))
         smooth.resize((96, 72)).save(folder / name, format="JPEG", quality=quality)
-    report = run("folder", spec, tmp_path / "cache", looks=True)
+    report = run("folder", spec, tmp_path / "cache", near_duplicates=True)
     alike = finding(report, "look-alikes across parts")
     assert (alike.verdict, alike.details) == ("warning", ("图 0.png (train) ~ 图 5.png (test)",))
     assert finding(report, "endings of names").found == "2 differ"

@@ -34,7 +34,7 @@ class Reader:
         self.memory, self.read = memory, 0
 
     def take(self, paths: list[Path], **changes: object) -> dict[Path, FileFacts]:
-        settings: dict[str, object] = {"depth": "header", "looks": False, "workers": 0} | changes
+        settings: dict[str, object] = {"depth": "header", "near_duplicates": False, "workers": 0} | changes
         self.read = 0
 
         def progress(done: int, total: int) -> None:
@@ -117,7 +117,9 @@ def test_deeper_looks_read_again_and_are_remembered(pictures: list[Path], reader
     reader.take(pictures)
     reader.take(pictures, depth="decode")
     assert reader.read == 0
-    assert all(fact.perceptual_hash is not None for fact in reader.take(pictures, looks=True).values())
+    assert all(
+        fact.perceptual_hash is not None for fact in reader.take(pictures, near_duplicates=True).values()
+    )
     assert reader.read == 3
 
 
@@ -156,7 +158,7 @@ def test_looks_are_close_for_copies_and_far_for_others(tmp_path: Path, reader: R
             paths.append(tmp_path / f"{name}{quality}.jpg")
             coarse.save(paths[-1], quality=quality)
     one, one_again, two, two_again = (
-        str(fact.perceptual_hash) for fact in reader.take(paths, looks=True).values()
+        str(fact.perceptual_hash) for fact in reader.take(paths, near_duplicates=True).values()
     )
     assert hash_distance(one, one_again) <= 3 and hash_distance(two, two_again) <= 3
     assert hash_distance(one, two) > 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qhk.pairs.records import Copy, Degradation, Source, pair_row, strengthened_row
+from qhk.pairs.records import Copy, DegradationStep, Source, pair_row, strengthened_row
 
 
 def source(name: str = "a.png", **changes: Any) -> Source:
@@ -27,7 +27,7 @@ def source(name: str = "a.png", **changes: Any) -> Source:
 
 
 def degraded(*types: str, path: str = "copies/a.png") -> Copy:
-    steps = tuple(Degradation(type=type_, strength=2.0, seed=0, level="stage_1") for type_ in types)
+    steps = tuple(DegradationStep(type=type_, strength=2.0, seed=0, level="stage_1") for type_ in types)
     return Copy(path=path, sha256="1" * 64, degradations=steps, ssim=0.75)
 
 

@@ -263,6 +263,9 @@ CASES: dict[str, Case] = {
         ),
         start="default",
     ),
+    "frozen_vision": Case(
+        (*DEFAULT, "model.freeze_vision=true", "objective.updates_per_rollout=2", *WARM), start="default"
+    ),
     "perception_paper": Case(
         (
             *DEFAULT,

@@ -47,11 +47,14 @@ def machine() -> dict[str, str]:
     }
 
 
-def run_case(name: str, root: Path) -> dict[str, Any]:
-    """Run a case below ``root``, where those it starts from have run; return what is on record of it."""
+def run_case(name: str, root: Path, *, cache: Path) -> dict[str, Any]:
+    """Run a case below ``root``, where those it starts from have run; return what is on record of it.
+
+    ``cache`` holds the generated sets.
+    """
     case = CASES[name]
     words = ["train", *COMMON, *case.words, f"name={name}"]
-    words += [f"paths.outputs={root / 'outputs'}", f"paths.cache={root / 'cache'}"]
+    words += [f"paths.outputs={root / 'outputs'}", f"paths.cache={cache}"]
     if case.start is not None:
         words.append(f"model.path={run_directory(case.start, root) / 'checkpoints' / 'last'}")
     _run(case, words, run_directory(name, root))
@@ -183,7 +186,7 @@ def main(names: list[str]) -> None:
         for name in CASES:
             if not names or name in names or any(CASES[other].start == name for other in names):
                 started = time.process_time()
-                record["cases"][name] = run_case(name, Path(root))
+                record["cases"][name] = run_case(name, Path(root), cache=Path(root) / "cache")
                 print(f"{name}: {time.process_time() - started:.1f} CPU s", flush=True)
     record["machine"] = machine()
     RECORD.write_text(dump(record), encoding="utf-8")

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, headline_metric, read_results
 from qhk.settings import read_settings, stage_views, task_views
 from tests.record.cases import CASES
 from tests.record.make import RECORD, machine, run_case, run_directory
+
+pytestmark = pytest.mark.long
 
 RENAMED: dict[str, str] = {}
 """Metric names of the record -> their names today, for those that were renamed since."""
@@ -31,7 +32,7 @@ Result = Callable[[str], dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+def result(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Result:
     """What a case gives now; every case runs once, after the one that it starts from."""
     root = tmp_path_factory.mktemp("record")
     done: dict[str, dict[str, Any]] = {}
@@ -41,7 +42,10 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         if start is not None:
             run(start)
         if name not in done:
-            done[name] = {**run_case(name, root), "directory": run_directory(name, root)}
+            done[name] = {
+                **run_case(name, root, cache=miniature_cache),
+                "directory": run_directory(name, root),
+            }
         return done[name]
 
     return run
@@ -103,7 +107,7 @@ def test_no_number_moved(name: str, result: Result) -> None:
 
 def _check_results(directory: Path) -> None:
     """Assert that a run has measured each of its benchmarks, in each of its tasks, before and after."""
-    settings = read_settings(yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8")))
+    settings = read_settings(directory / "config.yaml")
     rows = read_results(directory / "results.json").rows
     after = Moment.CONTROL if settings.training.learner == "supervised" else Moment.AFTER
     assert {row.moment for row in rows} == {Moment.BEFORE, after}

@@ -11,7 +11,7 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
-from qhk.settings import parse_settings, run_directory, run_id, run_name
+from qhk.settings import difference, parse_settings, run_directory, run_id, run_name
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,12 @@ def test_directory_holds_study_name_and_seed(plain: dict[str, Any]) -> None:
     assert run_directory(settings) == Path("outputs/s/n/seed2")
     with pytest.raises(ValueError, match="name: missing"):
         run_directory(parse_settings(plain))
+
+
+def test_a_difference_names_what_is_computed_otherwise(plain: dict[str, Any]) -> None:
+    one = parse_settings(plain)
+    assert difference(one, parse_settings(_with(_with(plain, "study", "other"), "loading.workers", 7))) == ""
+    changed = _with(_with(plain, "seed", 1), "optimizer.lr", 1e-3)
+    assert difference(one, parse_settings(changed)) == "seed was 0, is 1; optimizer.lr was 5e-06, is 0.001"
+    other = parse_settings(_with(plain, "data", ["spaq"]))
+    assert difference(one, other) == "data.koniq was 1.0, is left out; data.spaq was left out, is 1.0"

@@ -116,7 +116,15 @@ WRONG: list[tuple[dict[str, object], str]] = [
         "task.answer_rule: unknown rule 'loose' of form score; use one of strict, ",
     ),
     ({"prompt.task": "comparison"}, "prompt.task: must be 'score' like task.form, got 'comparison'"),
-    ({"data": ["kadit"]}, "data: no set is called 'kadit'; did you mean kadid? known: agiqa_3k, "),
+    (
+        {"data": ["kadit"]},
+        "data: no set is called 'kadit'; did you mean kadid? near: ",
+    ),
+    ({"data": None}, "data: must name sets, such as koniq or {koniq: ...}, got null"),
+    (
+        {"data": ["koniq:7046"]},
+        "data: 'koniq:7046' names no set; one with a value of its own is written [{koniq: 7046}]",
+    ),
     ({"data": []}, "data: "),
     ({"data": [{"koniq": -1}]}, "data.koniq: must be greater than 0"),
     ({"data": ["koniq", "koniq"]}, "data: names koniq twice; keep one of them"),

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
 from qhk.settings import read_settings, task_views
 from qhk.tracking.recorder import read_metrics
 from tests.record.make import RECORD, machine
-from tests.stored.make import FINISHED, STEPS, STOPPED, SWEEP, photos, place
+from tests.stored.make import FINISHED, STEPS, STOPPED, SWEEP, photos, place, words
 
 VERSIONS = sorted(path for path in Path(__file__).parent.glob("v*") if path.is_dir())
 Qhk = Callable[..., tuple[int, str, str]]
@@ -117,6 +116,26 @@ def test_a_stopped_run_goes_on_to_its_end(own: Path, qhk: Qhk) -> None:
     assert qhk(own, "sweep", "status", SWEEP)[0] == 0
 
 
+def test_a_sweep_launched_again_knows_its_runs(own: Path, qhk: Qhk) -> None:
+    """One that has begun and one that has not, whose ids have changed with the version."""
+    shutil.rmtree(seed0(own, FINISHED).parent)
+    asked = [
+        "sweep=group_size",
+        f"study={SWEEP}",
+        "~sweep.cells.g8",
+        "~sweep.cells.g16",
+        "seed=0",
+        *words(own),
+    ]
+    code, _, err = qhk(own, "train", *asked, "dry_run=true")
+    assert code == 2 and f"{FINISHED}/seed0 is run id " in err
+    assert "(loading.validation_limit was 200, is 40): give the values that it had" in err
+    code, out, err = qhk(own, "train", *asked, "loading.validation_limit=200", "dry_run=true")
+    assert code == 0, err
+    states = {row.split()[1]: row.split()[-2] for row in out.splitlines() if "group_size=" in row}
+    assert states == {FINISHED: "new", STOPPED: "preempted"}, out
+
+
 def test_a_manifest_of_pairs_goes_on(own: Path, qhk: Qhk) -> None:
     manifest = open_pairs(own / "outputs" / "pairs" / "pairs.jsonl")
     judged = [pair.copy.type for pair in manifest]
@@ -130,10 +149,7 @@ def test_a_manifest_of_pairs_goes_on(own: Path, qhk: Qhk) -> None:
 
 
 def test_configs_of_all_kinds_of_run_are_read(placed: Path) -> None:
-    settings = {
-        file.stem: read_settings(yaml.safe_load(file.read_text(encoding="utf-8")))
-        for file in (placed / "configs").glob("*.yaml")
-    }
+    settings = {file.stem: read_settings(file) for file in (placed / "configs").glob("*.yaml")}
     assert settings.keys() >= {"mixture", "two_stages", "full_size", "release", "video"}
     assert set(task_views(settings["mixture"])) == {"score", "degradation"}
     assert set(settings["mixture"].benchmark) > {"miniature_koniq", "miniature_spaq"}

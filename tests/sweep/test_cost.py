@@ -48,7 +48,7 @@ def test_an_estimate_grows_with_steps_groups_and_modules(settings: Settings) -> 
     def total(**changes: object) -> float:
         found = estimate_run(settings.model_copy(update=changes), H200)
         assert found is not None
-        return found.hours["training"]
+        return found["training"]
 
     duration = settings.training.duration.model_copy(update={"steps": 2 * training_steps(settings)})
     training = settings.training.model_copy(update={"duration": duration})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from qhk.sweep.manifest import (
     find_sweep,
     freeze_code,
     last_events,
-    merge_runs,
     read_manifest,
     record_events,
 )
@@ -37,15 +35,6 @@ def test_frozen_settings_are_the_same_run_at_a_fixed_place(make_sweep: MakeSweep
     assert run_id(settings) == run.run_id
     assert Path(settings.paths.cache).is_absolute()
     assert (settings.study, settings.name) == run.directory.parts[-3:-1]
-
-
-def test_a_run_that_would_compute_something_else_is_refused(make_sweep: MakeSweep) -> None:
-    runs = make_sweep("a", "b").runs
-    other = replace(runs[0], run_id="0" * 12)
-    with pytest.raises(ValueError, match="a/seed0 is run id .* choose another study"):
-        merge_runs(runs, [other])
-    more = replace(runs[0], seed=1)
-    assert [run.label for run in merge_runs(runs, [more])] == ["a/seed0", "b/seed0", "a/seed1"]
 
 
 def test_code_is_copied_once_and_keeps_its_digest(tmp_path: Path) -> None:
@@ -108,15 +97,6 @@ def test_a_sweep_of_an_earlier_version_is_read(make_sweep: MakeSweep) -> None:
         del run["code"], run["modules"]
     file.write_text(json.dumps({**content, "code": "any"}))
     assert read_manifest(manifest.folder) == manifest
-
-
-def test_what_a_new_plan_says_of_a_run_replaces_what_an_old_one_said(
-    make_sweep: MakeSweep, tmp_path: Path
-) -> None:
-    """The run of another study that it shared has failed since: it has a directory of its own now."""
-    now = make_sweep("a", "b").runs
-    before = replace(now[0], same_as="other/a/seed0", directory=tmp_path / "other")
-    assert merge_runs([before, now[1]], [now[0]]) == now
 
 
 def test_the_last_event_of_a_run_counts(make_sweep: MakeSweep) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.errors import UserError
-from qhk.settings import run_id
-from qhk.sweep.plan import plan_multirun, plan_sweep
+from qhk.settings import Settings, run_id
+from qhk.sweep.plan import plan_multirun, plan_sweep, refuse_changed
 from tests.conftest import Qhk
+from tests.sweep.builders import MakeSweep, planned
 
 CATALOGUE = read_catalogue(config_root())
 SEARCHES = ("random", "bayesian")
@@ -118,3 +122,20 @@ def test_dry_run_prints_cells_and_leaves_nothing(qhk: Qhk, tmp_path: object) -> 
     assert "6 cells, 12 runs" in out and "grpo_baseline" in out
     code, out, _ = qhk("train", "-m", "seed=0,1", "dry_run=true")
     assert code == 0 and "1 cells, 2 runs" in out
+
+
+def test_a_run_on_disk_that_would_compute_something_else_is_refused(
+    make_sweep: MakeSweep, settings: Settings, tmp_path: Path
+) -> None:
+    manifest, outputs = make_sweep("a", "b"), tmp_path / "outputs"
+    same, new = (planned(settings, outputs, name, lr=1e-4) for name in ("a", "c"))
+    refuse_changed(manifest, [same, new])
+    other = planned(settings, outputs, "a", lr=0.5)
+    with pytest.raises(
+        ValueError, match=r"a/seed0 is run id .*optimizer\.lr was 0\.0001, is 0\.5.* another study"
+    ):
+        refuse_changed(manifest, [same, other])
+    earlier = replace(manifest, runs=tuple(replace(run, run_id="0" * 12) for run in manifest.runs))
+    refuse_changed(earlier, [same])
+    with pytest.raises(ValueError, match="a/seed0 is run id 000000000000 in the sweep on disk and"):
+        refuse_changed(earlier, [other])

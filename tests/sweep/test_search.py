@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 
+from qhk.errors import UserError
 from qhk.settings.sweep import ChoiceSettings, RangeSettings, SearchSettings
-from qhk.sweep.search import Trial, draw_round
+from qhk.sweep.manifest import write_manifest
+from qhk.sweep.search import Trial, draw_round, read_trials
+from tests.sweep.builders import MakeSweep
 
 
 def search(method: str = "bayesian", *, trials: int = 40, parallel: int = 4) -> SearchSettings:
@@ -70,3 +74,33 @@ def test_failed_and_unknown_trials_are_told_apart() -> None:
     first = draw_round(search(), [])
     told = [replace(first[0], reached=math.nan), *first[1:]]
     assert len(draw_round(search(), told)) == 4
+
+
+@pytest.mark.parametrize(
+    ("space", "fault"),
+    [
+        (
+            {"optimizer.lr": RangeSettings(low=1e-4, high=1e-2, log=True, whole=False)},
+            "lr: lacks 1e-05",
+        ),
+        ({"optimizer.lr": RangeSettings(low=0, high=1, log=False, whole=True)}, "lr: lacks 1e-05"),
+        ({"optimizer.lr": ChoiceSettings(choices=[1e-3, 1e-2])}, "lacks 1e-05, which trial_000/seed0"),
+        (
+            {"optimizer.eps": ChoiceSettings(choices=[1e-3, 1e-2])},
+            "drawn from optimizer.lr, which",
+        ),
+        ({"optimizer.lr": ChoiceSettings(choices=[1e-5, 1e-2])}, ""),
+    ],
+)
+def test_trials_that_another_space_has_drawn_are_refused(
+    space: dict[str, ChoiceSettings | RangeSettings], fault: str, make_sweep: MakeSweep
+) -> None:
+    manifest = make_sweep("trial_000")
+    drawn = replace(manifest, runs=(replace(manifest.runs[0], changes=("optimizer.lr=1e-05",)),))
+    write_manifest(drawn)
+    asked = search().model_copy(update={"space": space})
+    if fault:
+        with pytest.raises(UserError, match=re.escape(fault)):
+            read_trials(asked, manifest.folder)
+    else:
+        assert [trial.values for trial in read_trials(asked, manifest.folder)] == [{"optimizer.lr": 1e-5}]

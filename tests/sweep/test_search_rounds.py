@@ -13,7 +13,7 @@ import pytest
 
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep import launch, local
-from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events
+from qhk.sweep.manifest import Manifest, SweepRun, event, read_manifest, record_events, write_manifest
 from qhk.sweep.search import draw_round, read_trials
 from qhk.tracking.status import RunState
 from tests.conftest import Qhk
@@ -134,6 +134,30 @@ def test_a_cluster_gets_a_round_at_a_time_and_is_told_how_to_get_the_next(
     ended(submitted[2], RunState.DONE)
     assert qhk("sweep", "resume", "hunt")[0] == 0
     assert submitted[-1].cell == "trial_001", "once all trials are drawn, what failed is started again"
+
+
+def test_a_search_goes_on_with_the_same_settings_alone(qhk: Qhk, submitted: list[SweepRun]) -> None:
+    """Its trials differ in what was drawn, or they could not be compared."""
+    asked = [*words("random", trials=2, parallel=1), "hydra/launcher=slurm"]
+    qhk("train", *asked)
+    ended(submitted[0], RunState.DONE)
+    code, _, err = qhk("train", *asked, "optimizer.eps=1e-6")
+    assert code == 2 and "trial_000/seed0 is run id " in err and "(optimizer.eps was 1e-08, is 1e-06)" in err
+
+
+def test_a_search_whose_words_are_of_an_earlier_version_says_how_it_goes_on(
+    qhk: Qhk, submitted: list[SweepRun], tmp_path: Path
+) -> None:
+    asked = [*words("random", trials=2, parallel=1), "hydra/launcher=slurm", "loading.workers=0"]
+    qhk("train", *asked)
+    ended(submitted[0], RunState.DONE)
+    manifest = read_manifest(tmp_path / "outputs/sweeps/hunt")
+    earlier = [word.replace("loading.", "data.") for word in manifest.overrides]
+    write_manifest(replace(manifest, overrides=tuple(earlier)))
+    code, _, err = qhk("sweep", "resume", "hunt")
+    assert code == 2 and err.count("\n") == 1
+    assert "data.workers=0: write loading.workers=0); launch it again with qhk train, the words mended" in err
+    assert qhk("train", *asked)[0] == 0 and len(submitted) == 2
 
 
 def test_a_search_with_trials_left_is_not_all_done(qhk: Qhk, submitted: list[SweepRun]) -> None:

@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from qhk.settings import Settings
 from qhk.sweep.plan import PlannedRun
-from qhk.sweep.sharing import SharedRuns, Sharing, existing_runs
+from qhk.sweep.sharing import Sharing, existing_runs, submitted_codes
 from qhk.tracking.provenance import gather_provenance, write_provenance
 from qhk.tracking.status import RunState
 from tests.sweep.builders import planned, set_status
@@ -44,9 +45,15 @@ def _share(
     code: str = CODE,
     data: Reader = lambda settings: DATA,
     fresh: bool = False,
-) -> SharedRuns:
-    sharing = Sharing(existing=existing_runs(outputs), code=lambda settings: code, data=data, fresh=fresh)
-    return sharing.share(runs)
+) -> SimpleNamespace:
+    sharing = Sharing(
+        existing=existing_runs(outputs),
+        submitted=submitted_codes(outputs),
+        code=lambda settings: code,
+        data=data,
+        fresh=fresh,
+    )
+    return SimpleNamespace(runs=sharing.share(runs), notes=sharing.notes)
 
 
 def _unreadable(settings: Settings) -> Mapping[str, str]:
@@ -167,7 +174,7 @@ def test_the_own_directory_of_other_settings_code_or_data_is_refused(
     _leave(settings, tmp_path, "a", RunState.DONE)
     with pytest.raises(ValueError, match="belongs to run id .*: choose another study"):
         _share(tmp_path, planned(settings, tmp_path, "a", lr=0.5))
-    with pytest.raises(ValueError, match="finished by other code: choose another study"):
+    with pytest.raises(ValueError, match="finished by other code: qhk sweep resume .* choose another study"):
         _share(tmp_path, planned(settings, tmp_path, "a"), code="d" * 64)
     other = {**DATA, "miniature_koniq": "9"}
     with pytest.raises(ValueError, match="is finished, but data miniature_koniq changed since: choose"):
@@ -206,7 +213,7 @@ def test_the_cell_that_has_begun_is_the_one_that_an_equal_cell_follows(
 def test_archived_runs_are_not_known(settings: Settings, tmp_path: Path) -> None:
     directory = _leave(settings, tmp_path, "a", RunState.DONE)
     directory.rename(directory.with_name("seed0.replaced-1"))
-    assert existing_runs(tmp_path).directories == {}
+    assert existing_runs(tmp_path) == {}
 
 
 def test_a_sweeps_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -215,4 +222,4 @@ def test_a_sweeps_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for text in ("{", "[]", "{}"):
         file.write_text(text)
         with pytest.raises(ValueError, match=r"x/sweep\.json is not a sweep's file .*: move its folder away"):
-            existing_runs(tmp_path)
+            submitted_codes(tmp_path)

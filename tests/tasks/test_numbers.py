@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qhk.tasks.text import MAX_NUMBER_CHARS
+from qhk.tasks.answer_parser import MAX_NUMBER_CHARS
 from qhk.types import Answer
 from tests.tasks.builders import parse_answer
 

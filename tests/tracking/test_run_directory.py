@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from qhk.settings import plain_settings, read_settings, run_id
 from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
 from qhk.tracking.run_directory import (
     Opened,
     RunDirectory,
     join_run_directory,
+    known_run_id,
     leave_failure,
     open_run_directory,
     run_path,
@@ -275,3 +277,20 @@ def test_lock_is_given_back_by_close_and_by_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="belongs to run id"):
         opened(tmp_path, run_id="xyz")
     opened(tmp_path).close()
+
+
+def test_a_run_of_an_earlier_version_keeps_its_id_where_it_is_the_same_run(tmp_path: Path) -> None:
+    stored = Path(__file__).parents[1] / "stored/v1/outputs/stored/g4/seed0"
+    for name in ("run_id", "config.yaml"):
+        (tmp_path / name).write_text((stored / name).read_text().replace("@ROOT@", "."))
+    begun = (tmp_path / "run_id").read_text().strip()
+    settings = read_settings(tmp_path / "config.yaml")
+    other = settings.model_copy(update={"seed": 7})
+    assert begun != run_id(settings) and known_run_id(tmp_path, settings) == begun
+    assert known_run_id(tmp_path, other) == run_id(other)
+    (tmp_path / "run_id").unlink()
+    assert known_run_id(tmp_path, settings) == run_id(settings), "it holds no run"
+    (tmp_path / "run_id").write_text(begun)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain_settings(settings)))
+    assert known_run_id(tmp_path, settings) == run_id(settings), "that of another run of this version"
+    assert known_run_id(tmp_path / "nowhere", settings) == run_id(settings)

@@ -1,20 +1,24 @@
 """Runs small enough for a test: the real command's settings, a handful of images, a few steps.
 
-Their cold start learns a dozen images by heart, so that answers can be read and rewards differ.
+Their cold start learns a dozen images by heart, so that answers can be read and rewards differ. It is most
+of such a run, so tests of whole runs go on from a policy that it has taught already.
 """
 
 from __future__ import annotations
 
+import fcntl
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qhk.cli.job import prepare
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.settings import Settings, plain_settings
+from qhk.config.composer import TrainingComposer
+from qhk.settings import Settings, plain_settings, run_directory
 from qhk.tracking.recorder import MetricsRecorder
+from qhk.training.begin import begin
 from qhk.training.distributed import Processes
 from qhk.training.launch import open_directory
 from qhk.training.loop import train
@@ -40,6 +44,15 @@ SMALL = (
     "training.threads=1",
     "tracking=none",
 )
+"""A run from nothing."""
+
+
+def taught_words(taught: Path) -> tuple[str, ...]:
+    """``SMALL`` from the policy that its cold start ends with, and one more step of that."""
+    replaced = ("model", "cold_start.steps", "cold_start.lr", "cold_start.warmup", "cold_start.validate")
+    kept = [word for word in SMALL if not word.startswith(replaced)]
+    once = ("cold_start.steps=1", "cold_start.warmup_steps=0", "cold_start.lr=1e-5")
+    return (*kept, "model=checkpoint", f"model.path={taught}", *once, "cold_start.validate_every=1")
 
 
 class ListDisplay:
@@ -57,16 +70,24 @@ class ListDisplay:
         self.lines.append(text)
 
 
-@pytest.fixture(scope="session")
-def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of generated sets for all tests of the session."""
-    return tmp_path_factory.mktemp("cache")
+@functools.cache
+def composer() -> TrainingComposer:
+    """Composes the options of a run once for all tests that differ in values alone."""
+    return TrainingComposer(read_catalogue(config_root()))
 
 
-def small_settings(root: Path, cache: Path, *overrides: str, base: Sequence[str] = SMALL) -> Settings:
+def small_settings(
+    root: Path,
+    cache: Path,
+    *overrides: str,
+    name: str = "run",
+    base: Sequence[str] = SMALL,
+    seed: int = 0,
+) -> Settings:
     """Settings of a small run that writes below ``root``, with further overrides."""
-    paths = (f"paths.outputs={root}", f"paths.cache={cache}", "name=run")
-    return prepare("train", [*base, *paths, *overrides], read_catalogue(config_root())).settings
+    own = (f"name={name}", f"paths.outputs={root}", f"paths.cache={cache}")
+    (settings,) = composer().settings([*base, *overrides, *own], [seed])
+    return settings
 
 
 def prepared_run(settings: Settings) -> Run:
@@ -85,12 +106,40 @@ def prepared_run(settings: Settings) -> Run:
     )
 
 
+@pytest.fixture(scope="session")
+def taught(miniature_cache: Path) -> Path:
+    """The policy behind the cold start of ``SMALL``: made by one of the workers, for all."""
+    root = miniature_cache.with_name("taught")
+    root.mkdir(exist_ok=True)
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        settings = small_settings(root, miniature_cache, "benchmark=[]")
+        policy = run_directory(settings) / "checkpoints" / "step_000000"
+        if not policy.is_dir():
+            run = prepared_run(settings)
+            with run.directory:
+                begin(run)
+    return policy
+
+
+@pytest.fixture(scope="session")
+def base(taught: Path) -> tuple[str, ...]:
+    """The words of a small run that goes on from the taught policy."""
+    return taught_words(taught)
+
+
+@pytest.fixture
+def taught_small(small: Callable[..., Settings], base: tuple[str, ...]) -> Callable[..., Settings]:
+    """Settings of a small run that goes on from the taught policy, with further overrides."""
+    return functools.partial(small, base=base)
+
+
 @pytest.fixture
 def small(tmp_path: Path, miniature_cache: Path) -> Callable[..., Settings]:
-    """Settings of a small run, with further overrides; ``name`` keeps runs apart."""
+    """Settings of a small run, with further overrides; ``name`` keeps runs apart, ``base`` replaces words."""
 
-    def build(*overrides: str, name: str = "run", base: Sequence[str] = SMALL) -> Settings:
-        return small_settings(tmp_path, miniature_cache, *overrides, f"name={name}", base=base)
+    def build(*overrides: str, name: str = "run", base: Sequence[str] = SMALL, seed: int = 0) -> Settings:
+        return small_settings(tmp_path, miniature_cache, *overrides, name=name, base=base, seed=seed)
 
     return build
 
@@ -102,9 +151,9 @@ def open_run() -> Callable[[Settings], Run]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]) -> Path:
     """The directory of one small run as it is, for tests that only look."""
-    run = prepared_run(small_settings(tmp_path_factory.mktemp("finished"), miniature_cache))
+    run = prepared_run(small_settings(tmp_path_factory.mktemp("finished"), miniature_cache, base=base))
     with run.directory:
         train(run)
     return run.directory.path

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from qhk.settings import ColdStartSettings
-from qhk.training.supervised import imperfect_answer, noisy_label
+from qhk.training.cold_start import imperfect_answer, noisy_label
 from qhk.types import Example
 from tests.tasks.builders import task_of
 

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from qhk.tracking.status import RunState, judge_status, read_status
-from tests.training.conftest import SMALL
+from qhk.training.loop import train
+from tests.training.conftest import SMALL, prepared_run, small_settings
 from tests.training.kill import Killer, leftovers, outcome
+
+pytestmark = pytest.mark.long
 
 ROUND = ("start", "cold start", "first checkpoint", "evaluation before", "training", "checkpoint")
 LATE_ROUND = ("cold start", "training", "checkpoint", "training", "checkpoint", "evaluation after")
@@ -33,9 +36,13 @@ def assert_same(killed: Path, undisturbed: Path) -> None:
     assert status is not None and status.state is RunState.DONE
 
 
-def test_three_kills(finished: Path, tmp_path: Path, miniature_cache: Path) -> None:
+def test_three_kills(tmp_path: Path, miniature_cache: Path) -> None:
     """One in the cold start, one while a checkpoint is written, one in the last evaluation."""
-    run = killer(tmp_path, miniature_cache, seed=3)
+    short = ("cold_start.steps=12", "cold_start.validate_every=6")
+    whole = prepared_run(small_settings(tmp_path / "whole", miniature_cache, *short))
+    with whole.directory:
+        train(whole)
+    run = killer(tmp_path, miniature_cache, seed=3, more=short)
     where = [run.kill("cold start")]
     status = read_status(run.directory / "status.json")
     assert status is not None and status.state is RunState.RUNNING
@@ -44,7 +51,7 @@ def test_three_kills(finished: Path, tmp_path: Path, miniature_cache: Path) -> N
     where += [run.kill(phase) for phase in ("checkpoint", "evaluation after")]
     run.finish()
     assert all(where)
-    assert_same(run.directory, finished)
+    assert_same(run.directory, whole.directory.path)
 
 
 @pytest.mark.slow

@@ -17,15 +17,10 @@ from tests.training.ending_reward import PER_STEP, ending_words
 from tests.training.kill import outcome
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
-def words(cache: Path) -> Callable[..., list[str]]:
+def words(miniature_cache: Path) -> Callable[..., list[str]]:
     """The words of a bare run whose reward ends it in some way, in the second step unless told otherwise."""
-    return lambda how, *more, at=PER_STEP + 2: [*ending_words(how, at=at, cache=cache), *more]
+    return lambda how, *more, at=PER_STEP + 2: [*ending_words(how, at=at, cache=miniature_cache), *more]
 
 
 @pytest.fixture(autouse=True)

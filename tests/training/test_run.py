@@ -29,8 +29,15 @@ from qhk.training.run import Run
 from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL
 
+pytestmark = pytest.mark.long
+
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
+
+
+@pytest.fixture
+def small(taught_small: Small) -> Small:
+    return taught_small
 
 
 def finish(run: Run) -> Path:
@@ -64,9 +71,12 @@ def records(directory: Path) -> list[tuple[Any, ...]]:
     return rows
 
 
-def test_one_seed_gives_one_run(finished: Path, small: Small, open_run: OpenRun) -> None:
-    first, second = finished, finish(open_run(small(name="second")))
-    other = finish(open_run(small("seed=1", name="other")))
+def test_one_seed_gives_one_run(small: Small, open_run: OpenRun) -> None:
+    """From nothing on."""
+    short = ("cold_start.steps=6", "cold_start.validate_every=3", "loading.validation_limit=2")
+    short += ("benchmark={miniature_spaq:{limit:2}}",)
+    first, second = (finish(open_run(small(*short, name=name, base=SMALL))) for name in ("first", "second"))
+    other = finish(open_run(small(*short, seed=1, name="other", base=SMALL)))
     assert records(first) == records(second)
     assert same_weights(first, second)
     assert not same_weights(first, other)
@@ -209,9 +219,11 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert len(predictions.read_text().splitlines()) == 6
 
 
-def test_a_run_without_benchmarks_or_validation_finishes(small: Small, open_run: OpenRun) -> None:
-    base = [word for word in SMALL if not word.startswith("benchmark")]
-    run = open_run(small("benchmark=[]", "loading.validation_fraction=0", base=base))
+def test_a_run_without_benchmarks_or_validation_finishes(
+    small: Small, open_run: OpenRun, base: tuple[str, ...]
+) -> None:
+    bare = [word for word in base if not word.startswith("benchmark")]
+    run = open_run(small("benchmark=[]", "loading.validation_fraction=0", base=bare))
     directory = finish(run)
     results = read_results(directory / "results.json")
     assert results.rows == () and results.wall_times["training"] > 0
@@ -219,13 +231,13 @@ def test_a_run_without_benchmarks_or_validation_finishes(small: Small, open_run:
     assert sections == {MetricSection.COLD_START, MetricSection.TRAIN}
     checkpoints = directory / "checkpoints"
     assert (checkpoints / "best").resolve() == (checkpoints / "last").resolve() == checkpoints / "step_000004"
-    assert "kept step 40 of 40 (no validation part)" in " ".join(run.display.lines)  # type: ignore[attr-defined]
+    assert "kept step 1 of 1 (no validation part)" in " ".join(run.display.lines)  # type: ignore[attr-defined]
 
 
 def test_every_step_is_recorded_once(finished: Path) -> None:
     rows = read_metrics(finished / "metrics.jsonl")
     steps = {section: [row.step for row in rows if row.section is section] for section in MetricSection}
-    assert steps[MetricSection.COLD_START] == list(range(1, 41))
+    assert steps[MetricSection.COLD_START] == [1]
     assert steps[MetricSection.TRAIN] == [1, 2, 3, 4]
     assert steps[MetricSection.VALIDATION] == [2, 4]
     assert steps[MetricSection.EVAL] == [0, 4]

@@ -23,6 +23,9 @@ from qhk.training.begin import taught_examples
 from qhk.training.loop import notes, train
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
+from tests.training.conftest import SMALL, prepared_run, small_settings
+
+pytestmark = pytest.mark.long
 
 Small = Callable[..., Settings]
 OpenRun = Callable[[Settings], Run]
@@ -38,6 +41,11 @@ SWITCH = (
     "+reward@stages.second.reward=visualquality_r1",
     "+stages.second.benchmark={miniature_csiq:{limit:4}}",
 )
+
+
+@pytest.fixture
+def small(taught_small: Small) -> Small:
+    return taught_small
 
 
 def finish(run: Run) -> Path:
@@ -243,7 +251,9 @@ def open_nothing() -> Any:
 def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Small, open_run: OpenRun) -> None:
     """What the first stage read at the border is not the second's, which asks for JSON and was taught it."""
     json = ("+task@stages.second.task=score_json", "+prompt@stages.second.prompt=score_json_short")
-    directory = finish(open_run(small(*TWO, *json, "training.duration.steps=2", name="otherwise")))
+    directory = finish(
+        open_run(small(*TWO, *json, "training.duration.steps=2", name="otherwise", base=SMALL))
+    )
     rows = [row for row in read_results(directory / "results.json").rows if row.readout == "greedy"]
     read = {(row.moment, row.step): row.n_parsed for row in rows}
     assert min(read[Moment.AFTER, 1], read[Moment.BEFORE, 1]) > 0
@@ -257,9 +267,11 @@ def test_a_stage_that_asks_the_same_benchmark_otherwise_asks_it_anew(small: Smal
     }
 
 
-@pytest.fixture
-def switched(small: Small, open_run: OpenRun) -> Path:
-    return finish(open_run(small(*SWITCH, name="switched")))
+@pytest.fixture(scope="module")
+def switched(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]) -> Path:
+    """A run of two stages, for tests that only look."""
+    root = tmp_path_factory.mktemp("switched")
+    return finish(prepared_run(small_settings(root, miniature_cache, *SWITCH, base=base)))
 
 
 @pytest.mark.parametrize("stop_before", [2, 3])

@@ -16,6 +16,9 @@ from qhk.cli.commands import (
     data_review,
     data_strengthen,
     evaluate,
+    report,
+    runs_compare,
+    runs_list,
     score,
     sweep_cancel,
     sweep_logs,
@@ -25,7 +28,8 @@ from qhk.cli.commands import (
 )
 
 _MODULES = (
-    train, evaluate, score,
+    train, evaluate, score, report,
+    runs_list, runs_compare,
     data_check, data_degrade, data_filter, data_review, data_strengthen, data_build,
     sweep_status, sweep_cancel, sweep_resume, sweep_logs,
 )  # fmt: skip

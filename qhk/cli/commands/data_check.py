@@ -55,7 +55,7 @@ def run(job: Job[CheckRequest]) -> int:
                     settings.dataset[name],
                     cache=Path(settings.paths.cache),
                     images=request.images,
-                    looks=request.near_duplicates,
+                    near_duplicates=request.near_duplicates,
                     workers=request.workers,
                     progress=progress,
                 )

@@ -25,11 +25,11 @@ class ResumeRequest(Node):
 def run(job: LightJob[ResumeRequest]) -> int:
     """Return the exit code of the sweep, started again where it lacks something."""
     from qhk.sweep.manifest import find_sweep
-    from qhk.sweep.resume import resume
+    from qhk.sweep.resume import resume_sweep
     from qhk.training.display import ConsoleDisplay
 
     request = job.request
-    return resume(
+    return resume_sweep(
         find_sweep(Path(request.paths.outputs), job.positionals[0]),
         cell=request.cell,
         seed=request.only_seed,

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 from qhk.data.miniature.content import FloatImage, Generator, render_content
 from qhk.data.miniature.distort import distort
@@ -211,11 +213,12 @@ def _graded(
     cells = [cell for cell in cells if cell[1:] not in skip]
 
     def draw(seed: int, size: int) -> Iterator[Stimulus]:
-        for reference, code, level in cells:
+        for reference, versions in groupby(cells, key=itemgetter(0)):
             pristine = render_content(stream_generator(seed, "miniature", name, "content", reference), size)
-            rng = stream_generator(seed, "miniature", name, reference, code, level)
-            damage = [(types[code], strengths[level - 1])]
-            yield _stimulus(pristine, damage, rng, reference=reference, kind=code, level=level)
+            for _, code, level in versions:
+                rng = stream_generator(seed, "miniature", name, reference, code, level)
+                damage = [(types[code], strengths[level - 1])]
+                yield _stimulus(pristine, damage, rng, reference=reference, kind=code, level=level)
 
     return Recipe(count=len(cells), draw=draw)
 

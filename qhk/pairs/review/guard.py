@@ -29,11 +29,13 @@ class Guard:
     """Refuses what did not come from the page itself, before any of it is read.
 
     A page of another site cannot name this server (DNS rebinding shows in ``Host``), cannot post to it
-    (``Origin`` must be this server's, the body JSON), and cannot embed its pictures.
+    (``Origin`` must be this server's, the body JSON), and cannot embed its pictures. ``policy`` says what the
+    page may load; by default what the server has.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, policy: str = ANSWER_HEADERS["Content-Security-Policy"]) -> None:
         self._app = app
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # start and end of the server
@@ -47,7 +49,8 @@ class Guard:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(ANSWER_HEADERS)
+                headers = {**ANSWER_HEADERS, "Content-Security-Policy": self._policy}
+                MutableHeaders(scope=message).update(headers)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

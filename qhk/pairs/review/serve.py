@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from qhk.errors import UserError
 from qhk.pairs.manifest import open_pairs
@@ -51,9 +52,14 @@ def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:
 
     ``port`` 0 picks a free one. Raises ``UserError`` where the port is taken.
     """
+    serve_app(build_app(desk), port=port, on_ready=on_ready)
+
+
+def serve_app(app: ASGIApp, *, port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve any guarded application on loopback, as ``serve`` does."""
     listener = listen(port)
     config = uvicorn.Config(
-        build_app(desk),
+        app,
         log_level="warning",
         access_log=False,
         server_header=False,

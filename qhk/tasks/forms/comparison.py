@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from functools import partial
 
+from qhk.tasks.answer_parser import first_answer_anywhere, first_answer_span, last_answer
 from qhk.tasks.task import AnswerRule, LabelTask
-from qhk.tasks.text import first_answer_anywhere, first_answer_span, last_answer
 from qhk.types import Answer
 
 CHOICES = ("Image A", "Image B", "Similar")

@@ -6,8 +6,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from qhk.tasks.answer_parser import first_answer_anywhere, first_answer_span, flat_object, last_answer
 from qhk.tasks.task import AnswerRule, LabelTask
-from qhk.tasks.text import first_answer_anywhere, first_answer_span, flat_object, last_answer
 from qhk.types import Answer
 
 NONE = "null"

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
-from qhk.tasks.text import (
+from qhk.tasks.answer_parser import (
     first_answer_anywhere,
     first_answer_span,
     flat_object,
@@ -19,6 +18,7 @@ from qhk.tasks.text import (
     read_release_decimal,
     without_blanks,
 )
+from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
 from qhk.types import Answer
 
 RATING = "rating"

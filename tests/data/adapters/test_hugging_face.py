@@ -161,7 +161,7 @@ def test_images_in_tables_are_labelled_below_a_relative_cache(
         spec,
         cache=Path("cache"),
         images="header",
-        looks=False,
+        near_duplicates=False,
         workers=0,
         progress=no_progress,
     )

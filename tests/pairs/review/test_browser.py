@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,24 +18,9 @@ from tests.pairs.review.served import Server
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 KEYS = {"s": "same", "d": "different", "f": "unsure", "x": "unusable", "g": "skip"}
 Serve = Callable[..., Server]
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("THE REVIEW PAGE WAS NOT TESTED: no chromium on this machine; apt-get install chromium")
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="THE REVIEW PAGE WAS NOT TESTED: no playwright"
-    )
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

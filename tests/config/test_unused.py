@@ -61,3 +61,13 @@ def test_a_node_that_some_stage_lacks_or_another_key_reads_is_let_through(catalo
 def test_cells_of_a_sweep_are_refused_alike(catalogue: Catalogue) -> None:
     with pytest.raises(ValueError, match=r"reward=q_hawkeye: every stage has its own reward"):
         plan_sweep(["sweep=reward", *EXPERIMENT], catalogue)
+
+
+def test_a_strength_that_some_cell_of_a_sweep_uses_is_let_through(catalogue: Catalogue) -> None:
+    words = ["sweep=modules", "strengths.perception_gamma=1e-3"]
+    gammas = {run.cell: run.settings.perception.gamma for run in plan_sweep(words, catalogue).runs}
+    assert (gammas["full"], gammas["without_perception"]) == (1e-3, 0.0)
+    with pytest.raises(ValueError, match=r"^strengths\.reward_tau=1: no option in use refers to it"):
+        plan_sweep(["sweep=modules", "reward=visualquality_r1", "strengths.reward_tau=1"], catalogue)
+    used = ["twin.strengths.noise=1", "strengths.twin={blur:2.0}"]
+    assert prepare("train", used, catalogue).settings.twin.strengths["blur"] == 2.0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.tasks.text import (
+from qhk.tasks.answer_parser import (
     MAX_OBJECT_CHARS,
     first_answer_anywhere,
     flat_object,

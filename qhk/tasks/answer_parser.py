@@ -1,4 +1,7 @@
-"""Where in a completion the answer stands, and the number or flat JSON object that it may be."""
+"""What the answer parsers of all forms share: where in a completion the answer stands, and what it may be.
+
+The rules that a parser follows, by name, are in ``forms/``, one file per form.
+"""
 
 from __future__ import annotations
 

@@ -1,19 +1,35 @@
-"""What the command line says of a node that every stage of a run has for itself."""
+"""What the command line says that nothing reads."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from qhk.config.catalogue import Catalogue
+from qhk.config.catalogue import STRENGTHS, Catalogue
 from qhk.config.overrides import parse_override
 from qhk.errors import UserError
 from qhk.settings.root import STAGE_KEYS
 
 _INTERPOLATED = re.compile(r"\$\{([a-z_.]+)\}")
+
+
+def refuse_unused_strengths(configs: Iterable[tuple[Sequence[str], Callable[[], DictConfig]]]) -> None:
+    """Raise UserError at an override of ``strengths`` that no value refers to, in any config that has it.
+
+    ``configs`` are overrides, each with what composes them, interpolations unresolved.
+    """
+    read: dict[str, bool] = {}
+    for overrides, compose in configs:
+        given = {text: text.lstrip("+~").partition("=")[0] for text in overrides}
+        given = {text: key for text, key in given.items() if key.startswith(f"{STRENGTHS}.")}
+        others = _keys_read(compose()) if given else []
+        for text, key in given.items():
+            read[text] = read.get(text, False) or any(_overlap(key, other) for other in others)
+    for text in [text for text, is_read in read.items() if not is_read]:
+        raise UserError(f"{text}: no option in use refers to it; set the option's own key instead")
 
 
 def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, catalogue: Catalogue) -> None:
@@ -29,7 +45,7 @@ def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, cat
         return
     own = [{name for name, node in (stage or {}).items() if node is not None} for stage in stages.values()]
     replaced = set.intersection(*own) - set(STAGE_KEYS)
-    read = _INTERPOLATED.findall(OmegaConf.to_yaml(config, resolve=False))
+    read = _keys_read(config)
     for text in overrides:
         override = parse_override(text)
         key = override.package or override.key_or_group
@@ -38,6 +54,11 @@ def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, cat
             continue
         fixes = " ".join(_of_stage(text, override, str(stage), catalogue) for stage in stages)
         raise UserError(f"{text}: every stage has its own {node}; write {fixes}, or add stages=none")
+
+
+def _keys_read(config: DictConfig) -> list[str]:
+    """Return the keys that other values of a config refer to."""
+    return _INTERPOLATED.findall(OmegaConf.to_yaml(config, resolve=False))
 
 
 def _overlap(one: str, other: str) -> bool:

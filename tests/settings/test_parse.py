@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from qhk.settings.upgrade import upgrade
+from qhk.errors import UserError
+from qhk.settings.parse import read_settings, upgrade
 
 READING = {"split": "train", "validation_fraction": 0.1, "limit": None, "workers": 4}
 
@@ -56,3 +58,24 @@ def test_what_an_old_config_lacks_is_left_to_the_parser() -> None:
 def test_the_present_version_is_left_as_it_is(first: dict[str, Any]) -> None:
     second = upgrade(first)
     assert upgrade(second) == second
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("version: 3", "version: must be at most 2, got 3; a later qhk wrote this config"),
+        ("version: two", "version: must be at most 2, got 'two'"),
+        ("- 1", "holds list where a mapping of keys is due"),
+        ("a: [", "is not YAML (while parsing"),
+        ("seed: 0", "study: missing"),
+    ],
+)
+def test_a_stored_config_that_cannot_be_read_is_one_line_that_names_it(
+    tmp_path: Path, text: str, fault: str
+) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_settings(file)
+    assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
+    assert fault in str(caught.value)

@@ -1,0 +1,1 @@
+"""Runs as tables, and the page that compares them."""

@@ -1,0 +1,532 @@
+"""What the page shows, as plain data: tables with tests, effects, curves, predictions, failures, settings.
+
+Everything here ends up as JSON inside one HTML file, so it is cut to what can be looked at: a few hundred
+images per benchmark, a hundred points per curve.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qhk.data.datasets import load_dataset_entry
+from qhk.data.image import load_image
+from qhk.errors import UserError
+from qhk.evaluation.predictions import Prediction, read_predictions
+from qhk.evaluation.results import Moment
+from qhk.files import read_json_lines
+from qhk.report.compare import (
+    Cell,
+    ComparisonTable,
+    Progress,
+    View,
+    compare,
+    compare_modules,
+    find_row,
+    has_answer,
+    predictions_of,
+    views,
+)
+from qhk.report.published import SETS, published_results
+from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, changed_keys, prediction_files, read_curves
+from qhk.settings import read_settings
+from qhk.statistics.bootstrap import cluster_index
+from qhk.statistics.comparison import Estimate
+from qhk.statistics.correlation import srcc
+from qhk.statistics.reliability import sparsify, split_conformal, spread_and_error, tie_broken_srcc
+
+TESTED = ("srcc", "plcc", "accuracy")
+"""Metrics with intervals and tests; others are shown as means."""
+SHOWN = (
+    *TESTED,
+    "plcc_fitted",
+    "krcc",
+    "rmse",
+    "mae",
+    "score_entropy",
+    "distinct_samples",
+    "within_image_std",
+)
+CURVES = (
+    "train/reward/total/mean", "validation/srcc", "train/reference/kl", "train/policy/entropy/mean",
+    "train/scores/distinct", "train/scores/entropy", "train/completion/tokens/mean",
+    "train/uncertainty/weight/mean", "train/perception/kl", "train/optimizer/grad_norm",
+    "train/parse/failed_frac",
+)  # fmt: skip
+MAX_POINTS = 120
+MAX_IMAGES = 300
+MAX_THUMBNAILS = 60
+THUMBNAIL_SIDE = 112
+MAX_TEXT = 700
+LOG_LINES = 30
+BINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """What a report tests and shows. ``reference``: the method that others are held against, or None."""
+
+    title: str
+    reference: str | None
+    num_resamples: int
+    confidence: float
+    thumbnails: bool
+
+
+def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, Any]:
+    """Return the page's data. Numbers that are not finite are None."""
+    tables, effects = _tables(runs, options, progress)
+    content = {
+        "title": options.title,
+        "version": version("qhk"),
+        "confidence": options.confidence,
+        "methods": list(runs.methods),
+        "runs": [_run(record) for record in runs.records],
+        "changes": _changes(runs),
+        "tables": tables,
+        "effects": effects,
+        "published": _published(tables),
+        "curves": _curves(runs, progress),
+        "images": _images(runs, options, progress),
+        "histograms": _histograms(runs, progress),
+        "failures": _failures(runs),
+    }
+    plain: dict[str, Any] = _finite(content)
+    return plain
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with every number that is not finite as None, and floats at six digits."""
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_finite(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def benchmarks_of(runs: Runs) -> list[str]:
+    """Return every benchmark that a run measured, in the order in which they appear."""
+    return list(dict.fromkeys(row.benchmark for record in runs.records for row in record.rows))
+
+
+def _tables(
+    runs: Runs, options: ReportOptions, progress: Progress
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return one table per metric, moment and read-out, and the module effects of those with tests."""
+    tables, effects = [], []
+    names = benchmarks_of(runs)
+    for moment, readout in views(runs):
+        rows = [row for record in runs.records for row in record.rows if row.moment is moment]
+        for metric in SHOWN:
+            having = [
+                name for name in names if any(r.benchmark == name and metric in r.metrics for r in rows)
+            ]
+            if not having:
+                continue
+            view = View(metric=metric, moment=moment, readout=readout, benchmarks=tuple(having))
+            table, scored = compare(
+                runs,
+                view,
+                reference=options.reference,
+                num_resamples=options.num_resamples if metric in TESTED else 0,
+                confidence=options.confidence,
+                progress=progress,
+            )
+            tables.append(_table(table))
+            found = compare_modules(runs, view, scored, confidence=options.confidence)
+            if found is not None:
+                whole, sentences = found
+                effects.append(
+                    {
+                        "view": _view(view),
+                        "sentences": sentences,
+                        "residual_df": whole.residual_df,
+                        "not_estimable": list(whole.not_estimable),
+                        "rows": [
+                            {"name": e.name, **e.estimate.__dict__, "p_adjusted": e.p_adjusted}
+                            for e in whole.effects
+                        ],
+                    }
+                )
+    return tables, effects
+
+
+def _view(view: View) -> dict[str, Any]:
+    return {"metric": view.metric, "moment": view.moment.value, "readout": view.readout}
+
+
+def _table(table: ComparisonTable) -> dict[str, Any]:
+    return {
+        "view": _view(table.view),
+        "benchmarks": list(table.view.benchmarks),
+        "averaged": list(table.averaged),
+        "reference": table.reference,
+        "num_images": dict(table.num_images),
+        "num_references": dict(table.num_references),
+        "rows": {
+            method: {
+                **{name: _cell(cell) for name, cell in table.cells[method].items()},
+                "average": _cell(table.average[method]),
+            }
+            for method in table.methods
+        },
+        "against": {
+            method: {name: _estimate(found) for name, found in columns.items()}
+            for method, columns in table.against.items()
+        },
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {
+        "mean": cell.mean,
+        "std": cell.std,
+        "low": cell.interval.low,
+        "high": cell.interval.high,
+        "values": dict(cell.values),
+        "missing": dict(cell.missing),
+        "best": cell.best,
+        "second": cell.second,
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, float]:
+    return {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
+
+
+def _run(record: RunRecord) -> dict[str, Any]:
+    provenance = _json(record.directory / "provenance.json")
+    return {
+        "method": record.method,
+        "seed": record.seed,
+        "directory": str(record.directory),
+        "state": record.state,
+        "cause": record.cause or record.fault,
+        "step": record.step,
+        "total_steps": record.total_steps,
+        "seconds": dict(record.wall_times),
+        "code": str(provenance.get("code_digest", ""))[:12],
+        "hardware": provenance.get("hardware", {}),
+        "accelerators": provenance.get("accelerators", []),
+        "packages": {
+            name: text
+            for name, text in (provenance.get("packages") or {}).items()
+            if name in ("torch", "transformers", "qhk")
+        },
+        "data": provenance.get("data_fingerprints", {}),
+        "miniature": any(row.miniature for row in record.rows),
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _changes(runs: Runs) -> dict[str, dict[str, Any]]:
+    """Return the keys in which methods differ -> each method's value, of its first run with a config."""
+    configs = {
+        method: next((record.config for record in records if record.config), {})
+        for method, records in runs.methods.items()
+    }
+    changed = changed_keys(configs.values())
+    return {
+        key: dict(zip(configs, values, strict=True))
+        for key, values in changed.items()
+        if not (key.startswith("dataset.") and key.endswith(".root"))
+    }
+
+
+def _published(tables: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    names = dict.fromkeys(name for table in tables for name in table["benchmarks"])
+    return [result.__dict__ for result in published_results([name for name in names if name in SETS])]
+
+
+def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
+    """Return metric -> method -> steps, the mean over seeds, and the lowest and highest seed at each step."""
+    collected: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for place, record in enumerate(runs.records):
+        progress("reading curves", place, len(runs.records))
+        try:
+            points = list(read_curves(record))
+        except UserError:
+            continue
+        for point in points:
+            if point["metric"] in CURVES and math.isfinite(point["value"]):
+                at = collected.setdefault(point["metric"], {}).setdefault(record.method, {})
+                at.setdefault(point["step"], []).append(point["value"])
+    return {
+        metric: {method: _thinned(steps) for method, steps in collected[metric].items()}
+        for metric in CURVES
+        if metric in collected
+    }
+
+
+def _thinned(steps: Mapping[int, Sequence[float]]) -> dict[str, list[float]]:
+    """Return a curve of at most ``MAX_POINTS`` points; a point stands for the mean of the steps it covers."""
+    order = sorted(steps)
+    parts = np.array_split(np.array(order), min(MAX_POINTS, len(order)))
+    return {
+        "step": [float(part[-1]) for part in parts],
+        "mean": [float(np.mean([np.mean(steps[step]) for step in part])) for part in parts],
+        "low": [float(np.mean([min(steps[step]) for step in part])) for part in parts],
+        "high": [float(np.mean([max(steps[step]) for step in part])) for part in parts],
+    }
+
+
+def _images(runs: Runs, options: ReportOptions, progress: Progress) -> list[dict[str, Any]]:
+    """Return, by benchmark, some images with what the methods said of them, and how reliable that is.
+
+    Of every method the run with the first seed that has predictions; after training, in its first read-out.
+    """
+    found = []
+    for name in benchmarks_of(runs):
+        by_method: dict[str, list[Prediction]] = {}
+        source: RunRecord | None = None
+        for method, records in runs.methods.items():
+            for record in records:
+                predictions = _last_predictions(record, name)
+                if predictions:
+                    by_method[method] = predictions
+                    source = source or record
+                    break
+        if by_method and source is not None:
+            progress(f"pictures of {name}", 0, 1)
+            found.append(_benchmark_images(name, by_method, source, options))
+    return found
+
+
+def _last_predictions(record: RunRecord, benchmark: str) -> list[Prediction]:
+    for moment, readout in ((m, r) for m in (Moment.AFTER, Moment.BEFORE) for r in _readouts(record, m)):
+        for metric in ("srcc", "accuracy"):
+            view = View(metric=metric, moment=moment, readout=readout, benchmarks=(benchmark,))
+            row = find_row(record, view, benchmark)
+            if row is not None:
+                return [item for item in predictions_of(record.directory, row) if has_answer(item)]
+    return []
+
+
+def _readouts(record: RunRecord, moment: Moment) -> list[str]:
+    return list(dict.fromkeys(row.readout for row in record.rows if row.moment is moment))
+
+
+def _benchmark_images(
+    name: str, by_method: Mapping[str, list[Prediction]], source: RunRecord, options: ReportOptions
+) -> dict[str, Any]:
+    scored = {
+        method: {item.id: item for item in predictions if item.mos is not None}
+        for method, predictions in by_method.items()
+    }
+    first = next(iter(scored.values()))
+    errors = {
+        id_: max(
+            abs(found[id_].clipped - found[id_].mos)  # type: ignore[operator]
+            for found in scored.values()
+            if id_ in found
+        )
+        for id_ in first
+    }
+    worst = sorted(errors, key=lambda id_: -errors[id_])
+    shown = list(first) if len(first) <= MAX_IMAGES else _spread_out(list(first), MAX_IMAGES, worst)
+    pictured = worst[: MAX_THUMBNAILS // 2] + [
+        id_ for id_ in _spread_out(shown, MAX_THUMBNAILS // 2, []) if id_ not in worst[: MAX_THUMBNAILS // 2]
+    ]
+    return {
+        "benchmark": name,
+        "reliability": {method: _reliability(list(found.values())) for method, found in scored.items()},
+        "parts": {method: _parts(list(found.values())) for method, found in scored.items()},
+        "worst": [id_ for id_ in worst if id_ in shown][:24],
+        "pictures": thumbnails(source, name, pictured) if options.thumbnails else {},
+        "images": [
+            {
+                "id": id_,
+                "mos": first[id_].mos,
+                "about": _about(first[id_]),
+                "scores": {method: _said(found[id_]) for method, found in scored.items() if id_ in found},
+            }
+            for id_ in shown
+        ],
+    }
+
+
+def _spread_out(ids: Sequence[str], count: int, always: Sequence[str]) -> list[str]:
+    """Return about ``count`` of the ids at even distances, with the first of ``always`` among them."""
+    kept = dict.fromkeys(always[: count // 4])
+    places = np.linspace(0, len(ids) - 1, min(len(ids), count - len(kept))).astype(int)
+    return list(dict.fromkeys([*kept, *(ids[place] for place in places)]))
+
+
+def _about(item: Prediction) -> str:
+    level = None if item.level is None else f"level {item.level:g}"
+    reference = None if item.reference is None else f"reference {item.reference}"
+    return ", ".join(text for text in (item.distortion, level, reference) if text)
+
+
+def _said(item: Prediction) -> dict[str, Any]:
+    text = item.texts[0] if item.texts else ""
+    return {
+        "score": item.clipped,
+        "samples": list(item.samples),
+        "text": text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ...",
+    }
+
+
+def _spread(item: Prediction) -> float:
+    read = [sample for sample in item.samples if sample is not None]
+    return float(np.std(read, ddof=1)) if len(read) > 1 else math.nan
+
+
+def _reliability(items: Sequence[Prediction]) -> dict[str, Any]:
+    """Return whether the spread over samples tells errors, and what intervals made from it cover."""
+    prediction = np.array([item.clipped for item in items], dtype=np.float64)
+    mos = np.array([item.mos for item in items], dtype=np.float64)
+    spread = np.array([_spread(item) for item in items])
+    clusters = cluster_index([item.reference for item in items])
+    found: dict[str, Any] = {
+        "n": len(items),
+        "distinct": len(set(prediction.tolist())),
+        "srcc": srcc(prediction, mos),
+        "tie_broken_srcc": tie_broken_srcc(prediction, mos, num_orders=20, seed=0)
+        if len(items) > 2
+        else math.nan,
+    }
+    if len(items) > 9 and np.isfinite(spread).all():
+        curve = sparsify(spread, mos - prediction)
+        conformal = split_conformal(prediction, spread, mos, clusters, coverage=0.9, seed=0)
+        found |= {
+            "spread_and_error": spread_and_error(spread, mos - prediction),
+            "sparsification_area": curve.area,
+            "sparsification": {
+                "share": curve.shares, "by_spread": curve.by_spread, "by_error": curve.by_error,
+            },
+            "coverage": conformal.found,
+            "width": conformal.mean_width,
+        }  # fmt: skip
+    return found
+
+
+def _parts(items: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """Return SRCC and mean error by distortion and by level, where the set knows them."""
+    found = []
+    for by in ("distortion", "level"):
+        groups: dict[Any, list[Prediction]] = {}
+        for item in items:
+            if item.__dict__[by] is not None:
+                groups.setdefault(item.__dict__[by], []).append(item)
+        for value, members in sorted(groups.items()):
+            scores, mos = [m.clipped for m in members], [m.mos for m in members]
+            found.append(
+                {
+                    "by": by,
+                    "value": str(value) if by == "distortion" else f"{value:g}",
+                    "n": len(members),
+                    "srcc": srcc(scores, mos),  # type: ignore[arg-type]
+                    "mae": float(np.mean(np.abs(np.subtract(scores, mos)))),  # type: ignore[arg-type]
+                }
+            )
+    return found
+
+
+def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str]) -> dict[str, str]:
+    """Return small JPEG pictures as data URLs by image id; those that cannot be found are left out."""
+    try:
+        paths = dict(_picture_paths(record, benchmark, set(ids)))
+    except (UserError, OSError, KeyError):
+        return {}
+    found = {}
+    for id_ in ids:
+        if id_ in paths:
+            try:
+                picture = load_image(paths[id_], min_side=1)
+            except (UserError, OSError):
+                continue
+            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            file = io.BytesIO()
+            picture.save(file, "JPEG", quality=70)
+            found[id_] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return found
+
+
+def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
+    """Return the files of a benchmark's images, found by the settings that the run had."""
+    settings = read_settings(record.directory / CONFIG_FILE)
+    name = benchmark if benchmark in settings.dataset else benchmark.partition(".")[0]
+    loaded = load_dataset_entry(
+        name, settings.dataset[name], cache=Path(settings.paths.cache), progress=lambda done, of: None
+    )
+    for part in loaded.examples.values():
+        for example in part:
+            if example.id in ids:
+                yield example.id, example.image
+
+
+def _histograms(runs: Runs, progress: Progress) -> dict[str, list[dict[str, Any]]]:
+    """Return, by method, how often each range of scores was said at each step that has predictions."""
+    edges = np.linspace(1, 5, BINS + 1)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for place, (method, records) in enumerate(runs.methods.items()):
+        progress("score histograms", place, len(runs.methods))
+        by_step: dict[int, list[float]] = {}
+        for record in records:
+            for step, scores in _said_scores(record):
+                by_step.setdefault(step, []).extend(scores)
+        found[method] = [
+            {
+                "step": step,
+                "counts": np.histogram(np.clip(scores, 1, 5), edges)[0].tolist(),
+                "distinct": len(Counter(scores)),
+            }
+            for step, scores in sorted(by_step.items())
+            if scores
+        ]
+    return {method: steps for method, steps in found.items() if steps}
+
+
+def _said_scores(record: RunRecord) -> Iterator[tuple[int, list[float]]]:
+    """Return the scores of single samples at each step: of the benchmarks, and of logged completions."""
+    try:
+        for file in prediction_files(record.directory):
+            items = read_predictions(file.path)
+            yield file.step, [sample for item in items for sample in item.samples if sample is not None]
+        for row in read_json_lines(record.directory / "completions.jsonl"):
+            yield row["step"], [score for score in row.get("scores", []) if isinstance(score, int | float)]
+    except UserError:
+        return
+
+
+def _failures(runs: Runs) -> list[dict[str, Any]]:
+    """Return the runs that failed or stopped, with the end of their log."""
+    return [
+        {
+            "run": record.label,
+            "state": record.state,
+            "cause": record.cause or record.fault,
+            "log": _log_end(record.directory),
+        }
+        for record in runs.records
+        if record.state in ("failed", "cancelled", "preempted") or record.fault
+    ]
+
+
+def _log_end(directory: Path) -> str:
+    for name in ("run.log", "console.log"):
+        path = directory / name
+        if path.exists():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            return "\n".join(text.splitlines()[-LOG_LINES:])
+    return ""

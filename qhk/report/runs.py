@@ -1,0 +1,346 @@
+"""Run directories as pandas tables: what was run, what it measured, what it said of every image.
+
+A *method* is what its runs share but for the seed: the directory ``<study>/<name>``, or a cell of a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from qhk.errors import UserError
+from qhk.evaluation.predictions import Prediction, read_predictions
+from qhk.evaluation.results import ResultRow, read_results
+from qhk.files import read_json_lines
+from qhk.settings.upgrade import upgrade
+from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
+from qhk.tracking.status import STATUS_FILE, judge_status, read_status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEED_FOLDER = re.compile(r"seed\d+")
+EVALUATIONS = "evaluations"
+"""The folder of ``qhk evaluate``, beside the studies."""
+CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "config.yaml", "results.json", "metrics.jsonl"
+
+UNLIKE = ("seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version")
+"""Parts of a config that say where a run lies or which repetition it is, not how its method works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run as its directory tells it.
+
+    ``method`` is shared by its repetitions. ``state`` is that of ``status.json``, ``evaluation`` for a folder
+    of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``config`` is flat,
+    ``uncertainty.alpha`` -> 0.5, without what repetitions differ in. ``fault`` is one line where a file of
+    the run could not be read; what could be read is there all the same.
+    """
+
+    directory: Path
+    method: str
+    seed: int
+    state: str
+    cause: str
+    step: int
+    total_steps: int | None
+    config: Mapping[str, Any]
+    rows: tuple[ResultRow, ...]
+    wall_times: Mapping[str, float]
+    fault: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.method}/seed{self.seed}"
+
+
+class Runs:
+    """Runs and their tables; each table is made when it is first asked for.
+
+    ``runs`` (one row per run), ``configs`` (run, key, value), ``results`` (run, benchmark, moment, read-out,
+    metric, value, low, high), ``curves`` (run, step, section, metric, value) and ``predictions`` (run,
+    benchmark, step, read-out, image). Every table has the columns ``method`` and ``seed``.
+    """
+
+    def __init__(self, records: Sequence[RunRecord]) -> None:
+        self.records = tuple(records)
+
+    @property
+    def methods(self) -> dict[str, list[RunRecord]]:
+        """The runs by method, in the order of the records."""
+        methods: dict[str, list[RunRecord]] = {}
+        for record in self.records:
+            methods.setdefault(record.method, []).append(record)
+        return methods
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        return _frame(
+            self.records,
+            lambda record: [
+                {
+                    "directory": str(record.directory),
+                    "state": record.state,
+                    "cause": record.cause or record.fault,
+                    "step": record.step,
+                    "total_steps": record.total_steps,
+                    **{f"seconds/{phase}": seconds for phase, seconds in record.wall_times.items()},
+                }
+            ],
+        )
+
+    @cached_property
+    def configs(self) -> pd.DataFrame:
+        return _frame(
+            self.records,
+            lambda record: [{"key": key, "value": value} for key, value in record.config.items()],
+        )
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        return _frame(self.records, lambda record: [cell for row in record.rows for cell in _cells(row)])
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        return _frame(self.records, lambda record: list(read_curves(record)))
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        return _frame(self.records, _all_predictions)
+
+
+def _frame(records: Sequence[RunRecord], rows: Any) -> pd.DataFrame:
+    """Return the rows of all records, each with its method and seed in front."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [{"method": record.method, "seed": record.seed, **row} for record in records for row in rows(record)]
+    )
+
+
+def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
+    """Return one row per metric of a cell."""
+    for metric, measure in row.metrics.items():
+        yield {
+            "benchmark": row.benchmark,
+            "protocol": row.protocol,
+            "split": row.split,
+            "miniature": row.miniature,
+            "step": row.step,
+            "moment": row.moment.value,
+            "readout": row.readout,
+            "n": row.n,
+            "n_parsed": row.n_parsed,
+            "metric": metric,
+            "value": measure.value,
+            "low": measure.low,
+            "high": measure.high,
+        }
+
+
+def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """Return what a run measured while it went on: step, section, metric and value, later lines last."""
+    for row in read_json_lines(record.directory / METRICS_FILE):
+        section = row.get("section", row.get("stage"))  # ``stage`` in files of earlier versions
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "step":
+                yield {"step": row["step"], "section": section, "metric": name, "value": float(value)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionFile:
+    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
+
+    path: Path
+    step: int
+    before: bool
+    readout: str
+    benchmark: str
+
+
+def prediction_files(directory: Path) -> list[PredictionFile]:
+    """Return the files of predictions below a run, by step, read-out and benchmark."""
+    found = []
+    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
+        name = path.parts[-3].removeprefix("step_")
+        found.append(
+            PredictionFile(
+                path=path,
+                step=int(name.removesuffix("_before")),
+                before=name.endswith("_before"),
+                readout=path.parts[-2],
+                benchmark=path.stem,
+            )
+        )
+    return found
+
+
+def _all_predictions(record: RunRecord) -> list[dict[str, Any]]:
+    return [
+        {
+            "benchmark": file.benchmark,
+            "step": file.step,
+            "readout": file.readout,
+            **prediction_row(prediction),
+        }
+        for file in prediction_files(record.directory)
+        for prediction in read_predictions(file.path)
+    ]
+
+
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """Return a prediction as the cells of a table."""
+    return {
+        "id": prediction.id,
+        "mos": prediction.mos,
+        "score": prediction.score,
+        "clipped": prediction.clipped,
+        "samples": prediction.samples,
+        "reference": prediction.reference,
+        "distortion": prediction.distortion,
+        "level": prediction.level,
+        "labels": dict(prediction.labels),
+        "answers": prediction.answers,
+        "texts": prediction.texts,
+    }
+
+
+def read_runs(*paths: Path | str) -> Runs:
+    """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
+
+    A run that several paths hold is there once. Raises ``UserError`` for a path without any run.
+    """
+    records: dict[Path, RunRecord] = {}
+    for path in map(Path, paths):
+        found = list(_records(path))
+        if not found:
+            raise UserError(f"{path}: {_why_empty(path)}")
+        for record in found:
+            key = record.directory.resolve()
+            if key not in records or records[key].method == _own_method(record.directory):
+                records[key] = record
+    return Runs(_told_apart(list(records.values())))
+
+
+def _why_empty(path: Path) -> str:
+    if not path.exists():
+        return "does not exist; give run directories, studies or sweeps, such as outputs/default"
+    return "holds no run (a folder seed<k> with config.yaml); give outputs/<study> or outputs/sweeps/<name>"
+
+
+def _records(path: Path) -> Iterator[RunRecord]:
+    """Return the runs of a path: of the sweep that it is, else of the directories below it."""
+    if (path / MANIFEST_FILE).exists():
+        manifest = read_manifest(path)
+        for run in manifest.runs:
+            directory = run.directory if run.directory.is_absolute() else manifest.cwd / run.directory
+            yield read_run(directory, method=run.cell, seed=run.seed)
+        return
+    for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
+        folder = config.parent
+        if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
+            yield read_run(folder, method=_own_method(folder))
+
+
+def _own_method(directory: Path) -> str:
+    """Return the method that a run's place names: ``study/name``."""
+    if not SEED_FOLDER.fullmatch(directory.name):
+        return f"{directory.parent.name}/{directory.name}"
+    return f"{directory.parent.parent.name}/{directory.parent.name}"
+
+
+def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
+    """Return the records with the shortest names of their methods: the study only where it tells apart."""
+    short: dict[str, set[str]] = {}
+    for record in records:
+        short.setdefault(record.method.rpartition("/")[2], set()).add(record.method)
+    return [
+        RunRecord(**{**record.__dict__, "method": name})
+        if len(short[name := record.method.rpartition("/")[2]]) == 1
+        else record
+        for record in records
+    ]
+
+
+def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRecord:
+    """Return a run as its directory tells it; what cannot be read is said in ``fault`` and left empty."""
+    faults: list[str] = []
+    config = _config(directory, faults)
+    rows: tuple[ResultRow, ...] = ()
+    wall_times: Mapping[str, float] = {}
+    if (directory / RESULTS_FILE).exists():
+        try:
+            results = read_results(directory / RESULTS_FILE)
+            rows, wall_times = results.rows, results.wall_times
+        except UserError as error:
+            faults.append(str(error))
+    status = None
+    try:
+        status = read_status(directory / STATUS_FILE)
+    except UserError as error:
+        faults.append(str(error))
+    if status is not None:
+        status = judge_status(status)
+    known = config.get("seed")
+    if seed is None:
+        seed = known if isinstance(known, int) else int(directory.name.removeprefix("seed") or 0)
+    return RunRecord(
+        directory=directory,
+        method=method,
+        seed=seed,
+        state=status.state.value if status is not None else "evaluation" if rows else "not started",
+        cause="" if status is None else status.cause,
+        step=0 if status is None else status.step,
+        total_steps=None if status is None else status.total_steps,
+        config={key: value for key, value in config.items() if key.partition(".")[0] not in UNLIKE},
+        rows=rows,
+        wall_times=wall_times,
+        fault="; ".join(faults),
+    )
+
+
+def _config(directory: Path, faults: list[str]) -> dict[str, Any]:
+    """Return a run's settings, flat; empty where it has none yet."""
+    path = directory / CONFIG_FILE
+    if not path.exists():
+        return {}
+    try:
+        content = yaml.load(path.read_bytes(), Loader=_loader())
+        return flat(upgrade(content))
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as fault:
+        faults.append(f"{path} is not a config ({type(fault).__name__})")
+        return {}
+
+
+def _loader() -> type[Any]:
+    """Return YAML's loader in C where the library has it, else the one in Python, ten times slower."""
+    return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a config with dotted keys; lists and empty nodes stay values, as JSON text."""
+    values: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | Mapping):
+            values[f"{prefix}{key}"] = json.dumps(value)
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+def changed_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the keys in which configs differ, with each one's value in order; None where it has none."""
+    configs = list(configs)
+    keys = dict.fromkeys(key for config in configs for key in config)
+    values = {key: [config.get(key) for config in configs] for key in keys}
+    return {key: found for key, found in values.items() if any(value != found[0] for value in found)}

@@ -1,0 +1,93 @@
+"""Runs and comparisons for a terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from rich.table import Table
+from rich.text import Text
+
+from qhk.evaluation.results import Moment
+from qhk.report.compare import Cell, ComparisonTable
+from qhk.report.runs import RunRecord, Runs, changed_keys
+
+
+def list_table(runs: Runs) -> Table:
+    """Return one line per run: state, steps, mean SRCC before and after, and why it stopped."""
+    table = Table()
+    for heading in ("run", "state", "steps", "SRCC before", "SRCC after", "cause"):
+        table.add_column(heading, overflow="fold")
+    for record in runs.records:
+        steps = f"{record.step}/{record.total_steps or '?'}" if record.step or record.total_steps else ""
+        before, after = (_mean_srcc(record, moment) for moment in (Moment.BEFORE, Moment.AFTER))
+        cells = (record.label, record.state, steps, before, after, record.cause or record.fault)
+        table.add_row(*(Text(cell) for cell in cells))
+    return table
+
+
+def _mean_srcc(record: RunRecord, moment: Moment) -> str:
+    """Return the mean over benchmarks of the first read-out; empty where nothing was measured."""
+    rows = [row for row in record.rows if row.moment is moment and "srcc" in row.metrics]
+    values = [row.metrics["srcc"].value for row in rows if row.readout == rows[0].readout]
+    values = [value for value in values if not math.isnan(value)]
+    return f"{math.fsum(values) / len(values):.3f}" if values else ""
+
+
+def comparison_table(table: ComparisonTable) -> Table:
+    """Return methods x benchmarks: mean, spread, interval, p; best bold, second underlined."""
+    view = table.view
+    shown = Table(
+        title=f"{view.metric}, {view.moment.value} training, {view.readout}", caption=_caption(table)
+    )
+    shown.add_column("method", overflow="fold")
+    for name in (*view.benchmarks, "average"):
+        shown.add_column(name, justify="right")
+    for method in table.methods:
+        cells = [table.cells[method][name] for name in view.benchmarks] + [table.average[method]]
+        against = table.against.get(method, {})
+        texts = [
+            _cell_text(cell, None if (found := against.get(name)) is None else found.p)
+            for cell, name in zip(cells, (*view.benchmarks, "average"), strict=True)
+        ]
+        shown.add_row(Text(f"{method} *" if method == table.reference else method), *texts)
+    return shown
+
+
+def _caption(table: ComparisonTable) -> str:
+    left = [name for name in table.view.benchmarks if name not in table.averaged]
+    text = f"mean ± std over seeds, 95% interval over references and seeds; p against {table.reference} (*)"
+    return f"{text}, Holm; the average leaves out {', '.join(left)}" if left else f"{text}, Holm"
+
+
+def _cell_text(cell: Cell, p: float | None) -> Text:
+    if math.isnan(cell.mean):
+        return Text("\n".join(dict.fromkeys(cell.missing.values())) or "—", style="yellow")
+    text = Text(f"{cell.mean:.3f}", style="bold" if cell.best else "underline" if cell.second else "")
+    if not math.isnan(cell.std):
+        text.append(f" ± {cell.std:.3f}", style="not bold not underline dim")
+    if not math.isnan(cell.interval.low):
+        text.append(f"\n[{cell.interval.low:.3f}, {cell.interval.high:.3f}]", style="not bold dim")
+    if p is not None and not math.isnan(p):
+        text.append(f"\np {p:.3f}" if p >= 0.001 else "\np < 0.001", style="not bold")
+    if cell.missing:
+        text.append(f"\n{len(cell.missing)} seeds missing", style="yellow")
+    return text
+
+
+def changes_table(runs: Runs) -> Table:
+    """Return the settings in which methods differ."""
+    configs = [
+        next((record.config for record in records if record.config), {}) for records in runs.methods.values()
+    ]
+    table = Table(title="settings that differ")
+    table.add_column("key", overflow="fold")
+    for method in runs.methods:
+        table.add_column(method, overflow="fold")
+    for key, values in changed_keys(configs).items():
+        table.add_row(Text(key), *_texts(values))
+    return table
+
+
+def _texts(values: Iterable[object]) -> list[Text]:
+    return [Text("—" if value is None else str(value)) for value in values]

@@ -1,0 +1,138 @@
+"""Methods held against each other: values, intervals, marks, modules, and what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qhk.errors import UserError
+from qhk.evaluation.results import Moment
+from qhk.report.compare import View, compare, compare_modules, find_modules, views
+from qhk.report.runs import Runs, read_runs
+from tests.report.builders import module_config, write_modules, write_run
+
+VIEW = View(metric="srcc", moment=Moment.AFTER, readout="mean4", benchmarks=("kadid", "koniq"))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    yield write_modules(tmp_path_factory.mktemp("runs"), seeds=3)
+
+
+@pytest.fixture(scope="module")
+def runs(study: Path) -> Runs:
+    return read_runs(study)
+
+
+def test_views_begin_after_training(runs: Runs) -> None:
+    assert views(runs) == [(Moment.AFTER, "mean4"), (Moment.BEFORE, "mean4")]
+
+
+def test_means_spreads_and_average(runs: Runs) -> None:
+    table, scored = compare(runs, VIEW, num_resamples=100)
+    rows = runs.results.query("metric == 'srcc' and moment == 'after' and method == 'full'")
+    values = rows[rows.benchmark == "kadid"].value
+    cell = table.cells["full"]["kadid"]
+    assert cell.mean == pytest.approx(values.mean()) and cell.std == pytest.approx(values.std())
+    assert cell.interval.low < cell.mean < cell.interval.high
+    average = table.average["full"]
+    assert average.mean == pytest.approx(rows.value.mean())
+    assert table.averaged == ("kadid", "koniq") and not average.missing
+    assert (table.num_images["kadid"], table.num_references["kadid"]) == (60, 12)
+    assert scored["kadid"].scores.value[0] == pytest.approx(cell.values[0])
+
+
+def test_differences_from_the_reference_are_corrected(runs: Runs) -> None:
+    table, _ = compare(runs, VIEW, reference="grpo_baseline", num_resamples=100)
+    difference = table.against["full"]["average"]
+    assert difference.value == pytest.approx(table.average["full"].mean - table.average["grpo_baseline"].mean)
+    assert difference.low > 0 and difference.p < 0.05
+    turned, _ = compare(runs, VIEW, reference="full", num_resamples=100)
+    assert turned.against["grpo_baseline"]["average"].value == pytest.approx(-difference.value)
+    assert turned.against["grpo_baseline"]["average"].high == pytest.approx(-difference.low)
+    assert set(table.against) == {"full", "without_perception", "without_uncertainty"}
+
+
+def test_marks_are_shared_by_what_no_test_tells_apart(runs: Runs) -> None:
+    table, _ = compare(runs, VIEW, num_resamples=100)
+    best = {name for name, cell in table.average.items() if cell.best}
+    assert best == {"full", "without_perception"}
+    assert not any(cell.second for cell in table.average.values())
+
+
+def test_equal_methods_are_not_marked(tmp_path: Path) -> None:
+    for method in ("a", "b"):
+        for seed in range(2):
+            write_run(tmp_path, method, seed, noise=0.5, config={})
+    table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=100)
+    assert not any(cell.best for cell in table.average.values())
+
+
+def test_modules_and_their_sentences(runs: Runs) -> None:
+    _, scored = compare(runs, VIEW, num_resamples=100)
+    found = compare_modules(runs, VIEW, scored)
+    assert found is not None
+    effects, sentences = found
+    by_name = {effect.name: effect for effect in effects.effects}
+    assert by_name["uncertainty=linear"].estimate.low > 0
+    assert by_name["uncertainty=linear"].p_adjusted < 0.05
+    assert by_name["perception=kl"].p_adjusted > 0.05
+    assert sentences[0].startswith("perception=kl") or sentences[0].startswith("uncertainty=linear: +")
+    assert any("no effect shown" in line for line in sentences)
+
+
+def test_modules_by_hand() -> None:
+    class Record:
+        def __init__(self, **config: object) -> None:
+            self.config = config
+
+    records = [
+        Record(**{"uncertainty.form": "linear", "uncertainty.alpha": 0.5, "perception.eta": 0.1}),
+        Record(**{"uncertainty.form": "none", "perception.eta": 0.1, "dataset.k.root": "elsewhere"}),
+        Record(**{"uncertainty.form": "linear", "uncertainty.alpha": 0.5, "perception.eta": 0}),
+    ]
+    assert find_modules(records) == {  # type: ignore[arg-type]
+        "uncertainty": ["linear", "none", "linear"],
+        "perception.eta": ["0.1", "0.1", "none"],
+    }
+
+
+def test_missing_and_failed_runs_are_said(tmp_path: Path) -> None:
+    config = module_config(uncertainty=True, perception=True)
+    write_run(tmp_path, "whole", 0, noise=0.4, config=config)
+    write_run(tmp_path, "whole", 1, noise=0.4, config=config, state="failed", cause="loss is NaN")
+    write_run(tmp_path, "part", 0, noise=0.4, config=config, benchmarks=("koniq",))
+    table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=50)
+    assert table.cells["whole"]["kadid"].missing == {1: "failed: loss is NaN"}
+    assert table.cells["part"]["kadid"].missing == {0: "not measured"}
+    assert math.isnan(table.cells["part"]["kadid"].mean)
+    assert table.averaged == ("koniq",)
+    assert table.average["whole"].mean == pytest.approx(table.cells["whole"]["koniq"].mean)
+
+
+def test_only_images_that_all_answered_are_tested(tmp_path: Path) -> None:
+    for method in ("a", "b"):
+        run = write_run(tmp_path, method, 0, noise=0.5, config={})
+    path = next(run.glob("predictions/step_000020/mean4/kadid.jsonl"))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[5:]))
+    table, scored = compare(read_runs(tmp_path), VIEW, num_resamples=50)
+    assert table.num_images == {"kadid": 55, "koniq": 60}
+    assert np.isfinite(scored["kadid"].scores.redrawn).all()
+
+
+def test_without_predictions_there_are_values_but_no_tests(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "a", 0, noise=0.5, config={})
+    for path in run.glob("predictions/*/*/*.jsonl"):
+        path.unlink()
+    table, scored = compare(read_runs(tmp_path), VIEW, num_resamples=50)
+    cell = table.cells["a"]["kadid"]
+    assert not scored and cell.mean > 0 and math.isnan(cell.interval.low)
+
+
+def test_an_unknown_reference_is_an_error(runs: Runs) -> None:
+    with pytest.raises(UserError, match="reference=nobody: no such method; there are full"):
+        compare(runs, VIEW, reference="nobody")

@@ -1,0 +1,124 @@
+"""``qhk report``, ``runs list`` and ``runs compare``: the files and the terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qhk.cli.main import main
+from qhk.report.render import HEADING, latex_text
+from tests.report.builders import module_config, write_modules, write_run
+
+KEY = {"metric", "moment", "method", "benchmark"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("outputs")
+    study = write_modules(root, seeds=2)
+    hostile = {**module_config(uncertainty=True, perception=True), "task": {"name": "</script><b>"}}
+    write_run(root, "broken", 0, noise=0.5, config=hostile, state="failed", cause="step 12: </script> is NaN")
+    yield study
+
+
+@pytest.fixture(scope="module")
+def page(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("report") / "modules.html"
+    words = ["report", str(study), f"output={page}", "reference=grpo_baseline", "resamples=60"]
+    assert main([*words, f"paths.outputs={study.parent}"]) == 0
+    return page
+
+
+def data_of(page: Path) -> Any:
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL
+    )
+    assert found is not None
+    return json.loads(found[1])
+
+
+def test_the_page_holds_everything_itself(page: Path) -> None:
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!data:|#)', text.split('id="data"')[0])
+    assert "connect-src 'none'" in text and "https://" not in text.split('id="data"')[0]
+    data = data_of(page)
+    assert data["methods"][0] == "broken" and len(data["runs"]) == 9
+    assert data["failures"][0]["cause"] == "step 12: </script> is NaN"
+    assert "RuntimeError: loss is NaN" in data["failures"][0]["log"]
+    assert data["changes"]["task.name"]["broken"] == "</script><b>"
+
+
+def test_tables_effects_and_images_of_the_page(page: Path) -> None:
+    data = data_of(page)
+    main_table = data["tables"][0]
+    assert main_table["view"] == {"metric": "srcc", "moment": "after", "readout": "mean4"}
+    full = main_table["rows"]["full"]["average"]
+    assert full["low"] < full["mean"] < full["high"] and full["best"]
+    assert main_table["against"]["full"]["average"]["p"] < 0.05
+    assert any(line.startswith("uncertainty=linear: +") for line in data["effects"][0]["sentences"])
+    kadid = next(entry for entry in data["images"] if entry["benchmark"] == "kadid")
+    assert len(kadid["images"]) == 60 and len(kadid["worst"]) == 24
+    said = kadid["images"][0]["scores"]["full"]
+    assert "<think>" in said["text"] and len(said["samples"]) == 4
+    assert {part["by"] for part in kadid["parts"]["full"]} == {"distortion", "level"}
+    assert 0 <= kadid["reliability"]["full"]["coverage"] <= 1
+    assert data["histograms"]["full"][0]["step"] == 0 and sum(data["histograms"]["full"][0]["counts"]) == 960
+    assert {row["benchmark"] for row in data["published"]} == {"koniq", "kadid"}
+    assert data["curves"]["train/reward/total/mean"]["full"]["step"][-1] == 20
+
+
+def test_csv_and_latex_hold_the_same_numbers(page: Path) -> None:
+    with page.with_suffix(".csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = ("srcc", "after", "full", "average")
+    cell = next(row for row in rows if tuple(row[key] for key in HEADING if key in KEY) == wanted)
+    expected = data_of(page)["tables"][0]["rows"]["full"]["average"]
+    assert float(cell["mean"]) == expected["mean"] and cell["seeds"] == "2" and cell["best"] == "1"
+    tex = page.with_suffix(".tex").read_text()
+    assert rf"\textbf{{{expected['mean']:.3f}}}" in tex and r"grpo\_baseline & " in tex
+    assert "broken & -- & -- & --" in tex
+
+
+def test_latex_text_escapes() -> None:
+    assert latex_text(r"a_b&c%\~") == r"a\_b\&c\%\textbackslash{}\textasciitilde{}"
+
+
+def test_names_of_sweeps_and_studies_are_found(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["runs", "list", study.name, f"paths.outputs={study.parent}"]) == 0
+    out = capsys.readouterr().out
+    assert "full/seed0" in out and "step 12: </script> is NaN" in out
+
+
+def test_runs_are_compared_in_the_terminal(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["runs", "compare", str(study), "reference=grpo_baseline", "resamples=60"]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "grpo_baseline *" in out and "uncertainty=linear: +" in out and "perception.gamma" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["report", "nowhere"], "nowhere: no such folder, sweep or study"),
+        (["report"], "give at least one RUNS"),
+        (["report", "STUDY", "output=page.pdf"], "output=page.pdf: the page is an HTML file"),
+        (["report", "STUDY", "reference=x"], "reference=x: no such method; there are broken"),
+        (["runs", "compare", "STUDY", "metric=sroc"], "metric=sroc: no run has it; there are srcc"),
+        (["runs", "compare", "STUDY", "moment=control"], "moment=control: no run was measured then"),
+        (["runs", "compare", "STUDY", "readout=x"], "readout=x: no such read-out; there are mean4"),
+    ],
+)
+def test_what_is_not_there_is_one_line(
+    words: list[str], said: str, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(study) if word == "STUDY" else word for word in words]
+    assert main([*words, f"paths.outputs={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())

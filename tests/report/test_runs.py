@@ -1,0 +1,65 @@
+"""Run directories as tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qhk.errors import UserError
+from qhk.report.runs import changed_keys, flat, read_runs
+from tests.report.builders import STEPS, module_config, write_modules, write_run
+
+
+def test_tables_of_a_study(tmp_path: Path) -> None:
+    study = write_modules(tmp_path, seeds=2)
+    runs = read_runs(study)
+    assert list(runs.methods) == ["full", "grpo_baseline", "without_perception", "without_uncertainty"]
+    assert len(runs.runs) == 8 and set(runs.runs.state) == {"done"}
+    srcc = runs.results.query("metric == 'srcc' and moment == 'after'")
+    assert len(srcc) == 16 and srcc.value.between(0.3, 1).all()
+    reward = runs.curves[runs.curves.metric == "train/reward/total/mean"]
+    assert reward.groupby(["method", "seed"]).step.max().eq(STEPS).all()
+    assert len(runs.predictions) == 8 * 2 * 2 * 60
+    assert set(runs.configs.key) >= {"uncertainty.form", "perception.gamma"}
+    assert "seed" not in set(runs.configs.key)
+
+
+def test_studies_are_named_only_where_they_tell_apart(tmp_path: Path) -> None:
+    config = module_config(uncertainty=True, perception=True)
+    for study in ("one", "two"):
+        write_run(tmp_path, "same", 0, noise=0.5, config=config, study=study)
+    write_run(tmp_path, "other", 0, noise=0.5, config=config, study="one")
+    assert set(read_runs(tmp_path).methods) == {"one/same", "two/same", "other"}
+    assert set(read_runs(tmp_path / "one").methods) == {"same", "other"}
+
+
+def test_a_run_named_twice_is_there_once(tmp_path: Path) -> None:
+    study = write_modules(tmp_path, seeds=1)
+    assert len(read_runs(study, study / "full", study / "full" / "seed0").records) == 4
+
+
+def test_replaced_runs_are_left_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
+    run.rename(run.with_name("seed0.replaced-1"))
+    write_run(tmp_path, "m", 1, noise=0.5, config={})
+    assert [record.seed for record in read_runs(tmp_path).records] == [1]
+
+
+def test_a_broken_file_leaves_the_rest(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "m", 0, noise=0.5, config={"objective": {"beta": 1}})
+    (run / "results.json").write_text("{")
+    (record,) = read_runs(run).records
+    assert "results.json" in record.fault and record.rows == () and record.config == {"objective.beta": 1}
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere", "does not exist"), (".", "holds no run")])
+def test_a_path_without_runs_is_an_error(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_runs(tmp_path / name)
+
+
+def test_changed_keys_and_flat() -> None:
+    first, second = flat({"a": {"b": 1, "c": [1]}, "d": {}}), flat({"a": {"b": 2, "c": [1]}})
+    assert first == {"a.b": 1, "a.c": "[1]", "d": "{}"}
+    assert changed_keys([first, second]) == {"a.b": [1, 2], "d": ["{}", None]}

@@ -1,0 +1,45 @@
+"""The page that is kept up to date."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qhk.report.content import ReportOptions
+from tests.report.builders import module_config, write_run, write_status
+
+pytest.importorskip("starlette")
+
+from starlette.testclient import TestClient
+
+from qhk.report.watch import Report, build_app
+
+OPTIONS = ReportOptions(title="t", reference=None, num_resamples=20, confidence=0.95, thumbnails=False)
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> TestClient:
+    write_run(tmp_path, "one", 0, noise=0.5, config=module_config(uncertainty=True, perception=True))
+    return TestClient(build_app(Report([tmp_path], OPTIONS)), base_url="http://127.0.0.1")
+
+
+def test_news_change_the_state_and_the_page(client: TestClient, tmp_path: Path) -> None:
+    first, page = client.get("/state").json()["state"], client.get("/").text
+    assert (
+        f'"state": "{first}"' in page and "connect-src &#39;self&#39;" in page or "connect-src 'self'" in page
+    )
+    assert client.get("/state").json()["state"] == first and client.get("/").text == page
+    directory = tmp_path / "study" / "one" / "seed0"
+    write_status(directory, state="failed", cause="loss is NaN")
+    os.utime(directory / "status.json", ns=(2**62, 2**62))
+    assert client.get("/state").json()["state"] != first
+    assert "loss is NaN" in client.get("/").text
+
+
+def test_other_sites_are_kept_out(client: TestClient) -> None:
+    assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+    assert client.get("/state", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    policy = client.get("/").headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy

@@ -148,8 +148,8 @@ def missing_in(
     checked = []
     for run in runs:
         settings = run.settings
-        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths)
-        reads += (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
+        own = (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
+        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths, own)
         if run.state is RunState.DONE or reads in checked:
             continue
         checked.append(reads)

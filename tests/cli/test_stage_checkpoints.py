@@ -41,7 +41,7 @@ def checkpoint(root: Path, name: str) -> Path:
 
 
 def evaluate(root: Path, folder: Path, *words: str) -> int:
-    paths = (f"paths.outputs={root}/out", f"paths.cache={root}/cache", "statistics.bootstrap=0")
+    paths = (f"paths.outputs={root}/out", f"paths.cache={root}/cache", "evaluation.bootstrap=0")
     return main(["evaluate", f"checkpoint={folder}", *paths, *words])
 
 

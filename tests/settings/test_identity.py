@@ -59,7 +59,7 @@ INSIDE = {
     "dataset.koniq.protocol": "other",
     "loading.validation_limit": 3,
     "reward.terms.accuracy.tau": 0.5,
-    "statistics.bootstrap": 7,
+    "evaluation.bootstrap": 7,
     "rollout.group_size": 5,
 }
 

@@ -49,7 +49,7 @@ def words(root: Path) -> list[str]:
         "cold_start.num_examples=8",
         "cold_start.validate_every=300",
         "evaluation=greedy",
-        "statistics.bootstrap=0",
+        "evaluation.bootstrap=0",
         "model.min_pixels=1024",
         "model.max_pixels=1024",
         *(f"model.tiny.{key}=8" for key in ("vision_hidden", "vision_mlp", "hidden", "mlp")),

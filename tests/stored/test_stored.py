@@ -72,7 +72,7 @@ def rows(file: Path) -> list[dict[str, Any]]:
 def test_a_checkpoint_is_evaluated(placed: Path, qhk: Qhk, tmp_path: Path) -> None:
     """It gives the numbers that its run had at its end; the same answers on the machine that wrote both."""
     checkpoint = seed0(placed, FINISHED) / "checkpoints" / "last"
-    words = [f"checkpoint={checkpoint}", *photos(placed), "evaluation=greedy", "statistics.bootstrap=0"]
+    words = [f"checkpoint={checkpoint}", *photos(placed), "evaluation=greedy", "evaluation.bootstrap=0"]
     code, out, err = qhk(tmp_path, "evaluate", *words, f"paths.cache={tmp_path}/cache")
     assert code == 0, err
     assert f"(step {STEPS})" in out

@@ -39,8 +39,9 @@ class ResultRow:
     ``n`` images of which ``n_parsed`` gave at least one readable answer; the metrics are over those.
     ``samples``, ``samples_failed`` and ``samples_out_of_range`` count single completions. ``distinct``
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
-    used, else why ``plcc_fitted`` is the raw PLCC. ``form`` is the task's: one answered in words has
-    accuracies for metrics, and ``distinct`` counts its different answers.
+    used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
+    so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
+    metrics, and ``distinct`` counts its different answers.
     """
 
     benchmark: str
@@ -58,6 +59,7 @@ class ResultRow:
     samples_out_of_range: int
     distinct: int
     plcc_fallback: str
+    plcc_step: bool = False
     metrics: Mapping[str, Measure]
 
     @property

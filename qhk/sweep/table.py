@@ -155,11 +155,12 @@ def code_lines(views: Sequence[RunView]) -> list[str]:
 
 
 def duration_text(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h")):
+    """Return ``40 s``, ``12 min``, ``3.5 h``, ``2.1 d`` or ``3.2 years``; ``under 1 s`` for less."""
+    for size, unit in ((365.25 * 86400, "years"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+            decimals = 1 if size >= 3600 and seconds < 10 * size else 0
+            return f"{seconds / size:.{decimals}f} {unit}"
+    return "under 1 s"
 
 
 def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:

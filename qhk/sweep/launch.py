@@ -35,6 +35,7 @@ from qhk.tracking.lock import RunLock
 from qhk.tracking.status import RunState, Status
 
 WAIT_S = 5.0
+PATIENCE_S = 3.0
 PACKAGE = Path(qhk.__path__[0])
 
 
@@ -234,7 +235,7 @@ def _start_here(
         words = "no status" if status is None else " ".join(filter(None, [status.state.value, status.cause]))
         print(f"[{ended}/{total}] {run.label}: {words}", file=sys.stderr, flush=True)
 
-    launching = launcher_lock(manifest.folder)
+    launching = launcher_lock(manifest.folder, patience_s=PATIENCE_S)
     try:
         local = LocalLauncher(manifest=manifest, settings=launcher, started=print_started, ended=print_ended)
         local.take(runs)

@@ -273,4 +273,4 @@ def test_a_launcher_on_another_machine_stops_its_cancelled_run(
     assert lines == ["0"] and time.monotonic() - began < 50
     assert code == 3 and "1 cancelled" in out and "1 done" in out
     assert "its launcher there stops it" in out
-    assert "a/seed0 cancelled: cancelled by qhk sweep cancel" in out
+    assert "a/seed0 cancelled: by qhk sweep cancel" in out

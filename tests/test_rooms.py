@@ -43,7 +43,7 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
-    "pydantic": "settings cli",
+    "pydantic": "files.py settings cli",
     "httpx": "pairs",
     "skimage": "pairs",
     "starlette": "pairs",

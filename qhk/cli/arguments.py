@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NoReturn, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from qhk.cli.commands import COMMANDS
 from qhk.errors import UserError
@@ -17,10 +17,58 @@ from qhk.settings.problems import suggestion
 
 Cfg = Literal["job", "hydra", "all"]
 Info = Literal["defaults", "config", "searchpath", "all"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A word with dashes, most of them Hydra's: its names, what follows it, its help ("" for none).
+
+    ``options`` are those of argparse; by default one text follows.
+    """
+
+    names: tuple[str, ...]
+    value: str = ""
+    help: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SWITCH = {"action": "store_true"}
 FLAGS = (
-    "-h", "--help", "--version", "-m", "--multirun", "-c", "--cfg", "--resolve", "-p", "--package",
-    "--info", "-cd", "--config-dir", "-sc", "--shell-completion",
-)  # fmt: skip
+    Flag(
+        names=("-c", "--cfg"),
+        value="job|hydra|all",
+        help="print the composed config and stop; --resolve fills in ${...}",
+        options={"choices": get_args(Cfg)},
+    ),
+    Flag(names=("--resolve",), help="", options=_SWITCH),
+    Flag(names=("-p", "--package"), value="NODE", help="of --cfg, one node alone"),
+    Flag(
+        names=("--info",),
+        value="[defaults|config|searchpath]",
+        help="print what the config is made of and stop",
+        options={"choices": get_args(Info), "nargs": "?", "const": "all"},
+    ),
+    Flag(
+        names=("-cd", "--config-dir"),
+        value="FOLDER",
+        help="your own YAML files, in folders named like the groups",
+        options={"action": "append", "default": []},
+    ),
+    Flag(
+        names=("-m", "--multirun"),
+        help="one run for each of several values: -m seed=0,1,2",
+        options=_SWITCH,
+    ),
+    Flag(
+        names=("-sc", "--shell-completion"),
+        value="install=bash",
+        help='tab completion: eval "$(qhk -sc install=bash)"',
+        options={"dest": "completion"},
+    ),
+    Flag(names=("--version",), help="the version, and stop", options=_SWITCH),
+    Flag(names=("-h", "--help"), help="this text", options=_SWITCH),
+)
+FLAG_NAMES = tuple(name for flag in FLAGS for name in flag.names)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +98,7 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     """Return the parts of a command line. Raises UserError for an unknown command or flag or a stray word."""
     if not words or words[0] in ("-h", "--help", "help"):
         return Arguments(command=None, help=True)
-    flags, rest = _read_flags(words)
+    flags, rest = read_flags(words)
     if flags.version or flags.completion is not None:
         return Arguments(command=None, version=flags.version, completion=flags.completion)
     command, rest = _take_command(rest)
@@ -63,8 +111,8 @@ def read_arguments(words: Sequence[str]) -> Arguments:
     positionals = tuple(word for word in rest if not _is_override(word) or word in files)
     if positionals and not takes_files:
         raise UserError(f"{positionals[0]}: {_stray_fix(positionals[0], rest)}")
-    overrides, verbose = _take(overrides, "hydra.verbose")
-    overrides, searched = _take(overrides, "hydra.searchpath")
+    overrides, verbose = take_values(overrides, "hydra.verbose")
+    overrides, searched = take_values(overrides, "hydra.searchpath")
     return Arguments(
         command=command,
         overrides=tuple(overrides),
@@ -75,7 +123,7 @@ def read_arguments(words: Sequence[str]) -> Arguments:
         resolve=flags.resolve,
         package=flags.package,
         info=flags.info,
-        config_dirs=tuple(_folder(text) for text in [*flags.config_dir, *searched]),
+        config_dirs=tuple(folder_of(text) for text in [*flags.config_dir, *searched]),
         verbose=tuple("" if text == "true" else text for text in verbose if text != "false"),
     )
 
@@ -85,18 +133,11 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see qhk --help")
 
 
-def _read_flags(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return Hydra's flags, under its names, and all other words in their order."""
+def read_flags(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the flags, under Hydra's names, and all other words in their order."""
     parser = _Parser(prog="qhk", add_help=False, allow_abbrev=False)
-    parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="store_true")
-    parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("-c", "--cfg", choices=get_args(Cfg))
-    parser.add_argument("--resolve", action="store_true")
-    parser.add_argument("-p", "--package")
-    parser.add_argument("--info", nargs="?", const="all", choices=get_args(Info))
-    parser.add_argument("-cd", "--config-dir", action="append", default=[])
-    parser.add_argument("-sc", "--shell-completion", dest="completion")
+    for flag in FLAGS:
+        parser.add_argument(*flag.names, **flag.options)
     return parser.parse_known_args(list(words))
 
 
@@ -105,19 +146,19 @@ def _unknown_flag(flag: str, behind: Sequence[str]) -> str:
     name, _, value = flag.lstrip("-").replace("-", "_").partition("=")
     if not value and behind and not _is_flag(behind[0]) and not _is_override(behind[0]):
         value = behind[0]
-    if flag.startswith("--") and value and not difflib.get_close_matches(flag, FLAGS, cutoff=0.8):
+    if flag.startswith("--") and value and not difflib.get_close_matches(flag, FLAG_NAMES, cutoff=0.8):
         return f"{flag}: settings have no dashes; write {name}={value}"
-    return f"{flag}: unknown flag; {suggestion(flag, FLAGS)}; settings are key=value"
+    return f"{flag}: unknown flag; {suggestion(flag, FLAG_NAMES)}; settings are key=value"
 
 
-def _take(overrides: Sequence[str], key: str) -> tuple[list[str], list[str]]:
+def take_values(overrides: Sequence[str], key: str) -> tuple[list[str], list[str]]:
     """Return the overrides without those of a key, and the values that these give it, one or a list."""
     values = [word.partition("=")[2] for word in overrides if word.lstrip("+").partition("=")[0] == key]
     items = [item.strip().strip("'\"") for value in values for item in value.strip("[]").split(",")]
     return [word for word in overrides if word.lstrip("+").partition("=")[0] != key], [*filter(None, items)]
 
 
-def _folder(text: str) -> Path:
+def folder_of(text: str) -> Path:
     """Return a folder of a search path. Raises UserError for one that is no folder of this machine."""
     scheme, separator, path = text.partition("://")
     if separator and scheme != "file":
@@ -127,11 +168,13 @@ def _folder(text: str) -> Path:
 
 def _take_command(words: Sequence[str]) -> tuple[str, list[str]]:
     """Return the command, of one word or two, and the words after it. Raises UserError for no command."""
-    members = [name for name in COMMANDS if name.startswith(f"{words[0]} ")]
-    command, rest = (" ".join(words[:2]), words[2:]) if members else (words[0], words[1:])
+    members = [name for name in COMMANDS if words and name.startswith(f"{words[0]} ")]
+    length = 2 if members else 1
+    command, rest = " ".join(words[:length]), words[length:]
     if command not in COMMANDS:
         known = members or list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
-        raise UserError(f"{command}: no such command; {suggestion(command, known)}; see qhk --help")
+        what = f"{command}: no such command" if words else "no command"
+        raise UserError(f"{what}; {suggestion(command, known)}; see qhk --help")
     return command, list(rest)
 
 

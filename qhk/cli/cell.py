@@ -10,10 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from qhk.cli.process import let_idle_threads_sleep, quiet_libraries, report
 from qhk.errors import UserError
+from qhk.files import read_yaml
 from qhk.settings import read_settings, reward_modules
 from qhk.sweep.manifest import ANY_CODE
 from qhk.tracking.code import PACKAGE, run_code
@@ -27,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(config: Path, code: str) -> int:
-    settings = read_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
+    settings = read_settings(read_yaml(config))
     found = run_code(settings)
     if code not in (found, ANY_CODE):
         what = " or ".join([str(PACKAGE), *sorted(reward_modules(settings))])

@@ -22,7 +22,7 @@ def policy_settings(
     stage: str | None,
     datasets: Mapping[str, DatasetSettings],
 ) -> Settings:
-    """The settings as they are for a base model, or as ``adopt_checkpoint`` makes them for a checkpoint."""
+    """Return the settings as they are for a base model, as ``adopt_checkpoint`` makes them for one."""
     if settings.checkpoint is not None:
         return adopt_checkpoint(settings, overrides, stage=stage, datasets=datasets)
     if stage is not None:
@@ -37,7 +37,7 @@ def adopt_checkpoint(
     stage: str | None,
     datasets: Mapping[str, DatasetSettings],
 ) -> Settings:
-    """The settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
+    """Return the settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
 
     In a run of several stages, as that one asked it in which the checkpoint was reached, or ``stage``.
 
@@ -84,7 +84,7 @@ def adopt_checkpoint(
 
 
 def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:
-    """The settings of a stage of the run that wrote the checkpoint: the named one, or the checkpoint's own.
+    """Return the settings of a stage of the checkpoint's run: the named one, or the checkpoint's own.
 
     A checkpoint that does not say its stage is placed by its step; one that says neither is of the last.
     Raises UserError where the run had no stage of that name.
@@ -114,7 +114,7 @@ def _refuse_owned(overrides: Sequence[str], path: Path) -> None:
 
 
 def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings]:
-    """The tasks of the checkpoint's mixture that ``asked`` names, with its benchmarks."""
+    """Return the tasks of the checkpoint's mixture that ``asked`` names, with its benchmarks."""
     for name in asked.mixture:
         if name not in trained.mixture:
             known = ", ".join(trained.mixture) or "none"
@@ -130,7 +130,7 @@ def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings
 
 
 def evaluated_policy(settings: Settings, *, device: str) -> Policy:
-    """The policy of ``checkpoint``, or the base model where there is none. Raises UserError for neither."""
+    """Return the policy of ``checkpoint``, else the base model. Raises UserError where there is neither."""
     if settings.checkpoint is not None:
         return open_policy(settings.checkpoint, settings.model, device=device)
     if settings.model.path is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qhk.cli.arguments import FLAGS
+from qhk.cli.arguments import FLAG_NAMES, FLAGS, folder_of, read_flags, take_values
 from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.errors import UserError
@@ -40,17 +40,22 @@ def complete_shell(asked: str) -> int:
 
 
 def complete(line: str) -> list[str]:
-    """What the last word of a command line can become; a line that ends in a space begins a new word."""
+    """Return what the last word of a command line can become; after a space a new word begins."""
     *before, word = line.split(" ")
     words = [text for text in before if text][1:]
+    if word.startswith("-"):
+        return [name for name in FLAG_NAMES if name.startswith(word)]
+    for flag in FLAGS:
+        if flag.value and words and words[-1] in flag.names:
+            return [choice for choice in flag.options.get("choices", ()) if choice.startswith(word)]
+    flags, words = read_flags(words)
     commands = [name.split() for name in COMMANDS]
     given = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if given is None:
         further = {name[len(words)] for name in commands if name[: len(words)] == words}
         return sorted(text for text in further if text.startswith(word))
-    if word.startswith("-"):
-        return [flag for flag in FLAGS if flag.startswith(word)]
-    catalogue = read_catalogue(config_root())
+    folders = [*flags.config_dir, *take_values(words, "hydra.searchpath")[1]]
+    catalogue = read_catalogue(config_root(), [folder_of(text) for text in folders])
     key, equals, _ = word.partition("=")
     if equals and key.rpartition(".")[2] in ("data", "benchmark"):
         # Values that name sets, the last of a list too: Hydra would offer the places of the default's list.

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import textwrap
 
+from qhk.cli.arguments import FLAGS, Flag
 from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import OVERLAYS, Catalogue
 
 WIDTH = 100
-FLAG_HELP = (
-    ("-c, --cfg job|hydra|all", "print the composed config and stop; --resolve fills in ${...}"),
-    ("-p, --package NODE", "of --cfg, one node alone"),
-    ("--info [defaults|config|searchpath]", "print what the config is made of and stop"),
-    ("-cd, --config-dir FOLDER", "your own YAML files, in folders named like the groups"),
-    ("-m, --multirun", "one run for each of several values: -m seed=0,1,2"),
-    ("-sc, --shell-completion install=bash", 'tab completion: eval "$(qhk -sc install=bash)"'),
-    ("--version", "the version, and stop"),
-    ("-h, --help", "this text"),
-)
 
 
 def general_help() -> str:
@@ -49,12 +40,17 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets}, width)]
     lines += ["", "Overlays, applied after the groups in this order:"]
     lines += _table({group: options[group] for group in OVERLAYS}, width)
-    lines += ["", "Flags:", *(f"  {flag:<38}{what}" for flag, what in FLAG_HELP), ""]
+    lines += ["", "Flags:", *(_flag_line(flag) for flag in FLAGS if flag.help), ""]
     lines += [
         "dry_run=true checks a run, lists missing files, prints its id and stops.",
         "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
     ]
     return "\n".join(lines)
+
+
+def _flag_line(flag: Flag) -> str:
+    words = f"{', '.join(flag.names)} {flag.value}"
+    return f"  {words:<38}{flag.help}"
 
 
 def _table(options: dict[str, list[str]], width: int) -> list[str]:

@@ -55,7 +55,7 @@ def prepare(
 
 
 def _loading_note(settings: Settings, overrides: Sequence[str]) -> list[str]:
-    """A line where sets of the user's choice are read as the miniature ones are, which nobody chose."""
+    """Return a line where sets that the user chose are read as miniature ones, which nobody chose."""
     chosen = [name for name in settings.data if not settings.dataset[name].miniature]
     full_size = (
         choice_of("experiment", overrides) is not None and choice_of("scale", overrides) != "miniature"

@@ -12,7 +12,7 @@ from qhk.cli.command import Command, LightCommand
 from qhk.cli.commands import COMMANDS
 from qhk.cli.completion import complete_shell
 from qhk.cli.help import command_help, general_help
-from qhk.cli.process import let_idle_threads_sleep, report, tell_everything
+from qhk.cli.process import USER_ERROR, let_idle_threads_sleep, report, tell_everything
 from qhk.config.catalogue import LAUNCHER, Catalogue, choice_of, config_root, read_catalogue, search_folders
 from qhk.errors import UserError
 from qhk.settings import Settings, run_directory, run_id
@@ -99,14 +99,18 @@ def _run_one(arguments: Arguments, catalogue: Catalogue) -> int:
 
 
 def _dry_run(settings: Settings) -> int:
-    """Print a run's identity, and one warning for every file that a real run would miss; return 0."""
-    from qhk.data.missing import missing_files
+    """Print a run's identity; return 0, or 2 after a line for each reason to refuse it."""
+    from qhk.training.dry_run import run_problems
 
-    for line in missing_files(settings):
-        print(f"warning: {line}", file=sys.stderr)
     print(f"run id     {run_id(settings)}")
     print(f"name       {settings.name}")
     print(f"directory  {run_directory(settings)}")
+    problems = run_problems(settings)
+    for line in problems:
+        print(f"error: {line}", file=sys.stderr)
+    if problems:
+        print(f"dry run: a run would be refused, for {len(problems)} reasons; nothing was started")
+        return USER_ERROR
     print("dry run: the settings are valid; nothing was started")
     return 0
 
@@ -117,10 +121,11 @@ def _run_sweep(arguments: Arguments, catalogue: Catalogue) -> int:
     from qhk.sweep.launch import launch_plan
     from qhk.sweep.plan import plan_multirun, plan_sweep
     from qhk.training.display import ConsoleDisplay
+    from qhk.training.dry_run import run_problems
 
     plan = plan_sweep if choice_of("sweep", arguments.overrides) is not None else plan_multirun
     planned, task = plan(arguments.overrides, catalogue), ConsoleDisplay().task
-    return print_sweep(planned, task) if planned.dry_run else launch_plan(planned, task)
+    return print_sweep(planned, task, run_problems) if planned.dry_run else launch_plan(planned, task)
 
 
 def _is_plan(arguments: Arguments) -> bool:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
 
 from qhk.errors import UserError
 from qhk.tracking.status import RunState
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunStopped, failure_line
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "0"}
 """The setting of the OpenMP standard, and what GNU's library (in torch's wheels) and Intel's call theirs."""
@@ -21,6 +26,8 @@ INTERNAL_ERROR = 1
 INTERRUPTED = 130
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: not done, and the same command goes on."""
+READER_GONE = 141
+"""What a shell says of a process that SIGPIPE has ended."""
 
 
 def let_idle_threads_sleep() -> None:
@@ -37,7 +44,7 @@ def let_idle_threads_sleep() -> None:
 
 
 def quiet_libraries() -> None:
-    """Silences transformers' progress bars and notices of this process; errors still speak."""
+    """Silence transformers' progress bars and notices of this process; errors still speak."""
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -47,25 +54,34 @@ def quiet_libraries() -> None:
 
 
 def report(action: Callable[[], int]) -> int:
-    """The action's own exit code; 2 after one line for a user's mistake, 1 after any other error's traceback.
+    """Return the action's exit code; 2 after one line for a user's mistake, 1 after any other traceback.
 
-    75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both.
+    75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both. 1
+    where anything called ``exit``, whatever with, and 141 where the reader of our output has gone.
 
     A user's mistake is a ``UserError``; a ValueError out of a library, or of a failed operation in our own
     code, is shown for the defect that it is.
     """
     try:
-        return action()
+        with _exit_raised():
+            return action()
     except RunStopped as stop:
         print(f"qhk: {stop}; the same command resumes", file=sys.stderr)
         return INTERRUPTED if stop.state is RunState.CANCELLED else PREEMPTED
     except KeyboardInterrupt:
         print("qhk: interrupted; the same command resumes an unfinished run", file=sys.stderr)
         return INTERRUPTED
+    except SystemExit as error:
+        # Our own code never calls exit: its code would pass for the command's, 0 for success.
+        print(f"qhk: {failure_line(error, directory=Path.cwd())}", file=sys.stderr)
+        return INTERNAL_ERROR
     except BrokenPipeError:
-        # Whoever read our output has gone, as `head` does; the flush at exit must not complain either.
+        if not _reader_has_gone():
+            traceback.print_exc()
+            return INTERNAL_ERROR
+        # As `head` does; the flush at exit must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return READER_GONE
     except UserError as error:
         if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
             traceback.print_exc()
@@ -74,6 +90,38 @@ def report(action: Callable[[], int]) -> int:
     except Exception:
         traceback.print_exc()
         return INTERNAL_ERROR
+
+
+@contextmanager
+def _exit_raised() -> Iterator[None]:
+    """Let ``os._exit`` raise ``SystemExit`` inside, as ``sys.exit`` does.
+
+    It would end the process with any code, 0 included, and nobody would learn why. A forked child ends by
+    it, as it must; in another thread, where nobody would see an exception, the process ends with a failure's
+    code.
+    """
+    leave, owner = os._exit, os.getpid()
+
+    def raised(status: int) -> NoReturn:
+        if os.getpid() != owner:
+            leave(status)
+        if threading.current_thread() is not threading.main_thread():
+            print(f"qhk: os._exit was called with {status!r} in a thread", file=sys.stderr, flush=True)
+            leave(status or INTERNAL_ERROR)
+        raise SystemExit(status)
+
+    os._exit = raised
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+def _reader_has_gone() -> bool:
+    """Return whether the other end of our standard output, a pipe or a socket, is closed."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
 
 
 def tell_everything(loggers: Sequence[str]) -> None:

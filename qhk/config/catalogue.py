@@ -13,6 +13,7 @@ import yaml
 
 import qhk
 from qhk.errors import UserError
+from qhk.files import read_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,14 +40,14 @@ class ConfigFile:
     @cached_property
     def text(self) -> str:
         """The file as it is on disk."""
-        return self.path.read_text(encoding="utf-8")
+        return read_text(self.path)
 
     @cached_property
     def plain(self) -> dict[str, Any]:
         """What the file holds. Raises UserError naming it where it is not readable YAML, or no mapping."""
         try:
             plain = yaml.load(self.text, _loader()) or {}
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
         if not isinstance(plain, dict):
             raise UserError(f"{self.path}: must hold a mapping of keys to values")

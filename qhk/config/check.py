@@ -39,7 +39,10 @@ def _check_narrow_weights(settings: Settings) -> None:
 
 
 def _check_uncertainty(settings: Settings) -> None:
-    """Raise UserError where a weight by the spread of scores is on and no task of any stage has scores."""
+    """Raise UserError where a weight by the spread of scores is on and cannot read any.
+
+    No task of any stage has scores, or one that has them does not know the rule that is to read them.
+    """
     stages = [stage.settings for stage in stage_views(settings)]
     if settings.training.learner != "reinforcement":
         return
@@ -50,6 +53,14 @@ def _check_uncertainty(settings: Settings) -> None:
             f"uncertainty.form: {weighing[0].uncertainty.form} weighs groups by the spread of their scores, "
             f"but task.form {tasks[0].form} is answered in words; choose uncertainty=none"
         )
+    for stage in weighing:
+        rule = stage.uncertainty.answer_rule
+        for task in (build_task(view.task) for view in task_views(stage).values()):
+            if rule is not None and task.has_scores and rule not in task.rules:
+                raise UserError(
+                    f"uncertainty.answer_rule: {rule} reads no answers of task.form {task.form}; "
+                    f"use null, or one of {', '.join(task.rules)}"
+                )
 
 
 def _check_reward(settings: Settings) -> None:

@@ -8,8 +8,9 @@ from textwrap import indent
 from typing import Any
 
 from hydra import compose, initialize
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.bash_completion import BashCompletion
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +20,7 @@ from qhk.config.catalogue import LAUNCHER, OVERLAYS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
 from qhk.config.overrides import check_overrides, named_in_lists
 from qhk.config.sets import keep_used_sets
-from qhk.config.source import search_only
+from qhk.config.source import CatalogueSource
 from qhk.errors import UserError
 from qhk.settings.problems import suggestion
 
@@ -29,21 +30,21 @@ SHOWN = 60
 
 
 def primary_config(command: str) -> str:
-    """The name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
+    """Return the name of a command's YAML file in ``conf``: ``data check`` composes ``data_check.yaml``."""
     return command.replace(" ", "_")
 
 
 def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
-    """The composed config of one job, without Hydra's own node, interpolations unresolved.
+    """Return the composed config of one job, without Hydra's own node, interpolations unresolved.
 
-    Raises ValueError in one line for an unknown group, option or key, and for an override that Hydra
+    Raises UserError in one line for an unknown group, option or key, and for an override that Hydra
     cannot read; the line names it and the fix.
     """
     return _compose(command, overrides, catalogue, with_hydra=False)
 
 
 def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:
-    """The node ``hydra.launcher`` as plain data. Raises ValueError as ``compose_config`` does."""
+    """Return the node ``hydra.launcher`` as plain data. Raises UserError as ``compose_config`` does."""
     launcher = _compose(command, overrides, catalogue, with_hydra=True).hydra.launcher
     assert isinstance(launcher, DictConfig)
     return plain_config(launcher)
@@ -63,7 +64,7 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
-    """The override that chooses our own launcher, where neither the user nor the sweep's file chooses one.
+    """Return the override that chooses our own launcher, where neither user nor sweep's file chooses one.
 
     A primary config cannot say so: its choice would beat a sweep file's.
     """
@@ -78,7 +79,7 @@ def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[st
 
 
 def scale_overrides(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
-    """The overrides with ``scale=miniature`` fitted to the chosen experiment, and to stages and mixture.
+    """Return the overrides with ``scale=miniature`` fitted to the chosen experiment, stages and mixture.
 
     An experiment on another task than scores needs other miniature sets and prompts: they stand in the
     option ``scale/miniature_<experiment>``, which builds on ``scale/miniature``. Stages and mixtures that
@@ -102,7 +103,7 @@ def scale_overrides(overrides: Sequence[str], catalogue: Catalogue) -> list[str]
 
 
 def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue) -> str | None:
-    """The option that an experiment chooses for a group, itself or through one it builds on, or None."""
+    """Return the option that an experiment, or one it builds on, chooses for a group, or None."""
     folder = (experiment or "").rpartition("/")[0]
     file = catalogue.by_place.get(f"experiment/{experiment}")
     if file is None:
@@ -117,7 +118,7 @@ def _experiment_choice(experiment: str | None, group: str, catalogue: Catalogue)
 
 
 def _base(command: str, catalogue: Catalogue) -> DictConfig | None:
-    """The command's config without any override, for the names of its keys; None if it cannot compose."""
+    """Return the command's config without any override, for its keys; None if it cannot compose."""
     try:
         with _hydra(catalogue):
             return compose(config_name=primary_config(command))
@@ -184,18 +185,21 @@ def completions(command: str, line: str, catalogue: Catalogue) -> list[str]:
 
 
 @contextmanager
-def _hydra(catalogue: Catalogue) -> Iterator[ConfigLoader]:
-    """Hydra, searching this catalogue."""
-    search_only(catalogue)
+def _hydra(catalogue: Catalogue) -> Iterator[ConfigLoaderImpl]:
+    """Let Hydra find this catalogue's files, and those of no other, besides its own."""
     GlobalHydra.instance().clear()
     with initialize(config_path=None, version_base=VERSION_BASE):
-        yield GlobalHydra.instance().config_loader()
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl) and isinstance(loader.repository, ConfigRepository)
+        # Hydra takes the source of its own dataclasses to be the last one.
+        loader.repository.sources.insert(-1, CatalogueSource(catalogue))
+        yield loader
 
 
 def overruled_choices(
     command: str, overrides: Sequence[str], config: DictConfig, catalogue: Catalogue
 ) -> list[str]:
-    """One line for each option chosen on the command line of which an overlay then replaced some values.
+    """Return a line for each option chosen on the command line of which an overlay then replaced some values.
 
     An experiment's or a scale's own values stand after all groups, so they also beat an option that the
     command line chose; a value given on the command line beats both.
@@ -229,7 +233,7 @@ def overruled_choices(
 
 
 def _leaves(plain: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value below a node of plain data, with its dotted key."""
+    """Yield every value below a node of plain data, with its dotted key."""
     if not isinstance(plain, dict):
         yield key, plain
         return
@@ -238,6 +242,6 @@ def _leaves(plain: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _text(value: Any) -> str:
-    """A value on one line, cut where it is long, as prompts are."""
+    """Return a value on one line, cut where it is long, as prompts are."""
     text = "null" if value is None else " ".join(str(value).split())
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."

@@ -17,14 +17,14 @@ HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
 
 def one_line(text: str) -> str:
-    """The text with all white space, line ends included, as single spaces."""
+    """Return the text with all white space, line ends included, as single spaces."""
     return " ".join(text.split())
 
 
 def explain_override(
     error: Exception, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue
 ) -> str:
-    """One line that names the override which Hydra refused, why, and what to write instead."""
+    """Return one line that names the override which Hydra refused, why, and what to write instead."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file is not None:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = catalogue.options.get(group, [])
@@ -41,7 +41,7 @@ def explain_override(
 
 
 def explain_interpolation(error: OmegaConfBaseException) -> str:
-    """One line for a value that refers to a key which is not there."""
+    """Return one line for a value that refers to a key which is not there."""
     key = error.full_key or "config"
     first = str(error).splitlines()[0]
     return f"{key}: {one_line(first)}; write the value itself, or refer to an existing key as ${{group.key}}"

@@ -33,7 +33,7 @@ OWN_WAYS = {
 
 
 def parse_override(text: str) -> Override:
-    """One override as Hydra reads it. Raises ValueError that says how to write it."""
+    """Return one override as Hydra reads it. Raises UserError that says how to write it."""
     try:
         override = OverridesParser.create().parse_overrides([text])[0]
     except HydraException:
@@ -44,7 +44,7 @@ def parse_override(text: str) -> Override:
 
 
 def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
-    """Raises ValueError where an override cannot be read, holds several values, or names no option."""
+    """Raise UserError where an override cannot be read, holds several values, or names no option."""
     for text in overrides:
         override = parse_override(text)
         if override.is_sweep_override():
@@ -68,15 +68,15 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
 
 
 def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
-    """The jobs of a multirun: every combination of the swept values, the last override fastest.
+    """Return the jobs of a multirun: every combination of the swept values, the last override fastest.
 
-    Raises ValueError for a pattern that matches no option, and for a range without an end.
+    Raises UserError for a pattern that matches no option, and for a range without an end.
     """
     return [list(job) for job in itertools.product(*(cells(text, catalogue) for text in overrides))]
 
 
 def cells(text: str, catalogue: Catalogue) -> list[str]:
-    """The single overrides that one override stands for: itself, or one for each of its values."""
+    """Return the single overrides that one override stands for: itself, or one for each of its values."""
     override = parse_override(text)
     if not override.is_sweep_override():
         return [text]
@@ -170,7 +170,7 @@ def _check_option(group: str, option: object, options: list[str]) -> None:
 
 
 def _reading_fix(text: str) -> str:
-    """What most likely went wrong in an override that cannot be read."""
+    """Return what most likely went wrong in an override that cannot be read."""
     key, _, value = text.partition("=")
     if not text.isascii():
         return f"letters beyond a to z need quotes, for the shell and for Hydra: '{key}=\"{value}\"'"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any, Self
 
-from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
-from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
-from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 from qhk.config.catalogue import SETS, Catalogue
 
@@ -16,29 +15,18 @@ SCHEME = "qhk"
 ALL_SETS = f"{SETS}/all"
 """The option that holds every set, which no file says."""
 
-_CATALOGUES: list[Catalogue] = []
-"""The one that is searched: Hydra makes its sources itself, from an address alone."""
-
-
-def search_only(catalogue: Catalogue) -> None:
-    """Let Hydra find this catalogue's files, and those of no other, besides its own."""
-    if not _CATALOGUES:
-        Plugins.instance().register(CatalogueSource)
-        Plugins.instance().register(_CatalogueSearchPath)
-    _CATALOGUES[:] = [catalogue]
-
 
 class CatalogueSource(ConfigSource):
     """The files of the catalogue, by group and option."""
 
-    # Hydra copies its sources with all that they hold, so that a catalogue of theirs would be read anew.
-    @property
-    def _catalogue(self) -> Catalogue:
-        return _CATALOGUES[0]
+    def __init__(self, catalogue: Catalogue) -> None:
+        super().__init__(provider="main", path=f"{SCHEME}://")
+        self._catalogue = catalogue
+        self._places = {*catalogue.by_place, ALL_SETS}
 
-    @property
-    def _places(self) -> set[str]:
-        return {*self._catalogue.by_place, ALL_SETS}
+    def __deepcopy__(self, memo: Mapping[int, Any]) -> Self:
+        # Hydra copies its sources for every config; the files of a copied catalogue would be read anew.
+        return self
 
     @staticmethod
     def scheme() -> str:
@@ -54,7 +42,7 @@ class CatalogueSource(ConfigSource):
         # Hydra takes the defaults list out of what it gets.
         return ConfigResult(
             provider=self.provider,
-            path=f"{SCHEME}://",
+            path=self.path,
             config=deepcopy(self._catalogue.dataset if file is None else file.content),
             header={"package": file.package if file is not None else None},
         )
@@ -82,11 +70,6 @@ class CatalogueSource(ConfigSource):
                 path = first if rest else f"{first}.yaml"
                 self._list_add_result(found, f"{inside}{path}", path, results_filter)
         return sorted(set(found))
-
-
-class _CatalogueSearchPath(SearchPathPlugin):
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="main", path=f"{SCHEME}://")
 
 
 def _name(config_path: str) -> str:

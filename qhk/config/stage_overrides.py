@@ -17,7 +17,7 @@ _INTERPOLATED = re.compile(r"\$\{([a-z_.]+)\}")
 
 
 def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, catalogue: Catalogue) -> None:
-    """None; ``ValueError`` at an override of a root node that every stage replaces, and nothing else reads.
+    """Raise UserError at an override of a root node that every stage replaces and nothing else reads.
 
     ``config`` is composed, its interpolations unresolved: a key that one of them reads has an effect. What an
     experiment or any other file says of such a node is not looked at. The line says how to override the
@@ -41,12 +41,12 @@ def refuse_overruled_by_stages(overrides: Sequence[str], config: DictConfig, cat
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether one dotted key is the other, or stands below it."""
+    """Return whether one dotted key is the other, or stands below it."""
     return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
 
 
 def _of_stage(text: str, override: Override, stage: str, catalogue: Catalogue) -> str:
-    """The same override of the stage's own node, as Hydra accepts it."""
+    """Return the same override of the stage's own node, as Hydra accepts it."""
     key = override.key_or_group
     place = f"stages.{stage}.{override.package or key}"
     is_choice = key in catalogue.options and not override.is_delete()

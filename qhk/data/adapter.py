@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,8 @@ class LabelRow:
     ``name`` is the row's id and, unless ``pictures`` says otherwise, its one picture. ``pictures`` names
     several in the order in which a prompt shows them; rows may then share a picture. ``score`` is None
     in a set that has labels only, ``normalised`` the score on [1, 5] where the file has it too.
-    ``left_out`` says why a row is not used, for the list that the user gets.
+    ``left_out`` says why a row is not used, for the list that the user gets. ``reference`` is kept in one
+    spelling of accents (NFC), since contents are compared by it.
     """
 
     name: str
@@ -34,6 +36,10 @@ class LabelRow:
     labels: Mapping[str, str | float] = field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     left_out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference is not None:
+            object.__setattr__(self, "reference", unicodedata.normalize("NFC", self.reference))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +83,3 @@ def text_option(options: Options, key: str) -> str:
     if not isinstance(value, str) or not value:
         raise UserError(f"options.{key} must be given as text, got {value!r}")
     return value
-
-
-def name_key(name: str) -> str:
-    """Return an image name without folder, extension and case: equal for two spellings of one name."""
-    last = name.replace("\\", "/").rsplit("/", 1)[-1].lower()
-    stem, dot, ending = last.rpartition(".")
-    return stem if dot and ending in IMAGE_ENDINGS | VIDEO_ENDINGS else last

@@ -16,6 +16,7 @@ from qhk.data.image import check_size
 from qhk.data.inventory import Depth, FileFacts, memory_file, take_inventory
 from qhk.data.labels import Labels
 from qhk.data.matching import ImageIndex, index_images
+from qhk.data.names import file_key
 from qhk.data.rows import derive_examples, find_pictures, make_examples
 from qhk.data.spec import Progress
 from qhk.settings import ExpectedSettings
@@ -80,7 +81,7 @@ def check_files(
 def _match(rows: Sequence[LabelRow], index: ImageIndex) -> tuple[dict[str, tuple[Path, ...]], list[str]]:
     """The pictures of each row by its name, and a line for each row that has none of its own."""
     matched: dict[str, tuple[Path, ...]] = {}
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     lost: list[str] = []
     for row in rows:
         try:
@@ -88,10 +89,10 @@ def _match(rows: Sequence[LabelRow], index: ImageIndex) -> tuple[dict[str, tuple
         except ValueError as error:
             lost.append(str(error))
             continue
-        if not row.pictures and pictures[0] in taken:
-            lost.append(f"{row.where}: {pictures[0]} already belongs to {taken[pictures[0]]}")
+        owner = row.where if row.pictures else taken.setdefault(file_key(pictures[0]), row.where)
+        if owner != row.where:
+            lost.append(f"{row.where}: {pictures[0]} already belongs to {owner}")
             continue
-        taken[pictures[0]] = row.where
         matched[row.name] = pictures
     return matched, lost
 
@@ -121,7 +122,7 @@ def _missing(total: int, matched: Matched, lost: Sequence[str]) -> Finding:
 
 
 def _unlabelled(index: ImageIndex, used: set[Path], expected: ExpectedSettings | None) -> Finding:
-    spare = tuple(str(path) for path in index.all_images() if path not in used)
+    spare = tuple(map(str, index.images_beside(used)))
     known = expected.unlabelled if expected is not None else None
     if len(spare) == known or not spare:
         return Finding("images without label", str(len(spare)), "" if known is None else str(known), "ok", "")
@@ -207,10 +208,10 @@ def _copies(
     labels: Labels, matched: Matched, files: Mapping[Path, FileFacts], parts: Mapping[str, str | None]
 ) -> list[Finding]:
     """Different files of equal bytes: an error across parts, a warning within one."""
-    groups: dict[str, dict[Path, str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for name, paths in matched.items():
         for path in paths:
-            groups.setdefault(files[path].sha256, {})[path] = name
+            groups.setdefault(files[path].sha256, {})[file_key(path)] = name
     scores = {row.name: row.score for row in labels.rows}
     across: list[str] = []
     within: list[str] = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.data.tables import Cells, read_text
+from qhk.data.tables import Cells, plain_number, read_text, shown
 from qhk.errors import UserError
+from qhk.files import parse_json
 
 
 def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
@@ -18,16 +18,16 @@ def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """
     text = read_text(path)
     if text.lstrip().startswith("["):
-        rows = _parse(text, path, line=1)
+        rows = parse_json(text, path)
     else:
         lines = enumerate(text.split("\n"), start=1)
-        rows = [_parse(line, path, line=number) for number, line in lines if line.strip()]
+        rows = [parse_json(line, path, line=number) for number, line in lines if line.strip()]
     if not isinstance(rows, list):
         raise UserError(f"{path}: holds a JSON {type(rows).__name__}, expected a list of records")
     records: list[tuple[str, Mapping[str, Any]]] = []
     for place, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path} row {place}: expected an object with named fields, got {_show(row)}")
+            raise UserError(f"{path} row {place}: expected an object with named fields, got {shown(row)}")
         records.append((f"{path} row {place}", row))
     return records
 
@@ -47,20 +47,17 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
     """Return a field that must hold text. Raises ``UserError`` naming ``where``, the field and the fix."""
     value = record.get(field)
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {field} is {_show(value)}, expected text: complete the row")
+        raise UserError(f"{where}: {field} is {shown(value)}, expected text: complete the row")
     return value
 
 
 def number_field(record: Mapping[str, Any], field: str, where: str) -> float:
-    """Return a field that must hold a finite number; text that reads as one is taken too."""
+    """Return a field that must hold a finite number, or text that is one (``plain_number``)."""
     value = record.get(field)
-    try:
-        number = float(value) if isinstance(value, int | float | str) and value is not True else None
-    except ValueError:
-        number = None
-    if isinstance(value, bool) or number is None or number - number != 0:
-        raise UserError(f"{where}: {field} is {_show(value)}, not a finite number: correct or remove the row")
-    return number
+    found = plain_number(value)
+    if found is None:
+        raise UserError(f"{where}: {field} is {shown(value)}, not a finite number: correct or remove the row")
+    return found
 
 
 def one_image(record: Mapping[str, Any], field: str, where: str) -> str:
@@ -68,16 +65,8 @@ def one_image(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str) or not paths[0]:
-        raise UserError(f"{where}: {field} is {_show(value)}, expected the path of one image")
+        raise UserError(f"{where}: {field} is {shown(value)}, expected the path of one image")
     return paths[0]
-
-
-def _parse(text: str, path: Path, *, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        number = line + error.lineno - 1
-        raise UserError(f"{path} line {number}: not JSON ({error.msg}): repair the file") from None
 
 
 def _cells(record: Mapping[str, Any], fields: Sequence[str], where: str) -> Cells:
@@ -88,11 +77,6 @@ def _cells(record: Mapping[str, Any], fields: Sequence[str], where: str) -> Cell
             raise UserError(f"{where}: no field {field!r}; fields present: {present}")
         value = "null" if record[field] is None else record[field]
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{where}: {field} is {record[field]!r}: give it as text")
+            raise UserError(f"{where}: {field} is {shown(record[field])}: give it as text")
         cells[field] = value.strip()
     return cells
-
-
-def _show(value: object) -> str:
-    text = "missing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -70,6 +70,14 @@ def read_labels(
     )
 
 
+def has_labels(name: str, spec: DatasetSettings) -> bool:
+    """Return whether the label files of the set lie where it says, not to be generated or unpacked first."""
+    adapter = check_spec(name, spec)
+    if spec.miniature or spec.root is None or adapter.unpack is not None:
+        return False
+    return all(is_images for _, is_images in missing_below(name, spec, adapter, Path(spec.root).expanduser()))
+
+
 def _fit_scale(
     name: str, rows: Sequence[LabelRow], splits: Sequence[str | None], spec: DatasetSettings
 ) -> Scale | None:

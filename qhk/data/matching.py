@@ -1,67 +1,99 @@
-"""Finds the file that a label names, whatever its case or extension, and never guesses between two."""
+"""Finds the file that a label names, whatever its case or extension, and never guesses between two.
+
+Folders that a label writes count. They may begin above the set, with folders of its authors, or inside it:
+what decides is the tail on which the written path and the file's own agree.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qhk.data.adapter import name_key
+from qhk.data.names import file_key, name_key, same_name, shared_tail, written_parts
 from qhk.errors import UserError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedImage:
+    """One file, its parts below the indexed folder, and the parts of that folder's absolute path."""
+
+    path: Path
+    below: tuple[str, ...]
+    folder: tuple[str, ...]
+
+    def fit(self, written: Sequence[str]) -> tuple[bool, int, int] | None:
+        """Return how well a written path fits, larger for better; None where a written folder contradicts.
+
+        That is whether it is the whole path below the folder, then in how many folders the two agree, then
+        in how many parts they are spelled alike. It fits where all its folders agree, or else all of the
+        file's below the indexed folder and at least one.
+        """
+        parts = (*self.folder, *self.below)
+        folders = shared_tail(parts[:-1], written[:-1])
+        if folders < min(len(written) - 1, max(1, len(self.below) - 1)):
+            return None
+        alike = sum(one == other for one, other in zip(parts[::-1], written[::-1], strict=False))
+        return len(written) == len(self.below), folders, alike
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageIndex:
-    """The images below some folders, by relative path, by name and by stem, all in lower case."""
+    """The images below some folders, by file name and by its stem, whatever case and accents."""
 
     folders: tuple[Path, ...]
-    paths: dict[str, list[Path]]
-    names: dict[str, list[Path]]
-    stems: dict[str, list[Path]]
+    names: dict[str, list[IndexedImage]]
+    stems: dict[str, list[IndexedImage]]
 
     def find(self, name: str, where: str) -> Path:
-        """Return the image called ``name``: by relative path, else by file name, else by stem.
+        """Return the image that a label calls ``name``: a file name, or a path of which the tail counts.
 
-        Case is ignored, but where files differ in it alone the exact spelling wins. Raises
-        ``UserError`` naming ``where`` when there is none, or when several fit equally well.
+        A bare name fits a file in any folder; written folders must agree (``IndexedImage.fit``), and the file
+        that agrees best is taken. Other extensions are tried where no file has the written one; case and
+        the spelling of accents are ignored, but where files differ in these alone the exact spelling wins.
+        Raises ``UserError`` naming ``where`` when there is none, or when several fit equally well.
         """
-        wanted = name.replace("\\", "/")
-        last = wanted.rsplit("/", 1)[-1]
-        found = (
-            self.paths.get(wanted.lower())
-            or self.names.get(last.lower())
-            or self.stems.get(name_key(last))
-            or []
-        )
-        if len(found) > 1:
-            found = [path for path in found if path.as_posix().endswith(f"/{wanted}")] or found
+        written = written_parts(name)
+        last = written[-1] if written else ""
+        namesakes = [self.names.get(same_name(last), []), self.stems.get(name_key(last), [])]
+        found = next((best for files in namesakes if (best := _best(files, written))), [])
         if len(found) == 1:
             return found[0]
         if found:
             both = " and ".join(str(path) for path in found[:2])
             raise UserError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
         folders = ", ".join(str(folder) for folder in self.folders)
-        raise UserError(f"{where}: no image {name!r} below {folders}: add the file or remove the label")
+        astray = next((f", {file.path} is in another folder" for files in namesakes for file in files), "")
+        raise UserError(
+            f"{where}: no image {name!r} below {folders}{astray}: add the file, or correct the label"
+        )
 
-    def all_images(self) -> list[Path]:
-        """Return every indexed image, sorted."""
-        return sorted(path for paths in self.paths.values() for path in paths)
+    def images_beside(self, used: Iterable[Path]) -> list[Path]:
+        """Return the indexed images that are none of ``used``, whatever their spellings and links; sorted."""
+        known = {file_key(path) for path in used}
+        images = sorted(image.path for images in self.names.values() for image in images)
+        return [path for path in images if file_key(path) not in known]
 
 
 def index_images(folders: Iterable[Path], *, endings: Collection[str]) -> ImageIndex:
     """Return the index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
-    index = ImageIndex(folders=tuple(folders), paths={}, names={}, stems={})
+    index = ImageIndex(folders=tuple(folders), names={}, stems={})
     for folder in index.folders:
+        above = Path(os.path.abspath(folder)).parts
         for directory, children, files in os.walk(folder):
             children[:] = sorted(child for child in children if not child.startswith("."))
+            below = Path(directory).relative_to(folder).parts
             for file in sorted(files):
                 if file.rpartition(".")[2].lower() in endings and not file.startswith("."):
-                    _add(index, folder, Path(directory, file))
+                    image = IndexedImage(path=Path(directory, file), below=(*below, file), folder=above)
+                    index.names.setdefault(same_name(file), []).append(image)
+                    index.stems.setdefault(name_key(file), []).append(image)
     return index
 
 
-def _add(index: ImageIndex, folder: Path, path: Path) -> None:
-    index.paths.setdefault(path.relative_to(folder).as_posix().lower(), []).append(path)
-    index.names.setdefault(path.name.lower(), []).append(path)
-    index.stems.setdefault(name_key(path.name), []).append(path)
+def _best(files: Sequence[IndexedImage], written: Sequence[str]) -> list[Path]:
+    """Return the files that a written path fits best."""
+    fits = [(fit, file.path) for file in files if (fit := file.fit(written)) is not None]
+    best = max((fit for fit, _ in fits), default=None)
+    return [path for fit, path in fits if fit == best]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapter import LabelRow, Options, name_key, text_option
+from qhk.data.adapter import LabelRow, Options, text_option
+from qhk.data.names import name_key, same_name, shared_tail, written_parts
 from qhk.data.seeds import stream_seed
+from qhk.data.tables import read_lines
 from qhk.errors import UserError
 
 COMMON_PROTOCOLS = ("all", "names", "by_reference")
@@ -64,32 +66,55 @@ def split_by_names(rows: Sequence[LabelRow], root: Path, options: Options) -> li
     """Return splits by name lists: text files with one image or reference a line, ``#`` for comments.
 
     ``options.train_names``, ``validation_names`` and ``test_names`` are paths, relative ones below the
-    root; any may be null. Rows in no list are not used. Raises ``UserError`` when all are null, when a
-    file is missing, when a listed name matches no row, or when a row is in two lists.
+    root; any may be null. Rows in no list are not used. Where a list and a row both write folders, they agree
+    up to the shorter of the two; case, extension and accents are as in ``name_key``. Raises ``UserError``
+    when all are null, when a file is missing, when a listed name matches no row, or rows of two
+    folders, or when a row is in two lists.
     """
     lists = {split: _read_names(root, options, f"{split}_names") for split in ("train", "validation", "test")}
     if not any(lists.values()):
         raise UserError(
             "protocol names needs options.train_names or options.test_names: a file, one name per line"
         )
-    splits: list[str | None] = []
-    used: set[str] = set()
+    named: dict[str, set[str]] = {}
     for row in rows:
-        keys = {name_key(row.name)} | ({name_key(row.reference)} if row.reference else set())
-        found = [split for split, names in lists.items() if keys & names.keys()]
-        if len(found) > 1:
-            raise UserError(
-                f"{row.name} is in both options.{found[0]}_names and options.{found[1]}_names: keep one"
-            )
-        used |= keys
-        splits.append(found[0] if found else None)
+        for name in _names_of(row):
+            named.setdefault(name_key(name), set()).add(name)
+    found: dict[str, set[str]] = {}
     for split, names in lists.items():
-        unknown = [text for key, text in names.items() if key not in used]
+        fits = {text: [name for name in named.get(name_key(text), ()) if _fits(text, name)] for text in names}
+        unknown = [text for text, fitting in fits.items() if not fitting]
         if unknown:
             raise UserError(
                 f"options.{split}_names lists {unknown[0]!r} ({len(unknown)} in all), which has no label"
             )
+        for text, fitting in fits.items():
+            if len({written_parts(same_name(name))[:-1] for name in fitting}) > 1:
+                raise UserError(
+                    f"options.{split}_names lists {text!r}, which fits {' and '.join(sorted(fitting)[:2])}: "
+                    "write its folder"
+                )
+            for name in fitting:
+                found.setdefault(name, set()).add(split)
+    splits: list[str | None] = []
+    for row in rows:
+        own = [split for split in lists if any(split in found.get(name, ()) for name in _names_of(row))]
+        if len(own) > 1:
+            raise UserError(
+                f"{row.name} is in both options.{own[0]}_names and options.{own[1]}_names: keep one"
+            )
+        splits.append(own[0] if own else None)
     return splits
+
+
+def _names_of(row: LabelRow) -> tuple[str, ...]:
+    return (row.name,) if row.reference is None else (row.name, row.reference)
+
+
+def _fits(listed: str, name: str) -> bool:
+    """Return whether two paths whose names agree write no folders that differ."""
+    one, other = written_parts(listed)[:-1], written_parts(name)[:-1]
+    return shared_tail(one, other) == min(len(one), len(other))
 
 
 def _content(row: LabelRow) -> str:
@@ -107,16 +132,14 @@ def _fraction(options: Options, key: str) -> float:
     return float(value)
 
 
-def _read_names(root: Path, options: Options, key: str) -> dict[str, str]:
+def _read_names(root: Path, options: Options, key: str) -> list[str]:
     if options.get(key) is None:
-        return {}
+        return []
     path = root / text_option(options, key)
     if not path.is_file():
         raise UserError(f"options.{key}: no file {path}")
     try:
-        lines = [line.strip().strip('"') for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"options.{key}: {path} is not UTF-8 text ({error.reason}): save it as UTF-8"
-        ) from None
-    return {name_key(line): line for line in lines if line and not line.startswith("#")}
+        lines = [line.strip('"') for _, line in read_lines(path)]
+    except ValueError as error:
+        raise UserError(f"options.{key}: {error}") from None
+    return list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))

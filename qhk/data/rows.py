@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from qhk.data.adapter import LabelRow, Options
 from qhk.data.matching import ImageIndex
+from qhk.data.names import file_key, same_name
 from qhk.data.scale import Scale
 from qhk.errors import UserError
 from qhk.types import Example
@@ -20,9 +22,9 @@ def check_rows(
     """Raise ``UserError`` on no rows, a repeated id, and a score missing, unasked for or out of bounds."""
     if not rows:
         raise UserError(f"{root}: the label file has no rows: an empty set cannot be used")
-    repeated = [key for key, count in Counter(row.name.lower() for row in rows).items() if count > 1]
+    repeated = [key for key, count in Counter(same_name(row.name) for row in rows).items() if count > 1]
     if repeated:
-        twice = [row.where for row in rows if row.name.lower() == repeated[0]]
+        twice = [row.where for row in rows if same_name(row.name) == repeated[0]]
         raise UserError(
             f"{twice[1]}: image {repeated[0]!r} is listed twice (first {twice[0]}; {len(repeated)} names "
             "in all): keep one row"
@@ -51,7 +53,7 @@ def make_examples(
     picture that is not there, fits several files, or is the whole of two rows.
     """
     examples: dict[str, list[Example]] = {}
-    taken: dict[Path, str] = {}
+    taken: dict[str, str] = {}
     for row, split in zip(rows, splits, strict=True):
         if split is None:
             continue
@@ -65,18 +67,23 @@ def make_examples(
     return examples
 
 
+def labelled_examples(name: str, rows: Sequence[LabelRow], scale: Scale | None) -> list[Example]:
+    """Return the examples of label rows whose pictures nobody will open: their paths lead nowhere."""
+    return [_example(name, row, tuple(map(Path, row.pictures or (row.name,))), scale) for row in rows]
+
+
 def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
-    """Return the files of a row's pictures. Raises ``UserError`` naming the row of a missing one."""
-    return tuple(_find(picture, row.where, index) for picture in row.pictures or (row.name,))
+    """Return the files of a row's pictures: an absolute path that is there, else what the index finds.
 
-
-def _find(picture: str, where: str, index: ImageIndex) -> Path:
-    path = Path(picture)
-    if not path.is_absolute():
-        return index.find(picture, where)
-    if not path.is_file():
-        raise UserError(f"{where}: no image {picture}: add the file or remove the row")
-    return path
+    Raises ``UserError`` naming the row of a missing one.
+    """
+    pictures = row.pictures or (row.name,)
+    return tuple(
+        Path(picture)
+        if os.path.isabs(picture) and os.path.isfile(picture)
+        else index.find(picture, row.where)
+        for picture in pictures
+    )
 
 
 def derive_examples(
@@ -100,8 +107,9 @@ def derive_examples(
 
 def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Sequence[Example]]) -> None:
     """Raise ``UserError`` when a picture of the set's folders belongs to no example."""
-    used = {image for split in examples.values() for example in split for image in example.images}
-    spare = [image for image in index.all_images() if image not in used]
+    spare = index.images_beside(
+        image for split in examples.values() for example in split for image in example.images
+    )
     if spare:
         raise UserError(
             f"dataset.{name}: {len(spare)} images have no label, first {spare[0]}: add rows, "
@@ -109,10 +117,10 @@ def refuse_unlabelled(name: str, index: ImageIndex, examples: Mapping[str, Seque
         )
 
 
-def _take(name: str, image: Path, where: str, taken: dict[Path, str]) -> None:
-    if image in taken:
-        raise UserError(f"dataset.{name}: {where}: {image} already belongs to {taken[image]}: keep one row")
-    taken[image] = where
+def _take(name: str, image: Path, where: str, taken: dict[str, str]) -> None:
+    owner = taken.setdefault(file_key(image), where)
+    if owner != where:
+        raise UserError(f"dataset.{name}: {where}: {image} already belongs to {owner}: keep one row")
 
 
 def _example(name: str, row: LabelRow, images: tuple[Path, ...], scale: Scale | None) -> Example:

@@ -10,6 +10,7 @@ from pathlib import Path
 from qhk.data.datasets import LoadedDataset
 from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_size
 from qhk.data.inventory import FileFacts
+from qhk.data.names import file_key
 from qhk.data.seeds import stream_seed
 from qhk.errors import UserError
 from qhk.types import Example
@@ -144,9 +145,9 @@ def refuse_leakage(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedImages:
-    """What is trained on: the files, the digests of their bytes with one file each, and the contents."""
+    """What is trained on: files (``file_key``), the digests of their bytes with one file each, contents."""
 
-    paths: frozenset[Path]
+    paths: frozenset[str]
     digests: Mapping[str, Path]
     contents: frozenset[tuple[str, str]]
 
@@ -163,7 +164,7 @@ def trained_images(train: Sequence[Example], *, files: Mapping[Path, FileFacts])
     """Return the images of ``train`` in the forms that ``find_shared`` compares."""
     pictures = {image for example in train for image in example.images}
     return TrainedImages(
-        paths=frozenset(image.resolve() for image in pictures),
+        paths=frozenset(map(file_key, pictures)),
         digests={files[image].sha256: image for image in pictures if image in files},
         contents=frozenset(key for example in train for key in _content_keys(example)),
     )
@@ -178,7 +179,7 @@ def find_shared(
     name is caught; contents (references) by set and by folder, so two entries that read one set are.
     """
     for example in examples:
-        same = [image for image in example.images if image.resolve() in seen.paths]
+        same = [image for image in example.images if file_key(image) in seen.paths]
         if same:
             return Overlap(what=f"{same[0]} is also trained on", fix="choose disjoint splits")
         copies = [image for image in example.images if image in files and files[image].sha256 in seen.digests]
@@ -214,7 +215,7 @@ def check_images(
 def _content_keys(example: Example) -> set[tuple[str, str]]:
     if example.reference is None:
         return set()
-    return {(example.dataset, example.reference), (str(example.image.parent.resolve()), example.reference)}
+    return {(example.dataset, example.reference), (file_key(example.image.parent), example.reference)}
 
 
 def _rank(dataset: str, item: str, purpose: str, seed: int) -> tuple[int, str]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.seeds import stream_generator
+from qhk.data.tables import read_text, shown
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.types import Example
 
 
@@ -90,21 +92,17 @@ def _read_manifest(manifest: Path) -> dict[tuple[str | None, str], Path]:
             f"twin.manifest: no file {manifest}: give a JSON Lines file, or choose twin=generated"
         )
     pairs: dict[tuple[str | None, str], Path] = {}
-    for line, text in enumerate(manifest.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line, text in enumerate(read_text(manifest).split("\n"), start=1):
         if not text.strip():
             continue
-        key, twin = _read_pair(text, f"{manifest} line {line}")
+        key, twin = _read_pair(parse_json(text, manifest, line=line), f"{manifest} line {line}")
         if key in pairs:
             raise UserError(f"{manifest} line {line}: {key[1]!r} has a twin already: keep one line per id")
         pairs[key] = manifest.parent / twin
     return pairs
 
 
-def _read_pair(text: str, where: str) -> tuple[tuple[str | None, str], str]:
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON ({error.msg}): write one object per line") from None
+def _read_pair(record: Any, where: str) -> tuple[tuple[str | None, str], str]:
     fields = record if isinstance(record, dict) else {}
     if fields.get("format") == "qhk pairs":
         raise UserError(
@@ -113,7 +111,7 @@ def _read_pair(text: str, where: str) -> tuple[tuple[str | None, str], str]:
     example_id, twin, dataset = fields.get("id"), fields.get("twin"), fields.get("dataset")
     if not isinstance(example_id, str) or not isinstance(twin, str) or not isinstance(dataset, str | None):
         raise UserError(
-            f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {text[:60]}'
+            f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {shown(record)}'
         )
     return (dataset, example_id), twin
 

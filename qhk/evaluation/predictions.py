@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
+from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, typed, write_atomically
 from qhk.tasks import Task
 from qhk.types import Completion, Example
 
@@ -203,21 +203,9 @@ def _as_row(prediction: Prediction) -> dict[str, Any]:
 
 
 def _from_row(row: dict[str, Any], path: Path) -> Prediction:
+    if "labels" in row:
+        row = {"mos": None, "score": None, "clipped": None, "samples": [], "out_of_range": 0, **row}
     try:
-        if "labels" in row:
-            row = {"mos": None, "score": None, "clipped": None, "samples": [], "out_of_range": 0, **row}
-        return Prediction(
-            id=row["id"],
-            mos=row["mos"],
-            score=row["score"],
-            clipped=row["clipped"],
-            samples=tuple(row["samples"]),
-            out_of_range=row["out_of_range"],
-            texts=tuple(row["texts"]) if "texts" in row else None,
-            labels=row.get("labels", {}),
-            answers=tuple(row.get("answers", [])),
-            **{name: row[name] for name in KNOWN if name in row},
-        )
-    except (KeyError, TypeError):
-        found = ", ".join(row)
-        raise UserError(f"{path} holds a row with keys {found}: not predictions; remove the file") from None
+        return typed(Prediction, {"texts": None, **row})
+    except ValueError as fault:
+        raise UserError(f"{path} holds a row that is no prediction ({fault}): remove the file") from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
-from qhk.files import write_atomically
+from qhk.files import read_json, reading, typed, write_atomically
 from qhk.tasks import find_form
 
 
@@ -105,16 +105,14 @@ def scalar_metrics(row: ResultRow) -> dict[str, float]:
 
 def read_results(path: Path) -> Results:
     """Return the results in ``path``, null read as NaN. Raises ``UserError`` for any other file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "a results file", "move it away"):
+        content = read_json(path)
         return Results(
             seed=content["seed"],
             run_id=content["run_id"],
             wall_times=content["wall_times"],
             rows=tuple(_row_from_json(row) for row in content["rows"]),
         )
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UserError(f"{path} is not a results file ({fault}): move it away") from None
 
 
 def write_results(path: Path, results: Results) -> None:
@@ -212,9 +210,10 @@ def _row_to_json(row: ResultRow) -> dict[str, Any]:
 
 def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
     metrics = {
-        name: Measure(**{key: math.nan if value is None else value for key, value in measure.items()})
+        name: Measure(**{key: math.nan if value is None else float(value) for key, value in measure.items()})
         for name, measure in row["metrics"].items()
     }
     # Files of earlier versions have ``stage`` for ``moment``.
     named = {"moment" if key == "stage" else key: value for key, value in row.items()}
-    return ResultRow(**{**named, "moment": Moment(named["moment"]), "metrics": metrics})
+    plain = typed(ResultRow, {**named, "metrics": {}})
+    return replace(plain, metrics=metrics)

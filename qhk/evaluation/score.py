@@ -81,7 +81,7 @@ Scored = ScoredImage | NamedImage
 
 
 def check_one_picture(settings: Settings) -> None:
-    """Raises ValueError where the task's prompt shows several pictures."""
+    """Raise UserError where the task's prompt shows several pictures."""
     shown = num_pictures(settings.prompt.user)
     if shown != 1:
         raise UserError(
@@ -181,7 +181,7 @@ def _failed(image: str, error: str, task: Task) -> Scored:
 
 
 def combine_answers(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
-    """One image's completions as its answer."""
+    """Return one image's completions as its answer."""
     read = [(min(high, max(low, c.answer.score)), c.text) for c in completions if c.answer.score is not None]
     scores = [score for score, _ in read]
     mean = math.fsum(scores) / len(scores) if scores else None
@@ -198,7 +198,7 @@ def combine_answers(image: str, completions: Sequence[Completion], *, low: float
 
 
 def summarise_words(image: str, completions: Sequence[Completion]) -> NamedImage:
-    """One image's completions as its answer in words."""
+    """Return one image's completions as its answer in words."""
     said = [dict(c.answer.labels) if c.answer.parsed else None for c in completions]
     labels, read = most_said(said), [answer for answer in said if answer is not None]
     first = said.index(labels)
@@ -238,7 +238,7 @@ def as_csv(scored: Sequence[Scored], task: Task, *, heading: bool) -> str:
 
 
 def as_table(scored: Sequence[Scored], task: Task) -> Table:
-    """The answers as a table: a score and its spread, or a column for each of the task's labels.
+    """Return the answers as a table: a score and its spread, or a column for each of the task's labels.
 
     Numbers have two decimals. The error of an image that could not be opened stands in place of a reasoning.
     """

@@ -9,13 +9,23 @@ from qhk.errors import UserError
 
 Form = Literal["constant", "linear", "cosine"]
 
+WarmupFrom = Literal["one", "zero"]
+"""The number of the first step of a warm-up."""
+
 
 def schedule_factor(
-    step: int, *, form: Form, warmup_steps: int, until_steps: int | None, final: float
+    step: int,
+    *,
+    form: Form,
+    warmup_steps: int,
+    until_steps: int | None,
+    final: float,
+    warmup_from: WarmupFrom = "one",
 ) -> float:
     """Return the factor that a coefficient is multiplied with at ``step`` (counted from 0).
 
-    Warm-up, ``step < warmup_steps``: ``(step + 1) / warmup_steps``, which ends at 1.
+    Warm-up, ``step < warmup_steps``: ``(step + 1) / warmup_steps``, which ends at 1; with ``warmup_from``
+    zero ``step / warmup_steps``, so that the first step does nothing (transformers, and so the releases).
     Then, with ``p = (step - warmup_steps) / (until_steps - warmup_steps)``:
 
     constant  ``1``
@@ -35,7 +45,7 @@ def schedule_factor(
     if until_steps is not None and step >= until_steps:
         return final
     if step < warmup_steps:
-        return (step + 1) / warmup_steps
+        return (step + (warmup_from == "one")) / warmup_steps
     if until_steps is None or form == "constant":
         return 1.0
     progress = (step - warmup_steps) / (until_steps - warmup_steps)

@@ -135,7 +135,7 @@ def _read_report(folder: Path) -> Any:
     path = folder / REPORT
     try:
         report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     if isinstance(report, dict) and "stages" in report:
         report["steps"] = report.pop("stages")  # as sets built by earlier versions call them

@@ -171,7 +171,9 @@ class PairManifest:
                 _check_header(row, self.path)
             else:
                 self._merge(row, place=place)
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except UserError:
+            raise
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             cause = f"{type(error).__name__} {error}"
             raise UserError(
                 f"{where} is not a record of pairs ({cause}): repair or remove that line"

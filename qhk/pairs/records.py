@@ -224,17 +224,25 @@ def settings_row(*, step: str, values: Mapping[str, Any]) -> dict[str, Any]:
 def read_pair(row: Mapping[str, Any]) -> Pair:
     """Return the pair of a ``pair`` record. Raises KeyError or TypeError where the record is not one."""
     values = dict(row["source"])
+    _require_texts(values, "example_id", "path", "sha256")
     source = Source(**values | {key: sys.intern(values[key]) for key in ("dataset", "split")})
     return Pair(group_id=row["group_id"], source=source, copies=[read_copy(row["copy"])])
 
 
 def read_copy(values: Mapping[str, Any]) -> Copy:
     """Return the degraded copy in a record."""
+    _require_texts(values, "path", "sha256")
     degradations = tuple(
         Degradation(**step | {"type": sys.intern(step["type"]), "level": sys.intern(step["level"])})
         for step in values["degradations"]
     )
     return Copy(**{**values, "degradations": degradations})
+
+
+def _require_texts(values: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if not isinstance(values[name], str):
+            raise TypeError(f"{name} is {values[name]!r}, no text")
 
 
 def read_judgement(row: Mapping[str, Any], *, place: int) -> Judgement:

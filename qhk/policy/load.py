@@ -12,6 +12,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
+from qhk.policy.contents import folder_fault, has_contents
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.tokenizer import end_token_ids
 
@@ -31,6 +32,10 @@ class Policy:
     @property
     def end_tokens(self) -> tuple[int, ...]:
         return end_token_ids(self.tokenizer)
+
+    def num_tokens(self, text: str) -> int:
+        """Return how many tokens a completion of this text has, without the one that ends it."""
+        return len(self.tokenizer.encode(text, add_special_tokens=False))
 
     @property
     def num_parameters(self) -> int:
@@ -58,24 +63,34 @@ def prepare_model(model: Any) -> Any:
     return model
 
 
-def load_policy(path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str) -> Policy:
+def load_policy(
+    path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str, intact: bool = False
+) -> Policy:
     """Return the policy saved in folder ``path`` (or published under that hub id).
 
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.
 
-    Raises ValueError when the folder is not a Qwen2.5-VL checkpoint.
+    Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
+    ours whose files are not those that were written (``intact``: they are known to be).
     """
-    if Path(path).is_dir() and not (Path(path) / "config.json").is_file():
+    folder = Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
+    if not intact and has_contents(folder):
+        fault, _ = folder_fault(folder, left_out=("training.pt",))
+        if fault:
+            raise UserError(f"{path}: is damaged ({fault}); put the file back, or give another checkpoint")
     try:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype))
         tokenizer = AutoTokenizer.from_pretrained(path)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(
             path, min_pixels=min_pixels, max_pixels=max_pixels
         )
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a foreign folder: each library has errors of its own for what it cannot read
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error

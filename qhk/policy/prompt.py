@@ -89,7 +89,7 @@ class PromptEncoder:
     def encode(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> EncodedPrompt:
         """Return the prompt up to and including the opening of the assistant's turn.
 
-        Raises ValueError when the messages hold another number of image places than pictures are given.
+        Raises UserError when the messages hold another number of image places than pictures are given.
         """
         text: str = self.tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=True

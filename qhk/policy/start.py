@@ -36,16 +36,21 @@ def start_policy(
     return _as_trained(policy, model)
 
 
-def open_policy(path: str, model: ModelSettings, *, device: str) -> Policy:
-    """Return the policy saved at ``path``, with this run's precision and pixel limits."""
+def open_policy(path: str, model: ModelSettings, *, device: str, intact: bool = False) -> Policy:
+    """Return the policy saved at ``path``, with this run's precision and pixels; see ``load_policy``."""
     return load_policy(
-        path, dtype=model.dtype, min_pixels=model.min_pixels, max_pixels=model.max_pixels, device=device
+        path,
+        dtype=model.dtype,
+        min_pixels=model.min_pixels,
+        max_pixels=model.max_pixels,
+        device=device,
+        intact=intact,
     )
 
 
 def reopen_policy(path: str, model: ModelSettings, *, device: str) -> Policy:
-    """Return a checkpointed policy, ready to be trained on."""
-    return _as_trained(open_policy(path, model, device=device), model)
+    """Return a checkpointed policy whose files have been checked, ready to be trained on."""
+    return _as_trained(open_policy(path, model, device=device, intact=True), model)
 
 
 def _as_trained(policy: Policy, model: ModelSettings) -> Policy:

@@ -23,10 +23,10 @@ def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
     Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a whole step.
-    Its keyword-only parameters must be exactly the given keys, and every value of the annotated type
-    (float, int, bool, str, None, Literal, unions and sequences of them; an int passes for a float; ``Above``
-    in ``Annotated`` bounds a number; other annotations are left to the function). Every breach is a
-    ``UserError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
+    Its keyword-only parameters must be exactly the given keys (those with a default may be left out), and
+    every value of the annotated type (float, int, bool, str, None, Literal, unions and sequences of them; an
+    int passes for a float; ``Above`` in ``Annotated`` bounds a number; other annotations are left to the
+    function). Every breach is a ``UserError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
     """
     if not spec:
         raise UserError("reward.terms: is empty; name at least one term")
@@ -42,7 +42,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     if not _is_number(weight) or not weight > 0:
         raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
     function, declared = _import(settings["_target_"], where)
-    compares, expected = _signature(function, where)
+    compares, expected, optional = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
         if key not in expected:
@@ -50,7 +50,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
             raise UserError(f"{where}.{key}: got {value!r}, but {function.__name__} takes {known}; remove it")
         _check(f"{where}.{key}", value, expected[key])
     for key, annotation in expected.items():
-        if key not in given:
+        if key not in given and key not in optional:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     kind = BatchTerm if compares else CompletionTerm
     needs = declared or (("score",) if compares else ())
@@ -68,14 +68,19 @@ def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, 
         raise UserError(
             f"{where}._target_: cannot import {module_name} ({error}); correct the path"
         ) from error
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"{where}._target_: {module_name} cannot be imported: it raised {type(error).__name__} "
+            f"({' '.join(str(error).split())}); correct it"
+        ) from error
     function = vars(module).get(attribute)
     if callable(function):
         return function, tuple(vars(module).get("NEEDS", {}).get(attribute, ()))
     raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
-def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any]]:
-    """Return whether the function compares groups, and the annotations of its keyword-only parameters.
+def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any], set[str]]:
+    """Return whether the function compares groups, the annotations of its settings, and those with a default.
 
     ``UserError`` on what is no reward function.
     """
@@ -94,7 +99,8 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str
             f"{where}._target_: got {function.__name__}{inspect.signature(function)}; a reward takes "
             "(completion, example, *, settings), or (groups: Sequence[ScoredGroup], *, settings)"
         )
-    return compares == [True], {p.name: hints.get(p.name, Any) for p in keywords}
+    optional = {p.name for p in keywords if p.default is not p.empty}
+    return compares == [True], {p.name: hints.get(p.name, Any) for p in keywords}, optional
 
 
 def _check(where: str, value: object, annotation: Any) -> None:

@@ -15,8 +15,14 @@ from qhk.types import Completion, Example
 _TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _TURN = re.compile(r"</think>\s*<answer>")
 # Possessive quantifiers: a number that fails is read once.
-_UNSIGNED = re.compile(r"[0-9]++\.?[0-9]*+")
-_INNER_BRACES = re.compile(r"\{[^{}]*\}")
+_UNSIGNED = re.compile(r"\d++\.?\d*+")
+_DIGITS_AND_POINTS = re.compile(r"[\d.]++")
+# Q-Insight's lines. What follows white space that ends in a line break, (?<=\n), begins its line.
+_THINK_LINE = re.compile(r"<think>[^\S\n]*+\n")
+_ANSWER_LINE = re.compile(r"</think>\s*+(?<=\n)<answer>[^\S\n]*+\n")
+_ANSWER_IN_BRACES = re.compile(
+    r"</think>\s*+(?<=\n)<answer>\s*+(?<=\n)\{[^{}]*+\}[^\S\n]*+\n\s*+</answer>\s*+\Z"
+)
 
 
 def think_answer_format(completion: Completion, example: Example) -> float:
@@ -44,28 +50,32 @@ def tags_json_format(completion: Completion, example: Example) -> float:
 def strict_lines_json_format(completion: Completion, example: Example) -> float:
     """Return 1 for the lines of ``strict_lines_format`` with one pair of braces as the answer, else 0.
 
-    Anything but braces may stand between them. Source: release of Q-Insight, score and degradation.
+    The first brace begins its line too; anything but braces may stand between them, line breaks included.
+    Source: release of Q-Insight, score and degradation.
     """
-    content = _answer_on_lines(completion.text)
-    return float(content is not None and _INNER_BRACES.fullmatch(content.strip()) is not None)
+    return float(_after_reasoning(_ANSWER_IN_BRACES, completion.text) is not None)
 
 
 def strict_lines_format(completion: Completion, example: Example) -> float:
     """Return 1 for reasoning, answer and their four tags on lines of their own, of any content, else 0.
 
-    White space at the ends of lines and after the last tag is not looked at; an inline answer or anything
-    before the first tag earns 0, which the release's prompt does not tell. Source: release of Q-Insight,
-    comparison; here the last answer tag begins the answer, so that none may stand inside it.
+    White space at the ends of lines, after the last tag and before the closing tags is not looked at; before
+    ``<answer>`` it earns 0, like an inline answer and anything before the first tag, which the release's
+    prompt does not tell. Both parts may hold further tags. Source: release of Q-Insight, comparison.
     """
-    return float(_answer_on_lines(completion.text) is not None)
+    text = completion.text.rstrip()
+    turn = _after_reasoning(_ANSWER_LINE, text)
+    if turn is None or not text.endswith(ANSWER_CLOSE):
+        return 0.0
+    return float(_ends_in_white_line(text, turn.end(), len(text) - len(ANSWER_CLOSE)))
 
 
 def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
     """Return 1 for a think block of one character or more, then an answer block of digits and points, else 0.
 
-    White space may stand around and between the blocks and around the digits. Anything goes inside the think
-    block, further tags included, and the digits need not form a number. The release gives 0.8: that is the
-    term's weight. Source: release of Q-Hawkeye.
+    White space may stand around and between the blocks and around the digits, which are of any script.
+    Anything goes inside the think block, further tags included, and the digits need not form a number. The
+    release gives 0.8: that is the term's weight. Source: release of Q-Hawkeye.
     """
     text = completion.text.strip()
     found = _last_block(text)
@@ -73,7 +83,7 @@ def q_hawkeye_release_format(completion: Completion, example: Example) -> float:
         return 0.0
     before, content = found[0].rstrip(), found[1].strip()
     has_reasoning = _is_reasoning(before) and len(before) > len(THINK_OPEN) + len(THINK_CLOSE)
-    return float(has_reasoning and bool(content) and not content.strip("0123456789."))
+    return float(has_reasoning and _DIGITS_AND_POINTS.fullmatch(content) is not None)
 
 
 def visualquality_r1_release_format(completion: Completion, example: Example) -> float:
@@ -93,9 +103,10 @@ def preresq_r1_release_format(
 ) -> float:
     """Return 1 for a think block, then an answer block of five or two unsigned numbers on lines, else 0.
 
-    Only white space may stand between the blocks and around the numbers, with a line break after every
-    number; after the last of ``multi_aspect`` it may be missing, after that of ``video`` not. Anything goes
-    inside the think block; nothing may stand around the whole. Source: release of PreResQ-R1.
+    Only white space may stand between the blocks and around the numbers (digits of any script), with a line
+    break after every number; after the last of ``multi_aspect`` it may be missing, after that of ``video``
+    not. Anything goes inside the think block; nothing may stand around the whole. Source: release of
+    PreResQ-R1.
     """
     found = _last_block(completion.text)
     if found is None or not _is_reasoning(found[0].rstrip()):
@@ -121,17 +132,13 @@ def _well_formed_answer(text: str) -> str | None:
     return rest[len(ANSWER_OPEN) : -len(ANSWER_CLOSE)].strip(BLANKS)
 
 
-def _answer_on_lines(text: str) -> str | None:
-    """Return the answer's content where reasoning, answer and tags stand on lines of their own, else None."""
-    found = _last_block(text.rstrip())
-    if found is None:
+def _after_reasoning(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Return the first match that follows on reasoning whose tags stand on lines of their own, else None."""
+    opening = _THINK_LINE.match(text)
+    if opening is None:
         return None
-    before, content = found
-    reasoning = before.rstrip()
-    if not _is_reasoning(reasoning) or "\n" not in before[len(reasoning) :]:
-        return None
-    thought = reasoning[len(THINK_OPEN) : -len(THINK_CLOSE)]
-    return content if _has_own_lines(thought) and _has_own_lines(content) else None
+    turns = pattern.finditer(text, opening.end())
+    return next((turn for turn in turns if _ends_in_white_line(text, opening.end(), turn.start())), None)
 
 
 def _last_block(text: str) -> tuple[str, str] | None:
@@ -147,9 +154,7 @@ def _is_reasoning(text: str) -> bool:
     return text.endswith(THINK_CLOSE) and len(text) >= len(THINK_OPEN) + len(THINK_CLOSE)
 
 
-def _has_own_lines(content: str) -> bool:
-    """Return whether a line break stands before and after what is not white space."""
-    inside = content.strip()
-    if not inside:
-        return content.count("\n") > 1
-    return "\n" in content[: content.index(inside)] and "\n" in content[len(content.rstrip()) :]
+def _ends_in_white_line(text: str, start: int, end: int) -> bool:
+    """Return whether a line break between two places is followed by nothing but white space."""
+    line = text.rfind("\n", start, end)
+    return line >= 0 and not text[line:end].strip()

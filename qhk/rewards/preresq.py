@@ -8,7 +8,8 @@ matters (in the release the order of sorting decides).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Literal
 
@@ -20,6 +21,15 @@ Wrong = Literal["release", "corrected"]
 
 Align = Literal["index", "rank"]
 """Which answers of different images meet: those sampled at the same place, or those of the same rank."""
+
+Agreement = Callable[[float, float, float, float], float]
+"""(score, opinion, other score, other opinion) -> how far scores are ordered as opinions, in [0, 1]."""
+
+Judge = Callable[[Sequence[float | None]], list[float | None]]
+"""One score of every image -> the triplet agreement of each; None where there is none."""
+
+Ties = Literal["half", "one_way"]
+"""What equal scores or equal opinions count in a triplet: half of an order, or as the release has them."""
 
 
 def pairwise_score_and_ranking(
@@ -56,13 +66,19 @@ def pairwise_score_and_ranking(
     return _by_score(groups, rewards)
 
 
-def triplet_ranking(groups: Sequence[ScoredGroup], *, align: Align, alone: float) -> list[list[float]]:
+def triplet_ranking(
+    groups: Sequence[ScoredGroup], *, align: Align, alone: float, ties: Ties = "half"
+) -> list[list[float]]:
     """Return for every answer the share of rightly ordered pairs in its triplets, in [0, 1].
 
     A triplet is the answer's image and two others of its data set. Over all pairs {y, z} of these others, the
     mean of the three agreements of (own, y), (own, z) and (y, z): 1 where the scores are ordered as the
-    opinions, 0 where the opposite, 1/2 where only scores or only opinions are equal. That is the release's
-    strict comparison, averaged over both directions.
+    opinions, 0 where the opposite. Where only scores or only opinions are equal,
+
+    - ``half`` (ours) counts 1/2, so that the order of images never matters;
+    - ``one_way`` (release) asks one question of a pair, whether the first is greater than the second, and
+      counts 1 where scores and opinions answer alike, else 0. The first is the own image, of two others the
+      one that comes first in the step.
 
     ``index`` compares the answers sampled at the same place, an arbitrary pairing (release); ``rank`` those
     of the same rank among their image's sorted scores (figure of the release's README; ours). An image whose
@@ -71,9 +87,12 @@ def triplet_ranking(groups: Sequence[ScoredGroup], *, align: Align, alone: float
     release).
     """
     rewards = [[0.0] * len(group.scores) for group in groups]
+    agree = _agreement if ties == "half" else _one_way_agreement
     for members in comparable(groups):
         present = [groups[index] for index in members]
-        columns = _by_index(present, alone) if align == "index" else _by_rank(present, alone)
+        mos = [group.mos for group in present]
+        judge = partial(_triplets, mos=mos, agree=agree, alone=alone)
+        columns = (_by_index if align == "index" else _by_rank)(present, judge)
         for index, values in zip(members, columns, strict=True):
             rewards[index] = values
     return rewards
@@ -116,26 +135,21 @@ def _pair(own: float, own_mos: float, other: float, other_mos: float, wrong: Wro
     return math.sqrt(1 - share) if wrong == "release" else math.sqrt(share) / 2
 
 
-def _by_index(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
+def _by_index(groups: Sequence[ScoredGroup], judge: Judge) -> list[list[float]]:
     """Return the triplet agreements of answers sampled at the same place."""
-    mos = [group.mos for group in groups]
     size = max(len(group.scores) for group in groups)
-    columns = [_triplets([_at_place(group, place) for group in groups], mos, alone) for place in range(size)]
+    columns = [judge([_at_place(group, place) for group in groups]) for place in range(size)]
     return [
         [columns[place][index] or 0.0 for place in range(len(group.scores))]
         for index, group in enumerate(groups)
     ]
 
 
-def _by_rank(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
+def _by_rank(groups: Sequence[ScoredGroup], judge: Judge) -> list[list[float]]:
     """Return triplet agreements of answers of the same rank, computed once per number of parsed scores."""
-    mos = [group.mos for group in groups]
     ranked = [sorted(group.parsed) for group in groups]
     table = {
-        count: [
-            _triplets([_at_rank(scores, rank, count) for scores in ranked], mos, alone)
-            for rank in range(count)
-        ]
+        count: [judge([_at_rank(scores, rank, count) for scores in ranked]) for rank in range(count)]
         for count in {len(scores) for scores in ranked}
     }
     shared = [
@@ -145,27 +159,36 @@ def _by_rank(groups: Sequence[ScoredGroup], alone: float) -> list[list[float]]:
     return _by_score(groups, shared)
 
 
-def _triplets(scores: Sequence[float | None], mos: Sequence[float], alone: float) -> list[float | None]:
+def _triplets(
+    scores: Sequence[float | None], *, mos: Sequence[float], agree: Agreement, alone: float
+) -> list[float | None]:
     """Return the triplet agreement of every image, given one score of each; None where there is no score.
 
     Summed over all pairs of n others, each agreement with the own image occurs n - 1 times, and each among
     the others once: no loop over triplets.
     """
     present = [(score, y) for score, y in zip(scores, mos, strict=True) if score is not None]
-    own = [
-        None if score is None else math.fsum(_agreement(score, y, *other) for other in present) - 1.0
-        for score, y in zip(scores, mos, strict=True)
-    ]
-    everything = math.fsum(value for value in own if value is not None) / 2
     others = len(present) - 1
     if others < 2:
-        return [None if value is None else alone for value in own]
+        return [None if score is None else alone for score in scores]
+    table = [[agree(*first, *second) for second in present] for first in present]
+    everything = math.fsum(value for place, row in enumerate(table) for value in row[place + 1 :])
     count = 3 * others * (others - 1) / 2
-    return [None if value is None else ((others - 1) * value + everything - value) / count for value in own]
+    values = []
+    for place, row in enumerate(table):
+        own = math.fsum(row) - row[place]
+        among = everything - math.fsum(row[place + 1 :]) - math.fsum(above[place] for above in table[:place])
+        values.append(((others - 1) * own + among) / count)
+    found = iter(values)
+    return [None if score is None else next(found) for score in scores]
 
 
 def _agreement(score: float, mos: float, other_score: float, other_mos: float) -> float:
     return 1 - abs(sign(score - other_score) - sign(mos - other_mos)) / 2
+
+
+def _one_way_agreement(score: float, mos: float, other_score: float, other_mos: float) -> float:
+    return float((score > other_score) == (mos > other_mos))
 
 
 def _at_place(group: ScoredGroup, place: int) -> float | None:

@@ -16,12 +16,12 @@ def q_hawkeye_release_repetition(completion: Completion, example: Example) -> fl
     """Return ``max(-2, -0.25 n)`` in [-2, 0], n the sum of the counts above 5 of words and of characters.
 
     Counted in the content of the first answer block, or in the whole text where there is none (so a missing
-    tag costs up to 2 on top of the score), after removal of all that is neither word character nor white
-    space. Words are what single spaces separate; spaces count as characters. A score of one or two decimals
-    costs nothing, but 3.333333 costs 1.75. The constants are the rule's own, not settings. Source: release of
-    Q-Hawkeye.
+    tag costs up to 2 on top of the score), without the white space around it, after removal of all that is
+    neither word character nor white space. Words are what single spaces separate; spaces count as characters.
+    A score of one or two decimals costs nothing, but 3.333333 costs 1.75. The constants are the rule's own,
+    not settings. Source: release of Q-Hawkeye.
     """
     answer = first_answer_anywhere(completion.text)
-    text = _NEITHER_WORD_NOR_SPACE.sub("", completion.text if answer is None else answer.strip())
+    text = _NEITHER_WORD_NOR_SPACE.sub("", (completion.text if answer is None else answer).strip())
     counts = [*Counter(text.split(" ")).values(), *Counter(text).values()]
     return max(_LOWEST, -_PENALTY * sum(count for count in counts if count > _ALLOWED))

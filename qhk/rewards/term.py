@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
@@ -65,7 +65,7 @@ def completion_value(term: CompletionTerm, completion: Completion, example: Exam
     """
     try:
         value = term.function(completion, example)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"reward.terms.{term.name}: raised {_said(error)} for example {example.id} of {example.dataset}"
             f" and the completion {completion.text!r}"
@@ -80,13 +80,20 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
     """
     try:
         values = term.function(groups)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         examples = ", ".join(group.id for group in groups[:3])
         raise UserError(
             f"reward.terms.{term.name}: raised {_said(error)} for the {len(groups)} groups of a step, "
             f"examples {examples}{', ...' if len(groups) > 3 else ''}"
         ) from error
-    sizes, expected = [len(row) for row in values], [len(group.scores) for group in groups]
+    expected = [len(group.scores) for group in groups]
+    try:
+        sizes = [len(row) for row in values]
+    except TypeError:
+        raise UserError(
+            f"reward.terms.{term.name}: gave {_shown(values)} for {len(groups)} groups; "
+            "give a list of values per group"
+        ) from None
     if sizes != expected:
         raise UserError(
             f"reward.terms.{term.name}: gave {sizes} values for groups of {expected} completions; "
@@ -98,11 +105,22 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
     ]
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _finite(value: float, name: str, example: str) -> float:
-    if not math.isfinite(value):
-        raise UserError(f"reward.terms.{name}: gave {value} for {example}; a reward must be a finite number")
-    return float(value)
+def _finite(value: Any, name: str, example: str) -> float:
+    try:
+        number = float(value) if not isinstance(value, str | bytes) else math.nan
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(
+            f"reward.terms.{name}: gave {_shown(value)} for {example}; a reward must be a finite number"
+        )
+    return number
+
+
+def _shown(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."

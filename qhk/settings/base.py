@@ -13,13 +13,17 @@ from qhk.errors import UserError
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+MOST = 2**31 - 1
+"""The largest count: beyond it lie typing mistakes, and numbers that tensors cannot be indexed by."""
+
+Count = Annotated[int, Field(ge=1, le=MOST)]
+Threads = Annotated[int, Field(ge=0, le=1024)]
 NumOrZero = Annotated[int, Field(ge=0)]
 Text = Annotated[str, Field(min_length=1)]
 
 
 def expand_home(text: str) -> str:
-    """The path with a leading ``~`` or ``~user`` as that home directory. Raises ValueError for no user's."""
+    """Return the path with a leading ``~`` or ``~user`` written out. Raises UserError for no user's."""
     path = os.path.expanduser(text)
     if path.startswith("~"):
         raise UserError(f"{text}: no home directory of that name; write the path out")
@@ -77,13 +81,14 @@ class Duration(Node):
 class Schedule(Node):
     """A factor over training: up from 0 during ``warmup``, then ``form`` down to ``final`` at ``until``.
 
-    ``until: null`` means the end of training.
+    ``until: null`` means the end of training. ``warmup_from`` is the number of the first step of a warm-up.
     """
 
     form: Literal["constant", "linear", "cosine"]
     warmup: Duration
     until: Duration | None
     final: Fraction
+    warmup_from: Literal["one", "zero"] = "one"
 
 
 class Readout(Node):

@@ -37,7 +37,7 @@ DIGEST_LENGTH = 8
 
 
 def run_id(settings: Settings) -> str:
-    """Twelve hexadecimal digits that name what the run computes.
+    """Return twelve hexadecimal digits that name what the run computes.
 
     Equal settings give equal ids on every machine: sha256 over canonical JSON (sorted keys) of the resolved
     settings without the keys of ``OUTSIDE_IDENTITY`` and without the roots of sets on disk. Keys at their
@@ -58,7 +58,7 @@ def run_id(settings: Settings) -> str:
 
 
 def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
-    """A directory name: the experiment (or ``default``) and what the command line changed about it.
+    """Return a directory name: the experiment (or ``default``) and what the command line changed about it.
 
     ``q_hawkeye__scale-miniature__uncertainty-none``. The seed has its own directory, and keys outside a run's
     identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a
@@ -77,19 +77,19 @@ def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
 
 
 def run_directory(settings: Settings) -> Path:
-    """``<outputs>/<study>/<name>/seed<k>``. Raises ValueError while the run has no name."""
+    """Return ``<outputs>/<study>/<name>/seed<k>``. Raises UserError while the run has no name."""
     if settings.name is None:
         raise UserError("name: missing, got null; set name=... or start the run through the command line")
     return Path(settings.paths.outputs) / settings.study / settings.name / f"seed{settings.seed}"
 
 
 def _joined(found: re.Match[str]) -> str:
-    """The items of a list, joined by ``+``."""
+    """Return the items of a list, joined by ``+``."""
     return "+".join(item.strip() for item in found.group(1).split(","))
 
 
 def _drop(plain: dict[str, Any], parts: list[str]) -> None:
-    """Removes a key; a part of a run, such as a stage, has some of the nodes only."""
+    """Remove a key; a part of a run, such as a stage, has some of the nodes only."""
     node: Any = plain
     for part in parts[:-1]:
         node = node.get(part) or {}
@@ -97,7 +97,7 @@ def _drop(plain: dict[str, Any], parts: list[str]) -> None:
 
 
 def _is_silent(override: str) -> bool:
-    """Whether an override says nothing about what is computed, or stands elsewhere in the path."""
+    """Return whether an override says nothing about what is computed, or stands elsewhere in the path."""
     key = override.partition("=")[0].lstrip("+~").partition("@")[0]
     if key in ("seed", "experiment", "sweep") or key.startswith("hydra"):
         return True

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
-from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text
+from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
@@ -20,6 +20,10 @@ class PathsSettings(Node):
     outputs: FileText
     cache: FileText
     datasets: FileText
+
+
+MOST_TINY_WEIGHTS = 10**9
+"""Far more than trains on a laptop, which is what the embedded model is for."""
 
 
 class TinySettings(Node):
@@ -43,13 +47,27 @@ class TinySettings(Node):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
-        for key, whole, part in (
-            ("vision_hidden", self.vision_hidden, self.vision_heads),
-            ("hidden", self.hidden, self.heads),
-            ("heads", self.heads, self.kv_heads),
+        # Positions turn pairs of a head's values: one position in words, a row and a column in pictures.
+        for key, whole, part, why in (
+            ("vision_hidden", self.vision_hidden, 4 * self.vision_heads, "four times vision_heads"),
+            ("hidden", self.hidden, 2 * self.heads, "twice heads"),
+            ("heads", self.heads, self.kv_heads, "kv_heads"),
         ):
             if whole % part:
-                raise UserError(f"{key} must be a multiple of {part}, got {whole}")
+                raise UserError(f"{key} must be a multiple of {part} ({why}), got {whole}")
+        return self
+
+    @model_validator(mode="after")
+    def _small_enough(self) -> Self:
+        merged = self.vision_hidden * self.merge_size**2
+        weights = self.depth * self.hidden * (4 * self.hidden + 3 * self.mlp)
+        weights += self.vision_depth * self.vision_hidden * (4 * self.vision_hidden + 3 * self.vision_mlp)
+        weights += merged * (merged + self.hidden) + 3 * self.patch_size**2 * self.vision_hidden
+        if weights > MOST_TINY_WEIGHTS:
+            raise UserError(
+                f"hidden: with the other sizes this makes {weights:.1e} weights, the most is "
+                f"{MOST_TINY_WEIGHTS:.0e}; lower them, or start from published weights with model.path"
+            )
         return self
 
 
@@ -144,14 +162,17 @@ class DatasetSettings(Node):
 
 
 class LoadingSettings(Node):
-    """How training sets are read: their split, how many images, and the part held back for validation."""
+    """How training sets are read: their split, how many images, and the part held back for validation.
+
+    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best.
+    """
 
     split: Text
     validation_fraction: Annotated[float, Field(ge=0, le=0.5)]
     validation_limit: Count | None
     limit: Count | None
     augmentation: Literal["none", "flip", "dihedral"]
-    workers: NumOrZero
+    workers: Threads
 
 
 class BenchmarkSettings(Node):

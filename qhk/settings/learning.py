@@ -18,6 +18,7 @@ from qhk.settings.base import (
     Positive,
     Readout,
     Schedule,
+    Text,
     one_of,
 )
 
@@ -131,7 +132,10 @@ class ObjectiveSettings(Node):
 
 
 class UncertaintySettings(Node):
-    """The weight of a group by the spread of its scores; ``none`` is an exact no-op."""
+    """The weight of a group by the spread of its scores; ``none`` is an exact no-op.
+
+    ``answer_rule`` reads the scores whose spread it is; null is the task's own rule.
+    """
 
     form: Annotated[str, one_of(UNCERTAINTY_FORMS)]
     alpha: NonNegative
@@ -141,6 +145,7 @@ class UncertaintySettings(Node):
     out_of_range: Literal["clip", "refuse"]
     history_decay: Annotated[float, Field(ge=0, lt=1)]
     schedule: Schedule
+    answer_rule: Text | None = None
 
     @model_validator(mode="after")
     def _weights_stay_positive(self) -> Self:
@@ -215,7 +220,7 @@ class TrainingSettings(Node):
     validate_every: Count
     checkpoint_every: Count
     keep_every: Count | None
-    threads: Count
+    threads: Annotated[Count, Field(le=1024)]
     validation_readout: Readout
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qhk.errors import UserError
-from qhk.settings.base import Count, FileText, Node, NonNegative, NumOrZero, Positive, Text
+from qhk.settings.base import Count, FileText, Node, NonNegative, Positive, Text, Threads
 
 Similarity = Annotated[float, Field(gt=0, lt=1)]
 
@@ -92,7 +92,7 @@ class PairsSettings(Node):
     human_review: Literal["required", "skipped"]
     chain: bool
     rejudge: bool
-    workers: NumOrZero
+    workers: Threads
     levels: dict[str, dict[str, float]]
     degrade: CopySettings
     filter: FilterSettings

@@ -15,9 +15,9 @@ from qhk.settings.views import StageView, stage_views, task_views
 
 
 def parse_settings(plain: Mapping[str, Any]) -> Settings:
-    """The typed settings of a resolved config; dataset entries that nothing uses are left out.
+    """Return the typed settings of a resolved config; dataset entries that nothing uses are left out.
 
-    Raises ValueError, one line naming key, value and fix, for an unknown or missing key, a wrong type, a
+    Raises UserError, one line naming key, value and fix, for an unknown or missing key, a wrong type, a
     value out of range, or values that do not fit each other.
     """
     try:
@@ -32,7 +32,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
 
 
 def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
-    """The stage's settings, held against every rule between nodes; ValueError naming the stage."""
+    """Return the stage's settings, held against every rule between nodes; UserError naming the stage."""
     if not stage.name:
         return stage.settings
     whole = {
@@ -56,5 +56,5 @@ def read_settings(stored: Mapping[str, Any]) -> Settings:
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """The settings as plain JSON-ready data, which ``parse_settings`` reads back to equal settings."""
+    """Return the settings as plain JSON-ready data, which ``parse_settings`` reads back to equal settings."""
     return settings.model_dump(mode="json", by_alias=True)

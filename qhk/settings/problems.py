@@ -28,7 +28,7 @@ KINDS = {
 
 
 def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One line naming the first offending key, its value and the fix, and the keys of any further ones."""
+    """Return one line naming the first offending key, its value and the fix, and the keys of further ones."""
     problems: dict[str, list[ErrorDetails]] = {}
     for details in error.errors(include_url=False):
         problems.setdefault(_key(details, plain), []).append(details)
@@ -39,7 +39,7 @@ def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word most like ``word``, or None. Initials count: ``learning_rate`` is near ``lr``."""
+    """Return the known word most like ``word``, or None. Initials count: ``learning_rate`` is near ``lr``."""
     names = list(known)
     initials = [name for name in names if _initials(name) == word or name == _initials(word)]
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
@@ -51,7 +51,7 @@ def _initials(word: str) -> str:
 
 
 def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:
-    """A fix for an unknown word: the nearest known one, and all of them."""
+    """Return a fix for an unknown word: the nearest known one, and all of them."""
     names = sorted(known)
     close = nearest(word, names)
     hint = f"did you mean {prefix}{close}? " if close else ""
@@ -59,7 +59,7 @@ def suggestion(word: str, known: Iterable[str], *, prefix: str = "") -> str:
 
 
 def _key(details: ErrorDetails, plain: Mapping[str, Any]) -> str:
-    """The dotted path of an error, without the branch names that pydantic adds for unions."""
+    """Return the dotted path of an error, without the branch names that pydantic adds for unions."""
     parts: list[str] = []
     value: Any = plain
     for place, part in enumerate(details["loc"]):
@@ -92,7 +92,7 @@ def _line(key: str, group: list[ErrorDetails], model: type[BaseModel]) -> str:
 
 
 def _rule_line(key: str, text: str, model: type[BaseModel]) -> str:
-    """The line of a rule between keys; a rule's text may begin with the key it is about."""
+    """Return the line of a rule between keys; a rule's text may begin with the key it is about."""
     first, _, rest = text.partition(" ")
     if first.rstrip(":").partition(".")[0] in node_fields(model, key):
         return f"{key}.{first.rstrip(':')}: {rest}" if key else text
@@ -120,7 +120,7 @@ def _show(value: object) -> str:
 
 
 def node_fields(model: type[BaseModel], key: str) -> list[str]:
-    """The valid keys of the node at a dotted key; empty where that node takes any name."""
+    """Return the valid keys of the node at a dotted key; empty where that node takes any name."""
     current: Any = model
     for part in key.split(".") if key else []:
         if isinstance(current, _ByName):
@@ -139,7 +139,7 @@ class _ByName:
 
 
 def _node_in(annotation: Any) -> Any:
-    """The node class (or mapping of nodes) that an annotation holds, or None."""
+    """Return the node class (or mapping of nodes) that an annotation holds, or None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = [node for node in map(_node_in, get_args(annotation)) if node is not None]

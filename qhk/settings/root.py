@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from qhk.errors import UserError
 from qhk.objective.forms import UNCERTAINTY_FORMS
-from qhk.settings.base import Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
+from qhk.settings.base import MOST, Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
     Benchmarks,
     Data,
@@ -42,7 +42,7 @@ class EvaluationSettings(Node):
 
     readouts: Annotated[dict[str, Readout], Field(min_length=1)]
     headline: Text
-    bootstrap: NumOrZero
+    bootstrap: Annotated[int, Field(ge=0, le=10**6)]
     confidence: Annotated[float, Field(gt=0, lt=1)]
     min_parsed_fraction: Fraction
     batch_images: Count
@@ -216,6 +216,18 @@ class Settings(Node):
         places = sorted(stage.place for stage in self.stages.values())
         if places != list(range(1, len(places) + 1)):
             raise UserError(f"stages: the places must be 1 to {len(places)}, each once, got {places}")
+        return self
+
+    @model_validator(mode="after")
+    def _tokens_can_be_counted(self) -> Self:
+        stages = [(f"stages.{name}.", stage.rollout) for name, stage in self.stages.items() if stage.rollout]
+        for key, rollout in [("", self.rollout), *stages]:
+            tokens = self.training.prompts_per_step * rollout.group_size * rollout.max_new_tokens
+            if tokens > MOST:
+                raise UserError(
+                    f"{key}rollout.max_new_tokens: x rollout.group_size x training.prompts_per_step are "
+                    f"{tokens:.1e} tokens a step, at most {MOST:.1e}; lower one of them"
+                )
         return self
 
     @model_validator(mode="after")

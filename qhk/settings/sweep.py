@@ -134,7 +134,7 @@ LauncherSettings = LocalLauncherSettings | SlurmLauncherSettings
 
 
 def parse_sweep(plain: Mapping[str, Any]) -> SweepSettings:
-    """The typed ``sweep`` node. Raises ValueError in one line naming key, value and fix."""
+    """Return the typed ``sweep`` node. Raises UserError in one line naming key, value and fix."""
     try:
         return SweepSettings.model_validate(dict(plain))
     except ValidationError as error:
@@ -142,7 +142,7 @@ def parse_sweep(plain: Mapping[str, Any]) -> SweepSettings:
 
 
 def parse_launcher(plain: Mapping[str, Any]) -> LauncherSettings:
-    """The typed ``hydra.launcher`` node. Raises ValueError in one line naming key, value and fix."""
+    """Return the typed ``hydra.launcher`` node. Raises UserError in one line naming key, value and fix."""
     form = plain.get("form")
     models: dict[object, type[LocalLauncherSettings] | type[SlurmLauncherSettings]]
     models = {"local": LocalLauncherSettings, "slurm": SlurmLauncherSettings}

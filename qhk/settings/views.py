@@ -23,7 +23,7 @@ class StageView:
 
 
 def stage_views(settings: Settings) -> list[StageView]:
-    """The run's stages in order, each as the settings of a run that had no other.
+    """Return the run's stages in order, each as the settings of a run that had no other.
 
     A run without ``stages`` is one stage without a name, whose settings are the run's own.
     """
@@ -42,7 +42,7 @@ def stage_views(settings: Settings) -> list[StageView]:
 
 
 def task_views(settings: Settings) -> dict[str, Settings]:
-    """The tasks of a stage by name, main one first, each as the settings of a run that had no other.
+    """Return the tasks of a stage by name, main one first, each as the settings of a run that had no other.
 
     The main task is called by its form, each other one by its name in ``mixture``.
     """
@@ -59,13 +59,13 @@ def build_tasks(settings: Settings) -> dict[str, Task]:
 
 
 def task_shares(settings: Settings) -> dict[str, float]:
-    """The share of all prompts that each task gets, by the names of ``task_views``; they add up to 1."""
+    """Return the share of all prompts that each task gets, by the names of ``task_views``; the sum is 1."""
     others = {name: part.share for name, part in settings.mixture.items()}
     return {settings.task.form: 1.0 - sum(others.values()), **others}
 
 
 def stage_at(settings: Settings, step: int) -> str:
-    """The name of the stage that a step of the run, counted from 1, belongs to (0: to the first).
+    """Return the name of the stage that a step of the run, counted from 1, belongs to (0: to the first).
 
     The last one's where the run's length is in epochs, whose steps the settings alone do not tell.
     """
@@ -78,7 +78,7 @@ def stage_at(settings: Settings, step: int) -> str:
 
 
 def reward_modules(settings: Settings) -> set[str]:
-    """The modules outside this package that any task of any stage takes a reward from."""
+    """Return the modules outside this package that any task of any stage takes a reward from."""
     views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
     targets = [term.target for view in views for term in view.reward.terms.values()]
     return {target.rpartition(".")[0] for target in targets if not target.startswith("qhk.")}

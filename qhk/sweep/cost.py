@@ -7,11 +7,11 @@ Reading images, communication and all that is no matrix product are left out; ``
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from qhk.files import read_json
 from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
 from qhk.settings.sweep import MachineSettings
 
@@ -122,8 +122,8 @@ def _tiny_shape(tiny: TinySettings) -> Shape:
 
 
 def _read_shape(config: Path) -> Shape | None:
-    content = json.loads(config.read_text(encoding="utf-8"))
-    text = content.get("text_config", content)
+    content = read_json(config)
+    text = content.get("text_config", content) if isinstance(content, dict) else {}
     try:
         width = text["hidden_size"] // text["num_attention_heads"]
         return qwen_shape(
@@ -211,7 +211,7 @@ def estimate_run(
     training = group.rollout(rollout.group_size, rollout.max_new_tokens) + Work(
         flop=group.update_flop() * updates, decode_s=0
     )
-    validations = steps // settings.training.validate_every
+    validations = steps // settings.training.validate_every if settings.loading.validation_fraction else 0
     limit = settings.loading.validation_limit or 200
     cold, readout = settings.cold_start, settings.training.validation_readout
     parts = {

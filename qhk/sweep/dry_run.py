@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.table import Table
 
-from qhk.settings.sweep import MachineSettings
+from qhk.settings import Settings
+from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.launch import missing_in
 from qhk.sweep.manifest import sweep_folder
@@ -19,19 +20,27 @@ from qhk.sweep.table import duration_text, table_console
 from qhk.tracking.status import RunState
 
 
-def print_sweep(plan: SweepPlan, task: Task) -> int:
-    """Print the table of cells and the estimate, and return 0; nothing is written but the cache of data."""
+def print_sweep(plan: SweepPlan, task: Task, problems: Callable[[Settings], list[str]]) -> int:
+    """Print the table of cells and the estimate; nothing is written but the cache of data.
+
+    ``problems`` says why a run would be refused. Returns 0, or 2 where a run on this machine would be; jobs
+    of a cluster may see other disks, so there the lines are warnings.
+    """
     if plan.search is not None:
         search = plan.search
         plan = next_round(plan, sweep_folder(plan.outputs, plan.name).absolute())
         print(f"{search.method} search of {search.trials} trials; the next round:")
     runs = share_plan(plan, task)
-    for line in missing_in(runs):
-        print(f"warning: {line}", file=sys.stderr)
+    lines, here = missing_in(runs, problems), isinstance(plan.launcher, LocalLauncherSettings)
+    for line in lines:
+        print(f"{'error' if here else 'warning'}: {line}", file=sys.stderr)
     console = table_console()
     console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
     print("\n".join(cost_lines(plan.launcher.machine, runs)))
+    if lines and here:
+        print(f"dry run: runs would be refused, for {len(lines)} reasons; nothing was started")
+        return 2
     print("dry run: the settings of every cell are valid; nothing was started")
     return 0
 

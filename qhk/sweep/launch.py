@@ -11,9 +11,11 @@ from pathlib import Path
 import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
+from qhk.settings import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
+    FOLDER,
     JOBS_FILE,
     MANIFEST_FILE,
     Manifest,
@@ -22,6 +24,7 @@ from qhk.sweep.manifest import (
     freeze_run,
     merge_runs,
     read_manifest,
+    read_submitted,
     sweep_folder,
     write_manifest,
 )
@@ -32,6 +35,7 @@ from qhk.sweep.states import RunView, launcher_lock, read_states, sweep_lock
 from qhk.sweep.table import exit_code, search_lines, status_view, table_console
 from qhk.tracking.archive import archive_folder, archive_runs
 from qhk.tracking.lock import RunLock
+from qhk.tracking.run_directory import refuse_outputs
 from qhk.tracking.status import RunState, Status
 
 WAIT_S = 5.0
@@ -110,7 +114,11 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
         runs=tuple(kept.get(run.label, run) for run in merged),
     )
     if plan.fresh:
-        archive_runs([run.directory for run in new if not run.same_as])
+        moved = [run.directory for run in new if not run.same_as]
+        shared = _shared_elsewhere(plan.outputs, folder, moved)
+        archive_runs(moved)
+        for line in shared:
+            print(f"note: {line}", file=sys.stderr)
         if plan.search is None:
             archive_folder(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
@@ -120,6 +128,18 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
     if kept:
         print(f"note: {len(kept)} active runs keep their settings and code", file=sys.stderr)
     return manifest
+
+
+def _shared_elsewhere(outputs: Path, folder: Path, moved: Sequence[Path]) -> list[str]:
+    """Return a line for each other sweep that has runs in directories which are about to be archived."""
+    there = {directory.absolute() for directory in moved if directory.exists()}
+    lines = []
+    for file in sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}")):
+        lost = sorted(there & read_submitted(file).keys()) if file.parent.absolute() != folder else []
+        if lost:
+            first, more = "/".join(lost[0].parts[-3:]), f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            lines.append(f"fresh=true archived {first}{more}, which sweep {file.parent.name} shares")
+    return lines
 
 
 def refuse_active(views: Sequence[RunView]) -> None:
@@ -134,23 +154,32 @@ def refuse_active(views: Sequence[RunView]) -> None:
         )
 
 
-def missing_in(runs: Sequence[PlannedRun]) -> list[str]:
-    """Return a line for each file that runs still to be computed lack here, with the first such run."""
+def missing_in(
+    runs: Sequence[PlannedRun], problems: Callable[[Settings], list[str]] | None = None
+) -> list[str]:
+    """Return a line for each file that runs still to be computed lack here, with the first such run.
+
+    ``problems`` gives the lines of one run in place of ``missing_files``. Runs that read and are rewarded
+    alike are asked about once.
+    """
     found: dict[str, str] = {}
     checked = []
     for run in runs:
         settings = run.settings
-        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths.cache)
+        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths)
+        reads += (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
         if run.state is RunState.DONE or reads in checked:
             continue
         checked.append(reads)
-        for line in missing_files(settings):
+        for line in (problems or missing_files)(settings):
             found.setdefault(line, run.label)
     return [f"{line} ({label})" for line, label in found.items()]
 
 
 def require_files(runs: Sequence[PlannedRun], launcher: LauncherSettings) -> None:
     """Raise UserError where runs on this machine would lack a file; for a cluster's, only print it."""
+    for run in runs:
+        refuse_outputs(run.settings)
     lines = missing_in(runs)
     if lines and isinstance(launcher, LocalLauncherSettings):
         more = f"; and {len(lines) - 1} more, which dry_run=true lists" if len(lines) > 1 else ""

@@ -17,7 +17,15 @@ from typing import Any, Literal
 import yaml
 
 from qhk.errors import UserError
-from qhk.files import append_json_lines, read_json_lines, write_atomically
+from qhk.files import (
+    append_json_lines,
+    read_json,
+    read_json_lines,
+    read_yaml,
+    reading,
+    typed,
+    write_atomically,
+)
 from qhk.settings import Settings, plain_settings, read_settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.tracking.code import code_digest, own_sources
@@ -103,7 +111,7 @@ class Manifest:
 
     def settings(self, run: SweepRun) -> Settings:
         """Return the frozen settings of a run."""
-        return read_settings(yaml.safe_load(self.config(run).read_text(encoding="utf-8")))
+        return read_settings(read_yaml(self.config(run)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +242,8 @@ def write_manifest(manifest: Manifest) -> None:
 def read_manifest(folder: Path) -> Manifest:
     """Return the sweep in ``folder``. Raises UserError naming a file that is none of ours."""
     path = folder / MANIFEST_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+    with reading(path, "a sweep's file", "move its folder away"):
+        content = read_json(path)
         search = content["search"]
         return Manifest(
             folder=folder,
@@ -245,8 +253,6 @@ def read_manifest(folder: Path) -> Manifest:
             search=None if search is None else SearchSettings.model_validate(search),
             runs=tuple(_read_run(run, content) for run in content["runs"]),
         )
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UserError(f"{path} is not a sweep's file ({fault}): move its folder away") from None
 
 
 def read_submitted(file: Path) -> dict[Path, str]:
@@ -254,18 +260,15 @@ def read_submitted(file: Path) -> dict[Path, str]:
 
     Raises UserError as ``read_manifest`` does.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+    with reading(file, "a sweep's file", "move its folder away"):
+        content = read_json(file)
         return {Path(run["directory"]): run.get("code") or content["code"] for run in content["runs"]}
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UserError(f"{file} is not a sweep's file ({fault}): move its folder away") from None
 
 
 def _read_run(run: Mapping[str, Any], content: Mapping[str, Any]) -> SweepRun:
     """Return the run of an entry; the first sweeps had one code for all runs, and no modules."""
     entry = run if "code" in run else {**run, "code": content["code"], "modules": []}
-    tuples = {name: tuple(entry[name]) for name in ("changes", "modules")}
-    return SweepRun(**{**entry, **tuples, "directory": Path(entry["directory"])})
+    return typed(SweepRun, entry)
 
 
 def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
@@ -275,9 +278,12 @@ def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
 
 def last_events(manifest: Manifest) -> dict[str, JobEvent]:
     """Return label -> the last event of the run, for those that have any."""
+    path = manifest.folder / JOBS_FILE
     # Records of earlier versions have neither cluster nor cause.
-    rows = read_json_lines(manifest.folder / JOBS_FILE)
-    return {row["label"]: JobEvent(**{"cluster": "", "cause": CANCELLED, **row}) for row in rows}
+    before = {"cluster": "", "cause": CANCELLED}
+    with reading(path, "a record of jobs", "repair or remove that line"):
+        events = [typed(JobEvent, {**before, **row}) for row in read_json_lines(path)]
+    return {event.label: event for event in events}
 
 
 def is_cancelled(event: JobEvent | None) -> bool:

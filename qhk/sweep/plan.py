@@ -11,7 +11,15 @@ from qhk.config.compose import compose_launcher, plain_config
 from qhk.config.composer import TrainingComposer
 from qhk.config.overrides import cells, expand, parse_override
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, run_directory, run_id, run_name
+from qhk.settings import (
+    Settings,
+    reward_modules,
+    run_directory,
+    run_id,
+    run_name,
+    stage_views,
+    task_views,
+)
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
 from qhk.sweep.manifest import SweepRun
 from qhk.tracking.status import RunState
@@ -155,6 +163,12 @@ def sweep_name(sweep: str, overrides: Sequence[str]) -> str:
     return run_name("__".join(filter(None, [sweep, choice_of("experiment", named)])), named)
 
 
+def _validates(settings: Settings) -> bool:
+    """Return whether any task of any stage holds images back for validation."""
+    views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
+    return any(view.loading.validation_fraction > 0 for view in views)
+
+
 def _plan(
     name: str,
     common: Sequence[str],
@@ -166,6 +180,11 @@ def _plan(
 ) -> SweepPlan:
     runs = [run for cell in found for run in _cell_runs(cell, seeds, composer)]
     settings = runs[0].settings if runs else composer.settings(first, seeds[:1])[0]
+    if sweep is not None and sweep.search is not None and not _validates(settings):
+        raise UserError(
+            f"loading.validation_fraction: 0 leaves sweep.search.metric {sweep.search.metric} nothing to be "
+            "measured on; hold a part back, such as 0.05"
+        )
     return SweepPlan(
         name=name,
         words=tuple(common),

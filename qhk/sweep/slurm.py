@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import redirect_stderr
+from io import StringIO
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -19,6 +21,8 @@ from qhk.sweep.slurm_job import CellJob
 REQUEUE_S = 15.0
 """The part of the time between SLURM's signal and its limit that is kept for requeueing."""
 
+ELSEWHERE = "submit from a login node of the cluster, or leave hydra/launcher=slurm out to run here"
+
 OPTIONS = (
     "partition", "account", "qos", "constraint", "exclude", "nodelist", "nodes", "cpus_per_task",
     "signal_delay_s", "array_parallelism", "setup", "srun_args",
@@ -30,16 +34,21 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
 
     Raises UserError without SLURM's commands, and where SLURM refuses the submission.
     """
-    if shutil.which("sbatch") is None:
-        raise UserError("hydra/launcher=slurm: sbatch is not here; submit from a login node of the cluster")
+    for program in ("sbatch", "srun"):
+        if shutil.which(program) is None:
+            raise UserError(f"hydra/launcher=slurm: {program} is not here; {ELSEWHERE}")
     for run in runs:
         mark_pending(run)
     executor, cluster = _executor(manifest, settings, runs), cluster_name()
     try:
-        with executor.batch():
+        # What sbatch says is part of our one line; submitit prints it too.
+        with redirect_stderr(StringIO()), executor.batch():
             jobs = [executor.submit(_job(manifest, settings, run)) for run in runs]
     except (FailedSubmissionError, FailedJobError, subprocess.CalledProcessError) as error:
-        raise UserError(f"hydra/launcher=slurm: sbatch refused: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        what = f"sbatch refused: {said}; change the key below hydra.launcher that it names"
+        what = what if cluster else f"SLURM does not work here: {said}; {ELSEWHERE}"
+        raise UserError(f"hydra/launcher=slurm: {what}") from None
     ids = [job.job_id for job in jobs]
     pairs = list(zip(runs, ids, strict=True))
     record_events(manifest, [event("submitted", run.label, job=job, cluster=cluster) for run, job in pairs])

@@ -78,7 +78,7 @@ class CellJob:
             if place.rank == 0:
                 record_timeout(self.directory, f"{OUT_OF_TIME}: the job reached its limit once too often")
             raise
-        if code == 0:
+        if code == 0 and (place.rank != 0 or self._is_done()):
             return
         if self.terminated:
             # SLURM is ending or requeueing the job; one that fails by itself first would not be requeued.
@@ -97,6 +97,11 @@ class CellJob:
             return None
         record_end(self.directory, state=RunState.PREEMPTED, cause="preempted before its first checkpoint")
         return DelayedSubmission(replace(self))
+
+    def _is_done(self) -> bool:
+        """Return whether the run says that it is done, which its exit code alone does not prove."""
+        status = read_status(self.directory / STATUS_FILE)
+        return status is not None and status.state is RunState.DONE
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         """Handle the SIGTERM that SLURM sends to every process of a job before it kills them."""

@@ -13,7 +13,7 @@ from qhk.tasks.text import BLANKS, MAX_NUMBER_CHARS, TOO_LONG, last_answer, read
 from qhk.types import Answer
 
 # Possessive quantifiers never give characters back, so a failed match costs no second pass.
-_NUMBER = re.compile(r"[-+]?[0-9]*+\.[0-9]++|[0-9]++")
+_NUMBER = re.compile(r"[-+]?\d*+\.\d++|\d++")
 
 
 def aspects_lines(text: str, *, count: int) -> Answer:
@@ -36,8 +36,9 @@ def aspects_preresq_r1_release(text: str, *, count: int) -> Answer:
     """Return the last ``count`` numbers of the text, reasoning included (PreResQ-R1).
 
     The score is their mean. Numbers are signed decimals with a point (``-.5``) or unsigned integers (``-3``
-    and ``3.`` give 3). Where there are fewer, the first fills up the rest, so that a single number counts for
-    all. Not taken over: 3.0 for a text without a number, which is not read here.
+    and ``3.`` give 3), in digits of any script. Where there are fewer, the first fills up the rest, so that a
+    single number counts for all. Not taken over: 3.0 for a text without a number, and numbers of more than
+    ``MAX_NUMBER_CHARS`` characters, which are not read here.
     """
     first, last = None, deque[str](maxlen=count)
     for match in _NUMBER.finditer(text):

@@ -110,6 +110,21 @@ def read_decimal(content: str) -> Answer:
     return Answer(score=float(content))
 
 
+def read_release_decimal(content: str) -> Answer:
+    """Return the number that Python reads in digits, points and a sign, as the releases have it.
+
+    Decimal digits of every script count, full-width ones say: their patterns find them, and float() reads
+    them. ``3.`` and ``.5`` are read, ``1.2.3`` is not. Not taken over: more than ``MAX_NUMBER_CHARS``
+    characters.
+    """
+    if len(content) > MAX_NUMBER_CHARS:
+        return TOO_LONG
+    try:
+        return Answer(score=float(content))
+    except ValueError:
+        return Answer(score=None, reason="not one number")
+
+
 def flat_object(content: str) -> Mapping[str, object] | None:
     """Return the JSON object that ``content`` is: every key once, no inner braces or brackets; else None.
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from qhk.errors import UserError
+from qhk.files import writing
 from qhk.tracking.lock import RunLock, holder_name, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, judge_status, read_status
 
@@ -20,7 +21,8 @@ def archive_folder(path: Path) -> None:
     number = 1
     while (archived := path.with_name(f"{path.name}.replaced-{number}")).exists():
         number += 1
-    path.rename(archived)
+    with writing(path):
+        path.rename(archived)
 
 
 def archive_runs(paths: Sequence[Path]) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from qhk.errors import UserError
-from qhk.files import json_line, read_json_lines, write_atomically
+from qhk.files import json_line, read_json_lines, reading, typed, write_atomically
 from qhk.settings import Settings, reward_modules
 from qhk.tracking.provenance import earlier_codes, read_provenance
 
@@ -77,7 +77,8 @@ class CodePart:
 
 def read_code_parts(directory: Path) -> list[CodePart]:
     """Return the parts of a run in order; empty before it began, one for a run of one code."""
-    return [CodePart(**row) for row in read_json_lines(directory / CODE_FILE)]
+    with reading(directory / CODE_FILE, "a record of code", "remove it"):
+        return [typed(CodePart, row) for row in read_json_lines(directory / CODE_FILE)]
 
 
 def note_code(directory: Path, *, step: int) -> list[CodePart]:

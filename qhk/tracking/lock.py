@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from qhk.errors import UserError
+from qhk.files import writing
 
 POLL_S = 0.05
 
@@ -50,8 +51,9 @@ class RunLock:
 
         ``patience_s``: how long to try. Whoever records something in a directory holds its lock for a moment.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a+", encoding="utf-8")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+", encoding="utf-8")
         end = time.monotonic() + patience_s
         while not _taken(self._file):
             if time.monotonic() >= end:

@@ -11,8 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from qhk.errors import UserError
-from qhk.files import write_atomically
+from qhk.files import read_json, reading, typed, write_atomically
 
 PACKAGES = (
     "torch", "torchvision", "transformers", "tokenizers", "safetensors", "accelerate", "deepspeed", "peft",
@@ -105,16 +104,15 @@ def read_provenance(path: Path) -> Provenance | None:
     content = _content(path)
     if content is None:
         return None
-    try:
-        return Provenance(**{name: value for name, value in content.items() if name != "earlier"})
-    except TypeError as fault:
-        raise UserError(f"{path} is not a provenance file ({fault}): move it away") from None
+    with reading(path, "a provenance file", "move it away"):
+        return typed(Provenance, {name: value for name, value in content.items() if name != "earlier"})
 
 
 def earlier_codes(path: Path) -> list[str]:
     """Return the digests of the code that the run was started with before its latest start, in order."""
     content = _content(path)
-    return [] if content is None else [item["code_digest"] for item in content.get("earlier", [])]
+    with reading(path, "a provenance file", "move it away"):
+        return [] if content is None else [item["code_digest"] for item in content.get("earlier", [])]
 
 
 def write_provenance(path: Path, provenance: Provenance) -> None:
@@ -129,10 +127,8 @@ def write_provenance(path: Path, provenance: Provenance) -> None:
 def _content(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a provenance file: move it away")
+    with reading(path, "a provenance file", "move it away"):
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise TypeError(f"holds {type(content).__name__}")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from qhk.errors import UserError
-from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, write_atomically
+from qhk.files import append_json_lines, drop_torn_line, keep_rows, read_json_lines
 from qhk.tracking.names import find_metric
 
 
@@ -57,14 +58,18 @@ class MetricsRecorder:
         append_json_lines(self.path, [row | {name: _plain(value) for name, value in metrics.items()}])
 
     def cut_after(self, step: int, *, sections: Collection[MetricSection]) -> None:
-        """Drop the rows of ``sections`` beyond ``step``, in one atomic rewrite; rows of other sections stay.
+        """Take the rows of ``sections`` beyond ``step`` out, see ``keep_rows``; rows of other sections stay.
 
-        For a resume: everything after the checkpoint will be recorded again. ``step`` -1 drops them all.
+        For a resume: everything after the checkpoint will be recorded again. ``step`` -1 takes them all.
         """
-        rows = _read_rows(self.path)
-        kept = [row for row in rows if row["section"] not in sections or row["step"] <= step]
-        if len(kept) < len(rows):
-            write_atomically(self.path, "".join(json_line(row) for row in kept))
+        _read_rows(self.path)
+        keep_rows(self.path, lambda row: _section(row) not in sections or row["step"] <= step)
+
+
+def missing_steps(path: Path, section: MetricSection, *, last: int) -> list[int]:
+    """Return which of the steps 1 to ``last`` have no row of ``section`` in the record at ``path``."""
+    there = {row.step for row in read_metrics(path) if row.section is section}
+    return [step for step in range(1, last + 1) if step not in there]
 
 
 def read_metrics(path: Path) -> list[MetricRow]:
@@ -72,16 +77,12 @@ def read_metrics(path: Path) -> list[MetricRow]:
 
     Rows of one step and section (several benchmarks, or an evaluation repeated by a resume) come as one,
     in the place of the first; a name recorded twice has its later value. Raises ``UserError`` naming the
-    file where a row has no step or section.
+    file where a row is no metric record.
     """
     rows: dict[tuple[int, str], MetricRow] = {}
     for row in _read_rows(path):
-        try:
-            step, section = row.pop("step"), MetricSection(row.pop("section"))
-        except (KeyError, ValueError):
-            raise UserError(
-                f"{path} holds a row without step or known section: not a metric record"
-            ) from None
+        step, section = row.pop("step"), _section(row)
+        row.pop("section", row.pop("stage", None))
         values = {name: math.nan if value is None else value for name, value in row.items()}
         earlier = rows[step, section].metrics if (step, section) in rows else {}
         rows[step, section] = MetricRow(step=step, section=section, metrics={**earlier, **values})
@@ -89,12 +90,24 @@ def read_metrics(path: Path) -> list[MetricRow]:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the plain rows of a record; those of earlier versions, which have ``stage``, get ``section``."""
-    rows = read_json_lines(path)
+    """Return the plain rows of a record. Raises ``UserError`` where one has no step, section or numbers."""
+    rows = read_json_lines(path, step=int)
     for row in rows:
-        if "stage" in row:
-            row["section"] = row.pop("stage")
+        try:
+            _section(row)
+        except ValueError:
+            raise UserError(
+                f"{path} holds a row without known section, at step {row['step']}: not a metric record"
+            ) from None
+        for name, value in row.items():
+            if name not in ("section", "stage") and type(value) not in (int, float, types.NoneType):
+                raise UserError(f"{path} holds {name} {value!r}, at step {row['step']}: not a metric record")
     return rows
+
+
+def _section(row: Mapping[str, Any]) -> MetricSection:
+    """Return what a row was measured in; those of earlier versions call it ``stage``."""
+    return MetricSection(row["stage"] if "stage" in row else row.get("section"))
 
 
 def _plain(value: Any) -> float | int | None:

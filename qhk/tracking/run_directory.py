@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from qhk.errors import UserError
-from qhk.files import is_temporary, write_atomically
+from qhk.files import is_temporary, read_text, read_yaml, unwritable, write_atomically, writing
 from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
@@ -89,7 +89,7 @@ class RunDirectory:
     @property
     def wandb_id(self) -> str:
         """The id in W&B: of this directory, so that two runs of equal settings are two curves."""
-        return (self.path / "wandb_id").read_text(encoding="utf-8").strip()
+        return read_text(self.path / "wandb_id").strip()
 
     @property
     def code_parts(self) -> list[CodePart]:
@@ -123,12 +123,13 @@ class RunDirectory:
     def note_failure(self, cause: str, error: BaseException) -> None:
         """Record the failure of a process that keeps no status, for the one that does."""
         log_traceback(self.log, error)
-        write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
+        if not self.noted_failure():  # a later one is most often the end of the first one's peers
+            write_atomically(self.path / FAILURE_FILE, " ".join(cause.split()))
 
     def noted_failure(self) -> str:
         """Return the cause that another process of this run has left; empty without one."""
         path = self.path / FAILURE_FILE
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+        return read_text(path) if path.exists() else ""
 
     def close(self) -> None:
         """End the heartbeat and give the lock up, where this process holds them."""
@@ -154,6 +155,26 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     return outputs / study / name / f"seed{seed}"
 
 
+def output_problems(settings: Settings) -> list[str]:
+    """Return a line for each place where the run could not write, as far as that is known without trying."""
+    assert settings.name is not None
+    path = run_path(
+        Path(settings.paths.outputs), study=settings.study, name=settings.name, seed=settings.seed
+    )
+    places = (
+        ("paths.outputs, study or name", path, (lock_path(path).name, "metrics.dropped.jsonl")),
+        ("paths.cache", Path(settings.paths.cache), ()),
+    )
+    faults = ((key, path, unwritable(path, *names)) for key, path, names in places)
+    return [f"{path}: cannot be written ({fault}): change {key}" for key, path, fault in faults if fault]
+
+
+def refuse_outputs(settings: Settings) -> None:
+    """Raise ``UserError`` at the first of ``output_problems``."""
+    for line in output_problems(settings):
+        raise UserError(line)
+
+
 def known_run_id(path: Path, settings: Settings) -> str:
     """Return the id under which ``path`` holds a run of these settings.
 
@@ -163,14 +184,15 @@ def known_run_id(path: Path, settings: Settings) -> str:
     stored, own = _earlier_config(path), run_id(settings)
     if stored is None or run_id(read_settings(stored)) != own:
         return own
-    return (path / "run_id").read_text(encoding="utf-8").strip()
+    return read_text(path / "run_id").strip()
 
 
 def _earlier_config(path: Path) -> dict[str, Any] | None:
     """Return the config of a run that was begun with an earlier version of stored configs, else None."""
     file = path / CONFIG_FILE
-    stored = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return stored if isinstance(stored, dict) and stored.get("version", 1) < VERSION else None
+    stored = read_yaml(file) if file.is_file() else {"version": VERSION}
+    version = stored.get("version", 1)
+    return stored if isinstance(version, int) and version < VERSION else None
 
 
 def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
@@ -180,14 +202,12 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
     run id or to nobody, where the run is finished but code or data have changed since, or where an
     unfinished run would resume on other data. Changed code alone does not stop a resume.
     """
-    if not path.exists() or (
-        path.is_dir() and not any(entry for entry in path.iterdir() if not is_temporary(entry))
-    ):
+    if not path.exists() or (path.is_dir() and all(entry.name.startswith(".") for entry in path.iterdir())):
         return Opened.FRESH
     id_file = path / "run_id"
     if not id_file.exists():
         raise UserError(f"{path} holds files but no run_id, so it is not a run directory: {FIX}")
-    found = id_file.read_text(encoding="utf-8").strip()
+    found = read_text(id_file).strip()
     if found != run_id:
         raise UserError(f"{path} belongs to run id {found}, this configuration is {run_id}: {FIX}")
     status = read_status(path / STATUS_FILE)
@@ -268,7 +288,7 @@ def _write_identity(path: Path, *, run_id: str, config: Mapping[str, Any], prove
 def _remove_leftovers(path: Path) -> None:
     """Remove half-written files of killed processes; the lock guarantees that none of them lives."""
     for entry in path.iterdir() if path.is_dir() else ():
-        if is_temporary(entry) or entry.name == FAILURE_FILE:
+        if entry.is_file() and (is_temporary(entry) or entry.name == FAILURE_FILE):
             entry.unlink()
 
 
@@ -286,7 +306,7 @@ def leave_failure(
         return
     try:
         id_file = path / "run_id"
-        if path.exists() and (not id_file.exists() or id_file.read_text(encoding="utf-8").strip() != run_id):
+        if path.exists() and (not id_file.exists() or read_text(id_file).strip() != run_id):
             return
         before = read_status(path / STATUS_FILE)
         if before is not None and before.state is RunState.DONE:
@@ -311,6 +331,7 @@ def log_traceback(path: Path, error: BaseException) -> None:
 
 
 def _append(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
-from qhk.errors import UserError
-from qhk.files import write_atomically
+from qhk.files import read_json, reading, typed, write_atomically
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 
 HEARTBEAT_S = 15.0
@@ -78,11 +77,10 @@ def read_status(path: Path) -> Status | None:
     """Return the status in ``path``, None without one. Raises ``UserError`` for any other file."""
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Status(**{**content, "state": RunState(content["state"])})
-    except (KeyError, TypeError, ValueError) as fault:
-        raise UserError(f"{path} is not a status file ({fault}): remove it") from None
+    with reading(path, "a status file", "remove it"):
+        status = typed(Status, read_json(path))
+        heartbeat_age_s(status)
+        return status
 
 
 def current_status(

@@ -11,14 +11,15 @@ import torch
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment
-from qhk.files import json_line, read_json_lines, write_atomically
+from qhk.files import keep_rows
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
 from qhk.settings import PromptSettings, build_tasks, task_views
 from qhk.tracking.code import code_text
-from qhk.tracking.recorder import MetricSection, MetricsRecorder
+from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.evaluation import report_benchmarks, validate_run
+from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
@@ -36,6 +37,7 @@ def begin(run: Run) -> tuple[Learner, int]:
     policy = start_policy(
         settings, examples, stages=[stage.settings for stage in run.stages], device=run.processes.device
     )
+    _refuse_long_answers(run, policy)
     run.processes.share_weights(policy.model)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
@@ -51,9 +53,9 @@ def begin(run: Run) -> tuple[Learner, int]:
 
 
 def resume_point(run: Run) -> int | None:
-    """Return the step of the newest checkpoint that can be read, alike on every process; None to begin anew.
+    """Return the step of the newest checkpoint that is whole, alike on every process; None to begin anew.
 
-    Those that cannot be read are archived, with a warning each.
+    Those that are not are set aside, with a warning each.
     """
     return run.processes.shared(_newest_readable(run) if run.processes.is_main else None)
 
@@ -66,8 +68,8 @@ def _newest_readable(run: Run) -> int | None:
             return step
         archived = run.checkpoints.archive_unreadable(step)
         run.display.line(
-            f"WARNING: the checkpoint of step {step} cannot be read ({fault}); it is now {archived}, "
-            "and the run goes on from an earlier one"
+            f"WARNING: the checkpoint of step {step} cannot be used ({fault}); it is now {archived}, "
+            "and the run goes on from the one before, or begins anew where there is none"
         )
     return None
 
@@ -78,6 +80,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
+    _refuse_long_answers(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run))
     learner.memory.update(state.history)
     if state.optimizer is not None:
@@ -100,7 +103,7 @@ def resume(run: Run, step: int) -> tuple[Learner, int]:
 
 
 def _forget_after(run: Run, *, step: int) -> None:
-    """Drops records beyond the step that training goes on from; they will be written again, by this code."""
+    """Takes out records beyond the step that training goes on from; this code will write them again."""
     if not run.processes.is_main:
         return
     run.directory.note_code(step=step)
@@ -110,8 +113,27 @@ def _forget_after(run: Run, *, step: int) -> None:
     recorder.cut_after(step, sections=sections)
     # Benchmarks are reported at the start and the end of a stage, where a resumed run reports them again.
     recorder.cut_after(step - 1, sections=[MetricSection.EVAL])
-    rows = [row for row in read_json_lines(run.directory.completions) if row["step"] <= step]
-    write_atomically(run.directory.completions, "".join(json_line(row) for row in rows))
+    keep_rows(run.directory.completions, lambda row: row["step"] <= step, step=int)
+    if step >= 0:
+        _tell_gaps(run, step)
+
+
+def _tell_gaps(run: Run, step: int) -> None:
+    """Tells where the record has less than what led to the checkpoint of ``step``."""
+    cold_start = run.stages[0].settings.cold_start
+    taught = 0 if cold_start.form == "none" else cold_start.steps
+    for section, last in ((MetricSection.COLD_START, taught), (MetricSection.TRAIN, step)):
+        gaps = missing_steps(run.directory.metrics, section, last=last)
+        if gaps:
+            run.display.line(
+                f"WARNING: {run.directory.metrics} has no row for {len(gaps)} of the {last} {section.value} "
+                f"steps before the checkpoint, step {gaps[0]} first: put the file back, or leave the gap"
+            )
+
+
+def _refuse_long_answers(run: Run, policy: Policy) -> None:
+    for stage in run.stages:
+        refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
 
 
 def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
@@ -229,7 +251,8 @@ def _cold_start(run: Run, policy: Policy) -> None:
         except FloatingPointError as error:
             raise RunFailure(f"the cold start: {error}; no checkpoint yet") from error
     noise = settings.cold_start.label_noise
+    why = "best on validation" if any(run.data.validation.values()) else "no validation part"
     run.display.line(
         f"cold start: {len(taught)} supervised examples, label noise {noise:g}; "
-        f"kept step {kept} of {settings.cold_start.steps} (best on validation)"
+        f"kept step {kept} of {settings.cold_start.steps} ({why})"
     )

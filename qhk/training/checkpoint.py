@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -15,12 +13,14 @@ import torch
 import yaml
 
 from qhk.errors import UserError
-from qhk.files import sync_folder
+from qhk.files import read_text, read_yaml, sync_folder, writing
+from qhk.policy.contents import folder_fault, write_contents
 from qhk.policy.load import Policy, save_policy
 
-STATE_FILE, CONFIG_FILE, SIZES_FILE = "training.pt", "qhk.yaml", "sizes.json"
+STATE_FILE, CONFIG_FILE = "training.pt", "qhk.yaml"
 STAGE_FILE = "stage.txt"
 _NAME = re.compile(r"step_(\d{6,})")
+_LEFTOVER = re.compile(r"\.(?:partial|removed)_step_\d{6,}|\.(?:last|best)_link")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class Checkpoints:
         """Return steps with a complete checkpoint, ascending."""
         if not self.folder.is_dir():
             return []
-        matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir())
+        matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
         return sorted(int(match[1]) for match in matches if match)
 
     def save(self, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> Path:
@@ -70,40 +70,43 @@ class Checkpoints:
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
         self.clear_leftovers()
-        partial.mkdir(parents=True)
-        try:
-            _write(partial, policy, state, config, stage=stage)
-        except BaseException:
-            # A full disk gets its room back at once; the checkpoints before this one stand.
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        replaced = self._rename_away(target) if target.exists() else None
-        partial.rename(target)
-        sync_folder(self.folder)
-        self._point("last", state.step)
+        with writing(target):
+            partial.mkdir(parents=True)
+            try:
+                _write(partial, policy, state, config, stage=stage)
+            except BaseException:
+                # A full disk gets its room back at once; the checkpoints before this one stand.
+                _remove(partial)
+                raise
+            replaced = self._rename_away(target) if target.exists() else None
+            partial.rename(target)
+            sync_folder(self.folder)
+            self._point("last", state.step)
         if replaced is not None:
-            shutil.rmtree(replaced)
+            _remove(replaced)
         return target
 
     def clear_leftovers(self) -> None:
-        """Remove what a killed process left half-written or half-removed."""
+        """Remove what a killed process left half-written or half-removed, and nothing that is not ours."""
         for entry in self.folder.glob(".*") if self.folder.is_dir() else ():
-            if entry.is_symlink():
-                entry.unlink()
-            else:
-                shutil.rmtree(entry)
+            if _LEFTOVER.fullmatch(entry.name):
+                _remove(entry)
 
     def fault(self, step: int) -> str:
-        """Return why the checkpoint of ``step`` cannot be read, in a few words; empty where all is whole."""
+        """Return why the checkpoint of ``step`` cannot be used, in a few words; empty where all is whole.
+
+        Every file is read once, see ``folder_fault``. What is whole by its digests is trusted; of an earlier
+        version's, which has none, the training state and the config are opened as well.
+        """
         path = self.path(step)
+        fault, proven = folder_fault(path, needed=(STATE_FILE, CONFIG_FILE))
+        if fault or proven:
+            return fault
         try:
-            sizes: dict[str, int] = json.loads((path / SIZES_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return f"{SIZES_FILE} is missing or cut short"
-        for name, size in sizes.items():
-            found = (path / name).stat().st_size if (path / name).is_file() else None
-            if found != size:
-                return f"{name} is missing" if found is None else f"{name} has {found} of {size} bytes"
+            read_yaml(path / CONFIG_FILE)
+            _read_state(path / STATE_FILE)
+        except UserError as error:
+            return str(error).removeprefix(f"{path}/")
         return ""
 
     def archive_unreadable(self, step: int) -> Path:
@@ -127,18 +130,18 @@ class Checkpoints:
         for step in self.steps()[:-1]:
             periodic = self.keep_every is not None and step % self.keep_every == 0
             if step not in (*self.starts, best) and not periodic:
-                shutil.rmtree(self._rename_away(self.path(step)))
+                _remove(self._rename_away(self.path(step)))
 
     def load_state(self, step: int, *, run_id: str) -> TrainingState:
-        """Return the training state of a checkpoint. Raises ValueError when another config wrote it."""
+        """Return the training state of a checkpoint. Raises UserError when another config wrote it."""
         path = self.path(step) / STATE_FILE
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-        if stored["run_id"] != run_id:
+        state = _read_state(path)
+        if state.run_id != run_id:
             raise UserError(
-                f"{path}: written by run {stored['run_id']}, this config is run {run_id}; "
+                f"{path}: written by run {state.run_id}, this config is run {run_id}; "
                 "use another name=..., or fresh=true to archive the old directory"
             )
-        return TrainingState(**stored)
+        return state
 
     def _rename_away(self, path: Path) -> Path:
         """The folder under a name that no reader takes for a checkpoint."""
@@ -151,31 +154,48 @@ class Checkpoints:
         link.replace(self.folder / name)
 
 
+def _remove(entry: Path) -> None:
+    """Remove a leftover as far as that goes: what a network's file system holds on to goes the next time."""
+    if entry.is_dir() and not entry.is_symlink():
+        shutil.rmtree(entry, ignore_errors=True)
+    else:
+        entry.unlink()
+
+
+def _read_state(path: Path) -> TrainingState:
+    """Return the training state in a file. Raises ``UserError`` naming it for any other."""
+    try:
+        return TrainingState(**torch.load(path, map_location="cpu", weights_only=True))
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # whatever a damaged archive makes of the unpickler
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{path}: is no training state ({type(error).__name__}: {reason})") from error
+
+
 def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> None:
-    """Writes all files, the list of their sizes last, and puts them on disk."""
+    """Writes all files, the list of their sizes and digests last, and puts them on disk."""
     save_policy(policy, folder)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (folder / STAGE_FILE).write_text(f"{stage}\n", encoding="utf-8")
     with (folder / STATE_FILE).open("wb") as file:
         # Through a file of Python's own: it keeps the reason where the disk is full.
         torch.save(vars(state), file)
-    sizes = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    (folder / SIZES_FILE).write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
+    mode = (folder / CONFIG_FILE).stat().st_mode
     for path in folder.iterdir():
-        with path.open("rb") as written:
-            os.fsync(written.fileno())
-    sync_folder(folder)
+        # The writer of safetensors lets nobody else read what it makes; the other files follow the umask.
+        path.chmod(mode)
+    write_contents(folder)
 
 
 def checkpoint_config(path: Path) -> dict[str, Any]:
-    """Return the resolved config that wrote the checkpoint. Raises ValueError where there is none."""
+    """Return the resolved config that wrote the checkpoint. Raises UserError where there is none."""
     file = path / CONFIG_FILE
     if not file.is_file():
         raise UserError(
             f"checkpoint: {path} holds no {CONFIG_FILE}; give a folder such as outputs/.../checkpoints/last"
         )
-    config: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    return config
+    return read_yaml(file)
 
 
 def checkpoint_step(path: Path) -> int | None:
@@ -187,4 +207,4 @@ def checkpoint_step(path: Path) -> int | None:
 def checkpoint_stage(path: Path) -> str | None:
     """Return the stage in which a checkpoint was reached ("" in a run of one), None where it does not say."""
     file = path / STAGE_FILE
-    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+    return read_text(file).strip() if file.is_file() else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.inventory import FileFacts
+from qhk.data.names import file_key
 from qhk.data.prompts import check_pictures
 from qhk.data.selection import (
     TrainedImages,
@@ -64,6 +65,14 @@ class RunData:
         return sum(len(examples) for examples in self.train.values())
 
     @property
+    def examples_by_task(self) -> dict[str, list[Example]]:
+        """Return the training examples of every task by its name."""
+        parts: dict[str, list[Example]] = {}
+        for task, example in self.train_examples:
+            parts.setdefault(task, []).append(example)
+        return parts
+
+    @property
     def train_examples(self) -> list[tuple[str, Example]]:
         """Return every training example with its task's name, set by set."""
         return [(self.tasks[key], example) for key, part in self.train.items() for example in part]
@@ -90,7 +99,7 @@ def select_benchmarks(
 ) -> list[BenchmarkSet]:
     """Return the benchmarks of a task with the images that are reported on, each a readable picture.
 
-    Raises ValueError for an empty part, at the first image that is broken, and at the first example that
+    Raises UserError for an empty part, at the first image that is broken, and at the first example that
     does not fit the task's prompt or lacks what it asks about.
     """
     benchmarks = [
@@ -135,7 +144,7 @@ def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset
 def load_run_data(settings: Settings, display: Display) -> RunData:
     """Return everything a training run reads, with every image's header checked.
 
-    Raises ValueError in one line for what is missing, unreadable, out of range, shared between training
+    Raises UserError in one line for what is missing, unreadable, out of range, shared between training
     and a benchmark, or lacking a degraded twin that the loss would look at.
     """
     views = task_views(settings)
@@ -238,7 +247,7 @@ def _refuse_benchmarks(seen: TrainedImages, name: str, other: str, judged: RunDa
 
 def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: RunData) -> None:
     """Holds what ``task`` learns from in one stage against the validation parts of another, or its own."""
-    own = {image for example in data.validation[task] for image in example.images}
+    own = {file_key(image) for example in data.validation[task] for image in example.images}
     seen = trained_images([e for known, e in data.train_examples if known == task], files=data.files)
     for held, part in judged.validation.items():
         if judged is data and held == task:
@@ -252,5 +261,5 @@ def _refuse_validation(data: RunData, task: str, name: str, other: str, judged: 
             )
 
 
-def _is_among(example: Example, images: set[Path]) -> bool:
-    return all(image in images for image in example.images)
+def _is_among(example: Example, images: set[str]) -> bool:
+    return all(file_key(image) in images for image in example.images)

@@ -12,7 +12,7 @@ from accelerate.state import PartialState
 from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
-from qhk.training.stop import RunStopped
+from qhk.training.stop import RunFailure, RunStopped
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,6 +21,27 @@ Work = Callable[[Any, list[Any]], list[Any]]
 
 PATIENCE = timedelta(hours=6)
 """How long processes wait for each other: a large model's answers to one batch of images take long."""
+
+
+@contextmanager
+def _with_others() -> Iterator[None]:
+    """Raise ``RunFailure`` where the other processes cannot be reached any more."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise RunFailure(
+            f"another process of the run has ended or cannot be reached ({said}): its log says why; "
+            "the same command resumes"
+        ) from error
+
+
+def _gather(items: list[Any]) -> list[Any]:
+    with _with_others():
+        gathered: list[Any] = gather_object(items)
+    return gathered
 
 
 def _join() -> PartialState:
@@ -73,19 +94,17 @@ class Processes:
         """Return all processes' rows, in global prompt order."""
         if self.count == 1:
             return rows
-        parts: list[Tensor] = gather_object([rows.cpu()])
-        return torch.cat(parts)
+        return torch.cat(_gather([rows.cpu()]))
 
     def gather_items(self, items: Sequence[Item]) -> list[Item]:
         """Return all processes' items, in process order."""
         if self.count == 1:
             return list(items)
-        gathered: list[Item] = gather_object(list(items))
-        return gathered
+        return _gather(list(items))
 
     def total(self, value: int) -> int:
         """Return the sum of ``value`` over all processes."""
-        return value if self.count == 1 else sum(gather_object([value]))
+        return value if self.count == 1 else sum(_gather([value]))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up gradients over processes, in place; a parameter without one counts as zero."""
@@ -96,7 +115,8 @@ class Processes:
                 continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            torch.distributed.all_reduce(parameter.grad)
+            with _with_others():
+                torch.distributed.all_reduce(parameter.grad)
 
     def shared(self, value: Item) -> Item:
         """Return the first process's ``value``, on every process."""
@@ -106,7 +126,8 @@ class Processes:
         """Copy the first process's weights to all, in place, so that rounding cannot let them diverge."""
         if self.count > 1:
             for tensor in model.state_dict().values():
-                torch.distributed.broadcast(tensor, src=0)
+                with _with_others():
+                    torch.distributed.broadcast(tensor, src=0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -175,4 +196,5 @@ class Processes:
     def wait(self) -> None:
         """Return once every process has called this."""
         if self._state is not None:
-            self._state.wait_for_everyone()  # type: ignore[no-untyped-call]
+            with _with_others():
+                self._state.wait_for_everyone()  # type: ignore[no-untyped-call]

@@ -26,6 +26,7 @@ from qhk.tracking.run_directory import (
     log_line,
     log_traceback,
     open_run_directory,
+    refuse_outputs,
 )
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
@@ -49,6 +50,7 @@ def launch(settings: Settings) -> int:
     check_processes(settings, processes)
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
+    refuse_outputs(settings)
     try:
         stages = load_stages(settings, display)
         directory = open_directory(settings, fingerprints(stages), processes)

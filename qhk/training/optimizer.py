@@ -55,6 +55,7 @@ def factor(schedule: Schedule, step: int, run: Horizon) -> float:
         warmup_steps=run.steps(schedule.warmup),
         until_steps=until,
         final=schedule.final,
+        warmup_from=schedule.warmup_from,
     )
 
 
@@ -67,10 +68,16 @@ def long_warmups(settings: Settings, run: Horizon) -> list[str]:
         "twin.strength_schedule": settings.twin.strength_schedule,
     }
     return [
-        f"{key}.warmup of {run.steps(schedule.warmup)} steps is longer than the run of {run.total_steps}"
+        f"{key}.warmup of {steps} steps is longer than the run of {run.total_steps}"
         for key, schedule in schedules.items()
-        if run.steps(schedule.warmup) > run.total_steps
+        if (steps := _steps_to_full(schedule, run)) > run.total_steps
     ]
+
+
+def _steps_to_full(schedule: Schedule, run: Horizon) -> int:
+    """Return the number of the step at which a warm-up has reached 1; 0 for none."""
+    steps = run.steps(schedule.warmup)
+    return steps + 1 if steps and schedule.warmup_from == "zero" else steps
 
 
 @dataclass(frozen=True, kw_only=True)

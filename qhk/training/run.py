@@ -116,7 +116,12 @@ def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
 
 
 def point_to_kept(run: Run) -> None:
-    """Point ``best`` to the best checkpoint, and remove those that are no longer kept."""
+    """Point ``best`` to the best checkpoint, and remove those that are no longer kept.
+
+    That is the last one where the stage holds nothing back for validation.
+    """
     best = None if run.best is None else int(run.best["step"])
+    if not any(run.data.validation.values()):
+        best = run.checkpoints.steps()[-1]
     run.checkpoints.mark_best(best)
     run.checkpoints.prune(best=best)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qhk.errors import UserError
-from qhk.rewards.compose import build_terms
-from qhk.rewards.fit import refuse_unfit
-from qhk.settings import Duration, Settings, StageView, stage_views, task_views
-from qhk.tasks import build_task
+from qhk.settings import Duration, Settings, StageView, stage_views
 from qhk.training.data import RunData, load_run_data, refuse_shared_images
 from qhk.training.display import Display
+from qhk.training.fit import refuse_unfit_rewards
 from qhk.training.optimizer import Coefficients, Horizon, Timeline, coefficients, horizon
 
 
@@ -51,7 +49,7 @@ class RunStage:
 def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     """Return the run's stages with everything they read, checked; see ``load_run_data`` for what it refuses.
 
-    Also raises ValueError where a reward does not fit its task (``refuse_unfit``), where a stage's
+    Also raises UserError where a reward does not fit its task (``refuse_unfit``), where a stage's
     share of the duration is not even one step, and where a stage learns from images that another one is
     judged by.
     """
@@ -60,7 +58,7 @@ def load_stages(settings: Settings, display: Display) -> list[RunStage]:
     for view in stage_views(settings):
         data = next((s.data for s in stages if _reads_alike(s.settings, view.settings)), None)
         data = data or load_run_data(view.settings, display)
-        _refuse_unfit_rewards(view, data)
+        refuse_unfit_rewards(view, data.examples_by_task)
         done += view.share
         stages.append(_lay_out(view, data, first=stages[-1].last if stages else 0, done=done))
     refuse_shared_images([(stage.name, stage.data) for stage in stages])
@@ -72,23 +70,6 @@ def _over_run(stage: RunStage, total_steps: int) -> RunStage:
     """The stage with schedules that run over all of the run's steps."""
     whole = replace(stage.horizon, total_steps=total_steps)
     return replace(stage, timeline=Timeline(first=0, horizon=whole))
-
-
-def _refuse_unfit_rewards(view: StageView, data: RunData) -> None:
-    if view.settings.training.learner != "reinforcement":
-        return
-    for task, own in task_views(view.settings).items():
-        stage = f"stages.{view.name}: " if view.name else ""
-        node = "" if task == view.settings.task.form else f"mixture.{task}."
-        examples = [example for known, example in data.train_examples if known == task]
-        refuse_unfit(
-            build_terms(own.reward.specs),
-            build_task(own.task),
-            examples,
-            decimals=own.prompt.answer_decimals,
-            group_size=own.rollout.group_size,
-            where=f"{stage}{node}",
-        )
 
 
 def fingerprints(stages: list[RunStage]) -> dict[str, str]:

@@ -322,7 +322,8 @@ def add_advantages(
     ``alpha`` is the uncertainty strength at this step; ``divergence`` (b, G) the KL of this process's
     completions where it is taken off their rewards; ``memory`` the variances of earlier steps, by image.
     Scaling and uncertainty may compare groups, those of one task. A task answered in words has no score to be
-    uncertain of, so its groups weigh 1. A completion cut at the length limit (``objective.truncated``)
+    uncertain of, so its groups weigh 1. With ``uncertainty.answer_rule`` answers are read once more, for the
+    weight alone (release of Q-Hawkeye). A completion cut at the length limit (``objective.truncated``)
 
     keep     learns like any other                              (GRPO; all four releases)
     mask     leaves the loss, every term of it; its reward stays in the group's mean and std, it stays among
@@ -340,6 +341,9 @@ def add_advantages(
         rewards = rewards - objective.kl_coef * processes.gather_rows(divergence)
     scores, advantages = torch.full_like(rewards, math.nan), torch.zeros_like(rewards)
     weights, variances = torch.ones(len(rewards), dtype=torch.float64), dict[str, float]()
+    reread = None
+    if uncertainty.answer_rule is not None:
+        reread = processes.gather_rows(_reread(batch, tasks, uncertainty.answer_rule))
     for name, task in tasks.items():
         rows = batch.rows_of(name)
         if not rows:
@@ -355,7 +359,7 @@ def add_advantages(
             keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
             smoothed, remembered = smoothed_variances(
                 group_variances(
-                    scores[rows],
+                    scores[rows] if reread is None else reread[rows],
                     low=task.low,
                     high=task.high,
                     minimum_parsed=uncertainty.minimum_parsed,
@@ -393,8 +397,21 @@ def _scores(groups: Sequence[ScoredGroup | None]) -> Tensor:
     rows = []
     for group in groups:
         assert group is not None, "a task that asks for numbers has examples with a score"
-        rows.append([math.nan if score is None else score for score in group.scores])
+        rows.append([_number(score) for score in group.scores])
     return torch.tensor(rows, dtype=torch.float64)
+
+
+def _reread(batch: Batch, tasks: Mapping[str, Task], rule: str) -> Tensor:
+    """(b, G) what another rule reads in this process's completions; NaN for nothing, and for words."""
+    rows = []
+    for name, completions in zip(batch.tasks, batch.completions, strict=True):
+        task = replace(tasks[name], answer_rule=rule) if tasks[name].has_scores else tasks[name]
+        rows.append([_number(task.parse(completion.text).score) for completion in completions])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def _number(score: float | None) -> float:
+    return math.nan if score is None else score
 
 
 def find_answers(batch: Batch, *, tokenizer: Any, tasks: Mapping[str, Task], processes: Processes) -> Batch:

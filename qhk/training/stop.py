@@ -87,13 +87,13 @@ def failure_line(error: BaseException, *, directory: Path) -> str:
     said = " ".join(str(error).split())
     if isinstance(error, RunFailure):
         return said
+    if isinstance(error, SystemExit):
+        return f"exit was called with {error.code!r} {_place(error)}"
     if is_full_disk(error):
         return f"the disk is full: {said}; make room below {directory}, then the same command resumes"
     if is_out_of_memory(error):
         kind = "accelerator memory" if "CUDA" in said else "memory"
         return f"out of {kind}: {_first_sentence(said) or 'MemoryError'}; {LESS_MEMORY}"
-    if isinstance(error, SystemExit):
-        return f"exit was called with {error.code!r} {_place(error)}"
     if isinstance(error, ValueError):
         return said
     return f"{type(error).__name__}: {said} {_place(error)}"

@@ -134,6 +134,29 @@ def test_tab_completes_commands_groups_options_and_keys() -> None:
     assert complete("qhk train --inf") == ["--info"]
 
 
+def test_tab_sees_the_flags_and_the_folders_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "ours.yaml").write_text("# @package _global_\n")
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "dataset" / "our_photos.yaml").write_text("root: photos\n")
+    assert complete("qhk train experiment=our") == []
+    for flag in (f"-cd {tmp_path}", f"--config-dir={tmp_path}", f"hydra.searchpath=[file://{tmp_path}]"):
+        assert complete(f"qhk train {flag} experiment=our") == ["experiment=ours"], flag
+    assert complete(f"qhk -cd {tmp_path} -m train benchmark=our_") == ["benchmark=our_photos"]
+    assert complete("qhk -m sweep lo") == ["logs"]
+    assert complete("qhk --vers") == ["--version"]
+    assert complete("qhk train --cfg ") == ["job", "hydra", "all"]
+    assert complete("qhk train --info s") == ["searchpath"]
+    assert complete("qhk train -cd ") == []  # The shell itself completes folders.
+
+
+def test_flags_alone_are_no_command(qhk: Run) -> None:
+    for words in (["-m"], ["--cfg", "job"], ["-cd", "."]):
+        assert qhk(*words)[2].startswith("qhk: no command; known: data, evaluate, score, sweep, train; "), (
+            words
+        )
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_bash_completes_with_the_script(qhk: Run, tmp_path: Path) -> None:
     script = qhk("--shell-completion", "install=bash")[1]

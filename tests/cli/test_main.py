@@ -80,6 +80,10 @@ MISTAKES = [
         ["train", "task=degradation", "prompt=degradation_short", "reward=q_insight_degradation"],
         "task.form degradation is answered in words; choose uncertainty=none",
     ),
+    (
+        ["train", "uncertainty.answer_rule=loose"],
+        "uncertainty.answer_rule: loose reads no answers of task.form",
+    ),
     (["score", "a.png", "task=comparison", "prompt=comparison"], "prompt.user shows 3 pictures"),
     (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),

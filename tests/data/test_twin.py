@@ -103,6 +103,9 @@ def test_dataset_key_wins_over_a_bare_id(tmp_path: Path) -> None:
     [
         ([{"id": "b.png", "twin": "twins/a.png"}], r"no twin for 'a\.png' \(1 of 1"),
         (["{oops"], "line 1: not JSON"),
+        (["[" * 100_000], "line 1: brackets are nested too deeply"),
+        (["7"], r'line 1: expected {"id": text, "twin": path}, .* got 7'),
+        (['{"id": "a.png", "twin": "b.png", "twin": "c.png"}'], "line 1: key 'twin' is twice in one object"),
         ([{"id": "a.png"}], 'expected {"id": text, "twin": path}'),
         ([{"id": "a.png", "twin": "twins/a.png"}] * 2, "line 2: 'a.png' has a twin already"),
         ([{"id": "a.png", "twin": "gone.png"}], "gone.png: no such image file"),

@@ -107,5 +107,5 @@ def test_file_of_other_data_is_refused(tmp_path: Path, rows: list[Prediction], f
 def test_foreign_rows_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "koniq.jsonl"
     path.write_text('{"step": 1}\n')
-    with pytest.raises(ValueError, match="keys step: not predictions"):
+    with pytest.raises(ValueError, match=r"is no prediction \(unknown key step\): remove the file"):
         predictions.read_predictions(path)

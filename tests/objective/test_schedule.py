@@ -23,6 +23,29 @@ def test_linear_by_hand() -> None:
     assert got == pytest.approx([0.5, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.2])
 
 
+def test_a_warmup_from_zero_by_hand() -> None:
+    shape = {"form": "linear", "until_steps": 6, "final": 0.0, "warmup_from": "zero"}
+    assert factors(7, warmup_steps=2, **shape) == pytest.approx([0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0])
+    assert factors(3, warmup_steps=0, **shape) == pytest.approx([1.0, 5 / 6, 4 / 6])
+
+
+@pytest.mark.parametrize("form", ["linear", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_from_zero_the_rate_is_that_of_transformers(form: str, warmup: int) -> None:
+    import torch
+    from transformers import optimization
+
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    make = getattr(optimization, f"get_{form}_schedule_with_warmup")
+    theirs, rates = make(optimizer, num_warmup_steps=warmup, num_training_steps=12), []
+    for _ in range(12):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = factors(12, form=form, warmup_steps=warmup, until_steps=12, final=0.0, warmup_from="zero")
+    assert ours == pytest.approx(rates, abs=1e-12)
+
+
 def test_release_gamma_is_half_a_cosine_and_zero_afterwards() -> None:
     steps_per_epoch, end = 10, 50
     got = factors(60, form="cosine", warmup_steps=0, until_steps=end, final=0.0)

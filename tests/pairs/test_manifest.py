@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qhk.files import json_line
 from qhk.pairs.manifest import open_pairs
 from qhk.pairs.records import Answer, decision_row, failure_row, judgement_row, settings_row
 from tests.pairs.builders import degraded, row, second, source
@@ -208,6 +209,12 @@ def test_misfits_are_refused_and_leave_no_trace(path: Path) -> None:
         ('{"format": "qhk pairs", "version": 1}\n{oops\n', "line 2 is not a record"),
         ('{"format": "qhk pairs", "version": 1}\n{"kind": "pair"}\n', "line 2 .*KeyError"),
         ('{"format": "qhk pairs", "version": 1}\n\n[1]\n', "line 3 is not a record"),
+        ('{"format": "qhk pairs", "version": 1}\n' + "[" * 100_000 + "\n", "line 2 is not a record"),
+        ('{"format": "qhk pairs", "version": 1}\n' + "9" * 5000 + "\n", "line 2 is not a record"),
+        (
+            '{"format": "qhk pairs", "version": 1}\n' + json_line(row(1, path=3)),
+            r"line 2 is not a record of pairs \(TypeError path is 3, no text",
+        ),
         ('{"format": "qhk pairs", "version": 1}\n{"kind": "odd"}\n', "kind 'odd'"),
     ],
 )

@@ -54,6 +54,10 @@ def comparing(groups: Sequence[ScoredGroup], *, bonus: float) -> list[list[float
     return [[bonus + group.mos for _ in group.scores] for group in groups]
 
 
+def with_default(completion: Completion, example: Example, *, power: int, how: str = "near") -> float:
+    return power if how == "near" else -power
+
+
 def comparing_nothing(groups: Sequence[float], *, bonus: float) -> list[list[float]]:
     return []
 
@@ -211,6 +215,18 @@ def test_a_missing_key_is_named(key: str) -> None:
     spec = {name: value for name, value in USER.items() if name != key}
     with pytest.raises(ValueError, match=rf"reward\.terms\.own\.{key}: is missing; "):
         build_terms({"own": spec})
+
+
+def test_a_key_with_a_default_may_be_left_out(make_completion: Make, make_example: MakeExample) -> None:
+    spec = {"_target_": f"{__name__}.with_default", "weight": 1.0, "power": 2}
+    for more, value in (({}, 2.0), ({"how": "far"}, -2.0)):
+        (term,) = build_terms({"own": {**spec, **more}})
+        assert isinstance(term, CompletionTerm)
+        assert completion_value(term, make_completion("x"), make_example(3.0)) == value
+    with pytest.raises(ValueError, match=r"^reward\.terms\.own\.power: is missing; "):
+        build_terms({"own": {key: value for key, value in spec.items() if key != "power"}})
+    with pytest.raises(ValueError, match=r"^reward\.terms\.own\.how: got 3; give a text"):
+        build_terms({"own": {**spec, "how": 3}})
 
 
 def test_terms_without_settings_say_so() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -17,6 +17,7 @@ from qhk.rewards.format import (
     visualquality_r1_release_format,
 )
 from qhk.types import Answer, Completion, Example
+from tests.rewards.steps import answer
 from tests.tasks.builders import parse_answer
 
 Make = Callable[..., Completion]
@@ -104,6 +105,7 @@ def test_the_form_of_visualquality(
     assert visualquality_r1_release_format(make_completion(text), make_example(3.0)) == value
 
 
+ANSWER_LINE = "</think>\n<answer>\n"
 LINES = "<think>\nx\n</think>\n<answer>\n{}\n</answer>"
 OBJECT = '{"rating": 3.5}'
 
@@ -131,7 +133,14 @@ OBJECT = '{"rating": 3.5}'
         (f"<think>\nx\n</think>\n<answer>{OBJECT}\n</answer>", 1, 0, 0),
         (f"<think>\nx\n</think>\n<answer>\n{OBJECT}</answer>", 1, 0, 0),
         (f"<think>\nx\n</think>\nso\n<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
-        (f"<think> \nx\n</think> \n<answer> \n {OBJECT} \n</answer> ", 1, 1, 1),
+        (f"<think> \nx\n</think> \n<answer> \n{OBJECT} \n</answer> ", 1, 1, 1),
+        (f"<think>\n x\n </think>\n<answer>\n{OBJECT}\n </answer>", 1, 1, 1),
+        (f"<think>\nx\n</think>\n<answer>\n {OBJECT}\n</answer>", 1, 0, 1),
+        (f"<think>\nx\n</think>\n <answer>\n{OBJECT}\n</answer>", 1, 0, 0),
+        (f"<think>\nx\n</think>\n\n<answer>\n\n{OBJECT}\n\n</answer>", 1, 1, 1),
+        (LINES.format('{"why": "<answer>"}'), 0, 1, 1),
+        (LINES.format(LINES.format(OBJECT)), 0, 0, 1),
+        (LINES.format(LINES.format("Image A")), 0, 0, 1),
         (f"<think>\n\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 1, 1),
         (f"<think>\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 0, 0),
         (f"<think>\n<answer>\n1\n</answer>\n</think>\n<answer>\n{OBJECT}\n</answer>", 0, 1, 1),
@@ -201,16 +210,50 @@ def test_the_form_of_preresq(
             assert preresq_r1_release_format(make_completion(broken), example, form=form) == 0
 
 
+def lies_on_lines(content: str) -> bool:
+    """Whether only white space stands before the first line break and behind the last, of two or more."""
+    first, *between, last = content.split("\n") if "\n" in content else ("x", "x")
+    return bool(between) and not (first + last).strip()
+
+
+def is_object_on_a_line(content: str) -> bool:
+    """Whether a pair of braces begins a line and ends one, and all else is white space."""
+    before, opening, rest = content.partition("{")
+    inside, closing, behind = rest.partition("}")
+    whole = bool(opening and closing) and "{" not in inside and not (before + behind).strip()
+    return whole and before.endswith("\n") and "\n" in behind
+
+
+def cuts(text: str) -> Iterator[tuple[str, str, str]]:
+    """Every way to take a text as think block, something, answer block: (thought, something, answer)."""
+    whole = text.rstrip()
+    if whole.startswith("<think>") and whole.endswith("</answer>"):
+        body = whole[len("<think>") : -len("</answer>")]
+        for closed in re.finditer("</think>", body):
+            for opened in re.finditer("<answer>", body[closed.end() :]):
+                start, end = (closed.end() + place for place in opened.span())
+                yield body[: closed.start()], body[closed.end() : start], body[end:]
+
+
 @given(st.lists(st.sampled_from([*FRAGMENTS, "\n", "3\n", "4\n", "{", "}", "{}"]), max_size=8).map("".join))
 def test_the_released_forms_are_whole_matches(inside: str) -> None:
-    """As single patterns, which take more than linear time; the last answer tag begins the answer."""
-    for text in (inside, f"<think>\n{inside}\n</answer>", f"<think>\nx\n</think>\n<answer>{inside}</answer>"):
+    """Held against every way to cut the text, and against single patterns: more than linear time both."""
+    lines = LINES.format("{}")
+    for text in (
+        inside,
+        f"<think>\n{inside}\n</answer>",
+        f"<think>\nx\n</think>\n<answer>{inside}</answer>",
+        *(lines[:place] + inside + lines[place:] for place in (8, 9, 19, 27, 28, 30)),
+    ):
         completion = Completion(text=text, answer=Answer(score=None), num_tokens=1, truncated=False)
         number, tail = r"\s*[0-9]+\.?[0-9]*\s*", r"\s*</answer>"
-        lines = r"<think>\s*\n.*?\n\s*</think>\s*\n\s*<answer>\s*\n((?!.*<answer>).*\n)\s*</answer>\s*"
-        found = re.fullmatch(lines, text, re.DOTALL)
-        braces = found is not None and re.fullmatch(r"\{[^{}]*\}", found.group(1).strip()) is not None
-        assert strict_lines_format(completion, None) == (found is not None)  # type: ignore[arg-type]
+        found = [
+            content
+            for thought, between, content in cuts(text)
+            if lies_on_lines(thought) and between.endswith("\n") and not between.strip()
+        ]
+        any_content, braces = any(map(lies_on_lines, found)), any(map(is_object_on_a_line, found))
+        assert strict_lines_format(completion, None) == any_content  # type: ignore[arg-type]
         assert strict_lines_json_format(completion, None) == braces  # type: ignore[arg-type]
         head = r"<think>.*?</think>\s*<answer>"
         for form, body in (
@@ -221,8 +264,29 @@ def test_the_released_forms_are_whole_matches(inside: str) -> None:
             assert preresq_r1_release_format(completion, None, form=form) == expected  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("digits", ["\uff10", "\u0660", "\u0966"], ids=["full-width", "Arabic", "Devanagari"])
+def test_the_releases_take_digits_of_every_script(
+    make_completion: Make, make_example: MakeExample, digits: str
+) -> None:
+    """What ASCII digits earn, those of another script earn, and in no form of ours."""
+    scripts, example = {ord("0") + n: ord(digits) + n for n in range(10)}, make_example(3.0)
+
+    def same(reward: Callable[..., float], text: str, **more: str) -> None:
+        for one in (text, text.translate(scripts), text.translate({ord("5"): scripts[ord("5")]})):
+            assert reward(make_completion(one), example, **more) == 1
+
+    same(q_hawkeye_release_format, "<think>x</think><answer>3.5</answer>")
+    same(preresq_r1_release_format, answer("1\n2\n3.\n4.25\n5"), form="multi_aspect")
+    same(preresq_r1_release_format, answer("1\n25"), form="video")
+    text = "<think>x</think><answer>3.5</answer>"
+    assert think_answer_format(make_completion(text.translate(scripts)), example) == 0
+    # A digit that is no decimal one, as a superscript, is none anywhere.
+    assert q_hawkeye_release_format(make_completion(text.replace("5", "\u00b2")), example) == 0
+
+
 @pytest.mark.parametrize(
-    "piece", ["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "1", "1\n", "{", "</think>\n"]
+    "piece",
+    ["<think>", "</think>", "<answer>", "</answer>", " ", "\n", "1", "1\n", "{", "</think>\n", ANSWER_LINE],
 )
 def test_long_texts_are_judged_in_linear_time(
     make_completion: Make, make_example: MakeExample, piece: str
@@ -232,9 +296,11 @@ def test_long_texts_are_judged_in_linear_time(
         long = make_completion(head + piece * (300_000 // len(piece)) + "x\n</answer>")
         assert tags_json_format(long, example) == 0
         assert strict_lines_json_format(long, example) == 0
+        assert strict_lines_json_format(make_completion(head + piece * (300_000 // len(piece))), example) == 0
         strict_lines_format(long, example)
         assert preresq_r1_release_format(long, example, form="multi_aspect") == 0
     text = "<think>x" + piece * (500_000 // len(piece)) + "</answer>"
     assert think_answer_format(make_completion(text), make_example(3.0)) == 0
     assert q_hawkeye_release_format(make_completion(text, "q_hawkeye_release"), make_example(3.0)) == 0
-    assert visualquality_r1_release_format(make_completion(text), make_example(3.0)) == 0
+    any_content = visualquality_r1_release_format(make_completion(text), make_example(3.0))
+    assert any_content == (piece == ANSWER_LINE)

@@ -21,6 +21,7 @@ PAIRWISE = {
     wrong: partial(pairwise_score_and_ranking, wrong=wrong, alone=0.7) for wrong in ("release", "corrected")
 }
 TRIPLET = {align: partial(triplet_ranking, align=align, alone=0.7) for align in ("index", "rank")}
+ONE_WAY = partial(triplet_ranking, align="index", alone=0.7, ties="one_way")
 NEAR = partial(rank_to_ground_truth, near=0.02)
 BY_VALUE: list[Reward] = [PAIRWISE["release"], PAIRWISE["corrected"], TRIPLET["rank"], NEAR]
 
@@ -119,6 +120,42 @@ def test_triplets_are_what_their_definition_says(align: str, groups: list[Scored
             ranked = np.array(sorted(own.parsed))
             row[:] = [float(np.mean(np.array(row)[ranked == score])) for score in own.parsed]
     np.testing.assert_allclose(np.array(TRIPLET[align](groups)), np.array(expected), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups=make_batches(st.one_of(st.none(), st.sampled_from([2.0, 3.0, 4.0]))))
+def test_the_release_asks_one_question_of_a_pair(groups: list[ScoredGroup]) -> None:
+    """With loops over triplets: is the first the greater, by score as by opinion?"""
+    for i, (own, row) in enumerate(zip(groups, ONE_WAY(groups), strict=True)):
+        for j, value in enumerate(row):
+            if own.scores[j] is None:
+                assert value == 0.0
+                continue
+            others = [
+                z
+                for z, g in enumerate(groups)
+                if z != i and g.dataset == own.dataset and g.scores[j] is not None
+            ]
+            shares = []
+            for first, second in combinations(others, 2):
+                for p, q in ((i, first), (i, second), (first, second)):
+                    x, y = groups[p], groups[q]
+                    shares.append((x.scores[j] > y.scores[j]) == (x.mos > y.mos))  # type: ignore[operator]
+            assert value == pytest.approx(np.mean(shares) if shares else 0.7, abs=1e-12)
+
+
+def test_ties_of_triplets_by_hand() -> None:
+    """Images a, b, c of opinions 2, 3, 3; what is asked is "greater?", so that a tie answers like "less"."""
+    groups = [group(2.0, 2.0, 4.0), group(3.0, 3.0, 3.0), group(3.0, 3.0, 4.0)]
+    # First answers 2, 3, 3: all agree. Second ones 4, 3, 4:
+    # of a, 4 > 3 against 2 > 3 (0), 4 > 4 against 2 > 3 (1), and of b and c 3 > 4 against 3 > 3 (1);
+    # of b, 3 > 4 against 3 > 2 (0), 3 > 4 against 3 > 3 (1), and of a and c 4 > 4 against 2 > 3 (1);
+    # of c, 4 > 4 against 3 > 2 (0), 4 > 3 against 3 > 3 (0), and of a and b 4 > 3 against 2 > 3 (0).
+    assert ONE_WAY(groups) == [
+        [1.0, pytest.approx(2 / 3)], [1.0, pytest.approx(2 / 3)], [1.0, 0.0]
+    ]  # fmt: skip
+    # Halves: a and b are turned (0), the tie of scores (a, c) and that of opinions (b, c) count 1/2 each.
+    assert TRIPLET["index"](groups) == [[1.0, pytest.approx(1 / 3)]] * 3
 
 
 def test_triplets_leave_out_unread_answers() -> None:

@@ -100,6 +100,15 @@ def test_the_releases_are_what_their_formulas_say(load_terms: Load, option: str,
     assert (values["format"] == 1).all()
 
 
+@pytest.mark.parametrize("option", ["preresq_r1_release", "preresq_r1_video_release"])
+def test_the_releases_ask_triplets_one_way(load_terms: Load, option: str) -> None:
+    """The hand-worked ties of test_preresq: opinions 2, 3, 3; scores 2, 3, 3 and 4, 3, 4."""
+    width = find_form(TASKS[option][0]).num_aspects
+    aspects = [[[score] * width for score in row] for row in ((2.0, 4.0), (3.0, 3.0), (3.0, 4.0))]
+    values = breakdown(load_terms(option), aspects_step([2.0, 3.0, 3.0], aspects), option)
+    np.testing.assert_allclose(values["triplet"], [[1, 2 / 3], [1, 2 / 3], [1, 0]], atol=1e-12)
+
+
 def test_the_stages_differ_by_the_penalty_alone(load_terms: Load) -> None:
     first, second, plain = (
         {term.name: term for term in load_terms(name)}

@@ -31,6 +31,9 @@ def penalty(text: str) -> float:
         ("<answer>1</answer><answer>aaaaaaaa</answer>", 0.0),
         ("aaaaaa", -1.5),
         ("a!a!a!a!a!", 0.0),
+        ("\n" * 8 + "abc" + " " * 8, 0.0),  # white space around does not count, with a tag or without
+        ("<answer>" + " " * 8 + "3.50" + "\n" * 8 + "</answer>", 0.0),
+        ("a" + " " * 6 + "b", -1.5),
     ],
 )
 def test_by_hand(text: str, value: float) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
+from qhk.errors import UserError
 from qhk.settings import run_id
 from qhk.sweep.plan import plan_multirun, plan_sweep
 from tests.conftest import Qhk
@@ -102,6 +103,13 @@ def test_a_single_run_is_a_plan_of_one_cell(catalogue: Catalogue) -> None:
     assert [run.settings for run in plan.runs] == [single]
     assert (plan.name, plan.launcher.form) == (single.name, "slurm")
     assert plan_multirun(words[:2], catalogue).runs[0].seed == 0
+
+
+def test_a_search_without_a_validation_part_is_refused(catalogue: Catalogue) -> None:
+    with pytest.raises(UserError, match=r"^loading\.validation_fraction: 0 leaves sweep\.search\.metric "):
+        plan_sweep(["sweep=random", "loading.validation_fraction=0"], catalogue)
+    assert plan_sweep(["sweep=random"], catalogue).search
+    assert plan_sweep(["sweep=modules", "loading.validation_fraction=0"], catalogue).runs
 
 
 def test_dry_run_prints_cells_and_leaves_nothing(qhk: Qhk, tmp_path: object) -> None:

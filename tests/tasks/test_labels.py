@@ -39,6 +39,26 @@ def read(content: str, form: str, rule: str) -> tuple[str, ...]:
         ('{"distortion_class": "blur", "severity": "slight", "severity": "obvious"}', (), ("blur", "slight")),
         ('```json\n{"distortion_class": "blur", "severity": "slight"}\n```', (), ("blur", "slight")),
         ('{"distortion_class": ["blur"], "severity": "slight"}', (), ()),
+        ('{"distortion_class": "blur", "why": "soft", "severity": "slight"}', (), ("blur", "slight")),
+        ('{"distortion_class": "blur" and\n"severity" : "slight"}', (), ("blur", "slight")),
+        ('{"distortion_class": "blur"; "severity": "slight"}', (), ("blur", "slight")),
+        ('{"distortion_class": " blur ", "severity": "slight\\n"}', (), ("blur", "slight\\n")),
+        ('{"distortion_class": "\tblur", "severity": " slight\n"}', (), ("blur", "slight")),
+        ('{"distortion_class": "blur", "severity": ""}', (), ()),
+        ('{"distortion_class": "", "severity": "slight"}', (), ()),
+        ('{"distortion_class": "blur", "severity": "", "severity": "slight"}', (), ("blur", "slight")),
+        (
+            '{"distortion_class": "", "distortion_class": "blur", "severity": "slight"}',
+            (),
+            ("blur", "slight"),
+        ),
+        (
+            '"distortion_class": "blur", "distortion_class": "noise", "severity": "slight"',
+            (),
+            ("blur", "slight"),
+        ),
+        ('"severity": "slight", "distortion_class": "blur", "severity": "obvious"', (), ("blur", "obvious")),
+        ('"distortion_class": "blur" </answer> "severity": "slight"', (), ()),
         ("blur, slight", (), ()),
         ("", (), ()),
     ],
@@ -46,6 +66,46 @@ def read(content: str, form: str, rule: str) -> tuple[str, ...]:
 def test_degradation(content: str, ours: tuple[str, ...], release: tuple[str, ...]) -> None:
     assert read(content, "degradation", "json") == ours
     assert read(content, "degradation", "q_insight_release") == release
+
+
+def labelled(content: str, name: str) -> list[tuple[int, int, str]]:
+    """Every place of a name in quotes, a colon and a word in quotes after each other: (from, to, word)."""
+    found = []
+    for start in range(len(content)):
+        rest = content[start:].removeprefix(f'"{name}"').lstrip()
+        if content[start:].startswith(f'"{name}"') and rest.startswith(":"):
+            value = rest[1:].lstrip()
+            word, closing, behind = value[1:].partition('"')
+            if value.startswith('"') and closing and word:
+                found.append((start, len(content) - len(behind), word.strip()))
+    return found
+
+
+PIECES = [
+    '"distortion_class"',
+    '"severity"',
+    ":",
+    " ",
+    "\n",
+    '"blur"',
+    '" slight"',
+    '""',
+    '"',
+    ",",
+    "null",
+    "{",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_the_release_takes_the_first_pair_in_order(content: str) -> None:
+    pairs = [
+        (kind, severity)
+        for _, end, kind in labelled(content, "distortion_class")
+        for start, _, severity in labelled(content, "severity")
+        if start >= end
+    ]
+    assert read(content, "degradation", "q_insight_release") == (pairs[0] if pairs else ())
 
 
 @given(st.sampled_from(DISTORTION_CLASSES), st.sampled_from(SEVERITIES), st.booleans())

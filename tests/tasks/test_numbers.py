@@ -113,6 +113,52 @@ def test_q_hawkeye_release(text: str, score: float | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("<think>x</think><answer>3.50</answer>", 3.5),
+        ("<Answer> -2\n</ANSWER>", -2.0),
+        ("<answer>+3.1</answer>", 3.1),
+        ("<answer>3.</answer>", None),
+        ("<answer>.5</answer>", None),
+        ("<answer>3.</answer><answer>4</answer>", 4.0),  # the first tag that holds such a number
+        ("<think><answer>1</answer></think><answer>4</answer>", 1.0),
+        ("<answer>1.2.3</answer><answer>4</answer>", 4.0),
+        ("<answer>- 2</answer>", None),
+        ("<answer>--2</answer>", None),
+        ("<answer>3,5</answer>", None),
+        ("<answer></answer>", None),
+        ("3.5", None),
+    ],
+)
+def test_the_uncertainty_of_q_hawkeyes_release(text: str, score: float | None) -> None:
+    answer = parse_score(text, rule="q_hawkeye_release_uncertainty")
+    assert answer.score == score
+    assert bool(answer.reason) is (score is None)
+
+
+@pytest.mark.parametrize("zero", ["\uff10", "\u0660", "\u0966"], ids=["full-width", "Arabic", "Devanagari"])
+@pytest.mark.parametrize(
+    ("form", "rule", "text", "numbers"),
+    [
+        ("score", "q_hawkeye_release", "<answer>3.25</answer>", (3.25,)),
+        ("score", "q_hawkeye_release_uncertainty", "<answer>-3.25</answer>", (-3.25,)),
+        ("score", "q_insight_release", '<answer>{"rating": 3.25}</answer>', (3.25,)),
+        ("score", "visualquality_r1_release", "<answer>-3.25 of 5</answer>", (-3.25,)),
+        ("multi_aspect", "preresq_r1_release", "1 2.5 3 .5 -1.5", (1.0, 2.5, 3.0, 0.5, -1.5)),
+        ("video", "preresq_r1_release", "1\n25", (1.0, 25.0)),
+    ],
+)
+def test_the_releases_read_digits_of_every_script(
+    form: str, rule: str, text: str, numbers: tuple[float, ...], zero: str
+) -> None:
+    scripts = {ord("0") + n: ord(zero) + n for n in range(10)}
+    for one in (text, text.translate(scripts), text.translate({ord("5"): scripts[ord("5")]})):
+        assert parse_answer(one, form=form, rule=rule).numbers == numbers
+    # A superscript is a digit, but no decimal one.
+    assert parse_answer(text.translate(dict.fromkeys(scripts, "\u00b2")), form=form, rule=rule).numbers == ()
+
+
+@pytest.mark.parametrize(
     ("content", "score"),
     [
         ('{"rating": 3.25}', 3.25),

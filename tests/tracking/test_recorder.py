@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qhk.tracking.recorder import MetricSection, MetricsRecorder, read_metrics
+from qhk.errors import UserError
+from qhk.files import read_json_lines
+from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps, read_metrics
 
 TRAIN, COLD, EVAL = MetricSection.TRAIN, MetricSection.COLD_START, MetricSection.EVAL
 LOSS = "train/loss/total"
@@ -49,6 +51,18 @@ def test_cut_for_a_resume_keeps_other_sections(tmp_path: Path) -> None:
     recorder.record(step=3, section=TRAIN, metrics={LOSS: 9.0})
     recorder.cut_after(-1, sections=list(MetricSection))
     assert keys(recorder.path) == [] and recorder.path.exists()
+    taken = [(row["step"], row["section"]) for row in read_json_lines(tmp_path / "metrics.dropped.jsonl")]
+    assert taken == [(3, "train"), (3, "eval"), (400, "cold_start"), (1, "train"), (2, "train"), (3, "train")]
+
+
+def test_steps_without_a_row_are_found(tmp_path: Path) -> None:
+    recorder = MetricsRecorder(tmp_path / "metrics.jsonl")
+    assert missing_steps(recorder.path, TRAIN, last=2) == [1, 2]
+    for step in (1, 2, 4):
+        recorder.record(step=step, section=TRAIN, metrics={LOSS: 1.0})
+    recorder.record(step=3, section=EVAL, metrics={"eval/mean/srcc": 0.5})
+    assert missing_steps(recorder.path, TRAIN, last=2) == []
+    assert missing_steps(recorder.path, TRAIN, last=5) == [3, 5]
 
 
 def test_cut_does_not_touch_a_record_that_ends_in_time(tmp_path: Path) -> None:
@@ -79,11 +93,23 @@ def test_rows_of_one_step_and_section_come_as_one_with_the_later_values(tmp_path
     assert rows[0].metrics == {"eval/mean/srcc": 0.2, "eval/koniq/srcc": 0.3}
 
 
-def test_foreign_rows_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"loss": 1}',
+        '{"step": "1", "section": "train"}',
+        '{"step": 1}',
+        '{"step": 1, "section": ["train"]}',
+        '{"step": 1, "section": "train", "train/loss/total": "1.0"}',
+    ],
+)
+def test_foreign_rows_are_refused(tmp_path: Path, row: str) -> None:
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"loss": 1}\n')
-    with pytest.raises(ValueError, match="not a metric record"):
-        read_metrics(path)
+    path.write_text(row + "\n")
+    for read in (read_metrics, lambda path: MetricsRecorder(path).cut_after(0, sections=[TRAIN])):
+        with pytest.raises(UserError, match=r"metrics\.jsonl (holds|line 1 has) "):
+            read(path)
+    assert path.read_text() == row + "\n"
 
 
 def test_a_record_of_an_earlier_version_is_read_and_cut(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_failing_child_is_reported_in_one_line_and_keeps_the_record(tmp_path: Pa
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"no step": 1}\n')
     with pytest.raises(
-        RuntimeError, match="the W&B mirror of .* failed: .*UserError: .*not a metric"
+        RuntimeError, match="the W&B mirror of .* failed: .*UserError: .* line 1 has no step"
     ) as caught:
         mirrored(path, WandbMode.OFFLINE)
     assert "\n" not in str(caught.value)

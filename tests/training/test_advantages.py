@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -18,7 +19,7 @@ from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
 from qhk.settings import Settings, build_tasks
-from qhk.tasks import Task
+from qhk.tasks import Task, find_form
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.run import Run
@@ -169,6 +170,47 @@ def test_advantages_carry_the_uncertainty_weight(small: Callable[..., Settings])
     assert bool((plain.weights == 1).all())
     assert float(plain.advantages.abs().max()) > 0.1
     assert torch.allclose(weighted.advantages, plain.advantages * expected[:, None], atol=1e-6)
+
+
+def test_the_weight_may_read_the_answers_by_a_rule_of_its_own(small: Callable[..., Settings]) -> None:
+    """As the release of Q-Hawkeye, which reads signs there and no 3. or .5; a group of words weighs 1."""
+    texts = [("3.", "+1", "5", "-2"), ("3.", ".5", "good", "4"), ("1", "5", "1", "5"), ("1", "5", "1", "5")]
+    batch = make_batch([("one", 3.0, (3.0, 3.0, 3.0, None))] * 4)
+    written = [
+        [replace(one, text=f"<answer>{text}</answer>") for one, text in zip(row, own, strict=True)]
+        for row, own in zip(batch.completions, texts, strict=True)
+    ]
+    batch = replace(batch, completions=written, tasks=["score", "score", "score", "words"])
+    settings = small(
+        "uncertainty.answer_rule=q_hawkeye_release_uncertainty", "uncertainty.unparsed_weight=0.5"
+    )
+    words = find_form("degradation")(answer_rule="json", low=1.0, high=5.0)
+
+    def part(rows: slice, processes: Processes) -> Batch:
+        own = batch.select(range(rows.start, rows.stop))
+        return add_advantages(
+            reward(own, terms={"score": build_terms({"length": SPEC["length"]})}, processes=processes),
+            objective=settings.objective,
+            uncertainty=settings.uncertainty,
+            tasks={**build_tasks(settings), "words": words},
+            alpha=1.0,
+            divergence=None,
+            memory={},
+            processes=processes,
+        )
+
+    alone = part(slice(0, 4), Processes("single"))
+    # 1, 5 and -2, clipped to 1, have the mean 7/3 and the variance 32/9 of at most 4.
+    expected = [math.exp(-8 / 9), 0.5, math.exp(-1), 1.0]
+    assert alone.weights.tolist() == pytest.approx(expected, rel=1e-12)
+    assert alone.scores[:3].nan_to_num(-1).tolist() == [[3.0, 3.0, 3.0, -1.0]] * 3, "as the task reads them"
+    barrier, desk = Barrier(2), [None, None]
+    with ThreadPoolExecutor(2) as threads:
+        halves = [
+            threads.submit(part, slice(2 * rank, 2 * rank + 2), OneOfTwo(rank, barrier, desk))
+            for rank in (0, 1)
+        ]
+        assert all(torch.equal(half.result().weights, alone.weights) for half in halves)
 
 
 def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(small: Callable[..., Settings]) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
+from qhk.errors import UserError
 from qhk.policy.load import Policy
 from qhk.training import checkpoint
 from qhk.training.checkpoint import Checkpoints, TrainingState
@@ -20,10 +28,11 @@ class Killed(BaseException):
 
 @pytest.fixture
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
-    """Checkpoints whose weights are a file of the step's number."""
+    """Checkpoints of a model of a hundred numbers."""
 
     def save(policy: Any, folder: Path) -> None:
-        (folder / "model.safetensors").write_text("weights " * 100)
+        save_file({"weight": np.arange(100)}, folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
 
     monkeypatch.setattr(checkpoint, "save_policy", save)
     return Checkpoints(tmp_path / "checkpoints", keep_every=None, starts=[0])
@@ -47,7 +56,7 @@ def names(checkpoints: Checkpoints) -> set[str]:
     return {entry.name for entry in checkpoints.folder.iterdir()}
 
 
-@pytest.mark.parametrize("dies_in", ["save_policy", "torch.save", "os.fsync", "sync_folder", "Path.rename"])
+@pytest.mark.parametrize("dies_in", ["save_policy", "torch.save", "write_contents", "Path.rename"])
 def test_a_writer_that_dies_leaves_the_earlier_checkpoint(
     checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch, dies_in: str
 ) -> None:
@@ -91,7 +100,7 @@ def test_a_removal_that_dies_half_way_leaves_no_half_checkpoint(
     for step in (1, 2, 3):
         save(checkpoints, step)
 
-    def half(path: Path) -> None:
+    def half(path: Path, **keys: Any) -> None:
         (path / "model.safetensors").unlink()
         raise Killed
 
@@ -104,25 +113,133 @@ def test_a_removal_that_dies_half_way_leaves_no_half_checkpoint(
     assert names(checkpoints) == {"step_000002", "step_000003", "last"}
 
 
+def without_digests(folder: Path) -> None:
+    """Make the checkpoint one of an earlier version: a list of sizes."""
+    listed = json.loads((folder / "contents.json").read_text())
+    (folder / "sizes.json").write_text(json.dumps({name: entry["size"] for name, entry in listed.items()}))
+    (folder / "contents.json").unlink()
+
+
+def flip(path: Path, place: int) -> None:
+    """Flip a bit of the byte at ``place``; the size stays."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+LIST = "contents.json"
+HARMS: list[tuple[str, Callable[[Path], Any], str]] = [
+    ("short", lambda path: path.write_bytes(b"x"), r"{} has 1 of \d+ bytes"),
+    ("gone", lambda path: path.unlink(), "{} is missing"),
+    ("a flipped bit", lambda path: flip(path, -9), "{} is not what was written"),
+]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.pt", "qhk.yaml", "config.json", "stage.txt"])
+def test_any_harm_to_any_file_is_found(checkpoints: Checkpoints, name: str) -> None:
+    folder = save(checkpoints, 1)
+    content = (folder / name).read_bytes()
+    for _, harm, fault in HARMS if len(content) > 9 else HARMS[1:2]:
+        harm(folder / name)
+        assert re.fullmatch(fault.format(re.escape(name)), checkpoints.fault(1)), name
+        (folder / name).write_bytes(content)
+    assert checkpoints.fault(1) == ""
+
+
 @pytest.mark.parametrize(
-    ("harm", "fault"),
+    ("text", "fault"),
     [
-        (lambda folder: (folder / "training.pt").write_bytes(b"x"), r"training\.pt has 1 of \d+ bytes"),
-        (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors is missing"),
-        (lambda folder: (folder / "sizes.json").unlink(), r"sizes\.json is missing or cut short"),
-        (lambda folder: (folder / "sizes.json").write_text("{"), r"sizes\.json is missing or cut short"),
+        (None, r"contents\.json: cannot be read \(No such file or directory\): .*"),
+        ("{", r"contents\.json: is not JSON .*"),
+        ("[" * 100_000, r"contents\.json: is not JSON .*"),
+        ("[1]", r"contents\.json: is no list of files"),
+        ('{"training.pt": {"size": "1", "sha256": ""}}', r"contents\.json: is no list of files"),
+        ('{"training.pt": {"size": 1}}', r"contents\.json: is no list of files"),
+        ("{}", r"its list of files has no training\.pt"),
     ],
 )
-def test_faults_are_found_and_archived(checkpoints: Checkpoints, harm: Any, fault: str) -> None:
-    import re
+def test_harm_to_the_list_is_found(checkpoints: Checkpoints, text: str | None, fault: str) -> None:
+    path = save(checkpoints, 1) / LIST
+    path.unlink() if text is None else path.write_text(text)
+    assert re.fullmatch(fault, checkpoints.fault(1)), checkpoints.fault(1)
 
-    harm(save(checkpoints, 1))
-    assert re.fullmatch(fault, checkpoints.fault(1))
+
+@pytest.mark.parametrize(
+    ("name", "place", "fault"),
+    [
+        ("model.safetensors", 0, "model.safetensors is not what was written"),
+        ("config.json", 0, "config.json is not what was written"),
+        ("training.pt", 0, "training.pt: is no training state"),
+        ("qhk.yaml", 4, "qhk.yaml: "),
+    ],
+)
+def test_a_checkpoint_without_digests_is_opened(
+    checkpoints: Checkpoints, name: str, place: int, fault: str
+) -> None:
+    """One of an earlier version: it can be used, and what shows without digests is found."""
+    folder = save(checkpoints, 1)
+    without_digests(folder)
+    assert checkpoints.fault(1) == ""
+    flip(folder / name, place)
+    assert checkpoints.fault(1).startswith(fault), checkpoints.fault(1)
+
+
+def test_what_is_unusable_is_set_aside(checkpoints: Checkpoints) -> None:
     for _ in range(2):
+        save(checkpoints, 1)
         archived = checkpoints.archive_unreadable(1)
         assert archived.name == "unreadable_step_000001" and checkpoints.steps() == []
+
+
+def test_foreign_files_are_left_alone(checkpoints: Checkpoints) -> None:
+    """What file systems and file managers leave among the checkpoints stops nothing and stays."""
+    save(checkpoints, 1)
+    (checkpoints.folder / ".DS_Store").write_text("x")
+    (checkpoints.folder / ".nfs000123").mkdir()
+    (checkpoints.folder / "step_000009").write_text("no folder")
+    for step in (2, 3):
+        save(checkpoints, step)
+        (checkpoints.path(step) / ".DS_Store").write_text("x")
+    checkpoints.prune(best=None)
+    assert checkpoints.steps() == [3] and checkpoints.fault(3) == ""
+    assert names(checkpoints) == {"step_000003", "last", ".DS_Store", ".nfs000123", "step_000009"}
+
+
+def test_a_removal_that_the_file_system_holds_up_ends_nothing(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is open elsewhere stays as ``.nfs…`` on a network's file system, and so does its folder."""
+    real = os.rmdir
+
+    def busy(path: Any, **keys: Any) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", path)
+
+    for step in (1, 2):
+        save(checkpoints, step)
+    monkeypatch.setattr(os, "rmdir", busy)
+    checkpoints.prune(best=None)
+    assert checkpoints.steps() == [2] and ".removed_step_000001" in names(checkpoints)
+    monkeypatch.setattr(os, "rmdir", real)
+    checkpoints.clear_leftovers()
+    assert names(checkpoints) == {"step_000002", "last"}
+
+
+def test_all_files_follow_the_umask(checkpoints: Checkpoints) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = save(checkpoints, 1)
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {
+        path.name: "0o640" for path in folder.iterdir()
+    }
+
+
+def test_a_place_that_takes_no_checkpoint_is_one_line(tmp_path: Path, checkpoints: Checkpoints) -> None:
+    checkpoints.folder = tmp_path / "file" / "checkpoints"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/checkpoints.*: cannot be written \(Not a directory\): "):
         save(checkpoints, 1)
-    assert checkpoints.fault(1) == ""
 
 
 def test_what_is_kept(tmp_path: Path, checkpoints: Checkpoints) -> None:

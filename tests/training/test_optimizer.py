@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from qhk.training.optimizer import (
     coefficients,
     factor,
     horizon,
+    long_warmups,
 )
 
 RUN = Horizon(total_steps=100, steps_per_epoch=12.5)
@@ -58,7 +60,12 @@ def test_coefficients_follow_their_own_schedules(small: Callable[..., Settings])
         "lr_schedule.warmup.steps=0",
         "lr_schedule.final=0.0",
     )
-    now = coefficients(settings, 5, Horizon(total_steps=20, steps_per_epoch=4.0))
+    run = Horizon(total_steps=20, steps_per_epoch=4.0)
+    now = coefficients(settings, 5, run)
+    warm = small("lr_schedule.warmup.steps=4", "lr_schedule.warmup_from=zero", name="warm")
+    rates = [coefficients(warm, step, run).learning_rate / warm.optimizer.lr for step in (0, 1, 4)]
+    assert rates == pytest.approx([0.0, 0.25, 1.0])
+    assert [bool(long_warmups(warm, replace(run, total_steps=steps))) for steps in (4, 5)] == [True, False]
     assert now.alpha == pytest.approx(settings.uncertainty.alpha * 0.5)
     assert now.terms.gamma == 0.5
     assert now.learning_rate == pytest.approx(settings.optimizer.lr * 0.75)

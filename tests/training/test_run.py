@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +13,9 @@ from typing import Any
 import pytest
 import torch
 
+from qhk.errors import UserError
 from qhk.evaluation.results import Moment, read_results
+from qhk.files import json_line, read_json_lines
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
 from qhk.tracking.code import read_code_parts
@@ -113,10 +114,12 @@ def test_a_run_that_goes_on_by_other_code_says_so(
     assert f"WARNING: this run is of more than one code: {first.code[:12]}, behind step 4 {'b' * 12}" in lines
 
 
-@pytest.mark.parametrize("harmed", [(3,), (3, 2)])
-def test_an_unreadable_checkpoint_is_archived_with_a_loud_line(
+@pytest.mark.parametrize("harmed", [(3, 2), (3, 2, 1, 0)])
+def test_a_damaged_checkpoint_is_set_aside_with_a_loud_line(
     finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, harmed: tuple[int, ...]
 ) -> None:
+    """The one before is used, or the run begins anew; no row of the record is lost, and a gap is told."""
+
     def opened() -> Run:
         return open_run(small("training.keep_every=1", "training.checkpoint_every=1", name="harmed"))
 
@@ -133,19 +136,31 @@ def test_an_unreadable_checkpoint_is_archived_with_a_loud_line(
             finish(opened())
     run = opened()
     for number in harmed:
-        file = run.checkpoints.path(number) / ("training.pt" if number == 3 else "model.safetensors")
-        os.truncate(file, file.stat().st_size // 2)
+        file = run.checkpoints.path(number) / ("model.safetensors" if number == 3 else "training.pt")
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    before = read_json_lines(run.directory.metrics)
+    missing = next(row for row in before if (row["step"], row["section"]) == (1, "train"))
+    run.directory.metrics.write_text("".join(json_line(row) for row in before if row is not missing))
     finish(run)
     lines: list[str] = run.display.lines  # type: ignore[attr-defined]
-    loud = [line for line in lines if line.startswith("WARNING")]
-    assert len(loud) == len(harmed)
-    assert all(
-        f"the checkpoint of step {n} cannot be read" in line for n, line in zip(harmed, loud, strict=True)
-    )
-    assert f"resuming behind step {min(harmed) - 1}" in lines
+    loud = [line for line in lines if line.startswith("WARNING: the checkpoint of step")]
+    assert [int(line.split()[5]) for line in loud] == list(harmed)
+    assert "(model.safetensors is not what was written)" in loud[0]
     assert (run.checkpoints.folder / "unreadable_step_000003").is_dir()
-    assert records(run.directory.path) == records(finished)
+    gap = f"{run.directory.metrics} has no row for 1 of the 1 train steps before the checkpoint, step 1 first"
+    resumed = 0 not in harmed
+    assert ("resuming behind step 1" in lines) is resumed
+    assert any(gap in line for line in lines) is resumed
+    written, whole = records(run.directory.path), records(finished)
+    assert [row for row in whole if not resumed or row[:2] != (1, MetricSection.TRAIN)] == written
     assert same_weights(run.directory.path, finished)
+    kept = [
+        *read_json_lines(run.directory.metrics),
+        *read_json_lines(run.directory.path / "metrics.dropped.jsonl"),
+    ]
+    assert all(row in kept for row in before if row is not missing)
 
 
 def test_memory_and_replaced_groups_resume_bit_for_bit(
@@ -194,11 +209,17 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert len(predictions.read_text().splitlines()) == 6
 
 
-def test_a_run_without_benchmarks_finishes(small: Small, open_run: OpenRun) -> None:
+def test_a_run_without_benchmarks_or_validation_finishes(small: Small, open_run: OpenRun) -> None:
     base = [word for word in SMALL if not word.startswith("benchmark")]
-    directory = finish(open_run(small("benchmark=[]", base=base)))
+    run = open_run(small("benchmark=[]", "loading.validation_fraction=0", base=base))
+    directory = finish(run)
     results = read_results(directory / "results.json")
     assert results.rows == () and results.wall_times["training"] > 0
+    sections = {row.section for row in read_metrics(directory / "metrics.jsonl")}
+    assert sections == {MetricSection.COLD_START, MetricSection.TRAIN}
+    checkpoints = directory / "checkpoints"
+    assert (checkpoints / "best").resolve() == (checkpoints / "last").resolve() == checkpoints / "step_000004"
+    assert "kept step 40 of 40 (no validation part)" in " ".join(run.display.lines)  # type: ignore[attr-defined]
 
 
 def test_every_step_is_recorded_once(finished: Path) -> None:
@@ -308,6 +329,28 @@ def test_pixel_limits_given_at_load_win_over_the_checkpoints_own(finished: Path)
     loaded = load_policy(str(folder), dtype="float32", min_pixels=256, max_pixels=1024, device="cpu")
     grid = loaded.image_processor(images=[picture(64, 64)], return_tensors="pt")["image_grid_thw"]
     assert grid.tolist() == [[1, 4, 4]]
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (("contents.json",), r"model\.path: .* could not be loaded \("),
+        ((), r"is damaged \(model\.safetensors is not what was written\); put the file back"),
+    ],
+)
+def test_damaged_weights_are_refused_in_one_line(
+    finished: Path, tmp_path: Path, harm: tuple[str, ...], reason: str
+) -> None:
+    """By the list of a checkpoint of ours, and by whatever a library says of a folder without one."""
+    folder = shutil.copytree(finished / "checkpoints" / "last", tmp_path / "copy")
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[2 if harm else -1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    for name in harm:
+        (folder / name).unlink()
+    with pytest.raises(UserError, match=reason) as caught:
+        load_policy(str(folder), dtype="float32", min_pixels=256, max_pixels=1024, device="cpu")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
+from qhk.files import read_text
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.settings.pairs import FilterSettings
 
@@ -97,7 +98,7 @@ def _api_key(file: str | None) -> str | None:
     if file is None:
         return None
     path = Path(file)
-    key = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    key = read_text(path).strip() if path.is_file() else ""
     if not key or not key.isascii() or len(key.split()) != 1:
         raise UserError(f"pairs.filter.endpoint.api_key_file: {path} must hold the key and nothing else")
     return key

@@ -14,7 +14,7 @@ from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
-from qhk.files import write_atomically
+from qhk.files import unwritable, write_atomically
 from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
 from qhk.tracking.archive import archive_folder
@@ -40,10 +40,17 @@ def run(job: Job[EvaluateRequest]) -> int:
     from qhk.training.display import ConsoleDisplay
     from qhk.training.distributed import Processes
     from qhk.training.evaluation import evaluate_benchmarks, run_samplers
+    from qhk.training.fit import refuse_long_answers
     from qhk.training.inputs import build_readers
 
     quiet_libraries()
     display = ConsoleDisplay()
+    for key, place in (
+        ("paths.outputs", job.settings.paths.outputs),
+        ("paths.cache", job.settings.paths.cache),
+    ):
+        if fault := unwritable(Path(place)):
+            raise UserError(f"{key}: {place} cannot be written ({fault}): choose another folder")
     settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]
@@ -54,6 +61,8 @@ def run(job: Job[EvaluateRequest]) -> int:
     torch.set_num_threads(settings.training.threads)
     benchmarks = select_all_benchmarks(settings, loaded)
     policy = evaluated_policy(settings, device=Processes("single").device)
+    examples = {task: [e for b in benchmarks if b.task == task for e in b.examples] for task in views}
+    refuse_long_answers(settings, examples, policy.num_tokens)
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     folder = evaluation_folder(settings)
     if settings.fresh:

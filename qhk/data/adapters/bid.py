@@ -38,7 +38,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     rows = []
     for line, cells in read_sheet(path):
         first, second = (cells + ["", ""])[:2]
-        if not first.isdigit():
+        if not (first.isascii() and first.isdecimal()):
             continue
         where = f"{path} row {line}"
         name = f"DatabaseImage{int(first):04d}.JPG"

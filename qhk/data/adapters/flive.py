@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.names import same_name, written_parts
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.tables import Cells, number, read_csv
+from qhk.data.tables import Cells, label_word, number, read_csv
 
 LABELS, TEST, TRAINING = "labels_image.csv", "labels640.csv", "labels=640_padded.csv"
+_PARTS = {"true": "validation", "1": "validation", "false": "train", "0": "train"}
 
 
 def _inside(root: Path, name: str) -> tuple[Path, ...]:
@@ -50,11 +52,14 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
     if protocol != "official":
         return common_split(rows, protocol, root, options)
     parts: dict[str, str] = {}
-    for _, cells in _listed(first_existing(_inside(root, TRAINING)), ["is_valid"]):
-        parts[_name(cells)] = "validation" if cells["is_valid"].lower() in ("true", "1") else "train"
+    path = first_existing(_inside(root, TRAINING))
+    for line, cells in _listed(path, ["is_valid"]):
+        parts[_name(cells)] = _PARTS[
+            label_word(cells["is_valid"].lower(), tuple(_PARTS), f"{path} line {line}", "is_valid")
+        ]
     for _, cells in _listed(first_existing(_inside(root, TEST)), []):
         parts[_name(cells)] = "test"
-    return [parts.get(row.name.lower()) for row in rows]
+    return [parts.get(_key(row.name)) for row in rows]
 
 
 def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
@@ -66,7 +71,11 @@ def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
 
 
 def _name(cells: Cells) -> str:
-    return (cells.get("name_image") or cells["name"]).lower()
+    return _key(cells.get("name_image") or cells["name"])
+
+
+def _key(name: str) -> str:
+    return "/".join(written_parts(same_name(name)))
 
 
 ADAPTER = Adapter(

@@ -2,6 +2,9 @@
 
 Images that lie inside the tables are written out once, byte for byte, below the cache, named by row and
 digest; images given by path are read where they are. Nothing is decoded or encoded on the way.
+
+Parquet files are told apart as the Hub tells them: the split is a word in the name of the file or of a folder
+around it (``myset_test.parquet``, ``data/train-00000-of-00001.parquet``, ``<config>/test/0000.parquet``).
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,15 @@ from qhk.files import json_line, read_json_lines, write_atomically
 ROWS, IMAGES = "rows.jsonl", "images"
 BATCH = 64
 
-_SPLITS = {"validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+_LAYOUT = 2
+"""Goes into the name of what is unpacked: raise it when the same dataset is to give other rows."""
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
+_BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")
 _ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif"}
 
 
@@ -51,7 +63,7 @@ def unpack(root: Path, options: Options, cache: Path, progress: Callable[[int, i
     chosen = {
         key: options.get(key) for key in ("image_column", "score_column", "id_column", "reference_column")
     }
-    identity = json.dumps([str(root.resolve()), stats, chosen, options.get("std_column")])
+    identity = json.dumps([_LAYOUT, str(root.resolve()), stats, chosen, options.get("std_column")])
     folder = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if (folder / ROWS).is_file():
         return folder
@@ -73,11 +85,27 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
     """Return the split of each row.
 
-    ``files`` takes the dataset's own splits (any but validation and test is train); else a common one.
+    ``files`` takes the dataset's own splits and raises ``UserError`` for one whose name does not say whether
+    it is for training, validation or testing, or says several of these; else a common one.
     """
     if protocol != "files":
         return common_split(rows, protocol, root, options)
-    return [_SPLITS.get((row.split or "").lower(), "train") for row in rows]
+    return [_named_split(row) for row in rows]
+
+
+def _named_split(row: LabelRow) -> str:
+    named = {_SPLITS[word] for word in _split_words(row.split or "")}
+    if len(named) != 1:
+        raise UserError(
+            f"{row.where}: split {row.split!r} says {' and '.join(sorted(named)) or 'none'} of train, "
+            "validation, test: rename the file or its folder, or choose protocol=random, all or names"
+        )
+    return named.pop()
+
+
+def _split_words(name: str) -> list[str]:
+    """Return the words of a name that say a split, parted as the Hub parts them."""
+    return [word for word in _BETWEEN_WORDS.split(name.lower()) if word in _SPLITS]
 
 
 def _unpacked(
@@ -132,7 +160,7 @@ def _image(value: Any, stem: str, where: str, folder: Path) -> str:
 def _records(root: Path) -> Iterator[tuple[str, int, int, Mapping[str, Any]]]:
     """(split, place in it, its rows, row) with images as stored, a few rows in memory at a time."""
     parquet = _parquet_files(root)
-    tables = _parquet_tables(parquet) if parquet else _saved_tables(root)
+    tables = _parquet_tables(root, parquet) if parquet else _saved_tables(root)
     seen: dict[str, int] = {}
     for split, total, table in tables:
         for record in table.to_pylist():
@@ -142,19 +170,48 @@ def _records(root: Path) -> Iterator[tuple[str, int, int, Mapping[str, Any]]]:
 
 
 def _parquet_files(root: Path) -> list[Path]:
-    return sorted(root.rglob("*.parquet"))
+    """The tables below ``root``; like the Hub, without hidden and private (``__``) files and folders."""
+    files = sorted(root.rglob("*.parquet"))
+    return [path for path in files if not any(_is_hidden(part) for part in path.relative_to(root).parts)]
 
 
-def _parquet_tables(files: Sequence[Path]) -> Iterator[tuple[str, int, Any]]:
-    """(split, rows of the file, table of a few rows); the split is the name's part before its first dash."""
+def _is_hidden(part: str) -> bool:
+    return part.startswith((".", "__"))
+
+
+def _parquet_splits(root: Path, files: Sequence[Path]) -> list[str]:
+    """The word for the split of each file, from its name and those of its folders below ``root``.
+
+    Where they say none, it is what stands before the first dash of the name. Raises ``UserError`` where
+    several configurations of a dataset lie below one root: their rows are not one set's.
+    """
+    splits: list[str] = []
+    above: dict[str, Path] = {}
+    for path in files:
+        parts = path.relative_to(root).with_suffix("").parts
+        words = [(place, word) for place, part in enumerate(parts) for word in _split_words(part)]
+        if not words:
+            splits.append(parts[-1].partition("-")[0])
+            continue
+        named = dict.fromkeys(_SPLITS[word] for _, word in words)
+        splits.append(words[0][1] if len(named) == 1 else "_".join(named))
+        folder = root.joinpath(*parts[: words[0][0]])
+        other = above.setdefault(splits[-1], folder)
+        if other != folder:
+            raise UserError(f"{root}: {other} and {folder} both have a split {splits[-1]}: give one as root")
+    return splits
+
+
+def _parquet_tables(root: Path, files: Sequence[Path]) -> Iterator[tuple[str, int, Any]]:
+    """(split, rows of the file, table of a few rows) of Parquet files."""
     from pyarrow import ArrowInvalid
     from pyarrow.parquet import ParquetFile
 
-    for path in files:
+    for path, split in zip(files, _parquet_splits(root, files), strict=True):
         try:
             file = ParquetFile(path)
             for batch in file.iter_batches(batch_size=BATCH):
-                yield path.stem.partition("-")[0], file.metadata.num_rows, batch
+                yield split, file.metadata.num_rows, batch
         except (ArrowInvalid, OSError) as error:
             raise UserError(f"{path}: not a readable Parquet file ({error}): download it again") from None
 
@@ -168,7 +225,8 @@ def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
         saved = load_from_disk(str(root))
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{root}: not a saved dataset ({error}): save it again") from None
-    parts = saved if isinstance(saved, DatasetDict) else {"train": saved}
+    # A dataset without splits knows of which it was one, or else is all that there is to train on.
+    parts = saved if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
     for split, part in parts.items():
         arrow = part.with_format("arrow")
         for first in range(0, len(part), BATCH):

@@ -25,7 +25,7 @@ def _read_file(path: Path, split: str, options: Options) -> list[LabelRow]:
                 "rows, and give the pairs by twin=manifest"
             )
         labels = {
-            field: value if isinstance(value, str) else float(value)
+            field: value if isinstance(value, str) else number_field(record, field, where)
             for field, value in record.items()
             if field not in _KNOWN and isinstance(value, str | int | float) and not isinstance(value, bool)
         }

@@ -10,8 +10,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapter import Adapter, LabelRow, Options, name_key
+from qhk.data.adapter import Adapter, LabelRow, Options
 from qhk.data.distortions import KADID_TYPES, describe
+from qhk.data.names import name_key
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError

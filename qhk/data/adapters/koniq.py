@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapter import Adapter, LabelRow, Options, name_key, text_option
+from qhk.data.adapter import Adapter, LabelRow, Options, text_option
+from qhk.data.names import name_key
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from qhk.data.adapter import Adapter, LabelRow, Options
 from qhk.data.distortions import LIVE_TYPES
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.tables import read_matlab
+from qhk.data.tables import matlab_text, number, read_matlab
 from qhk.errors import UserError
 
 SCORES, REFERENCES = "dmos_realigned.mat", "refnames_all.mat"
@@ -43,23 +41,22 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     for name, values in arrays.items():
         if len(values) != total:
             raise UserError(f"{root}: {name} has {len(values)} values, not {total}: download release 2 again")
-    files = [(folder, number) for folder, count in FOLDERS.items() for number in range(1, count + 1)]
+    files = [(folder, place) for folder, count in FOLDERS.items() for place in range(1, count + 1)]
     rows = []
-    for index, (folder, number) in enumerate(files):
+    for index, (folder, place) in enumerate(files):
         if arrays["orgs"][index]:
             continue
         where = f"{path} value {index + 1}"
-        score, std = float(arrays["dmos_new"][index]), float(arrays["dmos_std"][index])
-        if not np.isfinite([score, std]).all():
-            raise UserError(f"{where}: score {score}, deviation {std}: download the file again")
         distortion, appearance = LIVE_TYPES[folder]
         rows.append(
             LabelRow(
-                name=f"{folder}/img{number}.bmp",
-                score=score,
-                std=std,
+                name=f"{folder}/img{place}.bmp",
+                score=number(arrays["dmos_new"][index], where, "dmos_new"),
+                std=number(arrays["dmos_std"][index], where, "dmos_std"),
                 where=where,
-                reference=str(np.ravel(arrays["refnames_all"][index])[0]).rpartition(".")[0],
+                reference=matlab_text(arrays["refnames_all"][index], where, "refnames_all").rpartition(".")[
+                    0
+                ],
                 labels={"distortion": distortion, "appearance": appearance},
             )
         )

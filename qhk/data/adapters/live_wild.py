@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
-from qhk.data.tables import read_matlab
+from qhk.data.tables import matlab_text, number, read_matlab
 from qhk.errors import UserError
 
 NUM_TRAINING_ROWS = 7
@@ -50,11 +48,14 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
     rows = []
     for index in range(NUM_TRAINING_ROWS, len(cells)):
         where = f"{path} row {index + 1}"
-        score, std = float(scores[index]), float(deviations[index])
-        if not np.isfinite([score, std]).all():
-            raise UserError(f"{where}: score {score}, deviation {std}: download the file again")
-        # A cell array nests each name in arrays of its own.
-        rows.append(LabelRow(name=str(np.ravel(cells[index])[0]).strip(), score=score, where=where, std=std))
+        rows.append(
+            LabelRow(
+                name=matlab_text(cells[index], where, _VARIABLES[0]),
+                score=number(scores[index], where, _VARIABLES[1]),
+                where=where,
+                std=number(deviations[index], where, _VARIABLES[2]),
+            )
+        )
     return rows
 
 

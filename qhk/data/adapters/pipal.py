@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapter import Adapter, LabelRow, Options, first_existing, name_key
+from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
+from qhk.data.names import name_key
 from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
 from qhk.data.tables import number, read_lines
 from qhk.errors import UserError

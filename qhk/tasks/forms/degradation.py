@@ -32,7 +32,7 @@ CLASS, SEVERITY = "distortion_class", "severity"
 """Names of the two labels."""
 
 _VOCABULARY = {CLASS: DISTORTION_CLASSES, SEVERITY: SEVERITIES}
-_RELEASE_CLASS = re.compile(rf'"{CLASS}"\s*+:\s*+"([^"]*+)"\s*+,\s*+"{SEVERITY}"\s*+:\s*+"([^"]*+)"')
+_RELEASE_LABEL = {name: re.compile(rf'"{name}"\s*+:\s*+"([^"]++)"') for name in _VOCABULARY}
 
 
 def degradation_json(text: str) -> Answer:
@@ -61,16 +61,21 @@ def degradation_json(text: str) -> Answer:
 def degradation_q_insight_release(text: str) -> Answer:
     """Return class and severity, quoted and in this order, in the first answer tag anywhere (Q-Insight).
 
-    Reasoning included; whatever else stands in the tag. An unquoted null and the other order are not read;
-    words outside the vocabulary are, as written: they equal no label.
+    Reasoning included; whatever else stands in the tag, also between the two, and whatever separates them.
+    The first class that is not empty counts, and the first such severity behind it. An unquoted null, an
+    empty word and the other order are not read; words outside the vocabulary are, without the white space
+    around them: they equal no label.
     """
     content = first_answer_anywhere(text)
     if content is None:
         return Answer(score=None, reason="no answer tag")
-    match = _RELEASE_CLASS.search(content)
-    if match is None:
-        return Answer(score=None, reason="no class and severity")
-    return Answer(score=None, labels={CLASS: match.group(1), SEVERITY: match.group(2)})
+    labels, start = dict[str, str](), 0
+    for name, pattern in _RELEASE_LABEL.items():
+        match = pattern.search(content, start)
+        if match is None:
+            return Answer(score=None, reason="no class and severity")
+        labels[name], start = match.group(1).strip(), match.end()
+    return Answer(score=None, labels=labels)
 
 
 class Degradation(LabelTask):

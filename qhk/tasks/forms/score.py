@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 
 from qhk.tasks.task import LEVELS, AnswerRule, ScoreTask
 from qhk.tasks.text import (
@@ -15,6 +16,7 @@ from qhk.tasks.text import (
     last_answer_anywhere,
     last_span_anywhere,
     read_decimal,
+    read_release_decimal,
     without_blanks,
 )
 from qhk.types import Answer
@@ -23,9 +25,10 @@ RATING = "rating"
 """Key of a score in JSON (Q-Insight)."""
 
 # Possessive quantifiers never give characters back, so a failed match costs no second pass.
-_Q_HAWKEYE_ANSWER = re.compile(r"<answer>\s*+([0-9.]++)\s*+</answer>", re.IGNORECASE)
-_Q_INSIGHT_RATING = re.compile(r'"rating"\s*+:\s*+([0-9.]++)')
-_VISUALQUALITY_NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?")
+_Q_HAWKEYE_ANSWER = re.compile(r"<answer>\s*+([\d.]++)\s*+</answer>", re.IGNORECASE)
+_Q_HAWKEYE_SIGNED_ANSWER = re.compile(r"<answer>\s*+([-+]?\d++(?:\.\d++)?)\s*+</answer>", re.IGNORECASE)
+_Q_INSIGHT_RATING = re.compile(r'"rating"\s*+:\s*+([\d.]++)')
+_VISUALQUALITY_NUMBER = re.compile(r"-?\d++(?:\.\d++)?")
 
 
 def score_strict(text: str) -> Answer:
@@ -62,17 +65,31 @@ def score_q_hawkeye_release(text: str) -> Answer:
     """Return the number in the first answer tag anywhere that holds digits and points only (Q-Hawkeye).
 
     Reasoning included, upper or lower case, white space around the number apart. It must convert to a float
-    (``3.`` and ``.5`` do, ``1.2.3`` does not, and no later tag is tried). Signs are not read.
+    as in ``read_release_decimal``, and no later tag is tried. Signs are not read.
     """
-    match = _Q_HAWKEYE_ANSWER.search(text)
-    return (
-        Answer(score=None, reason="no numeric answer tag") if match is None else read_decimal(match.group(1))
-    )
+    return _read_tag(_Q_HAWKEYE_ANSWER, text)
 
 
-def q_hawkeye_release_span(text: str) -> tuple[int, int] | None:
-    """Return the span of the digits that ``score_q_hawkeye_release`` reads."""
-    match = _Q_HAWKEYE_ANSWER.search(text)
+def score_q_hawkeye_release_uncertainty(text: str) -> Answer:
+    """Return the number in the first answer tag anywhere that is one signed number (Q-Hawkeye).
+
+    That is how the release reads scores for its uncertainty weight alone. A sign, digits, and decimals behind
+    a point: ``-2`` and ``+3.5`` are read, ``3.`` and ``.5`` are not, against ``score_q_hawkeye_release``;
+    else as there.
+    """
+    return _read_tag(_Q_HAWKEYE_SIGNED_ANSWER, text)
+
+
+def _read_tag(pattern: re.Pattern[str], text: str) -> Answer:
+    match = pattern.search(text)
+    if match is None:
+        return Answer(score=None, reason="no numeric answer tag")
+    return read_release_decimal(match.group(1))
+
+
+def tag_span(text: str, *, pattern: re.Pattern[str]) -> tuple[int, int] | None:
+    """Return the span of the number that the first answer tag of a pattern holds."""
+    match = pattern.search(text)
     return None if match is None else match.span(1)
 
 
@@ -80,24 +97,24 @@ def score_q_insight_release(text: str) -> Answer:
     """Return the digits and points after the first ``"rating":`` of the first answer tag (Q-Insight).
 
     Reasoning included; whatever else stands in the tag. They must convert to a float, as in
-    ``score_q_hawkeye_release``; a rating in quotes and a signed one are not read.
+    ``read_release_decimal``; a rating in quotes and a signed one are not read.
     """
     content = first_answer_anywhere(text)
     if content is None:
         return Answer(score=None, reason="no answer tag")
     match = _Q_INSIGHT_RATING.search(content)
-    return Answer(score=None, reason="no rating") if match is None else read_decimal(match.group(1))
+    return Answer(score=None, reason="no rating") if match is None else read_release_decimal(match.group(1))
 
 
 def score_visualquality_r1_release(text: str) -> Answer:
     """Return the first number of the last answer tag anywhere, else of the whole text (VisualQuality-R1).
 
-    An optional minus sign, digits, optional decimals: ``4 out of 5`` gives 4, ``.5`` gives 5. Not taken over:
-    the random score of a text without a number, which is not read here.
+    An optional minus sign, digits of any script, optional decimals: ``4 out of 5`` gives 4, ``.5`` gives 5.
+    Not taken over: the random score of a text without a number, which is not read here.
     """
     content = last_answer_anywhere(text)
     match = _VISUALQUALITY_NUMBER.search(text if content is None else content)
-    return Answer(score=None, reason="no number") if match is None else read_decimal(match.group())
+    return Answer(score=None, reason="no number") if match is None else read_release_decimal(match.group())
 
 
 def visualquality_r1_release_span(text: str) -> tuple[int, int] | None:
@@ -116,7 +133,12 @@ class Score(ScoreTask):
     rules = {
         "strict": AnswerRule(score_strict),
         "json": AnswerRule(score_json),
-        "q_hawkeye_release": AnswerRule(score_q_hawkeye_release, q_hawkeye_release_span),
+        "q_hawkeye_release": AnswerRule(
+            score_q_hawkeye_release, partial(tag_span, pattern=_Q_HAWKEYE_ANSWER)
+        ),
+        "q_hawkeye_release_uncertainty": AnswerRule(
+            score_q_hawkeye_release_uncertainty, partial(tag_span, pattern=_Q_HAWKEYE_SIGNED_ANSWER)
+        ),
         "q_insight_release": AnswerRule(score_q_insight_release, first_answer_span),
         "visualquality_r1_release": AnswerRule(score_visualquality_r1_release, visualquality_r1_release_span),
     }

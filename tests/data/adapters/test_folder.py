@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from qhk.data.selection import refuse_leakage
 from tests.data.conftest import REAL_DATA, conf_entry, no_progress
 
 ROWS = "image,mos,split,scene\na.png,0.2,train,s1\nb.png,0.9,train,s1\nc.png,0.5,val,s2\nd.png,1.0,test,s3\n"
@@ -145,3 +147,47 @@ def test_blanks_brackets_and_empty_trailing_columns(tmp_path: Path) -> None:
         ("ss02 (1014).JPG", 3.0),
         ("üß.png", 2.0),
     ]
+
+
+def test_lists_of_names_keep_their_folders(tmp_path: Path) -> None:
+    root = folder(tmp_path, "image,mos\na/1.png,0.2\nb/1.png,0.4\n2.png,0.6\n", names="")
+    for name in ("a/1.png", "b/1.png", "2.png"):
+        (root / "images" / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(root / "images" / name)
+    (root / "train.txt").write_text("images/a/1.jpg\n")
+    (root / "test.txt").write_text("b\\1\nimages/2.png\n")
+    options: dict[str, object] = {
+        "train_names": "train.txt", "test_names": "test.txt", "split_column": None,
+    }  # fmt: skip
+    loaded = load(root, protocol="names", options=options)
+    assert {split: [e.id for e in part] for split, part in loaded.examples.items()} == {
+        "train": ["a/1.png"], "test": ["b/1.png", "2.png"],
+    }  # fmt: skip
+    for line, message in (
+        ("1.png", r"train_names lists '1\.png', which fits a/1\.png and b/1\.png: write its folder"),
+        ("c/1.png", r"train_names lists 'c/1\.png' \(1 in all\), which has no label"),
+        ("b/1.png", r"b/1\.png is in both options\.train_names and options\.test_names"),
+    ):
+        (root / "train.txt").write_text(f"{line}\n")
+        with pytest.raises(ValueError, match=message):
+            load(root, protocol="names", options=options)
+
+
+def test_roots_and_names_may_be_spelled_in_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative root, a linked one, an absolute path in the table and decomposed accents are one set."""
+    root = folder(
+        tmp_path / "real", f"image,mos,split\n{tmp_path}/real/images/a.png,0.2,train\né.png,1,test\n"
+    )
+    for name in "bcd":
+        (root / "images" / f"{name}.png").unlink()
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(root / "images" / unicodedata.normalize("NFD", "é.png"))
+    (tmp_path / "link").symlink_to(root)
+    monkeypatch.chdir(tmp_path)
+    found = [load(Path(at)) for at in ("real", "link", "./real/../link")]
+    assert len({each.fingerprint for each in found}) == 1
+    with pytest.raises(ValueError, match=r"link/images/.*\.png is also trained on"):
+        refuse_leakage(found[0].examples["test"], {"folder": found[1].examples["test"]}, files=found[0].files)
+    twice = "image,mos,split\na.png,0.2,train\n" + f"{tmp_path}/link/images/a.png,0.3,train\n"
+    (root / "labels.csv").write_text(twice)
+    with pytest.raises(ValueError, match=r"line 3: .*a\.png already belongs to .*line 2"):
+        load(Path("real"), options={"allow_unlabelled": True})

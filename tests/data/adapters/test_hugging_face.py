@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from qhk.data.check import check_set
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
+from qhk.settings import DatasetSettings
 from tests.data.conftest import conf_entry, no_progress
 
 
@@ -20,13 +22,17 @@ def jpeg(seed: int) -> bytes:
     return file.getvalue()
 
 
-def load(
-    root: Path, cache: Path, *, options: dict[str, object] | None = None, **changes: object
-) -> LoadedDataset:
+def entry_of(root: Path, *, options: dict[str, object] | None = None, **changes: object) -> DatasetSettings:
     entry = conf_entry("hugging_face")
     values: dict[str, object] = {"root": str(root), "bounds": (0.0, 10.0), "higher_is_better": True} | changes
     merged = {**entry.options, "score_column": "mos", **(options or {})}
-    spec = conf_entry("hugging_face", **values, options=merged)
+    return conf_entry("hugging_face", **values, options=merged)
+
+
+def load(
+    root: Path, cache: Path, *, options: dict[str, object] | None = None, **changes: object
+) -> LoadedDataset:
+    spec = entry_of(root, options=options, **changes)
     return load_dataset_entry("hugging_face", spec, cache=cache, progress=no_progress)
 
 
@@ -142,3 +148,75 @@ def test_bad_sources(tmp_path: Path) -> None:
         ValueError, match=r"no column 'score' \(options\.score_column\); columns present: image, mos"
     ):
         load(tmp_path / "pairs", tmp_path / "cache", options={"score_column": "score"})
+
+
+def test_images_in_tables_are_labelled_below_a_relative_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(Path("set/train.parquet"), image=[{"bytes": jpeg(1), "path": None}], mos=[1.0])
+    spec = entry_of(Path("set"))
+    report = check_set(
+        "hugging_face",
+        spec,
+        cache=Path("cache"),
+        images="header",
+        looks=False,
+        workers=0,
+        progress=no_progress,
+    )
+    (spare,) = [found for found in report.findings if found.subject == "images without label"]
+    assert (spare.found, spare.verdict) == ("0", "ok")
+
+
+@pytest.mark.parametrize(
+    ("files", "parts"),
+    [
+        ("default/train/0000 default/test/0000", "train test"),
+        ("train-00000-of-00002 train-00001-of-00002 test-00000-of-00001", "train train test"),
+        ("data/train-00000-of-00001 data/validation-00000-of-00001", "train validation"),
+        ("cfg/dev-00000-of-00001 cfg/eval-00000-of-00001", "validation test"),
+        ("myset_test myset_val myset.training", "test validation train"),
+        ("Test/part0 train2/deep/part1", "test train"),
+        (".cache/test __old/test train", "- - train"),
+    ],
+)
+def test_parquet_splits_are_told_as_on_the_hub(tmp_path: Path, files: str, parts: str) -> None:
+    wanted: dict[str, list[float]] = {}
+    for place, (file, part) in enumerate(zip(files.split(), parts.split(), strict=True)):
+        table(tmp_path / "set" / f"{file}.parquet", image=[{"bytes": jpeg(place), "path": None}], mos=[place])
+        wanted.setdefault(part, []).append(place)
+    wanted.pop("-", None)
+    loaded = load(tmp_path / "set", tmp_path / "cache")
+    assert {split: sorted(e.mos_native for e in part) for split, part in loaded.examples.items()} == wanted
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ("latest", "split 'latest' says none of train, validation, test: rename"),
+        ("train extra", "split extra row 1: split 'extra' says none of"),
+        ("train/test", "split 'train_test' says test and train of"),
+        ("a_train_b_val", "split 'train_validation' says train and validation of"),
+        ("one/train two/train", "set/one and .*set/two both have a split train: give one as root"),
+    ],
+)
+def test_splits_that_no_word_or_two_words_tell_are_refused(tmp_path: Path, files: str, message: str) -> None:
+    for place, file in enumerate(files.split()):
+        table(tmp_path / "set" / f"{file}.parquet", image=[{"bytes": jpeg(place), "path": None}], mos=[1.0])
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "set", tmp_path / "cache")
+    if len(files.split()) == 1:
+        assert [*load(tmp_path / "set", tmp_path / "cache", protocol="all").examples] == ["test"]
+
+
+def test_saved_splits_are_never_taken_for_training_by_default(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    for split, part in (("test", "test"), (None, "train")):
+        columns = {"image": [{"bytes": jpeg(1), "path": None}], "mos": [1.0]}
+        Dataset.from_dict(columns, split=split).save_to_disk(str(tmp_path / f"{split}"))
+        assert [*load(tmp_path / f"{split}", tmp_path / "cache").examples] == [part]
+    root = saved(tmp_path / "set", train=rows(1), unlabelled=rows(2))
+    with pytest.raises(ValueError, match="split 'unlabelled' says none of train, validation, test"):
+        load(root, tmp_path / "cache")

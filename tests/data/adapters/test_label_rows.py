@@ -157,3 +157,18 @@ def test_a_scored_set_needs_a_normalisation(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"dataset\.csiq\.normalisation is null: choose"):
         spec = conf_entry("csiq", root=str(tmp_path), normalisation=None)
         load_dataset_entry("csiq", spec, cache=tmp_path, progress=no_progress)
+
+
+def test_a_pair_never_shows_a_namesake_of_another_folder(tmp_path: Path) -> None:
+    """As in DiffIQA, whose candidates lie in folders of equal file names."""
+    pairs = [
+        {"ref_image": f"ref/{n}.png", "ImageA": f"a/{n}.png", "ImageB": f"b/{n}.png", "result": "Image A"}
+        for n in ("000", "003")
+    ]
+    names = [f"{folder}/{n}.png" for folder in ("ref", "a", "b") for n in ("000", "003")]
+    root = write(tmp_path, {"train_comparison.json": pairs}, *names)
+    shown = [example.images for example in load("diffiqa", root, protocol="all").examples["test"]]
+    assert shown[1] == tuple(root / "images" / folder / "003.png" for folder in ("ref", "a", "b"))
+    (root / "images" / "b" / "003.png").unlink()
+    with pytest.raises(ValueError, match=r"row 2: no image 'b/003\.png' below .*is in another folder"):
+        load("diffiqa", root, protocol="all")

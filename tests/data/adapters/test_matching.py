@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import unicodedata
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from qhk.data.adapter import IMAGE_ENDINGS, name_key
+from qhk.data.adapter import IMAGE_ENDINGS
 from qhk.data.matching import index_images
+from qhk.data.names import name_key
+
+NFC, NFD = partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD")
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -30,7 +35,7 @@ def test_case_and_extension_do_not_matter(tmp_path: Path) -> None:
     )
     assert index.find("I01_01_1.BMP", "row").name == "i01_01_1.bmp"
     assert index.find("100.bmp", "row").name == "100.JPG"
-    assert len(index.all_images()) == 2
+    assert len(index.images_beside([])) == 2
 
 
 def test_exact_spelling_wins_over_another_case(tmp_path: Path) -> None:
@@ -52,3 +57,50 @@ def test_ambiguous_stem_and_missing(tmp_path: Path) -> None:
         index.find("a.bmp", "row 5")
     with pytest.raises(ValueError, match="row 6: no image 'b.png' below"):
         index.find("b.png", "row 6")
+
+
+@pytest.mark.parametrize(
+    ("written", "file"),
+    [
+        ("./sub/A.JPG", "sub/A.JPG"),
+        ("sub//A.JPG", "sub/A.JPG"),
+        ("other/../sub/A.JPG", "sub/A.JPG"),
+        ("images/sub/A.JPG", "sub/A.JPG"),
+        ("C:\\data\\sub\\A.JPG", "sub/A.JPG"),
+        ("/home/authors/SUB/a.jpg", "sub/A.JPG"),
+        ("sub/A.png", "sub/A.JPG"),
+        ("images/top.png", "top.png"),
+        ("../images/top.png", "top.png"),
+        ("top.png", "top.png"),
+        ("deep/only.png", "x/deep/only.png"),
+        ("only.png", "x/deep/only.png"),
+        ("x/sub/A.JPG", "x/sub/A.JPG"),
+    ],
+)
+def test_the_tail_of_a_written_path_decides(tmp_path: Path, written: str, file: str) -> None:
+    root = tree(tmp_path / "images", "sub/A.JPG", "other/A.JPG", "x/sub/A.JPG", "top.png", "x/deep/only.png")
+    assert index_images([root], endings=IMAGE_ENDINGS).find(written, "row") == root / file
+
+
+@pytest.mark.parametrize(
+    "written", ["b/003.png", "b/a/003.png", "C:\\b\\003.png", "b/001.png", "b/sub/004.png"]
+)
+def test_a_written_folder_is_never_left_out(tmp_path: Path, written: str) -> None:
+    root = tree(tmp_path / "images", "c/a/003.png", "001.png", "a/sub/004.png")
+    with pytest.raises(ValueError, match=r"row 4: no image .*is in another folder"):
+        index_images([root], endings=IMAGE_ENDINGS).find(written, "row 4")
+
+
+def test_accents_have_two_spellings_and_one_name(tmp_path: Path) -> None:
+    index = index_images([tree(tmp_path, NFD("é/ü.png"))], endings=IMAGE_ENDINGS)
+    assert index.find(NFC("é/ü.png"), "row") == tmp_path / NFD("é/ü.png")
+    assert index.images_beside([tmp_path / NFC("é/ü.png")]) == []
+    both = index_images([tree(tmp_path / "both", NFC("é.png"), NFD("é.png"))], endings=IMAGE_ENDINGS)
+    assert both.find(NFD("é.png"), "row") == tmp_path / "both" / NFD("é.png")
+
+
+def test_links_and_relative_roots_lead_to_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "link").symlink_to(tree(tmp_path / "real", "a.png", "b.png"))
+    monkeypatch.chdir(tmp_path)
+    index = index_images([Path("link")], endings=IMAGE_ENDINGS)
+    assert index.images_beside([tmp_path / "real" / "a.png"]) == [Path("link/b.png")]

@@ -50,7 +50,7 @@ def test_live_refuses_other_arrays_and_the_scores_before_realignment(tmp_path: P
     with pytest.raises(ValueError, match="dmos_new has 779 values, not 982"):
         find_adapter("live").read_labels(tmp_path, {})
     live_files(tmp_path, dmos_new=np.full((1, 982), np.nan))
-    with pytest.raises(ValueError, match=r"dmos_realigned\.mat value 1: score nan"):
+    with pytest.raises(ValueError, match=r"dmos_realigned\.mat value 1: dmos_new is nan, not a number"):
         find_adapter("live").read_labels(tmp_path, {})
     savemat(tmp_path / "dmos_realigned.mat", {"dmos": np.ones((1, 982)), "orgs": np.ones((1, 982))})
     with pytest.raises(ValueError, match="no variable 'dmos_new'; variables present: dmos, orgs"):
@@ -136,3 +136,8 @@ def test_flive_official_parts(tmp_path: Path) -> None:
     rows = find_adapter("flive").read_labels(tmp_path, {})
     parts = find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
     assert parts == ["train", "validation", "test", None]
+    (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,no\n")
+    with pytest.raises(
+        ValueError, match="padded.csv line 2: is_valid is 'no', expected one of true, 1, false"
+    ):
+        find_adapter("flive").assign_splits(rows, "official", tmp_path, {})

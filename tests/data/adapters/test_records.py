@@ -89,6 +89,13 @@ def test_deqa_records_that_are_refused(deqa: Path, change: dict[str, object], me
         ("[{]", r"train\.json line 1: not JSON"),
         ('{"train": []}', r"train\.json row 1: gt_score is missing"),
         ("[3]", r"train\.json row 1: expected an object with named fields, got 3"),
+        ("7\n", r"train\.json row 1: expected an object with named fields, got 7"),
+        ('{"id": 1}\n["a"]\n', r"row 1: gt_score is missing|row 2: expected an object with named fields"),
+        ("[" * 100_000, r"train\.json line 1: brackets are nested too deeply"),
+        ('{"a": ' * 100_000, r"train\.json line 1: brackets are nested too deeply"),
+        ('[{"gt_score": ' + "9" * 400 + "}]", r"row 1: gt_score is 9{57}\.\.\., not a finite number"),
+        ("[" + "9" * 5000 + "]", r"train\.json line 1: Exceeds the limit \(4300 digits\)"),
+        ('{"gt_score": 1}\n{"gt_score": 2, "gt_score": 3}', r"train\.json line 2: key 'gt_score' is twice"),
         ("[]", None),
     ],
 )
@@ -143,8 +150,10 @@ def test_json_rows(tmp_path: Path, ending: str) -> None:
         ({"id": "a", "gt_score": 3.0}, "images is missing, expected the path of one image"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": True}, "gt_score is True, not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": "good"}, "gt_score is 'good', not a finite number"),
+        ({"id": "a", "images": ["a.jpg"], "gt_score": "3_5"}, "gt_score is '3_5', not a finite number"),
+        ({"id": "a", "images": ["a.jpg"], "gt_score": 3, "step": 10**400}, "step is 1000*.*, not a finite"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": 72.0}, r"score 72\.0 is outside bounds \[1\.0, 5\.0\]"),
-        ({"id": "a", "images": ["/gone/a.jpg"], "gt_score": 3.0}, r"no image /gone/a\.jpg"),
+        ({"id": "a", "images": ["/gone/a.jpg"], "gt_score": 3.0}, r"no image '/gone/a\.jpg' below"),
     ],
 )
 def test_json_rows_that_are_refused(tmp_path: Path, record: dict[str, object], message: str) -> None:

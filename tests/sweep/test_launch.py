@@ -188,9 +188,8 @@ def test_a_starting_launcher_waits_for_a_reader_of_the_states(
 ) -> None:
     manifest = make_sweep("a")
     monkeypatch.setattr(local, "run_command", fake_command({}))
-    reading = launcher_lock(manifest.folder)
-    reader = threading.Timer(0.5, reading.release)
-    monkeypatch.setattr(states, "launcher_at_work", lambda folder: reader.is_alive() or reader.start() or "")
+    set_status(manifest.runs[0], RunState.FAILED)
+    threading.Timer(1.0, launcher_lock(manifest.folder).release).start()
     code, out, err = qhk("sweep", "resume", "s")
     assert (code, "1 done" in out) == (0, True), err
 

@@ -120,7 +120,7 @@ def test_a_later_job_of_another_sweep_is_the_runs(make_sweep: MakeSweep, slurm: 
     manifest = make_sweep("a")
     _submitted(manifest, ago_s=60.0)
     set_status(manifest.runs[0], RunState.PENDING, slurm_job="9")
-    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="by scancel")
     slurm["9"] = JobState(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (RunState.PENDING, "in the queue (Priority)", True)
     assert _recorded(manifest) == (RunState.PENDING, "")
@@ -156,7 +156,7 @@ def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
     assert (view.state, view.active, view.resumable) == (state, active, False)
     assert view.unreachable == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
     del slurm[""]
-    slurm["5_0"] = JobState(state=RunState.PREEMPTED, cause="preempted by another job")
+    slurm["5_0"] = JobState(state=RunState.PREEMPTED, cause="by another job")
     assert read_states(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
 
 
@@ -202,8 +202,8 @@ def test_a_preempted_run_whose_job_has_gone_waits_for_resume(
     _submitted(manifest)
     slurm["5_0"] = JobState(state=RunState.FAILED, cause="the job failed (exit code 75)")
     assert _state(manifest) == (RunState.PREEMPTED, "SIGTERM at step 4", False)
-    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
-    assert _state(manifest) == (RunState.CANCELLED, "cancelled (scancel)", False)
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="by scancel")
+    assert _state(manifest) == (RunState.CANCELLED, "by scancel", False)
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,7 @@ def typed(kind: type[Record], row: Any) -> Record:
     if unknown:
         raise ValueError(f"unknown key {unknown[0]}")
     try:
-        record: Record = _adapter(kind).validate_json(json.dumps(row), strict=True)
+        record: Record = _adapter(kind).validate_json(json.dumps(row), strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

@@ -197,8 +197,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def json_line(row: Mapping[str, Any]) -> str:
-    """Return one line of strict JSON with its newline. Raises ``ValueError`` for NaN and infinities."""
-    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    """Return one line of strict JSON with its newline, which UTF-8 can hold: half a surrogate is escaped.
+
+    Raises ``ValueError`` for NaN and infinities.
+    """
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()  # its escapes are those of JSON
 
 
 def parse_json(text: str, path: Path, *, line: int = 1) -> Any:

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "qhk"
-BASE = "errors types files tasks settings"
+BASE = "errors types files plain tables tasks settings"
 
 ROOMS = {
     "errors": "",
     "types": "errors",
     "files": "errors",
+    "plain": "",
+    "tables": "plain",
     "tasks": "errors types",
     "statistics": "errors types",
     "objective": "errors types",
@@ -152,3 +154,33 @@ def circles() -> Iterator[list[str]]:
 
 def test_files_have_no_import_circle() -> None:
     assert not list(circles())
+
+
+PLAIN = {"qhk.plain", "qhk.policy.template"}
+"""Where the builtin ``print`` is meant; the latter's lines are JSON for its parent process."""
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_what_is_shown_is_plain_text(name: str) -> None:
+    """Names of files and answers of models: no markup and no control character of theirs has an effect."""
+    tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    taken = {(node.module, alias.name) for node in froms for alias in node.names}
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    prints = any(isinstance(called, ast.Name) and called.id == "print" for called in calls)
+    assert not prints or name in PLAIN or ("qhk.plain", "print") in taken, "import print from qhk.plain"
+    assert not {("rich.table", "Table"), ("rich.text", "Text")} & taken, "import them from qhk.tables"
+
+
+def test_models_are_loaded_in_one_place_and_never_with_their_code() -> None:
+    for name, path in FILES.items():
+        calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+        loads = [
+            call
+            for call in calls
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("from_pretrained", "pipeline")
+        ]
+        assert not loads or name == "qhk.policy.load"
+        for call in loads:
+            words = {word.arg: ast.unparse(word.value) for word in call.keywords}
+            assert words.get("trust_remote_code") == "False", ast.unparse(call)

@@ -8,6 +8,7 @@ from qhk.cli.arguments import FLAG_NAMES, FLAGS, folder_of, read_flags, take_val
 from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.errors import UserError
+from qhk.plain import print
 
 SCRIPTS = {
     "bash": """\

@@ -14,6 +14,7 @@ from qhk.cli.help import command_help, general_help
 from qhk.cli.process import USER_ERROR, let_idle_threads_sleep, report, tell_everything
 from qhk.config.catalogue import LAUNCHER, Catalogue, choice_of, config_root, read_catalogue, search_folders
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings import Settings, run_directory, run_id
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.tracking.status import RunState
 from qhk.training.stop import RunStopped, failure_line
 
@@ -84,11 +85,11 @@ def report(action: Callable[[], int]) -> int:
         return READER_GONE
     except UserError as error:
         if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
-            traceback.print_exc()
+            print(traceback.format_exc(), end="", file=sys.stderr)
         print(f"qhk: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except Exception:
-        traceback.print_exc()
+        print(traceback.format_exc(), end="", file=sys.stderr)
         return INTERNAL_ERROR
 
 

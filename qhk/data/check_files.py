@@ -43,7 +43,8 @@ def check_files(
 ) -> tuple[list[Finding], str | None]:
     """Return the findings, and the set's fingerprint where every image that a part needs can be read."""
     adapter = labels.adapter
-    index = index_images(adapter.images(labels.root, options), endings=adapter.endings)
+    folders = adapter.images(labels.root, options)
+    index = index_images(folders, endings=adapter.endings, roots=labels.roots)
     matched, lost = _match(labels.rows, index)
     used = {path for paths in matched.values() for path in paths}
     if adapter.derive is not None:

@@ -19,12 +19,14 @@ class Labels:
     """What the label files of the set at ``root`` say.
 
     ``splits`` holds train, validation, test or None (not used) for each of ``rows``. ``root`` is the folder
-    that the adapter reads: of a generated or an unpacked set, one below the cache. ``scale`` is None where
+    that the adapter reads: of a generated or an unpacked set, one below the cache, and ``roots`` where else
+    absolute paths may lead. ``scale`` is None where
     there are labels only; ``left_out`` has a line for each row that the adapter does not use.
     """
 
     name: str
     root: Path
+    roots: tuple[str, ...]
     adapter: Adapter
     rows: Sequence[LabelRow]
     splits: Sequence[str | None]
@@ -62,6 +64,7 @@ def load_labels(
     return Labels(
         name=name,
         root=root,
+        roots=tuple(spec.roots),
         adapter=adapter,
         rows=rows,
         splits=splits,

@@ -40,9 +40,13 @@ class IndexedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageIndex:
-    """The images below some folders, by file name and by its stem, whatever case and accents."""
+    """The images below some folders, by file name and by its stem, whatever case and accents.
+
+    ``roots`` are further folders to which an absolute path may lead; they are not indexed.
+    """
 
     folders: tuple[Path, ...]
+    roots: tuple[Path, ...]
     names: dict[str, list[IndexedImage]]
     stems: dict[str, list[IndexedImage]]
 
@@ -69,6 +73,11 @@ class ImageIndex:
             f"{where}: no image {name!r} below {folders}{astray}: add the file, or correct the label"
         )
 
+    def holds(self, picture: Path) -> bool:
+        """Return whether a path, as it is written, leads below a folder of the set or one of ``roots``."""
+        written = Path(os.path.abspath(picture))
+        return any(written.is_relative_to(os.path.abspath(root)) for root in (*self.folders, *self.roots))
+
     def images_beside(self, used: Iterable[Path]) -> list[Path]:
         """Return the indexed images that are none of ``used``, whatever their spellings and links; sorted."""
         known = {file_key(path) for path in used}
@@ -76,9 +85,11 @@ class ImageIndex:
         return [path for path in images if file_key(path) not in known]
 
 
-def index_images(folders: Iterable[Path], *, endings: Collection[str]) -> ImageIndex:
+def index_images(
+    folders: Iterable[Path], *, endings: Collection[str], roots: Iterable[str] = ()
+) -> ImageIndex:
     """Return the index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
-    index = ImageIndex(folders=tuple(folders), names={}, stems={})
+    index = ImageIndex(folders=tuple(folders), roots=tuple(map(Path, roots)), names={}, stems={})
     for folder in index.folders:
         above = Path(os.path.abspath(folder)).parts
         for directory, children, files in os.walk(folder):

@@ -75,15 +75,24 @@ def labelled_examples(name: str, rows: Sequence[LabelRow], scale: Scale | None) 
 def find_pictures(row: LabelRow, index: ImageIndex) -> tuple[Path, ...]:
     """Return the files of a row's pictures: an absolute path that is there, else what the index finds.
 
-    Raises ``UserError`` naming the row of a missing one.
+    Raises ``UserError`` naming the row of a missing one, and of an absolute path that leads elsewhere than to
+    the set and its ``roots``: the label file may be somebody else's.
     """
-    pictures = row.pictures or (row.name,)
-    return tuple(
-        Path(picture)
-        if os.path.isabs(picture) and os.path.isfile(picture)
-        else index.find(picture, row.where)
-        for picture in pictures
-    )
+    return tuple(_find_picture(picture, row.where, index) for picture in row.pictures or (row.name,))
+
+
+def _find_picture(picture: str, where: str, index: ImageIndex) -> Path:
+    if not (os.path.isabs(picture) and os.path.isfile(picture)):
+        return index.find(picture, where)
+    if index.holds(Path(picture)):
+        return Path(picture)
+    try:
+        return index.find(picture, where)  # the tail of a path of the authors' that is here by chance
+    except UserError:
+        raise UserError(
+            f"{where}: {picture} lies outside the set; if it may be read, add {os.path.dirname(picture)} to "
+            "the set's roots"
+        ) from None
 
 
 def derive_examples(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
+from qhk.data.roots import lies_within
 from qhk.data.seeds import stream_generator
 from qhk.data.tables import read_text, shown
 from qhk.errors import UserError
@@ -56,7 +57,9 @@ def make_twin(
     return degrade(image, kind=kind, strength=strength, rng=stream_generator(seed, "twin pixels", *indices))
 
 
-def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -> list[Example]:
+def attach_twins(
+    examples: Sequence[Example], manifest: Path, *, missing: str, roots: Sequence[Path] | None = None
+) -> list[Example]:
     """Return the examples with ``twin`` filled in from ``manifest``.
 
     Every one of them must have a twin there (``missing`` refuse), or those without are left out.
@@ -64,7 +67,8 @@ def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -
     The manifest is JSON Lines: ``{"id": ..., "twin": path}`` and, where several sets share ids,
     ``"dataset"``. Relative paths start at the manifest's folder; ids in it that are not among
     ``examples`` are ignored. Raises ``UserError`` on a broken line, a repeated id, a missing pair, a
-    missing file, and a twin whose stored size differs from its original's.
+    missing file, a twin whose stored size differs from its original's, and one that lies neither beside the
+    manifest nor in one of ``roots`` (None: anywhere).
     """
     pairs = _read_manifest(manifest)
     paired: list[Example] = []
@@ -74,6 +78,11 @@ def attach_twins(examples: Sequence[Example], manifest: Path, *, missing: str) -
         if twin is None:
             lacking.append(example.id)
             continue
+        if roots is not None and not lies_within(twin, (manifest.parent.resolve(), *roots)):
+            raise UserError(
+                f"twin.manifest: {manifest} names {twin}, outside its folder, paths.* and the sets' roots; "
+                f"if it may be read, set pairs.roots=[{twin.resolve().parent}]"
+            )
         size, original = upright_size(twin), upright_size(example.image)
         if size != original:
             raise UserError(_size_message(replace(example, twin=twin), size, original))

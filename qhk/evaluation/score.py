@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
-from rich.table import Table
 
 from qhk.data.image import load_image
 from qhk.data.prompts import build_messages, num_pictures
@@ -21,6 +20,7 @@ from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
 from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
+from qhk.tables import Table
 from qhk.tasks import Task, build_task
 from qhk.types import Completion
 

@@ -11,11 +11,11 @@ from typing import TextIO
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, ResultRow, why_not_counted
+from qhk.plain import plain_text
+from qhk.tables import Table, Text
 from qhk.tasks import find_form
 
 ARROW, ASCII_ARROW = " → ", " -> "
@@ -256,7 +256,7 @@ def as_text(table: TableText) -> str:
             *(textwrap.fill(note, WIDTH, subsequent_indent="    ") for note in table.notes),
         ]
     )
-    return text.replace(ARROW, ASCII_ARROW) + "\n"
+    return plain_text(text.replace(ARROW, ASCII_ARROW)) + "\n"
 
 
 def _natural_width(drawn: Table, console: Console) -> int:

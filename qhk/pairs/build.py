@@ -58,23 +58,31 @@ class Built:
 
 
 def build_set(
-    manifest: PairManifest, folder: Path, *, human_review: HumanReview, unjudged: Unjudged
+    manifest: PairManifest,
+    folder: Path,
+    *,
+    human_review: HumanReview,
+    unjudged: Unjudged,
+    fresh: bool = False,
 ) -> Built:
     """Write ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
 
     Everything is written beside ``folder``, checked, and renamed. A folder built from the same manifest
-    in the same way is left as it is. Raises ``UserError`` where ``folder`` holds anything else, or no
-    pair is kept.
+    in the same way is left as it is; ``fresh`` replaces one that was built otherwise. Raises ``UserError``
+    where ``folder`` holds anything else, or no pair is kept.
     """
     selection = select_pairs(manifest, human_review=human_review, unjudged=unjudged)
     report = _report(manifest, selection, human_review=human_review, unjudged=unjudged)
     if folder.exists():
-        if _read_report(folder) == report:
+        found = _read_report(folder)
+        if found == report:
             return Built(folder=folder, selection=selection, before=True)
-        raise UserError(
-            f"pairs.build.output: {folder} holds another set already: "
-            "give another folder, or remove it yourself"
-        )
+        files = {file.name for file in folder.iterdir()} if folder.is_dir() else {""}
+        ours = isinstance(found, dict) and files <= {DATASET, TWINS, DROPPED, REPORT}
+        if not (fresh and ours):
+            what = "a set built otherwise" if ours else "something else"
+            fix = "replace it with fresh=true, or give another folder" if ours else "give another folder"
+            raise UserError(f"pairs.build.output: {folder} holds {what} already: {fix}")
     if not selection.kept:
         reasons = (
             "; ".join(sorted({item.reason for item in selection.dropped})[:3]) or "the manifest is empty"
@@ -88,10 +96,25 @@ def build_set(
         write_atomically(part / TWINS, twins)
         write_atomically(part / DROPPED, _table(selection.dropped))
         write_atomically(part / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        part.rename(folder)
+        if folder.exists():
+            _exchange(part, folder)
+        else:
+            part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return Built(folder=folder, selection=selection, before=False)
+
+
+def _exchange(new: Path, folder: Path) -> None:
+    """Put ``new`` where ``folder`` is, which is removed once the new one is in its place."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
 
 
 def _twin(manifest: PairManifest, pair: Pair, folder: Path) -> dict[str, Any]:

@@ -181,7 +181,7 @@ class EndpointJudge:
                 "completion_tokens": int(usage.get("completion_tokens") or 0),
                 "body": reply.body,
             }
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
         if refusal or choice.get("finish_reason") == "content_filter":
             return Judged(

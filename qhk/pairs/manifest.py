@@ -17,15 +17,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from qhk.data.roots import lies_within, picture_roots
 from qhk.errors import UserError
 from qhk.files import json_line
 from qhk.pairs.records import Pair, read_copy, read_decision, read_judgement, read_pair
+from qhk.settings import Settings
 
 FORMAT, VERSION = "qhk pairs", 1
 
 
-def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
+def open_pairs(path: Path, *, create: bool = False, roots: Sequence[Path] | None = None) -> PairManifest:
     """Return the manifest at ``path`` with all its records merged; ``create`` makes it where there is none.
+
+    ``roots`` are the folders beside its own in which it may name pictures; None for one that is known to be
+    one's own.
 
     Raises ``UserError`` where there is no such file, where it is no manifest or one of another version,
     and on a line that is not a record.
@@ -34,7 +39,13 @@ def open_pairs(path: Path, *, create: bool = False) -> PairManifest:
         _start(path)
     elif not path.is_file():
         raise UserError(f"{path}: no such manifest; make it with qhk data degrade, or give another file")
-    return PairManifest(path)
+    return PairManifest(path, roots=roots)
+
+
+def open_manifest(settings: Settings) -> PairManifest:
+    """Return the manifest of a command's settings; its pictures lie beside it or in a root of theirs."""
+    roots = picture_roots(settings.paths, settings.pairs, list(settings.dataset.values()))
+    return open_pairs(Path(settings.pairs.manifest), roots=roots)
 
 
 def _start(path: Path) -> None:
@@ -62,8 +73,9 @@ class PairManifest:
     ``settings`` maps a step to the values it last worked with.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, roots: Sequence[Path] | None = None) -> None:
         self.path = path
+        self._roots = None if roots is None else (path.parent.resolve(), *roots)
         self.pairs: dict[str, Pair] = {}
         self.failures: dict[tuple[str, str], str] = {}
         self.asked: dict[str, None] = {}
@@ -83,13 +95,22 @@ class PairManifest:
         return len(self.pairs)
 
     def source_path(self, pair: Pair) -> Path:
-        """Return where the original lies."""
-        return self.folder / pair.source.path
+        """Return where the original lies. Raises ``UserError`` where the manifest may not lead there."""
+        return self._permitted(pair, pair.source.path)
 
     def copy_path(self, pair: Pair, *, version: int | None = None) -> Path:
-        """Return where a degraded copy lies: the newest, or that of ``version``."""
+        """Return where a degraded copy lies: the newest, or that of ``version``; as ``source_path`` does."""
         copy = pair.copy if version is None else pair.copies[version - 1]
-        return self.folder / copy.path
+        return self._permitted(pair, copy.path)
+
+    def _permitted(self, pair: Pair, written: str) -> Path:
+        path = self.folder / written
+        if self._roots is not None and not lies_within(path, self._roots):
+            raise UserError(
+                f"{self.path}: pair {pair.group_id} names a picture outside the manifest's folder, paths.* "
+                f"and the sets' roots; if it may be read, set pairs.roots=[{path.resolve().parent}]"
+            )
+        return path
 
     def relative(self, path: Path) -> str:
         """Return ``path`` as the manifest writes it: relative to its own folder, with forward slashes."""

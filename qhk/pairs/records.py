@@ -222,18 +222,32 @@ def settings_row(*, step: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_pair(row: Mapping[str, Any]) -> Pair:
-    """Return the pair of a ``pair`` record. Raises KeyError or TypeError where the record is not one."""
+    """Return the pair of a ``pair`` record. Raises KeyError or TypeError where the record is not one.
+
+    Copies are written to a folder called like the set, under names with the group id: neither may lead out.
+    """
     values = dict(row["source"])
+    for name in (row["group_id"], values["dataset"]):
+        check_name(name)
     _require_texts(values, "example_id", "path", "sha256")
     source = Source(**values | {key: sys.intern(values[key]) for key in ("dataset", "split")})
     return Pair(group_id=row["group_id"], source=source, copies=[read_copy(row["copy"])])
+
+
+def check_name(name: str) -> str:
+    """Return ``name`` where it can be that of one folder or file. Raises KeyError where it cannot."""
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise KeyError(f"{name!r} is no name of a file")
+    return name
 
 
 def read_copy(values: Mapping[str, Any]) -> Copy:
     """Return the degraded copy in a record."""
     _require_texts(values, "path", "sha256")
     degradations = tuple(
-        DegradationStep(**step | {"type": sys.intern(step["type"]), "level": sys.intern(step["level"])})
+        DegradationStep(
+            **step | {"type": sys.intern(check_name(step["type"])), "level": sys.intern(step["level"])}
+        )
         for step in values["degradations"]
     )
     return Copy(**{**values, "degradations": degradations})

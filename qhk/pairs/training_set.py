@@ -17,7 +17,7 @@ from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bar
 from qhk.errors import UserError
 from qhk.files import write_bytes_atomically
 from qhk.pairs.manifest import PairManifest
-from qhk.pairs.records import Pair
+from qhk.pairs.records import Pair, check_name
 from qhk.types import Example
 
 IMAGES = ("image_orig", "image_deg")
@@ -144,6 +144,10 @@ def unpack_set(folder: Path, *, images: Path) -> list[Example]:
     examples = []
     for row in read_rows(folder):
         paths = []
+        try:
+            check_name(row["group_id"])
+        except KeyError as error:
+            raise UserError(f"{folder}: {error.args[0]}; build the set again") from None
         for name, role in zip(IMAGES, ("original", "degraded"), strict=True):
             path = images / role / f"{row['group_id']}{Path(row[name]['path']).suffix.lower()}"
             if not path.is_file() or path.read_bytes() != row[name]["bytes"]:

@@ -14,7 +14,11 @@ from qhk.errors import UserError
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.contents import folder_fault, has_contents
 from qhk.policy.prompt import PromptEncoder
-from qhk.policy.tokenizer import end_token_ids
+from qhk.policy.template import render_chat
+from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
+
+CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
+"""Tried on a chat template before any weight is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +75,9 @@ def load_policy(
     The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
     the checkpoint's own preprocessor file would win over one given later.
 
+    No code of the checkpoint is run: no classes that its files name, no kernels for its attention, which is
+    set here. One that cannot do without is refused, as is one whose chat template does not work.
+
     Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
     ours whose files are not those that were written (``intact``: they are known to be).
     """
@@ -82,14 +89,22 @@ def load_policy(
         if fault:
             raise UserError(f"{path}: is damaged ({fault}); put the file back, or give another checkpoint")
     try:
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(path, dtype=getattr(torch, dtype))
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(
-            path, min_pixels=min_pixels, max_pixels=max_pixels
+            path, min_pixels=min_pixels, max_pixels=max_pixels, trust_remote_code=False
         )
-    except (torch.OutOfMemoryError, MemoryError):
+        render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            path, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+        )
+    except (torch.OutOfMemoryError, MemoryError, UserError):
         raise
     except Exception as error:  # a foreign folder: each library has errors of its own for what it cannot read
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"model.path: {path} brings code of its own, which is never run; "
+                "give a checkpoint of transformers' own classes"
+            ) from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"

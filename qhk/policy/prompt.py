@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from qhk.errors import UserError
+from qhk.policy.template import render_chat
+from qhk.policy.tokenizer import CHAT_TEMPLATE
 
 IMAGE_TOKEN = "<|image_pad|>"
 
@@ -91,9 +93,7 @@ class PromptEncoder:
 
         Raises UserError when the messages hold another number of image places than pictures are given.
         """
-        text: str = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
+        text = render_chat(self.tokenizer, messages, own=CHAT_TEMPLATE)
         places = text.count(IMAGE_TOKEN)
         if places != len(images):
             raise UserError(

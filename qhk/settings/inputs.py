@@ -141,11 +141,12 @@ class DatasetSettings(Node):
     the user can know them; they are asked for when the entry is used. A set with labels and no scores has
     null for ``normalisation``, ``bounds`` and ``higher_is_better``. Of a miniature set, ``root`` is the name
     of the generated set, not a path. ``expected`` and ``sources`` say what is known of it and change no
-    result.
+    result. ``roots`` are folders outside ``root`` to which absolute paths in its label files may lead.
     """
 
     adapter: Text
     root: FileText | None
+    roots: list[FileText] = []
     protocol: Text
     normalisation: Literal["whole_set", "train_part", "given", "published"] | None
     bounds: Annotated[tuple[float, float], Field(strict=False)] | None

@@ -86,9 +86,13 @@ class BuildSettings(Node):
 
 
 class PairsSettings(Node):
-    """The manifest that all steps share, and each step. ``levels`` are strengths by name and kind."""
+    """The manifest that all steps share, and each step. ``levels`` are strengths by name and kind.
+
+    ``roots`` are further folders in which a manifest may name pictures.
+    """
 
     manifest: FileText
+    roots: list[FileText] = []
     human_review: Literal["required", "skipped"]
     chain: bool
     rejudge: bool

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.live import Live
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.sweep.manifest import JobEvent, event, last_events, read_manifest, record_events
 from qhk.sweep.states import RunView, launcher_at_work, read_states, sweep_lock
 from qhk.sweep.table import exit_code, job_logs, status_view, table_console

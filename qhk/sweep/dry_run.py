@@ -6,8 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
-from rich.table import Table
-
+from qhk.plain import print
 from qhk.settings import Settings
 from qhk.settings.sweep import LocalLauncherSettings
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
@@ -17,6 +16,7 @@ from qhk.sweep.plan import PlannedRun, SweepPlan
 from qhk.sweep.search import next_round
 from qhk.sweep.sharing import Task, share_plan
 from qhk.sweep.table import duration_text, table_console
+from qhk.tables import Table
 from qhk.tracking.status import RunState
 
 
@@ -35,7 +35,7 @@ def print_sweep(plan: SweepPlan, task: Task, problems: Callable[[Settings], list
     for line in lines:
         print(f"{'error' if here else 'warning'}: {line}", file=sys.stderr)
     console = table_console()
-    console.print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
+    print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
     print("\n".join(cost_lines(plan, runs)))
     if lines and here:

@@ -11,6 +11,7 @@ from pathlib import Path
 import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings.sweep import LocalLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, is_cancelled, last_events, record_events
 from qhk.sweep.process import (

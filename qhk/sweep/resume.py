@@ -9,6 +9,7 @@ from pathlib import Path
 from qhk.config.catalogue import Catalogue
 from qhk.config.compose import compose_launcher
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings.sweep import LauncherSettings, parse_launcher
 from qhk.sweep.commands import chosen_runs
 from qhk.sweep.launch import launch_plan, start, with_current_code

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings import DatasetSettings, Settings, reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
 from qhk.sweep.plan import PlannedRun, SweepPlan, refuse_changed

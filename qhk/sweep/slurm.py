@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ OPTIONS = (
 def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> list[str]:
     """Submit the runs and return their job ids, in their order, as soon as SLURM has accepted them.
 
-    Raises UserError without SLURM's commands, and where SLURM refuses the submission.
+    Raises UserError without SLURM's commands, for a path that no quotes help, and where SLURM refuses.
     """
+    _refuse_broken_lines(manifest)
     for program in ("sbatch", "srun"):
         if shutil.which(program) is None:
             raise UserError(f"hydra/launcher=slurm: {program} is not here; {ELSEWHERE}")
@@ -57,12 +59,19 @@ def submit(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[S
     return ids
 
 
+def _refuse_broken_lines(manifest: Manifest) -> None:
+    """Raise UserError for a path that ends a line: no quotes keep it inside an ``#SBATCH`` comment."""
+    for path in map(str, (manifest.folder, manifest.cwd)):
+        if not path.isprintable():
+            raise UserError(f"hydra/launcher=slurm: {path!a} has control characters; rename that folder")
+
+
 def _executor(manifest: Manifest, settings: SlurmLauncherSettings, runs: Sequence[SweepRun]) -> SlurmExecutor:
     executor = SlurmExecutor(manifest.folder / "submitit", max_num_timeout=settings.max_num_timeout)
     given = {name: value for name, value in settings.model_dump().items() if name in OPTIONS}
     options = {name: value for name, value in given.items() if value is not None}
     # submitit's own process needs the frozen code too, and never the working directory.
-    code = f"export PYTHONPATH='{manifest.code_folder(runs[0])}'${{PYTHONPATH:+:$PYTHONPATH}}"
+    code = f"export PYTHONPATH={shlex.quote(str(manifest.code_folder(runs[0])))}${{PYTHONPATH:+:$PYTHONPATH}}"
     options["setup"] = [code, "export PYTHONSAFEPATH=1", *settings.setup]
     more = {"requeue": True, "chdir": str(manifest.cwd), **settings.additional_parameters}
     executor.update_parameters(

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console, Group
-from rich.table import Table
-from rich.text import Text
 
 from qhk.evaluation.results import Moment, ResultRow, read_results, summarise
 from qhk.sweep.manifest import Manifest
 from qhk.sweep.states import RunView
+from qhk.tables import Table, Text
 from qhk.tracking.code import SHOWN, code_text, read_code_parts
 from qhk.tracking.status import RunState
 

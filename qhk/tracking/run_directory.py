@@ -21,6 +21,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
+from qhk.plain import plain_text
 from qhk.settings import VERSION, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
@@ -334,4 +335,4 @@ def _append(path: Path, text: str) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {text}")
+            file.write(f"{datetime.now(UTC).isoformat(timespec='seconds')}  {plain_text(text)}")

@@ -12,6 +12,7 @@ from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.inventory import FileFacts
 from qhk.data.names import file_key
 from qhk.data.prompts import check_pictures
+from qhk.data.roots import picture_roots
 from qhk.data.selection import (
     TrainedImages,
     TrainingData,
@@ -209,7 +210,11 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
             "choose twin=generated or perception=none"
         )
     missing = view.twin.missing
-    train = {name: attach_twins(part, manifest, missing=missing) for name, part in chosen.train.items()}
+    roots = picture_roots(view.paths, view.pairs, list(view.dataset.values()))
+    train = {
+        name: attach_twins(part, manifest, missing=missing, roots=roots)
+        for name, part in chosen.train.items()
+    }
     left_out = sum(map(len, chosen.train.values())) - sum(map(len, train.values()))
     if left_out:
         display.line(f"{left_out} training images have no pair in {manifest} and are left out")

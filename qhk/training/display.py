@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from qhk.plain import plain_text
 from qhk.tracking.run_directory import log_line
 
 Progress = Callable[[int, int], None]
@@ -47,19 +48,19 @@ class ConsoleDisplay:
             yield self._plain_report(label)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
         with Bars(*columns, console=self.console, transient=True) as bars:
-            bar = bars.add_task(label, total=None)
+            bar = bars.add_task(plain_text(label), total=None)
             yield lambda done, total: bars.update(bar, completed=done, total=total)
 
     def line(self, text: str) -> None:
         """A line above the bars."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(plain_text(text), markup=False, soft_wrap=True)
 
     def _plain_report(self, label: str) -> Progress:
         last = time.monotonic()

@@ -45,6 +45,7 @@ def test_serves_what_waits_for_a_person_until_ctrl_c(tmp_path: Path) -> None:
         out, err = server.communicate(timeout=20)
     assert server.returncode == 0 and "Traceback" not in err
     assert "Ann: same 1" in out
+    assert out.endswith(f"  qhk data build pairs.manifest={path}\n")
     assert open_pairs(path).pairs["group_000002"].human == "same"
 
 

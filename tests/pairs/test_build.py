@@ -12,7 +12,7 @@ from datasets import load_from_disk
 
 from qhk.data.twin import attach_twins, make_twin
 from qhk.pairs import training_set
-from qhk.pairs.build import Built, build_set, count_reasons, select_pairs
+from qhk.pairs.build import DATASET, Built, build_set, count_reasons, select_pairs
 from qhk.pairs.degrade import degrade_examples
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import decision_row, failure_row
@@ -168,24 +168,44 @@ def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
     report.write_text(report.read_text().replace('"steps"', '"stages"'))  # as earlier versions wrote it
     assert build(mixed, folder).before is True
     report.write_text(report.read_text().replace('"stages"', '"steps"'))
-    with pytest.raises(ValueError, match="holds another set already"):
+    with pytest.raises(ValueError, match="holds a set built otherwise already: replace it with fresh=true"):
         build(mixed, folder, unjudged="keep")
     judged(mixed, {5: "different"})
-    with pytest.raises(ValueError, match="holds another set already"):
+    with pytest.raises(ValueError, match="holds a set built otherwise already"):
         build(mixed, folder)
     assert contents(folder) == before
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds another set already"):
-        build(mixed, tmp_path / "mine")
+    for fresh in (False, True):
+        with pytest.raises(ValueError, match="holds something else already: give another folder"):
+            build(mixed, tmp_path / "mine", fresh=fresh)
     assert contents(tmp_path / "mine") == {"thesis.txt": b"dear"}
+
+
+def test_fresh_replaces_a_set_of_ours_and_nothing_else(
+    mixed: PairManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out" / "set"
+    few = len(build(mixed, folder).selection.kept)
+    again = build(mixed, folder, unjudged="keep", fresh=True)
+    assert len(again.selection.kept) == len(list(read_rows(folder / DATASET))) > few and not again.before
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
+    before = contents(folder)
+    monkeypatch.setattr(training_set, "verify_set", lambda *words: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        build(mixed, folder, fresh=True)
+    assert contents(folder) == before, "a build that fails leaves the set that was there"
+    monkeypatch.undo()
+    (folder / "thesis.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else already"):
+        build(mixed, folder, fresh=True)
 
 
 def test_a_word_of_people_makes_it_another_set(mixed: PairManifest, tmp_path: Path) -> None:
     """The rows say whose verdict counts, so a set from before people looked is not the same."""
     kept = build(mixed, tmp_path / "set").selection.kept
     mixed.append([decision_row(kept[-1], reviewer="Ada", verdict="different")])
-    with pytest.raises(ValueError, match="holds another set already"):
+    with pytest.raises(ValueError, match="holds a set built otherwise already"):
         build(mixed, tmp_path / "set")
 
 

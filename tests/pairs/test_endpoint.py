@@ -104,9 +104,23 @@ def test_large_pictures_are_shrunk_alike(degraded_six: PairManifest) -> None:
         Response(body='{"choices": [{"message": {"content": null}}]}'),
         Response(body="[1, 2]"),
         Response(body='{"error": {"message": "overloaded"}}'),
+        Response(body="[" * 1_990),
+        Response(body='{"choices": [{"message": {"content": "yes"}}], "usage": {"prompt_tokens": 1e999}}'),
         Response(drop=True),
     ],
-    ids=["500", "503", "408", "html", "no-choices", "null", "list", "error-in-200", "disconnect"],
+    ids=[
+        "500",
+        "503",
+        "408",
+        "html",
+        "no-choices",
+        "null",
+        "list",
+        "error-in-200",
+        "nested",
+        "infinite",
+        "disconnect",
+    ],
 )
 def test_faults_that_pass_are_tried_again(degraded_six: PairManifest, fault: Response) -> None:
     with serving(lambda number, request: fault if number == 0 else Response(text="no")) as server:
@@ -179,6 +193,7 @@ def test_no_more_questions_at_once_than_allowed(degraded_six: PairManifest) -> N
         (Response(text="maybe"), "neither yes nor no"),
         (Response(text="yes and no"), "neither yes nor no"),
         (Response(text=""), "empty reply"),
+        (Response(text="\ud800"), "empty reply"),
     ],
 )
 def test_replies_without_an_answer_are_kept_as_failures(

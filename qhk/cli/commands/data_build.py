@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from qhk.cli.command import Command, Job
 from qhk.cli.commands import data_degrade, data_filter, data_strengthen
-from qhk.pairs.manifest import open_pairs
+from qhk.pairs.manifest import open_manifest
+from qhk.plain import print
 
 if TYPE_CHECKING:
     from qhk.pairs.build import Built
@@ -25,8 +26,14 @@ def run(job: Job[None]) -> int:
         print(f"unpacked: {len(examples)} originals and their copies below {pairs.build.unpack}")
         return 0
     worst = _run_chain(job) if pairs.chain else 0
-    manifest = open_pairs(Path(pairs.manifest))
-    built = build_set(manifest, folder, human_review=pairs.human_review, unjudged=pairs.build.unjudged)
+    manifest = open_manifest(job.settings)
+    built = build_set(
+        manifest,
+        folder,
+        human_review=pairs.human_review,
+        unjudged=pairs.build.unjudged,
+        fresh=job.settings.fresh,
+    )
     _print_built(built, human_review=pairs.human_review)
     return worst
 
@@ -42,9 +49,9 @@ def _run_chain(job: Job[None]) -> int:
 
 def _print_built(built: Built, *, human_review: str) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     from qhk.pairs.build import DATASET, TWINS, count_reasons
+    from qhk.tables import Table
 
     table = Table("step", "dropped because")
     table.add_column("pairs", justify="right")

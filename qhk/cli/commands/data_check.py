@@ -13,6 +13,7 @@ from qhk.cli.process import USER_ERROR
 from qhk.config.catalogue import choice_of
 from qhk.errors import UserError
 from qhk.files import write_atomically
+from qhk.plain import print
 from qhk.settings import Settings
 from qhk.settings.base import Node, NumOrZero, Text
 

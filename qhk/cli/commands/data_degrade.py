@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qhk.cli.command import Command, Job
 from qhk.pairs.manifest import PairManifest, open_pairs
+from qhk.plain import print
 from qhk.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ def training_examples(settings: Settings, display: Display) -> Mapping[str, list
 
 def _print_kinds(manifest: PairManifest) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from qhk.tables import Table
 
     table = Table("kind")
     for heading in ("pairs", "strength", "SSIM lowest", "mean", "highest"):

@@ -10,7 +10,8 @@ from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.files import read_text
-from qhk.pairs.manifest import PairManifest, open_pairs
+from qhk.pairs.manifest import PairManifest, open_manifest
+from qhk.plain import print
 from qhk.settings.pairs import FilterSettings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def run(job: Job[None]) -> int:
     from qhk.training.display import ConsoleDisplay
 
     settings = job.settings
-    manifest = open_pairs(Path(settings.pairs.manifest))
+    manifest = open_manifest(settings)
     judge = open_judge(manifest, job)
     endpoint = settings.pairs.filter.endpoint
     display = ConsoleDisplay()

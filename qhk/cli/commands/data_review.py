@@ -31,11 +31,13 @@ def run(job: LightJob[ReviewRequest]) -> int:
     """Return 0 after Ctrl-C. Raises UserError for a missing manifest, an empty queue or a taken port."""
     if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
         raise UserError("qhk data review needs the extra review; install it: pip install 'qhk[review]'")
+    from qhk.data.roots import picture_roots
     from qhk.pairs.review.serve import review
 
     request = job.request
     review(
         Path(request.pairs.manifest),
+        roots=picture_roots(request.paths, request.pairs),
         port=request.port,
         blind=request.blind,
         scope=request.scope,

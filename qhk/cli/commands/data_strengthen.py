@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qhk.cli.command import Command, Job
-from qhk.pairs.manifest import open_pairs
+from qhk.pairs.manifest import open_manifest
+from qhk.plain import print
 
 
 def run(job: Job[None]) -> int:
@@ -16,7 +15,7 @@ def run(job: Job[None]) -> int:
 
     pairs = job.settings.pairs
     plan = copy_plan(job.settings, pairs.strengthen, step="strengthen")
-    manifest = open_pairs(Path(pairs.manifest))
+    manifest = open_manifest(job.settings)
     with ConsoleDisplay().task("strengthening") as progress:
         done = strengthen_pairs(
             manifest,

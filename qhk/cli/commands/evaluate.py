@@ -15,6 +15,7 @@ from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
 from qhk.files import unwritable, write_atomically
+from qhk.plain import print
 from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
 from qhk.tracking.archive import archive_folder

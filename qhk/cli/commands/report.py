@@ -11,6 +11,7 @@ from pydantic import Field
 
 from qhk.cli.command import LightCommand, LightJob
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings.base import Node, Text
 from qhk.settings.inputs import PathsSettings
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
+from qhk.plain import print
 from qhk.settings.base import Count, Node, Text
 from qhk.tasks import build_task
 

@@ -12,16 +12,17 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from qhk.data.image import load_image
 from qhk.errors import UserError
 from qhk.pairs.records import ANSWERS
 from qhk.pairs.review.desk import SIDES, Decide, Desk
-from qhk.pairs.review.guard import Guard
+from qhk.pairs.review.guard import Guard, Reply
 from qhk.pairs.review.queue import SHOWS
 
 CONTENT_TYPES = {
@@ -84,7 +85,7 @@ class Routes:
 
     def session(self, request: Request) -> Response:
         named = "reviewer" in request.query_params
-        return JSONResponse(self._desk.session(self._reviewer(request) if named else None))
+        return Reply(self._desk.session(self._reviewer(request) if named else None))
 
     def queue(self, request: Request) -> Response:
         query = request.query_params
@@ -98,7 +99,7 @@ class Routes:
             start=read_place(query.get("start", ""), default=0, high=MANY),
             count=read_place(query.get("count", ""), default=1, high=MANY),
         )
-        return JSONResponse(window)
+        return Reply(window)
 
     def pair(self, request: Request) -> Response:
         query, reviewer = request.query_params, self._reviewer(request)
@@ -110,10 +111,10 @@ class Routes:
             return _missing(
                 f"no such pair; give a number from 1 to {len(self._desk.queue)}, or a pair's name"
             )
-        return JSONResponse(found)
+        return Reply(found)
 
     def agreement(self, request: Request) -> Response:
-        return JSONResponse(self._desk.agreement())
+        return Reply(self._desk.agreement())
 
     def picture(self, request: Request) -> Response:
         query = request.query_params
@@ -121,7 +122,10 @@ class Routes:
         if side is None:
             raise UserError(f"side: must be one of {', '.join(SIDES)}, got {query.get('side')!r}")
         version = read_place(query.get("version", ""), default=1, high=MANY)
-        path = self._desk.picture(query.get("pair", ""), version, side)
+        try:
+            path = self._desk.picture(query.get("pair", ""), version, side)
+        except UserError as error:
+            raise UserError("the manifest may not lead there" if self._desk.blind else str(error)) from None
         if path is None:
             return _missing("no such picture")
         try:
@@ -133,15 +137,15 @@ class Routes:
 
     def decide(self, body: dict[str, Any]) -> Response:
         self._check_manifest(body)
-        return JSONResponse(self._desk.decide(read_decide(body, self._desk.reviews.reviewers())))
+        return Reply(self._desk.decide(read_decide(body, self._desk.reviews.reviewers())))
 
     def undo(self, body: dict[str, Any]) -> Response:
         self._check_manifest(body)
         reviewer = reviewer_name(body.get("reviewer"), self._desk.reviews.reviewers())
         outcome = self._desk.undo(reviewer, read_key(body.get("key")))
         if outcome is None:
-            return JSONResponse({"error": "there is no answer to take back"}, 409)
-        return JSONResponse(outcome)
+            return Reply({"error": "there is no answer to take back"}, 409)
+        return Reply(outcome)
 
     def _check_manifest(self, body: dict[str, Any]) -> None:
         """Refuse an answer of a page that an earlier server on this port gave out for another manifest."""
@@ -165,7 +169,7 @@ def _guarded(endpoint: Callable[[Request], Response]) -> Callable[[Request], Res
         try:
             return endpoint(request)
         except ValueError as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return Reply({"error": str(error)}, 422)
 
     return answer
 
@@ -180,15 +184,19 @@ def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
                 raise UserError("the body must be a JSON object")
             return await run_in_threadpool(endpoint, body)
         except ValueError as error:
-            return JSONResponse({"error": str(error)}, 422)
+            return Reply({"error": str(error)}, 422)
+        except RecursionError:  # of the parser, or of a message that shows the value
+            return Reply({"error": "the body is nested too deeply"}, 422)
+        except HTTPException as error:
+            return Reply({"error": error.detail}, error.status_code)
         except OSError as error:
-            return JSONResponse({"error": f"not saved: {error}"}, 507)
+            return Reply({"error": f"not saved: {error}"}, 507)
 
     return answer
 
 
 def _missing(line: str) -> Response:
-    return JSONResponse({"error": line}, 404)
+    return Reply({"error": line}, 404)
 
 
 def read_decide(body: Mapping[str, Any], known: Sequence[str]) -> Decide:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -53,6 +55,7 @@ class Desk:
                 "reviewer": reviewer,
                 "total": len(self.queue),
                 "blind": self.blind,
+                "next": next_commands(self.reviews.manifest.path),
                 "prefetch": self.prefetch,
                 "types": [] if self.blind else self.queue.types(),
                 "reviewers": self.reviews.reviewers(),
@@ -163,6 +166,15 @@ class Desk:
         with self.reviews.lock:
             self.reviews.refresh()
             self.queue.extend()
+
+
+def next_commands(manifest: Path) -> list[str]:
+    """Return what is run once all reviewers are done; words that need quotes have them."""
+    path = str(manifest)
+    if not re.fullmatch(r"[\w./~-]+", path, re.ASCII):  # Hydra's quotes, within the shell's
+        path = '"' + re.sub(r'(\\*)("|$)', lambda end: 2 * end[1] + end[2].replace('"', '\\"'), path) + '"'
+    word = shlex.quote(f"pairs.manifest={path}")
+    return [f"qhk data {step} {word}" for step in ("strengthen", "filter", "build")]
 
 
 def _verdicts(pair: Pair) -> dict[str, str]:

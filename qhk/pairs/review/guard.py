@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 MAX_BODY_BYTES = 65536
+TOO_LONG = f"a write must be at most {MAX_BODY_BYTES} bytes long and say how long it is"
 SAFE_METHODS = ("GET", "HEAD")
 
 ANSWER_HEADERS = {
@@ -23,6 +27,13 @@ ANSWER_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+
+
+class Reply(JSONResponse):
+    """A JSON reply in ASCII, so that any text of a manifest can be in it: half a surrogate is no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Guard:
@@ -44,8 +55,18 @@ class Guard:
         refusal = _refusal(scope["method"], scope["path"], Headers(scope=scope))
         if refusal is not None:
             status, line = refusal
-            await JSONResponse({"error": line}, status)(scope, receive, send)
+            await Reply({"error": line}, status)(scope, receive, send)
             return
+        num_bytes = 0
+
+        async def receive_limited() -> Message:
+            # Counted as they come: a chunked body may be longer than the header says.
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            if num_bytes > MAX_BODY_BYTES:
+                raise HTTPException(413, TOO_LONG)
+            return message
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -53,7 +74,7 @@ class Guard:
                 MutableHeaders(scope=message).update(headers)
             await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+        await self._app(scope, receive_limited, send_with_headers)
 
 
 def _refusal(method: str, path: str, headers: Headers) -> tuple[int, str] | None:
@@ -72,7 +93,7 @@ def _refusal(method: str, path: str, headers: Headers) -> tuple[int, str] | None
         return 415, "a write must be application/json"
     length = headers.get("content-length", "")
     if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        return 413, f"a write must be at most {MAX_BODY_BYTES} bytes long and say how long it is"
+        return 413, TOO_LONG
     return None
 
 

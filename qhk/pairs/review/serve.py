@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import uvicorn
@@ -13,21 +13,31 @@ from starlette.types import ASGIApp
 from qhk.errors import UserError
 from qhk.pairs.manifest import open_pairs
 from qhk.pairs.review.app import build_app
-from qhk.pairs.review.desk import Desk
+from qhk.pairs.review.desk import Desk, next_commands
 from qhk.pairs.review.queue import Order, Queue, Scope
 from qhk.pairs.review.reviews import Reviews
+from qhk.plain import print
 
 LOOPBACK = "127.0.0.1"
 
 
 def review(
-    path: Path, *, port: int, blind: bool, scope: Scope, types: Collection[str], order: Order, prefetch: int
+    path: Path,
+    *,
+    roots: Sequence[Path],
+    port: int,
+    blind: bool,
+    scope: Scope,
+    types: Collection[str],
+    order: Order,
+    prefetch: int,
 ) -> None:
-    """Serve a manifest's pairs until Ctrl-C, then print how many answers each reviewer has given.
+    """Serve a manifest's pairs until Ctrl-C, then print each reviewer's answers and what comes next.
 
-    Raises UserError for a missing manifest, an empty queue or a taken port.
+    Their pictures lie beside it or in ``roots``. Raises UserError for a missing manifest, an empty
+    queue or a taken port.
     """
-    manifest = open_pairs(path)
+    manifest = open_pairs(path, roots=roots)
     queue = Queue(manifest, order=order, scope=scope, types=types)
     if len(queue) == 0:
         raise UserError(
@@ -45,6 +55,7 @@ def review(
         counts = reviews.counts(name)
         said = ", ".join(f"{answer} {count}" for answer, count in counts.items() if count)
         print(f"{name}: {said or 'no answers'}")
+    print("\n".join(["once all reviewers are done:", *(f"  {line}" for line in next_commands(path))]))
 
 
 def serve(desk: Desk, *, port: int, on_ready: Callable[[str], None]) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from qhk.data.adapter import IMAGE_ENDINGS
+from qhk.data.adapter import IMAGE_ENDINGS, LabelRow
 from qhk.data.matching import index_images
 from qhk.data.names import name_key
+from qhk.data.rows import find_pictures
+from qhk.errors import UserError
 
 NFC, NFD = partial(unicodedata.normalize, "NFC"), partial(unicodedata.normalize, "NFD")
 
@@ -104,3 +106,25 @@ def test_links_and_relative_roots_lead_to_one_file(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     index = index_images([Path("link")], endings=IMAGE_ENDINGS)
     assert index.images_beside([tmp_path / "real" / "a.png"]) == [Path("link/b.png")]
+
+
+def test_an_absolute_path_leads_to_the_set_or_its_roots_alone(tmp_path: Path) -> None:
+    """Else the label file of somebody else has any picture of this machine read."""
+    root, elsewhere = tree(tmp_path / "set", "x/a.png"), tree(tmp_path / "elsewhere", "p.png", "x/a.png")
+    rows = {
+        name: LabelRow(name=str(name), score=1.0, where="row 1")
+        for name in (root / "x" / "a.png", elsewhere / "p.png", elsewhere / "x" / "a.png")
+    }
+    index = index_images([root], endings=IMAGE_ENDINGS)
+    assert find_pictures(rows[root / "x" / "a.png"], index) == (root / "x" / "a.png",)
+    assert find_pictures(rows[elsewhere / "x" / "a.png"], index) == (root / "x" / "a.png",), (
+        "the tail decides"
+    )
+    for path in (elsewhere / "p.png", root / ".." / "elsewhere" / "p.png"):
+        row = LabelRow(name=str(path), score=1.0, where="row 1")
+        with pytest.raises(
+            UserError, match=r"row 1: \S+ lies outside the set; if it may be read, add .* roots"
+        ):
+            find_pictures(row, index)
+    allowed = index_images([root], endings=IMAGE_ENDINGS, roots=[str(elsewhere)])
+    assert find_pictures(rows[elsewhere / "p.png"], allowed) == (elsewhere / "p.png",)

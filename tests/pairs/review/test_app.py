@@ -2,19 +2,23 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from PIL import Image
 from starlette.testclient import TestClient
 
 from qhk.data.image import load_image
 from qhk.pairs.manifest import PairManifest, open_pairs
-from qhk.pairs.records import judgement_row
+from qhk.pairs.records import judgement_row, pair_row
 from qhk.pairs.review.app import build_app, read_page_files
+from qhk.pairs.review.desk import next_commands
+from tests.pairs.builders import degraded, source
 from tests.pairs.review.conftest import desk_over
 
 HOST = "127.0.0.1:8377"
@@ -46,7 +50,8 @@ def post(client: TestClient, number: int = 0, answer: str = "same", **more: Any)
         "key": f"a key for {number} {answer}",
         "seconds": 2.0,
     }
-    return client.post("/api/decide", json=body | more)
+    content = json.dumps(body | more)  # in ASCII, as httpx would not write half a surrogate
+    return client.post("/api/decide", content=content, headers={"Content-Type": "application/json"})
 
 
 def decisions(path: Path) -> list[dict[str, Any]]:
@@ -90,6 +95,8 @@ def test_an_answer_is_told_with_the_progress_and_is_on_disk(client: TestClient, 
         ({"reviewer": " \n"}, "reviewer: must be a name"),
         ({"reviewer": "a" * 41}, "reviewer: must be a name"),
         ({"manifest": "of yesterday"}, "another manifest"),
+        ({"pair": "\ud800"}, "no version 1 of such a pair"),
+        ({"reviewer": "\ud800"}, "reviewer: must be a name"),
     ],
 )
 def test_an_answer_that_does_not_fit_writes_nothing(
@@ -99,6 +106,29 @@ def test_an_answer_that_does_not_fit_writes_nothing(
     reply = post(client, **change)
     assert reply.status_code == 422 and line in reply.json()["error"]
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("depth", [500, 1000, 30_000])
+def test_nested_brackets_are_refused_as_any_other_body(client: TestClient, path: Path, depth: int) -> None:
+    before, session = path.read_bytes(), client.get("/api/session").json()["id"]
+    body = f'{{"manifest": "{session}", "reviewer": "Ann", "answer": {"[" * depth}{"]" * depth}}}'
+    reply = client.post("/api/decide", content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 422 and reply.json()["error"].isascii()
+    assert path.read_bytes() == before
+
+
+def test_text_of_a_manifest_that_is_no_unicode_is_told_as_it_is(path: Path) -> None:
+    copy = degraded("\ud800", path="copies/0_noise.png")
+    open_pairs(path).append([pair_row("group_odd", source("0.png"), copy)])
+    assert client_for(path, blind=False).get("/api/session").json()["types"][-1] == "\ud800"
+
+
+def test_what_comes_next_is_a_command_that_shell_and_hydra_read(tmp_path: Path) -> None:
+    for name in ("plain.jsonl", 'it\'s a "pair" of $(touch x), ä=[1].jsonl', "back\\slash.jsonl"):
+        words = shlex.split(next_commands(tmp_path / name)[0])
+        assert words[:3] == ["qhk", "data", "strengthen"]
+        override = OverridesParser.create().parse_override(words[3])
+        assert (override.key_or_group, str(override.value())) == ("pairs.manifest", str(tmp_path / name))
 
 
 def test_one_reviewer_has_one_spelling(client: TestClient, path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qhk.pairs.review.desk import next_commands
 from tests.pairs.review.conftest import write_pairs
 from tests.pairs.review.served import Server
 
@@ -320,6 +321,8 @@ def test_moving_jumping_reloading_and_an_unreadable_picture(
         page.keyboard.press(key)
     page.wait_for_selector("main:not([data-pair]) #message button")
     assert "Nothing more" in page.inner_text("#message")
+    commands = [code.inner_text() for code in page.query_selector_all("#message code")]
+    assert commands == next_commands(path) and len(commands) == 3
     page.click("#message button")
     await_pair(page, 3)
     assert [(row["group_id"][-1], row["verdict"]) for row in decisions(path)] == [

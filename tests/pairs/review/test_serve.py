@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import socket
 from collections.abc import Callable
@@ -28,6 +29,21 @@ def test_paths_are_refused_as_they_come(pairs: Callable[[int], Path]) -> None:
         talk.request("GET", path)
         assert talk.getresponse().status == 404
         talk.close()
+    server.stop()
+
+
+def test_a_chunked_body_is_counted_whatever_its_header_says(pairs: Callable[[int], Path]) -> None:
+    server = Server(pairs(1))
+    head = (
+        f"POST /api/decide HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nOrigin: http://127.0.0.1:{server.port}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    chunk = b"8000\r\n" + b" " * 0x8000 + b"\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as talk:
+        talk.sendall(head.encode() + 3 * chunk)  # the last chunk never comes
+        reply = http.client.HTTPResponse(talk)
+        reply.begin()
+        assert (reply.status, "65536 bytes" in json.load(reply)["error"]) == (413, True)
     server.stop()
 
 

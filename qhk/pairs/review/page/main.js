@@ -293,15 +293,20 @@ class Review {
       };
       return button;
     });
-    this.showMessage(`Nothing more in \u201c${list.selectedOptions[0].textContent}\u201d.`, buttons);
+    const nothing = `Nothing more in \u201c${list.selectedOptions[0].textContent}\u201d.`;
+    const next = list.value === "todo" && !byId("kind").value ? this.session.next : [];
+    const then = "Every answer is in the manifest. Once all reviewers are done, end the server with Ctrl-C and run "
+      + "(the filter with the judge of before):";
+    this.showMessage(next.length ? `${nothing} ${then}` : nothing, buttons, next);
   }
 
-  showMessage(text, buttons = []) {
+  showMessage(text, buttons = [], commands = []) {
     const box = byId("message");
     box.hidden = text === null;
     const row = Object.assign(document.createElement("div"), { className: "row" });
     row.append(...buttons);
-    box.replaceChildren(element("p", text ?? ""), row);
+    const lines = commands.map((line) => element("code", line));
+    box.replaceChildren(element("p", text ?? ""), ...lines, row);
   }
 
   showConnection(problem) {

@@ -1,0 +1,26 @@
+"""Text for a terminal: what names of files and answers of a model contain is shown, never acted on."""
+
+from __future__ import annotations
+
+import builtins
+import unicodedata
+from typing import TextIO
+
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of controls, of marks that turn the direction of writing, of half a surrogate."""
+
+
+def plain_text(text: str) -> str:
+    """Return ``text`` with escapes such as ``\\x1b`` for what has no glyph, line feeds and tabs apart."""
+    return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    if character in "\n\t" or unicodedata.category(character) not in HIDDEN:
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def print(*values: object, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """Print as the builtin does, in plain text; every module of ours imports this one."""
+    builtins.print(plain_text(" ".join(map(str, values))), end=end, file=file, flush=flush)

@@ -18,6 +18,7 @@ from qhk.config.compose import compose_config, overruled_choices, plain_config
 from qhk.config.overrides import expand
 from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.inputs import DatasetSettings

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from rich.table import Table
-from rich.text import Text
-
 from qhk.evaluation.results import Moment
 from qhk.report.compare import Cell, ComparisonTable
 from qhk.report.runs import RunRecord, Runs, changed_keys
+from qhk.tables import Table, Text
 
 
 def list_table(runs: Runs) -> Table:

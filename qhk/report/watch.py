@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from qhk.pairs.review.guard import Guard
 from qhk.pairs.review.serve import serve_app
+from qhk.plain import print
 from qhk.report.content import ReportOptions, gather
 from qhk.report.render import html
 from qhk.report.runs import read_runs

@@ -80,7 +80,7 @@ def test_answers_are_as_long_as_assumed_or_as_their_own_limit(settings: Settings
     def hours(limit: int, **tokens: float) -> dict[str, float]:
         found = estimate_run(answering(settings, limit), H200, **tokens)
         assert found is not None
-        return found.hours
+        return found
 
     assert hours(14)["training"] < hours(40)["training"] < hours(200)["training"]
     assert hours(2048) == hours(200)
@@ -90,7 +90,7 @@ def test_answers_are_as_long_as_assumed_or_as_their_own_limit(settings: Settings
     readout = settings.training.validation_readout.model_copy(update={"max_new_tokens": 100})
     training = settings.training.model_copy(update={"validation_readout": readout})
     longer = estimate_run(settings.model_copy(update={"training": training}), H200)
-    assert longer is not None and longer.hours["validation"] > 3 * hours(14)["validation"]
+    assert longer is not None and longer["validation"] > 3 * hours(14)["validation"]
 
 
 def test_the_estimate_says_how_long_answers_are(settings: Settings, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from qhk.cli.command import LightCommand, LightJob
+from qhk.plain import plain_text
 from qhk.settings.base import Node, Text
 from qhk.settings.inputs import PathsSettings
 
@@ -39,7 +40,7 @@ def run(job: LightJob[CompareRequest]) -> int:
     console.print(comparison_table(table))
     found = compare_modules(runs, view, scored)
     for sentence in [] if found is None else found[1]:
-        console.print(sentence, markup=False)
+        console.print(plain_text(sentence), markup=False)
     console.print(changes_table(runs))
     return 0
 

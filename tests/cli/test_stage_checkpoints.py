@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from qhk.cli.main import main
+from qhk.policy.contents import CONTENTS_FILE
 from qhk.training.checkpoint import STAGE_FILE
 from tests.training.test_stage_tasks import SHORT
 
@@ -58,10 +59,11 @@ def test_a_checkpoint_is_asked_what_its_own_stage_asked(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_old: bool
 ) -> None:
     first, last = checkpoint(root, "step_000001"), checkpoint(root, "last")
-    if is_old:  # written before checkpoints said their stage: their steps do
+    if is_old:  # written before checkpoints said their stage, or listed their files: their steps do
         for name in ("step_000001", "step_000002"):
             shutil.copytree(checkpoint(root, name), tmp_path / name)
-            (tmp_path / name / STAGE_FILE).unlink()
+            for file in (STAGE_FILE, CONTENTS_FILE):
+                (tmp_path / name / file).unlink()
         first, last = tmp_path / "step_000001", tmp_path / "step_000002"
     else:
         assert (first / STAGE_FILE).read_text() == "scores\n"

@@ -101,15 +101,16 @@ def typed(kind: type[Record], row: Any) -> Record:
     if unknown:
         raise ValueError(f"unknown key {unknown[0]}")
     try:
-        return _adapter(kind).validate_json(json.dumps(row), strict=True)
+        record: Record = _adapter(kind).validate_json(json.dumps(row), strict=True)  # type: ignore[arg-type]
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
         raise ValueError(f"{where}: {first['msg'].lower()}, got {str(first['input'])[:60]}") from None
+    return record
 
 
 @cache
-def _adapter(kind: type[Record]) -> TypeAdapter[Record]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

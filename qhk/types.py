@@ -9,6 +9,10 @@ from pathlib import Path
 MOS_LOW, MOS_HIGH = 1.0, 5.0
 """Bounds of the common opinion scale. Every adapter maps native scores here, once."""
 
+SCORE_DECIMALS = 9
+"""Where scores are compared, they are rounded to so many decimals: the last bits of a mean depend on its
+terms, so that two means of 2.988 need not be one number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:

@@ -19,7 +19,7 @@ ROOMS = {
     "plain": "",
     "tables": "plain",
     "tasks": "errors types",
-    "statistics": "errors",
+    "statistics": "errors types",
     "objective": "errors types",
     "settings": "errors files tasks objective",
     "rewards": "errors types tasks",

@@ -6,7 +6,7 @@ What becomes of the kinds of file that are found in practice:
 orientation               applied, from EXIF or else XMP: seen as the camera's owner saw it
 transparency              laid on white: alpha, a palette's, and a colour that stands for it (PNG)
 palette, grey, CMYK       converted to RGB by Pillow's plain formulas; colour profiles are ignored
-12 or 16 bits per channel scaled to 8 from the largest number (grey) or cut to the upper 8 (colour), never by
+12, 16 bits per channel   scaled to 8 from the largest number (grey) or cut to the upper 8 (colour), never by
                           the extremes that occur; where 0 is white (TIFF), it stays white
 32 bits, float, signed    refused: where white lies is not written in the file
 animation, several pages  refused: which picture was meant cannot be known; of a camera's
@@ -160,7 +160,7 @@ def _stored_size(path: Path) -> tuple[int, int]:
 def _decode(path: Path, content: bytes | None = None) -> Image.Image:
     key = None
     with _opened(path, content) as image:
-        rawmode = image.tile[0].args if image.format == "PNG" else ""
+        rawmode = str(image.tile[0].args) if image.format == "PNG" else ""
         image.load()
         if rawmode == "RGB;16B":
             key = image.info.pop("transparency", None)
@@ -198,7 +198,7 @@ def _sixteen_bits(path: Path, content: bytes | None) -> NDArray[np.uint16]:
         with _opened(path, content) as image:
             image.tile = [tile._replace(args=rawmode) for tile in image.tile]
             halves.append(np.asarray(image, dtype=np.uint16))
-    return halves[0] << 8 | halves[1]
+    return np.asarray(halves[0] << 8 | halves[1], dtype=np.uint16)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from qhk.data.seeds import stream_seed
 from qhk.data.tables import read_lines
 from qhk.errors import UserError
 
-COMMON_PROTOCOLS = ("all", "names", "by_reference")
+COMMON_PROTOCOLS = ("all", "names", "by_reference", "random")
 COMMON_OPTIONS = frozenset(
     {"train_names", "validation_names", "test_names", "split_seed", "validation_fraction", "test_fraction"}
 )
@@ -21,11 +21,15 @@ _LISTS = Path(__file__).parent / "splits"
 
 
 def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return each row's split: ``all`` puts all into test, ``names`` reads lists, ``by_reference`` draws."""
+    """Return each row's split: ``all`` puts all into test, ``names`` reads lists, the others draw.
+
+    ``random`` and ``by_reference`` are one draw, of whole contents: the name says which of the two it comes
+    to in a set without and with references.
+    """
     if protocol == "names":
         return split_by_names(rows, root, options)
-    if protocol == "by_reference":
-        return split_by_reference(rows, options)
+    if protocol in ("random", "by_reference"):
+        return split_by_reference(rows, protocol, options)
     assert protocol == "all", protocol
     return ["test"] * len(rows)
 
@@ -36,7 +40,7 @@ def published_names(name: str) -> frozenset[str]:
     return frozenset(name_key(line) for line in lines if line and not line.startswith("#"))
 
 
-def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str | None]:
+def split_by_reference(rows: Sequence[LabelRow], protocol: str, options: Options) -> list[str | None]:
     """Return each row's split, drawn by whole contents (references; images where there is none).
 
     ``options.test_fraction`` and ``options.validation_fraction`` are shares of the contents, rounded (the
@@ -46,8 +50,8 @@ def split_by_reference(rows: Sequence[LabelRow], options: Options) -> list[str |
     """
     seed = options.get("split_seed")
     if type(seed) is not int:
-        raise UserError(f"options.split_seed must be a whole number for protocol=by_reference, got {seed!r}")
-    test, validation = (_fraction(options, key) for key in ("test_fraction", "validation_fraction"))
+        raise UserError(f"options.split_seed must be a whole number for protocol={protocol}, got {seed!r}")
+    test, validation = (_fraction(options, protocol, key) for key in ("test_fraction", "validation_fraction"))
     contents = sorted(
         {_content(row) for row in rows}, key=lambda name: (stream_seed(seed, "split", name), name)
     )
@@ -121,14 +125,12 @@ def _content(row: LabelRow) -> str:
     return row.reference or row.name
 
 
-def _fraction(options: Options, key: str) -> float:
+def _fraction(options: Options, protocol: str, key: str) -> float:
     value = options.get(key)
     if value is None and key == "validation_fraction":
         return 0.0
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise UserError(
-            f"options.{key} must be a number from 0 to 1 for protocol=by_reference, got {value!r}"
-        )
+        raise UserError(f"options.{key} must be a number from 0 to 1 for protocol={protocol}, got {value!r}")
     return float(value)
 
 

@@ -19,6 +19,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from qhk.errors import UserError
+from qhk.files import FileError
 
 Cells = dict[str, str]
 
@@ -154,6 +155,8 @@ def read_text(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise FileError(path, "read", error, "put it back, or correct its permissions") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
 

@@ -55,7 +55,7 @@ def measure_predictions(
     x = np.array([item.clipped for item in scored], dtype=np.float64)
     y = np.array([item.mos for item in scored], dtype=np.float64)
     clusters = cluster_index([item.reference for item in scored])
-    fallback, said = "", [item.choice for item in predictions if item.choice is not None]
+    fallback, is_step, said = "", False, [item.choice for item in predictions if item.choice is not None]
     if not task.has_scores:
         metrics = accuracies(predictions, task, num_resamples=num_resamples, confidence=confidence, seed=seed)
         distinct = len({tuple(sorted(choice.items())) for choice in said})
@@ -64,7 +64,7 @@ def measure_predictions(
         metrics = _metrics(x, y, clusters, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
         for name, value in _diversity([item.samples for item in predictions]).items():
             metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
-        fallback, distinct = fit.fallback, diversity.num_distinct(x.tolist())
+        fallback, is_step, distinct = fit.fallback, fit.is_step, diversity.num_distinct(x.tolist())
     return ResultRow(
         benchmark=benchmark,
         form=task.form,
@@ -81,6 +81,7 @@ def measure_predictions(
         samples_out_of_range=sum(item.out_of_range for item in predictions),
         distinct=distinct,
         plcc_fallback=fallback,
+        plcc_step=is_step,
         metrics=metrics,
     )
 

@@ -22,13 +22,10 @@ from typing import Any
 from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, typed, write_atomically
 from qhk.tasks import Task
-from qhk.types import Completion, Example
+from qhk.types import SCORE_DECIMALS, Completion, Example
 
 KNOWN = ("reference", "mos_std", "distortion", "level")
 """What a row says of its image where the set knows it."""
-
-SCORE_DECIMALS = 9
-"""Means are rounded here, so that three times 3.1 and eight times 3.1 stay one tied score."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,8 +39,9 @@ class ResultRow:
     ``n`` images of which ``n_parsed`` gave at least one readable answer; the metrics are over those.
     ``samples``, ``samples_failed`` and ``samples_out_of_range`` count single completions. ``distinct``
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
-    used, else why ``plcc_fitted`` is the raw PLCC. ``form`` is the task's: one answered in words has
-    accuracies for metrics, and ``distinct`` counts its different answers.
+    used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
+    so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
+    metrics, and ``distinct`` counts its different answers.
     """
 
     benchmark: str
@@ -58,6 +59,7 @@ class ResultRow:
     samples_out_of_range: int
     distinct: int
     plcc_fallback: str
+    plcc_step: bool = False
     metrics: Mapping[str, Measure]
 
     @property
@@ -83,10 +85,9 @@ class Results:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Means over the ``counted`` benchmarks; ``left_out`` says why each other one is not in them."""
+    """Means over all benchmarks by metric; ``left_out`` says why a benchmark does not count, by its name."""
 
     means: Mapping[str, float]
-    counted: tuple[str, ...]
     left_out: Mapping[str, str]
 
 
@@ -174,25 +175,28 @@ def why_not_counted(row: ResultRow, *, min_parsed_fraction: float) -> str:
 def summarise(rows: Iterable[ResultRow], *, min_parsed_fraction: float) -> Summary:
     """Return means of every metric over the benchmarks in ``rows`` (one row each: one moment, one read-out).
 
-    Left out, by name and reason: cells with fewer than ``min_parsed_fraction`` of their images parsed,
-    and cells without a correlation. Means are NaN where nothing counts.
+    A benchmark does not count with fewer than ``min_parsed_fraction`` of its images parsed, or without a
+    correlation. Where one that has the metric does not count, the mean is NaN: means of a run over steps, and
+    of runs with one list of benchmarks, are compared by their name alone, so they must be over one list.
     """
     rows = list(rows)
     assert len({row.benchmark for row in rows}) == len(rows), "one row per benchmark"
     reasons = {row.benchmark: why_not_counted(row, min_parsed_fraction=min_parsed_fraction) for row in rows}
-    counted = [row for row in rows if not reasons[row.benchmark]]
     names = dict.fromkeys(name for row in rows for name in row.metrics)
+    having = {name: [row for row in rows if name in row.metrics] for name in names}
     return Summary(
         means={
-            name: _mean([row.metrics[name].value for row in counted if name in row.metrics]) for name in names
+            name: math.nan
+            if any(reasons[row.benchmark] for row in found)
+            else _mean([row.metrics[name].value for row in found])
+            for name, found in having.items()
         },
-        counted=tuple(row.benchmark for row in counted),
         left_out={name: reason for name, reason in reasons.items() if reason},
     )
 
 
 def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+    return math.fsum(values) / len(values)
 
 
 def _row_to_json(row: ResultRow) -> dict[str, Any]:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
+import json
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 
 from PIL import Image
 
-from qhk.data.image import load_image
+from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
 from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
+from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.sample import read_completions, sample_in_batches
 from qhk.settings import Settings
 from qhk.tables import Table
@@ -28,12 +34,21 @@ THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
+class FoundImages:
+    """The ``paths`` to score, each once; ``skipped`` counts what is no image, by kind."""
+
+    paths: list[Path] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ScoredImage:
     """One image's answer on the task's scale.
 
     ``score`` is the mean of the samples that could be read, each clipped to the scale, or None where
     none could; ``spread`` their standard deviation, None under two. ``reasoning`` is that of the sample
-    nearest to the mean.
+    nearest to the mean. ``error`` says why the image could not be opened, None where it was: then there are
+    no samples.
     """
 
     image: str
@@ -42,6 +57,7 @@ class ScoredImage:
     samples: list[float | None]
     unparsed: int
     reasoning: str
+    error: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +65,7 @@ class NamedImage:
     """One image's answer in words.
 
     ``labels`` is what most of the readable samples say, or None where there are none; ``agreement`` the
-    share of those that say it. ``reasoning`` is that of the first of them.
+    share of those that say it. ``reasoning`` is that of the first of them. ``error`` as of ``ScoredImage``.
     """
 
     image: str
@@ -58,6 +74,7 @@ class NamedImage:
     samples: list[dict[str, str] | None]
     unparsed: int
     reasoning: str
+    error: str | None
 
 
 Scored = ScoredImage | NamedImage
@@ -73,51 +90,94 @@ def check_one_picture(settings: Settings) -> None:
         )
 
 
-def find_images(patterns: Sequence[str]) -> list[Path]:
-    """Return the files that are named, lie in folders that are named, or match a glob; each once, in order.
+@cache
+def image_endings() -> frozenset[str]:
+    """Return the endings of Pillow's formats that are pictures; it also has some of documents and videos."""
+    known = Image.registered_extensions()
+    return frozenset(
+        ending for ending, name in known.items() if Image.MIME.get(name, "image/").startswith("image/")
+    )
 
-    Raises UserError where a pattern leads to no image.
+
+def find_images(patterns: Sequence[str]) -> FoundImages:
+    """Return the images that are named, lie in folders that are named, or match a glob, in that order.
+
+    In folders and among matches, hidden files, folders and files with another ending than an image's are
+    left out. Raises UserError where a pattern leads to no image, and for a named file that is no image.
     """
-    known = set(Image.registered_extensions())
-    found: dict[Path, None] = {}
+    found, taken = FoundImages(), dict[Path, None]()
     for pattern in patterns:
         path = Path(pattern).expanduser()
-        if path.is_dir():
-            matches = sorted(file for file in path.iterdir() if file.suffix.lower() in known)
-        elif path.exists():
-            matches = [path]
-        else:
-            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
-        if not matches:
+        if path.exists() and not path.is_dir():
+            check_header(path)
+            taken[path] = None
+            continue
+        entries = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+        kinds = {entry: _foreign(entry) for entry in sorted(entries)}
+        if all(kinds.values()):
             raise UserError(f"{pattern}: no such image, and no image in a folder or glob of that name")
-        found.update(dict.fromkeys(matches))
-    return list(found)
+        taken |= dict.fromkeys(entry for entry, kind in kinds.items() if not kind)
+        found.skipped.update(filter(None, kinds.values()))
+    found.paths.extend(taken)
+    return found
+
+
+def _foreign(path: Path) -> str:
+    """Return which kind of thing that is no image lies there, "" for an image, readable or not."""
+    if path.name.startswith("."):
+        return "hidden"
+    if path.is_dir():
+        return "folders"
+    return "" if path.suffix.lower() in image_endings() else "other files"
 
 
 def score_images(
     policy: Policy, settings: Settings, paths: Sequence[Path], *, num_samples: int
 ) -> Iterator[list[Scored]]:
-    """Yield the answers, batch by batch. An image's samples depend on the seed and its file name alone."""
+    """Yield the answers, batch by batch. An image's samples depend on the seed and its file name alone.
+
+    An image that cannot be opened has its error for an answer.
+    """
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
     task, rollout = build_task(settings.task), settings.rollout
     for start in range(0, len(paths), settings.evaluation.batch_images):
+        answers, prompts = dict[Path, Scored](), dict[Path, EncodedPrompt]()
         batch = paths[start : start + settings.evaluation.batch_images]
+        for path in batch:
+            try:
+                image = load_image(path)
+            except UserError as error:
+                answers[path] = _failed(str(path), str(error), task)
+            else:
+                prompts[path] = policy.encoder.encode(messages, [image])
         sampled = sample_in_batches(
             policy,
-            [policy.encoder.encode(messages, [load_image(path)]) for path in batch],
-            [stream_generator(settings.seed, "score", path.name) for path in batch],
+            list(prompts.values()),
+            [stream_generator(settings.seed, "score", path.name) for path in prompts],
             group_size=num_samples,
             max_new_tokens=rollout.max_new_tokens,
             temperature=rollout.temperature,
             decode_batch=max(rollout.decode_batch, num_samples),
         )
-        read = [read_completions(policy, group, task.parse) for group in sampled]
-        yield [
-            combine_answers(str(path), completions, low=task.low, high=task.high)
-            if task.has_scores
-            else summarise_words(str(path), completions)
-            for path, completions in zip(batch, read, strict=True)
-        ]
+        for path, group in zip(prompts, sampled, strict=True):
+            completions = read_completions(policy, group, task.parse)
+            answers[path] = (
+                combine_answers(str(path), completions, low=task.low, high=task.high)
+                if task.has_scores
+                else summarise_words(str(path), completions)
+            )
+        yield [answers[path] for path in batch]
+
+
+def _failed(image: str, error: str, task: Task) -> Scored:
+    """Return the answer about an image that could not be opened."""
+    if task.has_scores:
+        return ScoredImage(
+            image=image, score=None, spread=None, samples=[], unparsed=0, reasoning="", error=error
+        )
+    return NamedImage(
+        image=image, labels=None, agreement=None, samples=[], unparsed=0, reasoning="", error=error
+    )
 
 
 def combine_answers(image: str, completions: Sequence[Completion], *, low: float, high: float) -> ScoredImage:
@@ -133,6 +193,7 @@ def combine_answers(image: str, completions: Sequence[Completion], *, low: float
         samples=[c.answer.score for c in completions],
         unparsed=len(completions) - len(read),
         reasoning=_reasoning(nearest),
+        error=None,
     )
 
 
@@ -148,6 +209,7 @@ def summarise_words(image: str, completions: Sequence[Completion]) -> NamedImage
         samples=said,
         unparsed=len(said) - len(read),
         reasoning=_reasoning(completions[first].text),
+        error=None,
     )
 
 
@@ -156,8 +218,30 @@ def _reasoning(text: str) -> str:
     return thought[1].strip() if thought else ""
 
 
+def as_csv(scored: Sequence[Scored], task: Task, *, heading: bool) -> str:
+    """Return the answers as lines of CSV with the fields of the JSON lines, numbers in full.
+
+    Each of the task's labels is a column of its own; the samples are one, as JSON. What is None is empty.
+    """
+    rows = []
+    for item in scored:
+        row = asdict(item)
+        labels = row.pop("labels", None) or {}
+        named = {name: labels.get(name) for name in task.labels}
+        rows.append({"image": row["image"], **named, **row, "samples": json.dumps(row["samples"])})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    if heading:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def as_table(scored: Sequence[Scored], task: Task) -> Table:
-    """Return the answers as a table: a score and its spread, or a column for each of the task's labels."""
+    """Return the answers as a table: a score and its spread, or a column for each of the task's labels.
+
+    Numbers have two decimals. The error of an image that could not be opened stands in place of a reasoning.
+    """
     table, labels = Table(), task.labels
     answer = (*labels, "agreement") if labels else ("score", "spread")
     for heading in ("image", *answer, "samples read", "reasoning"):
@@ -170,7 +254,9 @@ def as_table(scored: Sequence[Scored], task: Task) -> Table:
             else [_number(item.score), _number(item.spread)]
         )
         read = f"{len(item.samples) - item.unparsed}/{len(item.samples)}"
-        table.add_row(item.image, *cells, read, item.reasoning)
+        table.add_row(
+            item.image, *cells, read, item.reasoning if item.error is None else f"error: {item.error}"
+        )
     return table
 
 

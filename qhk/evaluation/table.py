@@ -124,7 +124,7 @@ def results_table(
         means=_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
         notes=(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
-            *_fallback_notes(lines),
+            *_fit_notes(lines),
             _legend(columns),
         ),
     )
@@ -168,13 +168,16 @@ def _notes(
     return {name: (f"({number})", text) for number, (name, text) in enumerate(reasons.items(), start=1)}
 
 
-def _fallback_notes(lines: dict[str, list[ResultRow]]) -> list[str]:
+def _fit_notes(lines: dict[str, list[ResultRow]]) -> list[str]:
+    """Return a line for each reason why some values of plcc_fitted are not what they seem."""
     reasons: dict[str, list[str]] = {}
     for name, cells in lines.items():
         for row in cells:
-            if row.plcc_fallback and "plcc" in row.metrics and not math.isnan(row.metrics["plcc"].value):
-                reasons.setdefault(row.plcc_fallback, []).append(f"{name} {row.moment}")
-    return [f"PLCC fitted is the raw PLCC ({why}): {', '.join(cells)}" for why, cells in reasons.items()]
+            text = f"is the raw PLCC ({row.plcc_fallback})" if row.plcc_fallback else ""
+            text = "flatters (the fitted curve is a step)" if row.plcc_step else text
+            if text and "plcc" in row.metrics and not math.isnan(row.metrics["plcc"].value):
+                reasons.setdefault(text, []).append(f"{name} {row.moment}")
+    return [f"PLCC fitted {text}: {', '.join(cells)}" for text, cells in reasons.items()]
 
 
 def _line(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qhk.errors import UserError
 from qhk.objective.forms import UNCERTAINTY_FORMS
+from qhk.types import SCORE_DECIMALS
 
 Normaliser = Literal["fixed_maximum", "batch_relative"]
 OutOfRange = Literal["clip", "refuse"]
@@ -133,13 +134,14 @@ def _population_variance(values: Tensor, valid: Tensor) -> Tensor:
     variance = torch.where(valid, values - mean, 0.0).square().sum(dim=1) / num_valid.squeeze(1)
     smallest = torch.where(valid, values, torch.inf).amin(dim=1)
     largest = torch.where(valid, values, -torch.inf).amax(dim=1)
-    # Rounding of the mean would leave a constant row a variance of about 1e-15.
-    return torch.where(smallest >= largest, 0.0, variance)
+    # Rounding, of this mean or of means that are scores, would leave a constant row a variance of 1e-15.
+    return torch.where(largest - smallest < 10.0**-SCORE_DECIMALS, 0.0, variance)
 
 
 def _relative_rank(uncertainty: Tensor) -> Tensor:
     """Rank / (B' - 1) in [0, 1] among the known entries, ties averaged; 0 for unknown ones and for B' = 1."""
-    row, column = uncertainty.unsqueeze(1), uncertainty.unsqueeze(0)
+    compared = uncertainty.round(decimals=SCORE_DECIMALS)
+    row, column = compared.unsqueeze(1), compared.unsqueeze(0)
     num_less = (column < row).sum(dim=1)  # comparisons with NaN are False
     num_equal = (column == row).sum(dim=1)
     rank = num_less + 0.5 * (num_equal - 1).clamp(min=0)

@@ -19,7 +19,7 @@ from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, read_predictions
 from qhk.evaluation.results import ResultRow, read_results
 from qhk.files import read_json_lines
-from qhk.settings.upgrade import upgrade
+from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from qhk.types import Answer, Example
+from qhk.types import SCORE_DECIMALS, Answer, Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,12 @@ def comparable(groups: Sequence[ScoredGroup]) -> list[list[int]]:
     return list(sets.values())
 
 
-def sign(value: float) -> int:
-    """Return 1, 0 or -1."""
-    return (value > 0) - (value < 0)
+def rounded(score: float) -> float:
+    """Return a score as it is compared, with ``SCORE_DECIMALS``: one number for means that are equal."""
+    return round(score, SCORE_DECIMALS)
+
+
+def order(one: float, other: float) -> int:
+    """Return 1, 0 or -1 where one score is greater than, equal to or less than another, both ``rounded``."""
+    one, other = rounded(one), rounded(other)
+    return (one > other) - (one < other)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from qhk.rewards.batch import ScoredGroup, comparable, sign
+from qhk.rewards.batch import ScoredGroup, comparable, order
 from qhk.rewards.term import Positive
 
 Variance = Literal["estimated", "unit"]
@@ -42,7 +42,7 @@ def thurstone_fidelity(
     ``f = sqrt(p t + epsilon) + sqrt((1 - p)(1 - t) + epsilon)``, with
     ``p = Phi((q - mean_z) / sqrt(v + v_z + epsilon))`` the predicted probability that the answer's image is
     the better one, from its score q, and t = 1, 0 or 0.5 where its opinion is greater than, less than or
-    exactly equal to that of z. One value per completion per group, in
+    equal to that of z. One value per completion per group, in
     ``[2 sqrt(epsilon), sqrt(1 + epsilon) + sqrt(epsilon)]``; the same number added to all scores of all
     images changes nothing.
 
@@ -83,10 +83,10 @@ def _meet(score: float, own: _Image, other: _Image, epsilon: float, form: Form, 
     scale = math.sqrt(own.variance + other.variance + epsilon)
     met = [other.mean] if opponent == "mean" else other.scores
     p = math.fsum(_normal_cdf((score - value) / scale) for value in met) / len(met)
-    order = sign(own.mos - other.mos)
+    truth = order(own.mos, other.mos)
     if form == "binary":
-        return float(sign(p - 0.5) == order)
-    t = (1 + order) / 2
+        return float(order(p, 0.5) == truth)
+    t = (1 + truth) / 2
     return math.sqrt(p * t + epsilon) + math.sqrt((1 - p) * (1 - t) + epsilon)
 
 

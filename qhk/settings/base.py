@@ -56,8 +56,14 @@ class Node(BaseModel):
     run ids.
     """
 
+    # Validators are built when they are first used: commands that print a help need none.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        defer_build=True,
     )
 
 

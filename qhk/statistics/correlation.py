@@ -23,18 +23,26 @@ MIN_IMAGES = 3
 RELATIVE_SPREAD = 1e-12
 """A range below this fraction of the largest magnitude is rounding, so the side counts as constant."""
 
+SLOPE = (0.05, 0.95)
+"""Images whose fitted value lies between these parts of its range are on the slope of the curve."""
+
+STEP_SHARE = 0.1
+"""With fewer of the images on its slope than this, the fitted curve is a step."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LogisticPlcc:
     """PLCC after the logistic fit, and the predictions ``(n,)`` it was taken on.
 
     ``fallback`` is empty where the fit was used; otherwise it says in a few words why ``value`` is
-    the raw PLCC and ``fitted`` the raw predictions.
+    the raw PLCC and ``fitted`` the raw predictions. ``is_step``: the curve puts nearly all images
+    on two levels, split where that suits their mos best, so ``value`` flatters.
     """
 
     value: float
     fitted: Array
     fallback: str
+    is_step: bool = False
 
 
 def as_pair(prediction: Scores, mos: Scores) -> tuple[Array, Array]:
@@ -153,7 +161,19 @@ def logistic_plcc(prediction: Scores, mos: Scores) -> LogisticPlcc:
     value = plcc(fitted, y)
     if not value >= raw:
         return LogisticPlcc(value=raw, fitted=x, fallback="fit below raw")
-    return LogisticPlcc(value=value, fitted=fitted, fallback="")
+    return LogisticPlcc(value=value, fitted=fitted, fallback="", is_step=_is_step(x, fitted))
+
+
+def _is_step(prediction: Array, fitted: Array) -> bool:
+    """Return whether a rising curve takes the predictions ``(n,)`` to little else than two levels.
+
+    False for predictions of fewer than three values, of which every curve does so.
+    """
+    if len(np.unique(prediction)) < 3 or is_constant(fitted):
+        return False
+    height = (fitted - fitted.min()) / np.ptp(fitted)
+    low, high = SLOPE
+    return bool(np.mean((height > low) & (height < high)) < STEP_SHARE)
 
 
 POINT_METRICS: dict[str, Callable[[Scores, Scores], float]] = {

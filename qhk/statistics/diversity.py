@@ -8,19 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from qhk.types import SCORE_DECIMALS
+
 
 def num_distinct(scores: Sequence[float]) -> int:
-    """Return the number of different values among ``scores``; 0 for none."""
-    return len(set(scores))
+    """Return the number of different values among ``scores``, at ``SCORE_DECIMALS``; 0 for none."""
+    return len({round(score, SCORE_DECIMALS) for score in scores})
 
 
 def score_entropy(samples: Sequence[Sequence[float | None]]) -> float:
     """Return the entropy ``-sum p ln p`` (nats) of the scores of single samples; NaN where nothing parsed.
 
     ``samples`` holds the sampled scores of each image. All parsed ones are pooled and counted per
-    distinct value. 0 when the model always says one number; at most ``ln`` of the distinct values.
+    distinct value, at ``SCORE_DECIMALS``. 0 when the model always says one number; at most ``ln`` of the
+    distinct values.
     """
-    counts = Counter(score for image in samples for score in image if score is not None)
+    counts = Counter(
+        round(score, SCORE_DECIMALS) for image in samples for score in image if score is not None
+    )
     total = counts.total()
     if total == 0:
         return float("nan")

@@ -15,7 +15,7 @@ from rich.live import Live
 
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.sweep.manifest import JobEvent, event, last_events, read_manifest, record_events
+from qhk.sweep.manifest import CANCELLED, JobEvent, event, last_events, read_manifest, record_events
 from qhk.sweep.states import RunView, launcher_at_work, read_states, sweep_lock
 from qhk.sweep.table import exit_code, job_logs, status_view, table_console
 from qhk.tracking.lock import holder_name
@@ -65,7 +65,9 @@ def cancel(folder: Path, *, cell: str | None, seed: int | None) -> int:
         _scancel([view.job for view in views if view.job])
         launcher = launcher_at_work(folder)
         stopped = [view for view in views if _stop(view, events.get(view.run.label), launcher)]
-        record_events(manifest, [event("cancelled", view.run.label, job=view.job) for view in stopped])
+        record_events(
+            manifest, [event("cancelled", view.run.label, job=view.job, cause=CANCELLED) for view in stopped]
+        )
     finally:
         lock.release()
     print(f"sweep {manifest.name}: {len(stopped)} runs cancelled")

@@ -15,7 +15,7 @@ from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
 from qhk.settings.sweep import MachineSettings
 
 ANSWER_TOKENS = 200
-"""Assumed length of an answer where the limit is longer."""
+"""Assumed length of an answer where its limit is longer."""
 
 TEXT_TOKENS = 150
 """Assumed length of the prompt's words."""
@@ -181,22 +181,27 @@ def decode_step_s(
     return max(read / (machine.memory_tb_s * 1e12), flop / (machine.compute_tflop_s * 1e12))
 
 
-def estimate_run(settings: Settings, machine: MachineSettings) -> dict[str, float] | None:
-    """Return the device hours of one run by part, none of it measured; None for a model of unknown size."""
+def estimate_run(
+    settings: Settings, machine: MachineSettings, *, answer_tokens: float = ANSWER_TOKENS
+) -> dict[str, float] | None:
+    """Return the device hours of one run by part, none of it measured; None for a model of unknown size.
+
+    Answers have ``answer_tokens``, or as many as their limit where that is less: with infinity, the limit.
+    """
     shape = model_shape(settings.model)
     if shape is None:
         return None
-    group = _Group(shape=shape, settings=settings, machine=machine)
-    training, cold = settings.training, settings.cold_start
+    group = _Group(shape=shape, settings=settings, machine=machine, answer_tokens=answer_tokens)
+    training, cold, rollout = settings.training, settings.cold_start, settings.rollout
     steps, limit = training_steps(settings), settings.loading.validation_limit or 200
     validations = steps // training.validate_every if settings.loading.validation_fraction else 0
     updates = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
-    step = (group.rollout(settings.rollout.group_size) + updates).times(training.prompts_per_step)
-    validation = group.rollout(training.validation_readout.num_samples)
+    sampling = group.rollout(rollout.group_size, rollout.max_new_tokens)
+    readout = training.validation_readout
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1)).times(cold.steps * cold.batch_size),
-        "training": step.times(steps),
-        "validation": validation.times(validations * limit),
+        "training": (sampling + updates).times(training.prompts_per_step).times(steps),
+        "validation": group.rollout(readout.num_samples, readout.max_new_tokens).times(validations * limit),
         "evaluation": _evaluation(settings, group),
     }
     return {name: group.hours(work) for name, work in parts.items()}
@@ -210,7 +215,7 @@ def _evaluation(settings: Settings, group: _Group) -> Work:
         images += min(size, benchmark.limit or size)
     whole = Work(flop=0.0)
     for readout in settings.evaluation.readouts.values():
-        whole += group.rollout(readout.num_samples).times(2 * images)
+        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * images)
     return whole
 
 
@@ -221,6 +226,7 @@ class _Group:
     shape: Shape
     settings: Settings
     machine: MachineSettings
+    answer_tokens: float
 
     @property
     def patches(self) -> float:
@@ -230,27 +236,22 @@ class _Group:
     def prompt(self) -> float:
         return self.patches / 4 + (TEXT_TOKENS if self.settings.model.tiny is None else 40)
 
-    @property
-    def tokens(self) -> float:
-        return min(self.settings.rollout.max_new_tokens, ANSWER_TOKENS)
-
     def score_flop(self, group: int) -> float:
         """Return one packed forward: picture and prompt once, all completions, the head at their tokens."""
-        shape = self.shape
+        shape, tokens = self.shape, min(self.settings.rollout.max_new_tokens, self.answer_tokens)
         prompt = vision_flop(shape, self.patches) + prefix_flop(shape, self.prompt)
-        answers = completions_flop(shape, self.prompt, group, self.tokens) + head_flop(
-            shape, group, self.tokens
-        )
+        answers = completions_flop(shape, self.prompt, group, tokens) + head_flop(shape, group, tokens)
         return prompt + answers
 
-    def rollout(self, group: int) -> Work:
+    def rollout(self, group: int, max_new_tokens: int) -> Work:
         """Return the work of one prompt with ``group`` answers, decoded together with other prompts."""
+        tokens = min(max_new_tokens, self.answer_tokens)
         together = max(1.0, self.settings.rollout.decode_batch / group)
         step = decode_step_s(
-            self.shape, self.machine, prompts=together, prompt=self.prompt, group=group, done=self.tokens / 2
+            self.shape, self.machine, prompts=together, prompt=self.prompt, group=group, done=tokens / 2
         )
         prefill = vision_flop(self.shape, self.patches) + prefix_flop(self.shape, self.prompt)
-        return Work(flop=prefill, decode_s=step * self.tokens / together)
+        return Work(flop=prefill, decode_s=step * tokens / together)
 
     def update_flop(self) -> float:
         """Return forward and backward (twice the forward) of all branches that the run's terms need."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from qhk.plain import print
 from qhk.settings import Settings
-from qhk.settings.sweep import LocalLauncherSettings
+from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.launch import missing_in
 from qhk.sweep.manifest import sweep_folder
@@ -37,7 +37,7 @@ def print_sweep(plan: SweepPlan, task: Task, problems: Callable[[Settings], list
     console = table_console()
     print(f"sweep {plan.name}: {len({run.cell for run in runs})} cells, {len(runs)} runs")
     console.print(cells_table(runs))
-    print("\n".join(cost_lines(plan, runs)))
+    print("\n".join(cost_lines(plan.launcher.machine, runs)))
     if lines and here:
         print(f"dry run: runs would be refused, for {len(lines)} reasons; nothing was started")
         return 2
@@ -45,23 +45,33 @@ def print_sweep(plan: SweepPlan, task: Task, problems: Callable[[Settings], list
     return 0
 
 
-def cost_lines(plan: SweepPlan, runs: Sequence[PlannedRun]) -> list[str]:
-    """Return what the runs that are still to be computed will cost, in all and by cell."""
-    machine, by_cell, total = plan.launcher.machine, dict[str, str](), 0.0
+def cost_lines(machine: MachineSettings, runs: Sequence[PlannedRun]) -> list[str]:
+    """Return what the runs that are still to be computed will cost, in all and by cell.
+
+    Where answers may be longer than is assumed, the cost of answers as long as their limits is said, too.
+    """
+    by_cell, limits, total, most = dict[str, str](), set[int](), 0.0, 0.0
     for run in runs:
         if run.state is RunState.DONE or run.same_as:
             continue
         hours = estimate_run(run.settings, machine)
-        if hours is None:
+        longest = estimate_run(run.settings, machine, answer_tokens=math.inf)
+        if hours is None or longest is None:
             return [f"no estimate of cost: the size of {run.settings.model.path} is not known"]
         whole = math.fsum(hours.values())
-        total += whole
+        total, most = total + whole, most + math.fsum(longest.values())
+        limits.add(run.settings.rollout.max_new_tokens)
         parts = ", ".join(f"{name} {duration_text(3600 * part)}" for name, part in hours.items() if part)
         by_cell[run.cell] = f"  {run.cell}: {duration_text(3600 * whole)} a run ({parts})"
+    if not limits:
+        return ["nothing is left to compute"]
+    lengths = sorted({min(limit, ANSWER_TOKENS) for limit in limits})
+    answers = f"answers of {' to '.join(map(str, lengths[:: max(1, len(lengths) - 1)]))} tokens"
+    if max(limits) > ANSWER_TOKENS:
+        answers += f"; {duration_text(3600 * most)} where all are as long as allowed ({max(limits)} tokens)"
     return [
         f"estimate, not measured: {duration_text(3600 * total)} of one {machine.name} in all; a roofline at "
-        f"{machine.efficiency:.0%} of the peaks of one {machine.name}, "
-        f"answers of at most {ANSWER_TOKENS} tokens",
+        f"{machine.efficiency:.0%} of the peaks of one {machine.name}, {answers}",
         *by_cell.values(),
     ]
 

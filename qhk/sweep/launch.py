@@ -16,6 +16,7 @@ from qhk.settings import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
+    FOLDER,
     JOBS_FILE,
     MANIFEST_FILE,
     Manifest,
@@ -23,6 +24,7 @@ from qhk.sweep.manifest import (
     freeze_code,
     freeze_run,
     read_manifest,
+    read_submitted,
     sweep_folder,
     write_manifest,
 )
@@ -37,6 +39,7 @@ from qhk.tracking.run_directory import refuse_outputs
 from qhk.tracking.status import RunState, Status
 
 WAIT_S = 5.0
+PATIENCE_S = 3.0
 PACKAGE = Path(qhk.__path__[0])
 
 
@@ -112,7 +115,11 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
         runs=tuple(by_label.values()),
     )
     if plan.fresh:
-        archive_runs([run.directory for run in new if not run.same_as])
+        moved = [run.directory for run in new if not run.same_as]
+        shared = _shared_elsewhere(plan.outputs, folder, moved)
+        archive_runs(moved)
+        for line in shared:
+            print(f"note: {line}", file=sys.stderr)
         if plan.search is None:
             archive_folder(folder / JOBS_FILE)
     for planned, run in zip(runs, new, strict=True):
@@ -122,6 +129,18 @@ def freeze(plan: SweepPlan, folder: Path, task: Task) -> Manifest:
     if kept:
         print(f"note: {len(kept)} active runs keep their settings and code", file=sys.stderr)
     return manifest
+
+
+def _shared_elsewhere(outputs: Path, folder: Path, moved: Sequence[Path]) -> list[str]:
+    """Return a line for each other sweep that has runs in directories which are about to be archived."""
+    there = {directory.absolute() for directory in moved if directory.exists()}
+    lines = []
+    for file in sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}")):
+        lost = sorted(there & read_submitted(file).keys()) if file.parent.absolute() != folder else []
+        if lost:
+            first, more = "/".join(lost[0].parts[-3:]), f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+            lines.append(f"fresh=true archived {first}{more}, which sweep {file.parent.name} shares")
+    return lines
 
 
 def refuse_active(views: Sequence[RunView]) -> None:
@@ -148,8 +167,8 @@ def missing_in(
     checked = []
     for run in runs:
         settings = run.settings
-        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths)
-        reads += (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
+        own = (settings.data, settings.task, settings.reward, settings.mixture, settings.stages)
+        reads = (settings.dataset, settings.model.path, settings.twin.manifest, settings.paths, own)
         if run.state is RunState.DONE or reads in checked:
             continue
         checked.append(reads)
@@ -246,7 +265,7 @@ def _start_here(
         words = "no status" if status is None else " ".join(filter(None, [status.state.value, status.cause]))
         print(f"[{ended}/{total}] {run.label}: {words}", file=sys.stderr, flush=True)
 
-    launching = launcher_lock(manifest.folder)
+    launching = launcher_lock(manifest.folder, patience_s=PATIENCE_S)
     try:
         local = LocalLauncher(manifest=manifest, settings=launcher, started=print_started, ended=print_ended)
         local.take(runs)

@@ -20,7 +20,6 @@ from qhk.plain import print
 from qhk.settings.sweep import LocalLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun, event, is_cancelled, last_events, record_events
 from qhk.sweep.process import (
-    CANCELLED,
     explain_exit,
     mark_pending,
     oom_kills,
@@ -122,8 +121,8 @@ class LocalLauncher:
                         self._start(waiting.popleft(), free.popleft())
                     time.sleep(POLL_S)
                     free.extend(self._collect())
-            except KeyboardInterrupt:
-                self._interrupt()
+            except KeyboardInterrupt as interrupt:
+                self._interrupt(f"by {str(interrupt) or 'Ctrl-C'} in the launcher")
                 raise
 
     def _gpu_sets(self, num_runs: int) -> list[tuple[str, ...]]:
@@ -169,12 +168,10 @@ class LocalLauncher:
             self.active.remove(active)
             cause = explain_exit(code, active.run.log, out_of_memory=self._lacked_memory(code))
             last = last_events(self.manifest).get(active.run.label)
-            cancelled = active.cancelled_since is not None or is_cancelled(last)
-            record_end(
-                active.run.directory,
-                state=RunState.CANCELLED if cancelled else RunState.FAILED,
-                cause=CANCELLED if cancelled else cause,
-            )
+            if last is not None and is_cancelled(last):
+                record_end(active.run.directory, state=RunState.CANCELLED, cause=last.cause)
+            else:
+                record_end(active.run.directory, state=RunState.FAILED, cause=cause)
             self.ended(active.run, read_status(active.run.directory / STATUS_FILE))
             yield active.gpus
 
@@ -186,19 +183,21 @@ class LocalLauncher:
         return True
 
     def _stop_cancelled(self) -> None:
-        cancelled = {label for label, last in last_events(self.manifest).items() if is_cancelled(last)}
+        cancelled = {
+            label: last.cause for label, last in last_events(self.manifest).items() if is_cancelled(last)
+        }
         for run in [run for run in self.waiting if run.label in cancelled]:
             self.waiting.remove(run)
-            record_end(run.directory, state=RunState.CANCELLED, cause=CANCELLED)
+            record_end(run.directory, state=RunState.CANCELLED, cause=cancelled[run.label])
             self.ended(run, read_status(run.directory / STATUS_FILE))
         for active in self.active:
             if active.run.label in cancelled:
                 active.cancel(self.settings.grace_s)
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, cause: str) -> None:
         """Ask for checkpoints, wait, and correct every status; a second Ctrl-C ends the waiting."""
         everyone = [*self.waiting, *(active.run for active in self.active)]
-        record_events(self.manifest, [event("cancelled", run.label) for run in everyone])
+        record_events(self.manifest, [event("cancelled", run.label, cause=cause) for run in everyone])
         end = time.monotonic() + self.settings.grace_s
         try:
             for active in self.active:
@@ -212,7 +211,7 @@ class LocalLauncher:
                 for process in active.processes:
                     process.wait()
             for run in everyone:
-                record_end(run.directory, state=RunState.CANCELLED, cause="Ctrl-C in the launcher")
+                record_end(run.directory, state=RunState.CANCELLED, cause=cause)
 
 
 def _listed_gpus() -> list[str]:
@@ -250,10 +249,10 @@ def _free_port() -> int:
 
 @contextmanager
 def _terminate_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM raise KeyboardInterrupt, as Ctrl-C does, inside the context."""
+    """Let SIGTERM raise KeyboardInterrupt, with its name, as Ctrl-C does without, inside the context."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("SIGTERM")
 
     before = signal.signal(signal.SIGTERM, interrupt)
     try:

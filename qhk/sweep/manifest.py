@@ -36,6 +36,9 @@ MANIFEST_FILE = "sweep.json"
 JOBS_FILE = "jobs.jsonl"
 """The record of what was submitted and cancelled, in a sweep's folder."""
 
+CANCELLED = "by qhk sweep cancel"
+"""How a run was cancelled by that command, behind its state."""
+
 ANY_CODE = "any"
 """In place of a digest: the run accepts whatever code it finds."""
 
@@ -114,7 +117,8 @@ class Manifest:
 class JobEvent:
     """A run was handed to a launcher, or cancelled, by process ``pid`` on ``host``.
 
-    ``job``: SLURM's id ("12_3") and ``cluster`` its cluster's name; both are "" for runs on a machine.
+    ``cause``: how it was cancelled, "" for a submitted one. ``job``: SLURM's id ("12_3") and ``cluster``
+    its cluster's name; both are "" for runs on a machine.
     """
 
     time: float
@@ -122,6 +126,7 @@ class JobEvent:
     label: str
     job: str
     cluster: str
+    cause: str
     pid: int
     host: str
 
@@ -255,8 +260,10 @@ def record_events(manifest: Manifest, events: Iterable[JobEvent]) -> None:
 def last_events(manifest: Manifest) -> dict[str, JobEvent]:
     """Return label -> the last event of the run, for those that have any."""
     path = manifest.folder / JOBS_FILE
+    # Records of earlier versions have neither cluster nor cause.
+    before = {"cluster": "", "cause": CANCELLED}
     with reading(path, "a record of jobs", "repair or remove that line"):
-        events = [typed(JobEvent, {"cluster": "", **row}) for row in read_json_lines(path)]
+        events = [typed(JobEvent, {**before, **row}) for row in read_json_lines(path)]
     return {event.label: event for event in events}
 
 
@@ -266,7 +273,7 @@ def is_cancelled(event: JobEvent | None) -> bool:
 
 
 def event(
-    kind: Literal["submitted", "cancelled"], label: str, *, job: str = "", cluster: str = ""
+    kind: Literal["submitted", "cancelled"], label: str, *, job: str = "", cluster: str = "", cause: str = ""
 ) -> JobEvent:
     """Return an event of this process at the present time."""
     return JobEvent(
@@ -275,6 +282,7 @@ def event(
         label=label,
         job=job,
         cluster=cluster,
+        cause=cause,
         pid=os.getpid(),
         host=platform.node(),
     )

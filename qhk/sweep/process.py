@@ -19,8 +19,6 @@ from qhk.tracking.status import STATUS_FILE, RunState, Status, current_status, r
 LOG_TAIL = 65536
 FINAL = (RunState.DONE, RunState.FAILED, RunState.CANCELLED)
 
-CANCELLED = "cancelled by qhk sweep cancel"
-
 UNPROVEN = "from outside, or out of memory"
 """The possible senders of a SIGKILL, where nothing tells them apart."""
 

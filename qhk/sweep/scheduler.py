@@ -21,13 +21,13 @@ OUT_OF_TIME = "out of time"
 OUT_OF_MEMORY = JobState(state=RunState.FAILED, cause="out of memory: SLURM ended the job")
 
 ENDINGS = {
-    "CANCELLED": JobState(state=RunState.CANCELLED, cause="cancelled (scancel)"),
+    "CANCELLED": JobState(state=RunState.CANCELLED, cause="by scancel"),
     "TIMEOUT": JobState(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its limit"),
     "DEADLINE": JobState(state=RunState.FAILED, cause=f"{OUT_OF_TIME}: the job reached its deadline"),
     "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "NODE_FAIL": JobState(state=RunState.FAILED, cause="node lost"),
     "BOOT_FAIL": JobState(state=RunState.FAILED, cause="node lost: it did not boot"),
-    "PREEMPTED": JobState(state=RunState.PREEMPTED, cause="preempted by another job"),
+    "PREEMPTED": JobState(state=RunState.PREEMPTED, cause="by another job"),
     "COMPLETED": JobState(state=RunState.FAILED, cause="the job ended without a word (exit code 0)"),
 }
 """State and cause by SLURM's state of a job, for a run that did not record its own end."""

@@ -95,7 +95,7 @@ class CellJob:
         status = read_status(self.directory / STATUS_FILE)
         if status is not None and status.state in (RunState.DONE, RunState.FAILED):
             return None
-        record_end(self.directory, state=RunState.PREEMPTED, cause="preempted before its first checkpoint")
+        record_end(self.directory, state=RunState.PREEMPTED, cause="before its first checkpoint")
         return DelayedSubmission(replace(self))
 
     def _is_done(self) -> bool:

@@ -8,11 +8,12 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, is_cancelled, last_events
-from qhk.sweep.process import CANCELLED, FINAL, UNPROVEN, record_cause, record_end, record_timeout
+from qhk.sweep.process import FINAL, UNPROVEN, record_cause, record_end, record_timeout
 from qhk.sweep.scheduler import OUT_OF_MEMORY, OUT_OF_TIME, SlurmAnswer, ask_slurm, cluster_name
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import (
@@ -74,9 +75,13 @@ def sweep_lock(folder: Path) -> RunLock:
     return RunLock(lock_path(folder), directory=folder, fix="another command starts or cancels it; try again")
 
 
-def launcher_lock(folder: Path) -> RunLock:
-    """Take the lock that a local launcher holds while it works. Raises DirectoryInUseError where one does."""
-    return RunLock(folder / ".launcher.lock", directory=folder, fix="its launcher is at work; wait or cancel")
+def launcher_lock(folder: Path, *, patience_s: float = 0.0) -> RunLock:
+    """Take the lock that a local launcher holds while it works. Raises DirectoryInUseError where one does.
+
+    ``patience_s``: how long to try, since whoever reads the states holds it for a moment.
+    """
+    fix = "its launcher is at work; wait or cancel"
+    return RunLock(folder / ".launcher.lock", directory=folder, fix=fix, patience_s=patience_s)
 
 
 def launcher_at_work(folder: Path) -> str:
@@ -96,7 +101,8 @@ def read_states(manifest: Manifest) -> list[RunView]:
     elsewhere = _other_clusters(events.values(), answer)
     launching = bool(launcher_at_work(manifest.folder))
     views: dict[str, RunView] = {}
-    for run in manifest.runs:
+    # A run may be listed before the one whose directory it shares: that of a cell which has begun already.
+    for run in sorted(manifest.runs, key=lambda run: bool(run.same_as)):
         shared, job = views.get(run.same_as), jobs[run.label]
         if shared is not None:
             views[run.label] = replace(shared, run=run)
@@ -110,7 +116,7 @@ def read_states(manifest: Manifest) -> list[RunView]:
             launching=launching,
         )
         views[run.label] = _view(facts)
-    return list(views.values())
+    return [views[run.label] for run in manifest.runs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +139,14 @@ class _Facts:
         """SLURM's answer about the run's job."""
         return self.endings.get(self.job)
 
+    @property
+    def taken_up_since(self) -> bool:
+        """Whether another sweep that shares the run has made it wait again since this one's last event."""
+        status = read_status(self.run.directory / STATUS_FILE)
+        if status is None or status.state is not RunState.PENDING or self.last is None:
+            return False
+        return _written(status) > self.last.time
+
     def since_submitted_s(self) -> float:
         """Return the seconds since the run was submitted, by this sweep or by whoever wrote its status."""
         if self.last is not None:
@@ -150,8 +164,12 @@ def _job(run: SweepRun, last: JobEvent | None) -> str:
     named = "" if status is None else status.slurm_job or ""
     if last is None:
         return named
-    newer = status is not None and time.time() - heartbeat_age_s(status) > last.time
-    return named if named and newer else last.job
+    return named if status is not None and named and _written(status) > last.time else last.job
+
+
+def _written(status: Status) -> float:
+    """Return when a status was written, in seconds since the epoch."""
+    return datetime.fromisoformat(status.heartbeat).timestamp()
 
 
 def _job_name(manifest: Manifest, last: JobEvent | None) -> str:
@@ -217,9 +235,9 @@ def _unfinished(facts: _Facts, state: RunState, cause: str) -> tuple[RunState, s
     last, ending = facts.last, facts.ending
     waits = ending is not None and ending.state in (RunState.PENDING, RunState.RUNNING)
     at_work = waits or (facts.launching and not facts.job)
-    if is_cancelled(last) and not at_work:
-        record_end(facts.run.directory, state=RunState.CANCELLED, cause=CANCELLED)
-        return RunState.CANCELLED, CANCELLED, False
+    if last is not None and is_cancelled(last) and not at_work and not facts.taken_up_since:
+        record_end(facts.run.directory, state=RunState.CANCELLED, cause=last.cause)
+        return RunState.CANCELLED, last.cause, False
     if ending is not None and waits:
         return state, "; ".join(filter(None, [cause, ending.cause])), True
     if facts.job:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group
 
-from qhk.evaluation.results import Moment, ResultRow, read_results, summarise
 from qhk.sweep.manifest import Manifest
+from qhk.sweep.means import METRICS, CellMeans, SweepMeans, sweep_means
 from qhk.sweep.states import RunView
 from qhk.tables import Table, Text
 from qhk.tracking.code import SHOWN, code_text, read_code_parts
@@ -28,32 +26,6 @@ STYLES = {
 }
 
 
-METRICS = {
-    "srcc": "SRCC",
-    "plcc": "PLCC",
-    "accuracy": "accuracy",
-    "distinct_samples": "distinct samples",
-    "score_entropy": "score entropy",
-}
-"""What the table of means shows, where a sweep has it, and its heading."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellMeans:
-    """A cell's means over its seeds by metric, before and after training: of ``n`` of ``num_seeds`` runs.
-
-    ``before`` is empty where nothing was measured then; ``stds`` are the unbiased standard deviations of
-    ``after``. A metric that the cell's tasks do not have is absent.
-    """
-
-    cell: str
-    num_seeds: int
-    n: int
-    before: dict[str, float]
-    after: dict[str, float]
-    stds: dict[str, float]
-
-
 def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     """Return the whole status: table, a line for each run that stopped or is of several codes, and means."""
     title = Text(f"sweep {manifest.name}   {count_line(views)}")
@@ -64,9 +36,10 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     well = (RunState.DONE, RunState.RUNNING)
     parts += [stopped_line(manifest, view) for view in views if view.cause and view.state not in well]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
-    means = cell_means(manifest, views)
-    if any(cell.n for cell in means):
+    means = sweep_means(manifest, views)
+    if any(cell.n for cell in means.cells):
         parts.append(means_table(means))
+    parts += [Text(line, style="yellow") for line in means.left_out]
     return Group(*parts)
 
 
@@ -101,7 +74,7 @@ def cell_text(view: RunView) -> Text:
     status = view.status
     if status is not None and view.state is not RunState.DONE and status.step:
         words.append(f"{status.step}/{status.total_steps or '?'}")
-    if status is not None and status.srcc is not None:
+    if status is not None and status.srcc is not None and math.isfinite(status.srcc):
         words.append(f"SRCC {status.srcc:.3f}")
     if view.eta_s is not None:
         words.append(f"ETA {duration_text(view.eta_s)}")
@@ -154,76 +127,28 @@ def code_lines(views: Sequence[RunView]) -> list[str]:
 
 
 def duration_text(seconds: float) -> str:
-    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 d``."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h")):
+    """Return ``40 s``, ``12 min``, ``3.5 h``, ``2.1 d`` or ``3.2 years``; ``under 1 s`` for less."""
+    for size, unit in ((365.25 * 86400, "years"), (86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+            decimals = 1 if size >= 3600 and seconds < 10 * size else 0
+            return f"{seconds / size:.{decimals}f} {unit}"
+    return "under 1 s"
 
 
-def cell_means(manifest: Manifest, views: Sequence[RunView]) -> list[CellMeans]:
-    """Return each cell's means over its seeds; only runs that are done and have values count.
-
-    A run's value is the mean over its benchmarks of the headline read-out, without those where too few
-    answers were parsed or there is no correlation.
-    """
-    found = []
-    for cell in manifest.cells:
-        runs = [view for view in views if view.run.cell == cell]
-        values = [run_values(manifest, view) for view in runs if view.state is RunState.DONE]
-        kept = [(before, after) for before, after in values if after and _finite(after)]
-        names = [name for name in METRICS if all(name in after for _, after in kept)] if kept else []
-        started = [before for before, _ in kept if all(name in before for name in names) and _finite(before)]
-        found.append(
-            CellMeans(
-                cell=cell,
-                num_seeds=len(runs),
-                n=len(kept),
-                before={name: _mean([one[name] for one in started]) for name in names if started},
-                after={name: _mean([after[name] for _, after in kept]) for name in names},
-                stds={name: _std([after[name] for _, after in kept]) for name in names},
-            )
-        )
-    return found
-
-
-def run_values(manifest: Manifest, view: RunView) -> tuple[dict[str, float], dict[str, float]]:
-    """Return a finished run's headline means over its benchmarks, before and after training.
-
-    Both are empty for a run that measured nothing.
-    """
-    results = view.run.directory / "results.json"
-    if not results.exists():
-        return {}, {}
-    evaluation = manifest.settings(view.run).evaluation
-    rows = [row for row in read_results(results).rows if row.readout == evaluation.headline]
-    before = _latest([row for row in rows if row.moment is Moment.BEFORE])
-    after = _latest([row for row in rows if row.moment in (Moment.AFTER, Moment.CONTROL)])
-    first, last = (
-        summarise(part, min_parsed_fraction=evaluation.min_parsed_fraction).means for part in (before, after)
-    )
-    return _of_interest(first), _of_interest(last)
-
-
-def _of_interest(means: Mapping[str, float]) -> dict[str, float]:
-    return {name: means[name] for name in METRICS if name in means}
-
-
-def _latest(rows: Sequence[ResultRow]) -> list[ResultRow]:
-    """Return each benchmark's row of the last step: a run in stages measures each at its stage's end."""
-    return list({row.benchmark: row for row in sorted(rows, key=lambda row: row.step)}.values())
-
-
-def means_table(means: Sequence[CellMeans]) -> Table:
+def means_table(means: SweepMeans) -> Table:
     """Return the means as a table; ``n`` says how many of the seeds are in them."""
+    count = f"{means.num_used} of {means.num_measured} " if means.num_used < means.num_measured else ""
     title = (
-        "mean over benchmarks: before → after training, mean over seeds ± standard deviation of the latter"
+        f"mean over {count}benchmarks: before → after training, mean over seeds ± standard deviation of the "
+        "latter"
     )
     table = Table(title=title, title_justify="left")
-    shown = {name: heading for name, heading in METRICS.items() if any(name in cell.after for cell in means)}
+    shown = {
+        name: heading for name, heading in METRICS.items() if any(name in cell.after for cell in means.cells)
+    }
     for heading in ("cell", "n", *shown.values()):
         table.add_column(heading, justify="left" if heading == "cell" else "right")
-    for cell in means:
+    for cell in means.cells:
         table.add_row(cell.cell, f"{cell.n}/{cell.num_seeds}", *(_change(cell, name) for name in shown))
     return table
 
@@ -235,18 +160,6 @@ def _change(cell: CellMeans, name: str) -> str:
     before = f"{cell.before[name]:.{decimals}f} → " if name in cell.before else ""
     spread = f" ± {cell.stds[name]:.{decimals}f}" if math.isfinite(cell.stds[name]) else ""
     return f"{before}{cell.after[name]:.{decimals}f}{spread}"
-
-
-def _finite(values: dict[str, float]) -> bool:
-    return all(map(math.isfinite, values.values()))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def _std(values: Sequence[float]) -> float:
-    return statistics.stdev(values) if len(values) > 1 else math.nan
 
 
 def exit_code(manifest: Manifest, views: Sequence[RunView]) -> int:

@@ -139,7 +139,7 @@ READOUT_PREFIXES = {
     "validation": "validation part of the training data, which selects checkpoints",
     "validation/{task}": "validation part of one of several tasks",
     "cold_start/validation/{task}": "the same, during the cold start",
-    "eval/mean": "mean over the benchmarks that count",
+    "eval/mean": "mean over all benchmarks, absent where one of them does not count",
     "eval/{benchmark}": "one benchmark, headline read-out",
 }
 

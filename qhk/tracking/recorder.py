@@ -107,7 +107,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _section(row: Mapping[str, Any]) -> MetricSection:
     """Return what a row was measured in; those of earlier versions call it ``stage``."""
-    return MetricSection(row["stage"] if "stage" in row else row.get("section"))
+    return MetricSection(str(row["stage"] if "stage" in row else row.get("section")))
 
 
 def _plain(value: Any) -> float | int | None:

@@ -163,12 +163,15 @@ def _sampling(
 
 
 def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
-    means = summarise(rows, min_parsed_fraction=run.settings.evaluation.min_parsed_fraction).means
-    metrics = {f"eval/mean/{name}": value for name, value in means.items()}
+    summary = summarise(rows, min_parsed_fraction=run.settings.evaluation.min_parsed_fraction)
+    metrics = {f"eval/mean/{name}": value for name, value in summary.means.items()}
+    if summary.left_out:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.left_out.items())
+        run.display.line(f"eval/mean of step {step} lacks what not every benchmark has: {reasons}")
     for row in rows:
         metrics |= row_metrics(row, prefix=f"eval/{row.benchmark}")
     run.record(step=step, section=MetricSection.EVAL, metrics=metrics)
-    run.directory.report(srcc=means.get("srcc"))
+    run.directory.report(srcc=summary.means.get("srcc"))
 
 
 # --- shared with the command that evaluates a checkpoint -------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -122,27 +124,45 @@ def test_evaluate_without_a_policy_is_one_line(words: list[str], capsys: pytest.
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """A folder of three small pictures, one with a blank in its name, and a text file."""
+    """A folder of three small pictures, one that is cut short, and files that are none."""
     folder = tmp_path / "my photos"
     folder.mkdir()
     for number, name in enumerate(("a.png", "b c.jpg", "d.bmp")):
         pixels = np.random.default_rng(number).integers(0, 256, (70, 64, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / name)
+    (folder / "c.bmp").write_bytes((folder / "d.bmp").read_bytes()[:2000])
     (folder / "notes.txt").write_text("not a picture")
+    (folder / "report.PDF").write_bytes(b"%PDF-1.4")
+    (folder / "film.mpg").write_bytes(b"\x00\x00\x01\xba")
+    (folder / "._a.jpg").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "x.jpg").mkdir()
     return folder
 
 
-def test_score_writes_json_lines(
+def test_a_bad_picture_has_a_row_and_foreign_files_are_counted(
     trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
-    assert main(["score", str(pictures), checkpoint, "format=json", "num_samples=4"]) == 0
+    words = ["score", str(pictures), f"checkpoint={trained[0]}/checkpoints/last", "num_samples=4"]
+    assert main([*words, "format=json"]) == 1
     out, err = capsys.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
-    assert [Path(row["image"]).name for row in rows] == ["a.png", "b c.jpg", "d.bmp"]
-    assert all(len(row["samples"]) == 4 for row in rows)
+    assert [Path(row["image"]).name for row in rows] == ["a.png", "b c.jpg", "c.bmp", "d.bmp"]
+    bad = rows[2]
+    assert "c.bmp: not a readable image" in bad["error"] and (bad["score"], bad["samples"]) == (None, [])
+    assert all(row["error"] is None for row in rows if row is not bad)
+    assert all(len(row["samples"]) == 4 for row in rows if row is not bad)
     assert all(row["unparsed"] == sum(sample is None for sample in row["samples"]) for row in rows)
-    assert "images/s" in err
+    assert "images/s" in err and "skipped, no images: 1 hidden, 3 other files, 1 folders\n" in err
+    assert "1 images could not be opened" in err
+    assert main([*words, "format=csv"]) == 1
+    table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [{**row, "samples": json.loads(row["samples"])} for row in table] == [
+        {
+            key: "" if value is None else value if key == "samples" else str(value)
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
 
 
 def test_score_of_a_glob_equals_score_of_the_files(
@@ -150,22 +170,25 @@ def test_score_of_a_glob_equals_score_of_the_files(
 ) -> None:
     checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
     assert main(["score", f"{pictures}/*.jpg", checkpoint, "format=json"]) == 0
-    by_glob = capsys.readouterr().out
+    by_glob, err = capsys.readouterr()
+    assert "skipped, no images: 1 folders" in err
     assert main(["score", f"{pictures}/b c.jpg", checkpoint, "format=json"]) == 0
     assert capsys.readouterr().out == by_glob != ""
 
 
 def test_score_as_a_table(trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["score", str(pictures / "a.png"), f"checkpoint={trained[0]}/checkpoints/last"]) == 0
-    out = capsys.readouterr().out
-    assert "a.png" in out.replace("\n", "") and "spread" in out
-
-
-def test_score_of_a_broken_or_missing_image_is_one_line(
-    trained: Trained, pictures: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     checkpoint = f"checkpoint={trained[0]}/checkpoints/last"
-    for name in ("notes.txt", "nothing.png"):
-        assert main(["score", str(pictures / name), checkpoint]) == 2
-        err = capsys.readouterr().err
-        assert name in err and err.count("\n") == 1
+    assert main(["score", str(pictures / "a.png"), str(pictures / "c.bmp"), checkpoint]) == 1
+    out = capsys.readouterr().out
+    assert "a.png" in out.replace("\n", "") and "spread" in out and "error:" in out
+
+
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "report.PDF", "film.mpg", "._a.jpg", "x.jpg", "nothing.png", "*.txt"]
+)
+def test_score_of_what_is_named_and_no_image_is_one_line(
+    pictures: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["score", str(pictures / "a.png"), str(pictures / name), "checkpoint=null"]) == 2
+    err = capsys.readouterr().err
+    assert name in err and err.count("\n") == 1

@@ -97,4 +97,4 @@ def test_training_refuses_what_a_check_finds_before_anything_is_loaded(
     assert not list((tmp_path / "outputs").glob("default/**/config.yaml"))
     if fault == "label":
         code, _, err = qhk("train", *words, *COLUMNS, "dry_run=true")
-        assert code == 0 and f"warning: dataset.folder: {root / 'labels.csv'} line 5" in err
+        assert code == 2 and f"dataset.folder: {root / 'labels.csv'} line 5" in err, err

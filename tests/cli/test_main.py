@@ -16,6 +16,8 @@ import pytest
 from qhk.cli.command import Job
 from qhk.cli.commands import COMMANDS
 from qhk.cli.commands.score import ScoreRequest
+from qhk.training import launch
+from qhk.types import Completion, Example
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -122,12 +124,67 @@ def test_a_dry_run_of_another_command_names_no_training(qhk: Run, tmp_path: Path
     assert out == "dry run: a run would be refused, for 1 reasons; nothing was started\n"
 
 
-def test_dry_run_lists_missing_files_as_warnings(qhk: Run) -> None:
+def test_dry_run_fails_where_files_are_missing(qhk: Run) -> None:
     code, out, err = qhk("train", "experiment=q_hawkeye", "dry_run=true", "model.path=./weights")
-    assert code == 0
-    assert "warning: dataset.koniq.root:" in err
-    assert "warning: model.path: ./weights is not there" in err
-    assert "run id" in out
+    assert code == 2
+    assert "error: dataset.koniq.root:" in err
+    assert "error: model.path: ./weights is not there" in err
+    assert "run id" in out and "a run would be refused, for " in out
+
+
+CSIQ = "data=miniature_csiq"
+"""A set that is drawn in half a second, with labels."""
+
+
+def ending(completion: Completion, example: Example, *, how: str) -> Any:
+    """A user's reward that gives what it should not."""
+    if how == "exit":
+        sys.exit(0)
+    return {"text": "high", "nothing": None, "labels": len(example.labels["appearance"])}[how]
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            ["paths.outputs=/dev/null"],
+            ["(/dev/null is no folder): change paths.outputs", "change paths.cache"],
+        ),
+        ([f"name={'n' * 300}"], ["has 300 bytes, the most is 255): change paths.outputs, study or name"]),
+        (
+            ["how=exit", CSIQ],
+            ["mine: does not fit task.form score with answer_rule strict: raised SystemExit: 0"],
+        ),
+        (["how=text", CSIQ], ["gave 'high' for "]),
+        (["how=nothing", CSIQ], ["gave None for "]),
+        (["how=labels", CSIQ], []),
+    ],
+)
+def test_dry_run_tries_what_a_run_would_refuse(
+    qhk: Run, tmp_path: Path, words: list[str], lines: list[str]
+) -> None:
+    """Places that cannot be, and rewards on true answers, with the labels of the set that they ask for."""
+    how, _, value = words[0].partition("=")
+    if how == "how":
+        term = f"+reward.terms.mine={{_target_: tests.cli.test_main.ending, weight: 1.0, how: {value}}}"
+        words = [term, *words[1:]]
+    code, out, err = qhk("train", "dry_run=true", *words)
+    assert code == (2 if lines else 0)
+    found = err.splitlines()
+    assert len(found) == len(lines)
+    assert all(line.startswith("error: ") and part in line for line, part in zip(found, lines, strict=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_refuses_places_that_cannot_be_before_it_loads_anything(
+    qhk: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "load_stages", lambda *words: pytest.fail("loaded"))
+    (tmp_path / "file").write_text("")
+    for words in (["paths.outputs=file"], [f"name={'n' * 300}"], ["paths.cache=file/cache"]):
+        code, _, err = qhk("train", *words)
+        assert code == 2 and err.count("\n") == 1 and "cannot be written (" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_cfg_job_prints_the_composition(qhk: Run) -> None:

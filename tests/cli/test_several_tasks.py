@@ -15,7 +15,7 @@ from qhk.cli.checkpoints import adopt_checkpoint, other_tasks
 from qhk.cli.job import prepare
 from qhk.cli.main import main
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.evaluation.score import NamedImage, as_table, summarise_words
+from qhk.evaluation.score import NamedImage, as_csv, as_table, summarise_words
 from qhk.types import Answer, Completion
 from tests.tasks.builders import task_of
 from tests.training.conftest import SMALL
@@ -127,7 +127,7 @@ def test_answers_in_words_are_columns(root: Path, capsys: pytest.CaptureFixture[
     assert main(["score", str(picture), checkpoint, "format=json", "num_samples=4"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     answer = json.loads(line)
-    assert list(answer) == ["image", "labels", "agreement", "samples", "unparsed", "reasoning"]
+    assert list(answer) == ["image", "labels", "agreement", "samples", "unparsed", "reasoning", "error"]
     assert len(answer["samples"]) == 4
     assert answer["unparsed"] == answer["samples"].count(None)
 
@@ -161,6 +161,14 @@ def test_what_most_samples_say_is_the_answer() -> None:
         ["a.png", "blur", "slight", "0.50", "4/5", "it is blur"],
         ["b.png", "-", "-", "-", "0/2", "it is None"],
     ]
+
+
+def test_words_as_csv_have_a_column_for_each_label() -> None:
+    task, spoken = task_of("degradation", "json"), [said("blur"), said(None), said("noise")]
+    lines = as_csv([summarise_words("a,b.png", spoken)], task, heading=True).splitlines()
+    assert lines[0] == "image,distortion_class,severity,agreement,samples,unparsed,reasoning,error"
+    assert lines[1].startswith('"a,b.png",blur,slight,0.5,"[{') and lines[1].endswith(",1,it is blur,")
+    assert as_csv([summarise_words("a,b.png", spoken)], task, heading=False) == lines[1] + "\n"
 
 
 def shown(items: list[NamedImage]) -> list[list[str]]:

@@ -38,6 +38,7 @@ def row(
     srcc: float = 0.6,
     plcc: float = 0.7,
     plcc_fallback: str = "",
+    plcc_step: bool = False,
     entropy: float = 2.0,
     distinct: int = 40,
 ) -> ResultRow:
@@ -58,5 +59,6 @@ def row(
         samples_out_of_range=0,
         distinct=distinct,
         plcc_fallback=plcc_fallback,
+        plcc_step=plcc_step,
         metrics={name: Measure(value=value, low=value - 0.1, high=NAN) for name, value in values.items()},
     )

@@ -72,6 +72,13 @@ def test_every_interval_holds_its_value() -> None:
         assert row.metrics[name].value > 0 and math.isnan(row.metrics[name].low)
 
 
+def test_a_fit_that_is_a_step_is_in_the_row() -> None:
+    samples, mos = noisy()
+    assert not measured(predicted(samples, mos)).plcc_step
+    scores = np.clip(np.mean(samples, axis=1), 1, 5)
+    assert measured(predicted(samples, np.where(scores > np.median(scores), 4.0, 2.0).tolist())).plcc_step
+
+
 def test_seed_decides_the_intervals() -> None:
     predictions = predicted(*noisy())
     assert measured(predictions, seed=1) == measured(predictions, seed=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,22 +78,24 @@ def test_foreign_file_is_named(tmp_path: Path, text: str) -> None:
         results.read_results(path)
 
 
-def test_means_leave_out_unparsed_and_constant_cells() -> None:
-    rows = [
-        row("koniq", srcc=0.4),
-        row("spaq", srcc=0.8),
-        row("csiq", srcc=0.99, n_parsed=94),
-        row("pipal", srcc=NAN),
-    ]
+def test_a_mean_is_over_all_benchmarks_or_not_there() -> None:
+    rows = [row("koniq", srcc=0.4), row("spaq", srcc=0.8)]
     summary = results.summarise(rows, min_parsed_fraction=0.95)
-    assert summary.means["srcc"] == pytest.approx(0.6)
-    assert summary.counted == ("koniq", "spaq")
-    assert summary.left_out["csiq"] == "94 of 100 images parsed (under 95%)"
-    assert summary.left_out["pipal"].startswith("no correlation")
+    assert summary.means["srcc"] == pytest.approx(0.6) and not summary.left_out
+    measure = results.Measure(value=0.5, low=NAN, high=NAN)
+    words = replace(row("pairs"), form="comparison", metrics={"accuracy": measure})
+    for fault, reason in (
+        (row("csiq", srcc=0.99, n_parsed=94), "94 of 100 images parsed (under 95%)"),
+        (row("csiq", srcc=NAN), "no correlation (constant predictions or too few images)"),
+    ):
+        summary = results.summarise([*rows, fault, words], min_parsed_fraction=0.95)
+        assert math.isnan(summary.means["srcc"]) and math.isnan(summary.means["plcc"])
+        assert summary.means["accuracy"] == 0.5
+        assert summary.left_out == {"csiq": reason}
 
 
 def test_exactly_the_wanted_fraction_counts() -> None:
-    assert results.summarise([row(n_parsed=95)], min_parsed_fraction=0.95).counted == ("koniq",)
+    assert not results.summarise([row(n_parsed=95)], min_parsed_fraction=0.95).left_out
 
 
 def test_nothing_counted_is_nan() -> None:

@@ -62,6 +62,11 @@ def test_fallback_of_the_fit_is_noted() -> None:
     assert "PLCC fitted is the raw PLCC (no convergence): koniq before, spaq before" in text.notes
 
 
+def test_a_fit_that_is_a_step_is_noted() -> None:
+    text = built([row(), row("spaq", plcc_step=True)])
+    assert "PLCC fitted flatters (the fitted curve is a step): spaq before" in text.notes
+
+
 def test_last_step_of_a_moment_other_readouts_left_out() -> None:
     rows = [
         row(moment=Moment.AFTER, step=120, srcc=0.8),

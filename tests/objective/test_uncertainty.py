@@ -220,3 +220,17 @@ def test_without_decay_there_is_no_memory_and_no_rounding() -> None:
     for wrong in (1.0, -0.1, NAN):
         with pytest.raises(ValueError, match=r"uncertainty\.history_decay: got"):
             smoothed_variances(now, ["a", "b", "c"], {}, decay=wrong)
+
+
+@pytest.mark.parametrize("normaliser", ["fixed_maximum", "batch_relative"])
+def test_equal_means_are_exactly_certain(normaliser: str) -> None:
+    """Means of the same 2.988, of other terms: what floating point leaves between them is no uncertainty."""
+    means = [math.fsum(t) / 5 for t in ((3.05, 2.14, 4.51, 2.41, 2.83), (3.14, 3.72, 1.11, 3.54, 3.43))]
+    assert means[0] != means[1]
+    assert uncertainty([means, [3.0, 3.0]], normaliser=normaliser).tolist() == [0.0, 0.0]
+
+
+def test_equal_variances_are_of_one_rank() -> None:
+    u = uncertainty([[3.1, 3.2], [4.1, 4.2], [1.1, 1.2], [1.0, 5.0]])
+    assert len(set(u.tolist())) > 2
+    assert weights(u.tolist(), "rank", alpha=0.3) == pytest.approx([0.9, 0.9, 0.9, 0.7])

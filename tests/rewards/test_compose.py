@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
-from qhk.rewards.batch import ScoredGroup
+from qhk.errors import UserError
+from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
 from qhk.types import Completion, Example
@@ -243,3 +247,68 @@ def test_the_release_of_the_config_is_the_release_of_the_vectors() -> None:
     words = ["reward=q_hawkeye_release", "strengths=published"]
     config = compose_config("train", words, read_catalogue(config_root()))
     assert plain_config(config)["reward"] == {"terms": RELEASE}
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        ("high", "'high'"),
+        ("3", "'3'"),
+        (None, "None"),
+        ([1.0], "[1.0]"),
+        (10**400, "1000"),
+        ([10**5000], "a list"),
+        (math.nan, "nan"),
+    ],
+)
+def test_a_value_that_is_no_number_names_its_term(
+    make_completion: Make, make_example: MakeExample, given: object, shown: str
+) -> None:
+    single = CompletionTerm(name="mine", weight=1.0, function=lambda completion, example: given)  # type: ignore[arg-type, return-value]
+    group = BatchTerm(name="ours", weight=1.0, function=lambda groups: [[given]])  # type: ignore[list-item]
+    with pytest.raises(UserError, match=rf"reward\.terms\.mine: gave {re.escape(shown)}.*a finite number"):
+        completion_value(single, make_completion("<answer>3.0</answer>"), make_example(3.0))
+    groups = [scored_group(make_example(3.0), [make_completion("<answer>3.0</answer>").answer])]
+    with pytest.raises(UserError, match=rf"reward\.terms\.ours: gave {re.escape(shown)}.*a finite number"):
+        batch_values(group, groups)
+
+
+@pytest.mark.parametrize("given", [None, 3.0, [1.0]])
+def test_values_that_are_no_lists_name_their_term(
+    make_example: MakeExample, make_completion: Make, given: object
+) -> None:
+    term = BatchTerm(name="ours", weight=1.0, function=lambda groups: given)  # type: ignore[arg-type, return-value]
+    with pytest.raises(UserError, match=r"reward\.terms\.ours: gave .*give a list of values per group"):
+        batch_values(
+            term, [scored_group(make_example(3.0), [make_completion("<answer>3.0</answer>").answer])]
+        )
+
+
+def test_a_reward_that_exits_names_its_term(make_completion: Make, make_example: MakeExample) -> None:
+    def leave(*_: object) -> Any:
+        sys.exit(0)
+
+    with pytest.raises(UserError, match=r"reward\.terms\.mine: raised SystemExit: 0 for example"):
+        completion_value(
+            CompletionTerm(name="mine", weight=1.0, function=leave),
+            make_completion("<answer>3.0</answer>"),
+            make_example(3.0),
+        )
+    with pytest.raises(UserError, match=r"reward\.terms\.ours: raised SystemExit: 0 for the 1 groups"):
+        batch_values(
+            BatchTerm(name="ours", weight=1.0, function=leave),
+            [scored_group(make_example(3.0), [make_completion("<answer>3.0</answer>").answer])],
+        )
+
+
+@pytest.mark.parametrize("line", ["import sys; sys.exit(0)", "1 / 0"])
+def test_a_module_that_ends_while_it_is_imported_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    (tmp_path / "qhk_test_ending_module.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = {"mine": {"_target_": "qhk_test_ending_module.f", "weight": 1.0}}
+    with pytest.raises(
+        UserError, match=r"mine\._target_: qhk_test_ending_module cannot be imported: it raised"
+    ):
+        build_terms(spec)

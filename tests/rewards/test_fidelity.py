@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.fidelity import thurstone_fidelity
+from qhk.tasks.aspects import average
 
 PAPER: dict[str, Any] = {
     "epsilon": 1e-6,
@@ -178,3 +179,14 @@ def test_a_single_parsed_score_has_no_variance() -> None:
 def test_scores_that_are_no_numbers_are_not_scores() -> None:
     with pytest.raises(AssertionError):
         group(3.0, math.nan)
+
+
+def test_equal_means_are_a_tie_in_the_binary_form() -> None:
+    """Two groups with one answer each, both of which mean 2.988: p is 1/2, which only equal opinions earn."""
+    scores = [
+        average(aspects).score for aspects in ((3.05, 2.14, 4.51, 2.41, 2.83), (3.14, 3.72, 1.11, 3.54, 3.43))
+    ]
+    assert scores[0] != scores[1]
+    for mos, earned in (((3.0, 3.0), 1.0), ((2.0, 4.0), 0.0)):
+        groups = [group(y, score) for y, score in zip(mos, scores, strict=True)]
+        assert fidelity(groups, form="binary") == [[earned], [earned]]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.preresq import pairwise_score_and_ranking, rank_to_ground_truth, triplet_ranking
+from qhk.tasks.aspects import average
 
 Reward = Callable[[Sequence[ScoredGroup]], list[list[float]]]
 
@@ -221,3 +222,37 @@ def test_strangers_and_lonely_images(reward: Reward) -> None:
 def test_two_images_make_no_triplet() -> None:
     for reward in TRIPLET.values():
         assert reward([group(1.0, 2.0, 3.0), group(2.0, 2.5, 1.5)]) == [[0.7, 0.7], [0.7, 0.7]]
+
+
+TIED = ((3.05, 2.14, 4.51, 2.41, 2.83), (3.14, 3.72, 1.11, 3.54, 3.43))
+"""Two answers whose sub-scores both mean 2.988, which floating point tells apart."""
+
+
+def test_equal_means_are_a_tie_whatever_their_terms() -> None:
+    """By hand: of two images with opinions 2 and 4 that both got 2.988, S = 2 / (2 + 0.988 + 1.012) = 1/2.
+
+    Their order is wrong in both forms, whichever answer is whose.
+    """
+    one, other = (average(aspects).score for aspects in TIED)
+    assert one is not None and other is not None and one != other
+    for scores in ((one, other), (other, one), (2.988, 2.988)):
+        for wrong, earned in (("release", math.sqrt(0.5)), ("corrected", math.sqrt(0.5) / 2)):
+            assert (
+                PAIRWISE[wrong]([group(2.0, scores[0]), group(4.0, scores[1])])
+                == [[pytest.approx(earned, abs=1e-12)]] * 2
+            )
+        # the third image is in its place towards both, and those two are half right: (1 + 1 + 1/2) / 3
+        for reward in TRIPLET.values():
+            rows = reward([group(2.0, scores[0]), group(4.0, scores[1]), group(5.0, 5.0)])
+            assert rows == [[pytest.approx(5 / 6, abs=1e-12)]] * 3
+    assert PAIRWISE["corrected"]([group(one, 3.0), group(other, 3.1)]) == [[0.7], [0.7]]
+
+
+def test_answers_of_equal_means_share_what_their_places_earn() -> None:
+    one, other = (average(aspects).score for aspects in TIED)
+    # what rounding alone puts beyond the opinion stands at it, and not between it and the other score
+    assert NEAR([group(min(one, other), max(one, other), 4.0)])[0][1] == math.exp(-1 / 3)
+    assert NEAR([group(max(one, other), min(one, other), 1.0)])[0][1] == math.exp(-1 / 3)
+    for reward in BY_VALUE:
+        rows = reward([group(2.0, one, 4.0, other), group(3.5, 2.0, 3.0, 3.25), group(4.5, 2.5, 3.0, 5.0)])
+        assert rows[0][0] == rows[0][2]

@@ -127,7 +127,7 @@ def test_so_many_at_a_time_and_a_waiting_one_may_be_called_off(slurm: Cluster, s
     second = until(manifest, "b", RunState.PENDING, active=True)
     assert "in the queue" in second.cause
     slurm.client("scancel", second.job)
-    assert until(manifest, "b", RunState.CANCELLED).cause == "cancelled (scancel)"
+    assert until(manifest, "b", RunState.CANCELLED).cause == "by scancel"
     slurm.client("scancel", first.job)
     until(manifest, "a", RunState.CANCELLED)
 

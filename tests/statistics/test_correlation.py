@@ -120,6 +120,18 @@ def test_fit_below_raw_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.value, result.fallback) == (correlation.plcc(x, y), "fit below raw")
 
 
+def test_a_curve_that_is_a_step_is_told() -> None:
+    random = np.random.default_rng(1)
+    x, noise = random.normal(3, 0.5, 200), random.normal(0, 0.3, 200)
+    step = correlation.logistic_plcc(x, np.where(x > 3.1, 4.0, 2.0) + noise)
+    assert step.is_step and step.value > 0.95 > 0.8 > correlation.plcc(x, np.where(x > 3.1, 4.0, 2.0) + noise)
+    assert not correlation.logistic_plcc(x, x + noise).is_step
+    levels = np.round(x)  # 2, 3 and 4 rise evenly: a third of the images is between the ends
+    assert not correlation.logistic_plcc(levels, levels + noise).is_step
+    two = np.where(x > 3.1, 4.0, 2.0)  # any curve through two values is a step, and changes nothing
+    assert not correlation.logistic_plcc(two, two + noise).is_step
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_fitted_is_never_below_raw_and_few_levels_do_not_break_it(seed: int) -> None:
     x, y = noisy_pair(seed, n=12, decimals=0)

@@ -14,6 +14,12 @@ def test_distinct_scores() -> None:
     assert diversity.num_distinct([]) == 0
 
 
+def test_equal_means_are_one_score() -> None:
+    means = [math.fsum(t) / 5 for t in ((3.05, 2.14, 4.51, 2.41, 2.83), (3.14, 3.72, 1.11, 3.54, 3.43))]
+    assert means[0] != means[1] and diversity.num_distinct(means) == 1
+    assert diversity.score_entropy([means]) == 0.0
+
+
 def test_entropy_pools_images_and_skips_failures() -> None:
     # 3 three times, 4 once: -(3/4 ln 3/4 + 1/4 ln 1/4)
     samples = [[3.0, 3.0], [None, 3.0], [4.0, None]]

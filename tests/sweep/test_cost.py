@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from qhk.settings import Settings
@@ -16,6 +20,10 @@ from qhk.sweep.cost import (
     training_steps,
     vision_flop,
 )
+from qhk.sweep.dry_run import cost_lines
+from qhk.sweep.table import duration_text
+from qhk.tracking.status import RunState
+from tests.sweep.builders import planned
 
 H200 = MachineSettings(name="H200", compute_tflop_s=790.0, memory_tb_s=4.3, efficiency=1.0)
 PROMPT, TOKENS, PATCHES = 1149, 200, 3996
@@ -60,6 +68,47 @@ def test_an_estimate_grows_with_steps_groups_and_modules(settings: Settings) -> 
 def test_unknown_weights_have_no_estimate(settings: Settings) -> None:
     model = settings.model.model_copy(update={"tiny": None, "form": "pretrained", "path": "someone/else"})
     assert estimate_run(settings.model_copy(update={"model": model}), H200) is None
+
+
+def answering(settings: Settings, limit: int) -> Settings:
+    """The settings with another limit of the rollout's answers; those of read-outs keep theirs."""
+    rollout = settings.rollout.model_copy(update={"max_new_tokens": limit})
+    return settings.model_copy(update={"rollout": rollout})
+
+
+def test_answers_are_as_long_as_assumed_or_as_their_own_limit(settings: Settings) -> None:
+    def hours(limit: int, **tokens: float) -> dict[str, float]:
+        found = estimate_run(answering(settings, limit), H200, **tokens)
+        assert found is not None
+        return found
+
+    assert hours(14)["training"] < hours(40)["training"] < hours(200)["training"]
+    assert hours(2048) == hours(200)
+    assert hours(2048, answer_tokens=math.inf)["training"] > 8 * hours(200)["training"]
+    assert hours(14, answer_tokens=math.inf) == hours(14)
+    assert hours(14)["evaluation"] == hours(2048)["evaluation"]
+    readout = settings.training.validation_readout.model_copy(update={"max_new_tokens": 100})
+    training = settings.training.model_copy(update={"validation_readout": readout})
+    longer = estimate_run(settings.model_copy(update={"training": training}), H200)
+    assert longer is not None and longer["validation"] > 3 * hours(14)["validation"]
+
+
+def test_the_estimate_says_how_long_answers_are(settings: Settings, tmp_path: Path) -> None:
+    runs = [planned(answering(settings, limit), tmp_path, f"of{limit}") for limit in (14, 40, 2048)]
+    assert cost_lines(H200, runs[:1])[0].endswith("of one H200, answers of 14 tokens")
+    assert cost_lines(H200, runs[:2])[0].endswith("of one H200, answers of 14 to 40 tokens")
+    line = cost_lines(H200, runs[2:])[0]
+    assert "answers of 200 tokens; " in line and line.endswith("as long as allowed (2048 tokens)")
+    assert cost_lines(H200, [replace(runs[0], state=RunState.DONE)]) == ["nothing is left to compute"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "under 1 s"), (40, "40 s"), (720, "12 min"), (12600, "3.5 h"), (181440, "2.1 d"), (1e6, "12 d")]
+    + [(31757 * 86400, "87 years"), (1e8, "3.2 years")],
+)
+def test_durations_have_a_unit_that_fits(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_epochs_count_images(settings: Settings) -> None:

@@ -183,6 +183,17 @@ WORDS = (
 CELLS = ("without_uncertainty", "grpo_baseline")
 
 
+def test_a_starting_launcher_waits_for_a_reader_of_the_states(
+    make_sweep: MakeSweep, qhk: Qhk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = make_sweep("a")
+    monkeypatch.setattr(local, "run_command", fake_command({}))
+    set_status(manifest.runs[0], RunState.FAILED)
+    threading.Timer(1.0, launcher_lock(manifest.folder).release).start()
+    code, out, err = qhk("sweep", "resume", "s")
+    assert (code, "1 done" in out) == (0, True), err
+
+
 def test_fresh_archives_what_has_ended_and_refuses_what_is_active(
     qhk: Qhk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: dict[str, JobState]
 ) -> None:
@@ -205,8 +216,11 @@ def test_fresh_archives_what_has_ended_and_refuses_what_is_active(
     assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [1, 1]
     del queue["7_1"]
     set_status(manifest.runs[1], RunState.DONE)
-    code, out, _ = qhk(*WORDS, "fresh=true")
+    write_manifest(replace(manifest, folder=manifest.folder.with_name("other"), runs=manifest.runs[1:]))
+    code, out, err = qhk(*WORDS, "fresh=true")
     assert code == 0 and "2 done" in out
+    shared = "fresh=true archived fresh/grpo_baseline/seed0, which sweep other shares"
+    assert [line for line in err.splitlines() if "shares" in line] == [f"note: {shared}"]
     assert [len(list(folder.parent.glob("seed0*"))) for folder in folders] == [2, 2]
     assert {last.job for last in last_events(manifest).values()} == {""}
 
@@ -273,4 +287,4 @@ def test_a_launcher_on_another_machine_stops_its_cancelled_run(
     assert lines == ["0"] and time.monotonic() - began < 50
     assert code == 3 and "1 cancelled" in out and "1 done" in out
     assert "its launcher there stops it" in out
-    assert "a/seed0 cancelled: cancelled by qhk sweep cancel" in out
+    assert "a/seed0 cancelled: by qhk sweep cancel" in out

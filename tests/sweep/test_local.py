@@ -106,17 +106,21 @@ def test_an_interrupted_launcher_leaves_every_status_right(
     with pytest.raises(KeyboardInterrupt):
         launch(manifest, LOCAL.model_copy(update={"jobs": 1}), a="sleep")
     thread.join()
-    assert [view.state for view in read_states(manifest)] == [RunState.CANCELLED] * 3
+    name = "SIGTERM" if number is signal.SIGTERM else "Ctrl-C"
+    assert [(view.state, view.cause) for view in read_states(manifest)] == [
+        (RunState.CANCELLED, f"by {name} in the launcher")
+    ] * 3
     assert all(view.resumable for view in read_states(manifest))
 
 
 def test_a_run_called_off_while_it_waits_is_not_started(make_sweep: MakeSweep, launch: Launch) -> None:
     manifest = make_sweep("a", "b")
-    record = event("cancelled", "b/seed0", job="")
+    record = event("cancelled", "b/seed0", cause="by someone")
     thread = _later(lambda: record_events(manifest, [record]), manifest)
     launch(manifest, LOCAL.model_copy(update={"jobs": 1}))
     thread.join()
     assert [view.state for view in read_states(manifest)] == [RunState.DONE, RunState.CANCELLED]
+    assert read_states(manifest)[1].cause == "by someone"
     assert not (manifest.runs[1].directory / "starts").exists()
 
 

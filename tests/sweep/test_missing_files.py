@@ -27,8 +27,10 @@ def test_a_sweep_on_this_machine_without_its_data_is_refused_before_anything_is_
     assert not list(tmp_path.rglob("sweep.json")) and not list(tmp_path.rglob("code"))
 
 
-def test_a_dry_run_warns_once_for_all_runs(qhk: Qhk) -> None:
+def test_a_dry_run_fails_and_says_why_once_for_all_runs(qhk: Qhk) -> None:
     code, _, err = qhk("train", "-m", *WORDS, "dry_run=true")
+    assert code == 2 and err.count(f"error: {LINE}") == 1
+    code, _, err = qhk("train", "-m", *WORDS, "dry_run=true", "hydra/launcher=slurm")
     assert code == 0 and err.count(f"warning: {LINE}") == 1
 
 

@@ -15,11 +15,11 @@ from qhk.tracking.status import RunState
 @pytest.mark.parametrize(
     ("state", "code", "expected"),
     [
-        ("CANCELLED by 1000", "0:15", (RunState.CANCELLED, "cancelled (scancel)")),
+        ("CANCELLED by 1000", "0:15", (RunState.CANCELLED, "by scancel")),
         ("TIMEOUT", "0:0", (RunState.FAILED, "out of time: the job reached its limit")),
         ("OUT_OF_MEMORY", "0:125", (RunState.FAILED, "out of memory: SLURM ended the job")),
         ("NODE_FAIL", "0:0", (RunState.FAILED, "node lost")),
-        ("PREEMPTED", "0:0", (RunState.PREEMPTED, "preempted by another job")),
+        ("PREEMPTED", "0:0", (RunState.PREEMPTED, "by another job")),
         ("FAILED", "137:0", (RunState.FAILED, "the job failed (ended by signal 9)")),
         ("FAILED", "0:9", (RunState.FAILED, "the job failed (ended by signal 9)")),
         ("FAILED", "2:0", (RunState.FAILED, "the job failed (exit code 2)")),

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from qhk.files import append_json_lines
 from qhk.sweep import states
 from qhk.sweep.manifest import Manifest, event, record_events
 from qhk.sweep.scheduler import OUT_OF_MEMORY, SlurmAnswer
-from qhk.sweep.states import LOST, LOST_S, read_states, step_times
+from qhk.sweep.states import LOST, LOST_S, launcher_lock, read_states, step_times
 from qhk.sweep.table import status_view
 from qhk.tracking.status import STALE_S, STATUS_FILE, JobState, RunState, read_status
 from tests.sweep.builders import MakeSweep, set_status
@@ -119,7 +120,7 @@ def test_a_later_job_of_another_sweep_is_the_runs(make_sweep: MakeSweep, slurm: 
     manifest = make_sweep("a")
     _submitted(manifest, ago_s=60.0)
     set_status(manifest.runs[0], RunState.PENDING, slurm_job="9")
-    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="by scancel")
     slurm["9"] = JobState(state=RunState.PENDING, cause="in the queue (Priority)")
     assert _state(manifest) == (RunState.PENDING, "in the queue (Priority)", True)
     assert _recorded(manifest) == (RunState.PENDING, "")
@@ -155,7 +156,7 @@ def test_without_an_answer_heartbeats_alone_decide_and_nothing_is_recorded(
     assert (view.state, view.active, view.resumable) == (state, active, False)
     assert view.unreachable == DOWN.cause and _recorded(manifest) == (RunState.RUNNING, "")
     del slurm[""]
-    slurm["5_0"] = JobState(state=RunState.PREEMPTED, cause="preempted by another job")
+    slurm["5_0"] = JobState(state=RunState.PREEMPTED, cause="by another job")
     assert read_states(manifest)[0].state is (RunState.RUNNING if active else RunState.PREEMPTED)
 
 
@@ -201,8 +202,8 @@ def test_a_preempted_run_whose_job_has_gone_waits_for_resume(
     _submitted(manifest)
     slurm["5_0"] = JobState(state=RunState.FAILED, cause="the job failed (exit code 75)")
     assert _state(manifest) == (RunState.PREEMPTED, "SIGTERM at step 4", False)
-    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="cancelled (scancel)")
-    assert _state(manifest) == (RunState.CANCELLED, "cancelled (scancel)", False)
+    slurm["5_0"] = JobState(state=RunState.CANCELLED, cause="by scancel")
+    assert _state(manifest) == (RunState.CANCELLED, "by scancel", False)
 
 
 @pytest.mark.parametrize(
@@ -228,11 +229,43 @@ def test_a_called_off_run_is_cancelled_once_it_has_stopped(
 ) -> None:
     manifest = make_sweep("a")
     set_status(manifest.runs[0], RunState.PREEMPTED, step=4)
-    record_events(manifest, [event("cancelled", "a/seed0", job="5_0")])
+    record_events(manifest, [event("cancelled", "a/seed0", job="5_0", cause="by someone")])
     slurm["5_0"] = JobState(state=RunState.RUNNING, cause="")
     assert _state(manifest) == (RunState.PREEMPTED, "", True)
     del slurm["5_0"]
-    assert _state(manifest) == (RunState.CANCELLED, "cancelled by qhk sweep cancel", False)
+    assert _state(manifest) == (RunState.CANCELLED, "by someone", False)
+
+
+def test_a_called_off_run_that_another_sweep_has_taken_up_stays_its(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a")
+    set_status(manifest.runs[0], RunState.PENDING)
+    cancelled = event("cancelled", "a/seed0", cause="by someone")
+    record_events(manifest, [replace(cancelled, time=cancelled.time - 10)])
+    assert _state(manifest)[0] is RunState.PENDING and _recorded(manifest) == (RunState.PENDING, "")
+    record_events(manifest, [replace(cancelled, time=cancelled.time + 10)])
+    assert _state(manifest) == (RunState.CANCELLED, "by someone", False)
+
+
+def test_records_of_earlier_versions_say_that_a_command_cancelled(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a")
+    row = {"time": 1.0, "kind": "cancelled", "label": "a/seed0", "job": "", "pid": 1, "host": "h"}
+    append_json_lines(manifest.folder / "jobs.jsonl", [row])
+    assert _state(manifest) == (RunState.CANCELLED, "by qhk sweep cancel", False)
+
+
+def test_a_run_may_be_listed_before_the_one_that_it_shares(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("a", "b")
+    first, leader = manifest.runs
+    follower = replace(first, directory=leader.directory, same_as=leader.label)
+    set_status(leader, RunState.PENDING)
+    record_events(manifest, [event("submitted", leader.label)])
+    lock = launcher_lock(manifest.folder)
+    views = read_states(replace(manifest, runs=(follower, leader)))
+    lock.release()
+    assert [(view.run.label, view.state, view.active) for view in views] == [
+        (follower.label, RunState.PENDING, True),
+        (leader.label, RunState.PENDING, True),
+    ]
 
 
 def test_the_time_that_is_left(make_sweep: MakeSweep) -> None:

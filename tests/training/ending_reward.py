@@ -42,7 +42,7 @@ def end(completion: Completion, example: Example, *, how: str, at: int) -> float
                 while ballast.write(bytes(4096)) == 4096:
                     pass
         case "exit":
-            sys.exit(3)
+            sys.exit(0)
         case "accelerator memory":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has")
         case "memory":

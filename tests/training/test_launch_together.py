@@ -19,7 +19,7 @@ from tests.training.kill import environment
     [
         ("SIGTERM", RunState.PREEMPTED, "stopped by SIGTERM; checkpointed at step 2 of 4"),
         ("raise", RunState.FAILED, "process 1: reward.terms.mine: raised KeyError: 'length' for example "),
-        ("exit", RunState.FAILED, "process 1: exit was called with 3 (ending_reward.py line "),
+        ("exit", RunState.FAILED, "process 1: reward.terms.mine: raised SystemExit: 0 for example "),
     ],
 )
 def test_the_second_process_ends_the_run(tmp_path: Path, how: str, state: RunState, cause: str) -> None:

@@ -15,24 +15,26 @@ from qhk.tasks import build_task
 
 
 class ScoreRequest(Node):
-    """How answers are given: as a table or JSON lines, from how many completions per image.
+    """How answers are given: as a table, JSON lines or CSV, from how many completions per image.
 
     ``stage``: the stage of the checkpoint's run whose task is asked; null means its own.
     """
 
     stage: Text | None
-    format: Literal["table", "json"]
+    format: Literal["table", "json", "csv"]
     num_samples: Count
 
 
 def run(job: Job[ScoreRequest]) -> int:
-    """Return 0 after every image is scored. Raises UserError, before weights are loaded, for a bad image."""
+    """Return 0 after every image is scored, 1 where some could not be opened and have a row with their error.
+
+    Raises UserError, before weights are loaded, for a named file that is no image.
+    """
     import torch
     from rich.console import Console
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings
-    from qhk.data.image import check_header
-    from qhk.evaluation.score import Scored, as_table, check_one_picture, find_images, score_images
+    from qhk.evaluation.score import Scored, as_csv, as_table, check_one_picture, find_images, score_images
     from qhk.training.display import ConsoleDisplay
     from qhk.training.distributed import Processes
 
@@ -40,25 +42,31 @@ def run(job: Job[ScoreRequest]) -> int:
     request = job.request
     settings = policy_settings(job.settings, job.overrides, stage=request.stage, datasets={})
     check_one_picture(settings)
-    paths = find_images(job.positionals)
-    for path in paths:
-        check_header(path)
+    found, task = find_images(job.positionals), build_task(settings.task)
     torch.set_num_threads(settings.training.threads)
     policy = evaluated_policy(settings, device=Processes("single").device)
     started, display = time.perf_counter(), ConsoleDisplay()
     scored: list[Scored] = []
     with display.task("scoring") as progress:
-        for part in score_images(policy, settings, paths, num_samples=request.num_samples):
-            scored += part
-            progress(len(scored), len(paths))
+        for part in score_images(policy, settings, found.paths, num_samples=request.num_samples):
             if request.format == "json":
                 for item in part:
                     print(json.dumps(asdict(item)), flush=True)
+            elif request.format == "csv":
+                print(as_csv(part, task, heading=not scored), end="", flush=True)
+            scored += part
+            progress(len(scored), len(found.paths))
     seconds = time.perf_counter() - started
     if request.format == "table":
-        Console(highlight=False).print(as_table(scored, build_task(settings.task)))
+        Console(highlight=False).print(as_table(scored, task))
     display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
-    return 0
+    if found.skipped:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
+        display.line(f"skipped, no images: {kinds}")
+    failed = sum(item.error is not None for item in scored)
+    if failed:
+        display.line(f"{failed} images could not be opened: their rows have the error")
+    return 1 if failed else 0
 
 
 COMMAND = Command(
@@ -67,6 +75,10 @@ COMMAND = Command(
     recipes=(
         ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
         ("a folder or a glob, as JSON lines", "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json"),
+        (
+            "a folder as a table for other programs",
+            "qhk score photos/ checkpoint=FOLDER format=csv > scores.csv",
+        ),
         ("a spread over more samples", "qhk score photo.jpg checkpoint=FOLDER num_samples=32"),
     ),
     request=ScoreRequest,

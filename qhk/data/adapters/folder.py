@@ -34,15 +34,15 @@ def images(root: Path, options: Options) -> list[Path]:
 def read_labels(root: Path, options: Options) -> list[LabelRow]:
     """Return one row per line of ``options.labels``.
 
-    ``options.image_column`` and ``options.score_column`` name the columns; ``split_column``,
-    ``reference_column`` and ``std_column`` may be null.
+    ``options.image_column`` and ``options.score_column`` name the columns; ``reference_column`` and
+    ``std_column`` may be null. ``split_column`` need not be there: only one protocol reads it.
     """
     path = root / text_option(options, "labels")
     image, score = text_option(options, "image_column"), text_option(options, "score_column")
     split, reference, std = (_optional(options, f"{key}_column") for key in ("split", "reference", "std"))
-    columns = [column for column in (image, score, split, reference, std) if column is not None]
+    columns = [column for column in (image, score, reference, std) if column is not None]
     rows = []
-    for line, cells in read_csv(path, columns):
+    for line, cells in read_csv(path, columns, optional=[split] if split else []):
         where = f"{path} line {line}"
         if not cells[image]:
             raise UserError(f"{where}: {image} is empty: name the image or remove the row")
@@ -53,7 +53,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
                 where=where,
                 std=number(cells[std], where, std) if std else None,
                 reference=cells[reference] or None if reference else None,
-                split=cells[split] if split else None,
+                split=cells.get(split) if split else None,
             )
         )
     return rows
@@ -71,7 +71,12 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
 
 def _named_split(row: LabelRow, options: Options) -> str:
     column = text_option(options, "split_column")
-    split = _SPLITS.get((row.split or "").lower())
+    if row.split is None:
+        raise UserError(
+            f"{row.where}: no column {column!r} (options.split_column): name one that holds train, val or "
+            "test, or choose protocol=random"
+        )
+    split = _SPLITS.get(row.split.lower())
     if split is None:
         raise UserError(f"{row.where}: {column} is {row.split!r}, expected train, val, validation or test")
     return split

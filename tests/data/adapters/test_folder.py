@@ -191,3 +191,18 @@ def test_roots_and_names_may_be_spelled_in_any_way(tmp_path: Path, monkeypatch: 
     (root / "labels.csv").write_text(twice)
     with pytest.raises(ValueError, match=r"line 3: .*a\.png already belongs to .*line 2"):
         load(Path("real"), options={"allow_unlabelled": True})
+
+
+def test_a_table_without_a_split_column_needs_one_override(tmp_path: Path) -> None:
+    names = "abcdefghij"
+    root = folder(tmp_path, "image,mos\n" + "".join(f"{name}.png,0.5\n" for name in names), names)
+    with pytest.raises(ValueError, match=r"line 2: no column 'split' .*or choose protocol=random"):
+        load(root)
+    drawn = [load(root, protocol="random", options={"split_seed": seed}).examples for seed in (0, 0, 1)]
+    parts = [{split: {e.id for e in part} for split, part in each.items()} for each in drawn]
+    assert {split: len(part) for split, part in parts[0].items()} == {"train": 8, "test": 2}
+    assert parts[0] == parts[1] != parts[2]
+    assert len(load(root, protocol="all").examples["test"]) == 10
+    twice = folder(tmp_path / "twice", "image,mos,split,split\na.png,0.5,train,test\n", "a")
+    with pytest.raises(ValueError, match="2 columns are called 'split'"):
+        load(twice)

@@ -81,10 +81,10 @@ def _main() -> None:
         resource.setrlimit(kind, (limit, limit + (kind == resource.RLIMIT_CPU)))
     text, problem = "", ""
     try:
-        rendered, _ = render_jinja_template(
+        rendered = render_jinja_template(
             conversations=[messages], chat_template=template, add_generation_prompt=True, **special_tokens
         )
-        text = rendered[0]
+        text = rendered[0][0]  # of the first chat, before the places of answers
     except MemoryError:
         problem = f"needs more than {MAX_BYTES >> 30} GiB of memory"
     except Exception as error:  # whatever a foreign program may raise

@@ -144,6 +144,9 @@ def test_a_manifest_of_pairs_goes_on(own: Path, qhk: Qhk) -> None:
     code, out, err = qhk(own, "data", "filter", "pairs.filter.threshold=0.8")
     assert code == 0 and "0 failed, 4 were judged" in out, out + err
     code, out, err = qhk(own, "data", "build", "pairs.human_review=skipped")
+    assert code == 2 and f"set pairs.roots=[{own / 'photos' / 'images'}]" in err, "no set here has that root"
+    photos = f"pairs.roots=[{own / 'photos'}]"
+    code, out, err = qhk(own, "data", "build", "pairs.human_review=skipped", photos)
     assert code == 0 and "3 pairs kept (0 strengthened), 1 dropped" in out, out + err
     assert len(rows(own / "outputs" / "pairs" / "set" / "twins.jsonl")) == 3
 

@@ -53,9 +53,8 @@ def load_dataset_entry(
     """
     labels = load_labels(name, spec, cache=cache, progress=progress)
     options = adapter_options(spec)
-    index = index_images(
-        labels.adapter.images(labels.root, options), endings=labels.adapter.endings, roots=spec.roots
-    )
+    folders, endings = labels.adapter.images(labels.root, options), labels.adapter.endings
+    index = index_images(folders, endings=endings, roots=(labels.root, *spec.roots))
     examples = make_examples(name, labels.rows, labels.splits, index, labels.scale)
     if labels.adapter.derive is not None:
         examples = derive_examples(labels.adapter.derive, examples, options, cache=cache, progress=progress)

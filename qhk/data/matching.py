@@ -86,7 +86,7 @@ class ImageIndex:
 
 
 def index_images(
-    folders: Iterable[Path], *, endings: Collection[str], roots: Iterable[str] = ()
+    folders: Iterable[Path], *, endings: Collection[str], roots: Iterable[str | Path] = ()
 ) -> ImageIndex:
     """Return the index of all files with one of ``endings`` below ``folders`` (hidden folders left out)."""
     index = ImageIndex(folders=tuple(folders), roots=tuple(map(Path, roots)), names={}, stems={})

@@ -152,9 +152,9 @@ def test_tab_sees_the_flags_and_the_folders_of_the_user(tmp_path: Path) -> None:
 
 def test_flags_alone_are_no_command(qhk: Run) -> None:
     for words in (["-m"], ["--cfg", "job"], ["-cd", "."]):
-        assert qhk(*words)[2].startswith("qhk: no command; known: data, evaluate, score, sweep, train; "), (
-            words
-        )
+        assert qhk(*words)[2].startswith(
+            "qhk: no command; known: data, evaluate, report, runs, score, sweep, train; "
+        ), words
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

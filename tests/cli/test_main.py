@@ -96,7 +96,7 @@ MISTAKES = [
     (["score", "a.png", "task=comparison", "prompt=comparison"], "prompt.user shows 3 pictures"),
     (["score", "a.png", "task=video", "prompt=video"], "prompt.user shows 4 pictures"),
     (["score", "a.png", "num_samples=0"], "num_samples: must be greater than or equal to 1, got 0"),
-    (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', got 'xml'"),
+    (["score", "a.png", "format=xml"], "format: must be one of 'table', 'json', 'csv', got 'xml'"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ SBATCH = '#!/bin/sh\ncp "$1" "$KEPT/script"\necho Submitted batch job 7\n'
 SRUN = '#!/bin/sh\nprintf "%s\\n" "$PYTHONPATH" "$@" > "$KEPT/srun"\n'
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_every_path_is_one_word_to_the_shell(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,7 +107,11 @@ def test_parquet_with_lists_of_one_image_references_and_paths(tmp_path: Path) ->
         mos=["1.0", "9.0"],
         scene=["a", "b"],
     )
-    loaded = load(tmp_path / "set", tmp_path / "cache", options={"reference_column": "scene"})
+    with pytest.raises(ValueError, match="outside é.jpg lies outside the set"):
+        load(tmp_path / "set", tmp_path / "cache", options={"reference_column": "scene"})
+    loaded = load(
+        tmp_path / "set", tmp_path / "cache", options={"reference_column": "scene"}, roots=[str(tmp_path)]
+    )
     assert [(e.mos_native, e.reference) for e in loaded.examples["train"]] == [(1.0, "a"), (9.0, "b")]
     assert loaded.examples["train"][1].image == outside
 

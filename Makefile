@@ -13,7 +13,7 @@ BARE := $(CURDIR)/.venv/bare
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -41,7 +41,7 @@ test-bare: install  ## the same with no other program in reach: no SLURM, nvidia
 	@mkdir -p $(BARE) && for name in mount umount; do ln -sf "$$(command -v $$name)" $(BARE)/$$name; done
 	@OMP_NUM_THREADS=1 PATH=$(BARE) $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
-test-browser: install  ## the review page in a real Chromium, a minute; needs one on this machine
+test-browser: install  ## the review page and the report in a real Chromium, two minutes; needs one on this machine
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
 test-slurm: install  ## sweeps on a real SLURM of two nodes, which apt installs where it may; some minutes
@@ -76,3 +76,6 @@ bench-cli: install  ## CPU seconds of common commands beside an import of torch,
 
 bench-busy: install  ## a run of two threads alone and beside another one, with waiting and spinning threads
 	@$(BIN)/python -m tests.bench.busy_neighbour $(ARGS)
+
+bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)

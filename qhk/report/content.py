@@ -64,10 +64,14 @@ CURVES = (
     "train/parse/failed_frac",
 )  # fmt: skip
 MAX_POINTS = 120
-MAX_IMAGES = 300
+MAX_IMAGES, MIN_IMAGES = 300, 40
+MAX_SCORES = 12_000
+"""Images times methods on the page: with many methods each benchmark shows fewer images."""
 MAX_THUMBNAILS = 60
 THUMBNAIL_SIDE = 112
 MAX_TEXT = 700
+MAX_TEXTS = 3_000_000
+"""Characters of answers in all: with many methods each answer is cut sooner."""
 LOG_LINES = 30
 BINS = 20
 
@@ -295,7 +299,11 @@ def _images(runs: Runs, options: ReportOptions, progress: Progress) -> list[dict
     Of every method the run with the first seed that has predictions; after training, in its first read-out.
     """
     found = []
-    for name in benchmarks_of(runs):
+    names = benchmarks_of(runs)
+    columns = max(1, len(names) * len(runs.methods))
+    most = min(MAX_IMAGES, max(MIN_IMAGES, MAX_SCORES // columns))
+    max_text = min(MAX_TEXT, MAX_TEXTS // (columns * MAX_THUMBNAILS))
+    for name in names:
         by_method: dict[str, list[Prediction]] = {}
         source: RunRecord | None = None
         for method, records in runs.methods.items():
@@ -307,7 +315,7 @@ def _images(runs: Runs, options: ReportOptions, progress: Progress) -> list[dict
                     break
         if by_method and source is not None:
             progress(f"pictures of {name}", 0, 1)
-            found.append(_benchmark_images(name, by_method, source, options))
+            found.append(_benchmark_images(name, by_method, source, options, most, max_text))
     return found
 
 
@@ -326,8 +334,14 @@ def _readouts(record: RunRecord, moment: Moment) -> list[str]:
 
 
 def _benchmark_images(
-    name: str, by_method: Mapping[str, list[Prediction]], source: RunRecord, options: ReportOptions
+    name: str,
+    by_method: Mapping[str, list[Prediction]],
+    source: RunRecord,
+    options: ReportOptions,
+    most: int,
+    max_text: int,
 ) -> dict[str, Any]:
+    """Return ``most`` images of a benchmark; those with a picture have the words, cut at ``max_text``."""
     scored = {
         method: {item.id: item for item in predictions if item.mos is not None}
         for method, predictions in by_method.items()
@@ -342,10 +356,9 @@ def _benchmark_images(
         for id_ in first
     }
     worst = sorted(errors, key=lambda id_: -errors[id_])
-    shown = list(first) if len(first) <= MAX_IMAGES else _spread_out(list(first), MAX_IMAGES, worst)
-    pictured = worst[: MAX_THUMBNAILS // 2] + [
-        id_ for id_ in _spread_out(shown, MAX_THUMBNAILS // 2, []) if id_ not in worst[: MAX_THUMBNAILS // 2]
-    ]
+    shown = list(first) if len(first) <= most else _spread_out(list(first), most, worst)
+    half = [id_ for id_ in worst if id_ in set(shown)][: MAX_THUMBNAILS // 2]
+    pictured = list(dict.fromkeys([*half, *_spread_out(shown, MAX_THUMBNAILS // 2, [])]))
     return {
         "benchmark": name,
         "reliability": {method: _reliability(list(found.values())) for method, found in scored.items()},
@@ -357,7 +370,11 @@ def _benchmark_images(
                 "id": id_,
                 "mos": first[id_].mos,
                 "about": _about(first[id_]),
-                "scores": {method: _said(found[id_]) for method, found in scored.items() if id_ in found},
+                "scores": {
+                    method: _said(found[id_], max_text if id_ in pictured else 0)
+                    for method, found in scored.items()
+                    if id_ in found
+                },
             }
             for id_ in shown
         ],
@@ -377,12 +394,12 @@ def _about(item: Prediction) -> str:
     return ", ".join(text for text in (item.distortion, level, reference) if text)
 
 
-def _said(item: Prediction) -> dict[str, Any]:
+def _said(item: Prediction, max_text: int) -> dict[str, Any]:
     text = item.texts[0] if item.texts else ""
+    shown = text if len(text) <= max_text else f"{text[:max_text]} ..."
     return {
         "score": item.clipped,
-        "samples": list(item.samples),
-        "text": text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} ...",
+        **({"samples": list(item.samples), "text": shown} if max_text else {}),
     }
 
 

@@ -35,12 +35,14 @@ def images(benchmark: str, *, references: int = 12, copies: int = 5) -> list[dic
     ]
 
 
-def predict(benchmark: str, *, noise: float, seed: int, method: int, samples: int = 4) -> list[Prediction]:
+def predict(
+    benchmark: str, *, noise: float, seed: int, method: int, samples: int = 4, references: int = 12
+) -> list[Prediction]:
     """Return predictions that err by ``noise``, with likings of the method's own for references."""
     likings = np.random.default_rng((method, sum(benchmark.encode()))).normal(0, noise / 2, 100)
     rng = np.random.default_rng((seed, method, sum(benchmark.encode())))
     found = []
-    for image in images(benchmark):
+    for image in images(benchmark, references=references):
         spread = 0.2 + noise * rng.uniform(0, 1)
         center = image["mos"] + likings[int(image["reference"][1:])] + rng.normal(0, noise)
         scores = [float(np.clip(center + rng.normal(0, spread), 1, 5).round(2)) for _ in range(samples)]
@@ -63,6 +65,8 @@ def write_run(
     state: str = "done",
     cause: str = "",
     study: str = "study",
+    references: int = 12,
+    num_resamples: int = 50,
 ) -> Path:
     """Return a run directory with everything that a finished run leaves but for checkpoints."""
     directory = root / study / method / f"seed{seed}"
@@ -85,7 +89,9 @@ def write_run(
         return directory
     for benchmark in benchmarks:
         for moment, step, worse in ((Moment.BEFORE, 0, 0.6), (Moment.AFTER, STEPS, 0.0)):
-            predictions = predict(benchmark, noise=noise + worse, seed=seed, method=number)
+            predictions = predict(
+                benchmark, noise=noise + worse, seed=seed, method=number, references=references
+            )
             path = predictions_path(directory, step=step, before=False, readout="mean4", benchmark=benchmark)
             append_predictions(path, predictions)
             row = measure_predictions(
@@ -98,7 +104,7 @@ def write_run(
                 step=step,
                 moment=moment,
                 readout="mean4",
-                num_resamples=50,
+                num_resamples=num_resamples,
                 confidence=0.95,
                 seed=0,
             )

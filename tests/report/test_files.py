@@ -64,7 +64,7 @@ def test_tables_effects_and_images_of_the_page(page: Path) -> None:
     assert any(line.startswith("uncertainty=linear: +") for line in data["effects"][0]["sentences"])
     kadid = next(entry for entry in data["images"] if entry["benchmark"] == "kadid")
     assert len(kadid["images"]) == 60 and len(kadid["worst"]) == 24
-    said = kadid["images"][0]["scores"]["full"]
+    said = next(image for image in kadid["images"] if image["id"] == kadid["worst"][0])["scores"]["full"]
     assert "<think>" in said["text"] and len(said["samples"]) == 4
     assert {part["by"] for part in kadid["parts"]["full"]} == {"distortion", "level"}
     assert 0 <= kadid["reliability"]["full"]["coverage"] <= 1

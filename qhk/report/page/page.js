@@ -350,7 +350,7 @@ function openCard(key) {
     element("p", {}, `Mean opinion ${fixed(image.mos, 2)}. ${image.about}`),
     ...Object.entries(image.scores).flatMap(([method, said]) => [
       element("h3", {}, swatch(method), `${method}: ${fixed(said.score, 2)} (off by ${signed(said.score - image.mos, 2)})`),
-      said.samples.length > 1 ? element("p", { class: "soft" }, `samples: ${said.samples.map((s) => (known(s) ? s : "not read")).join(", ")}`) : null,
+      said.samples?.length > 1 ? element("p", { class: "soft" }, `samples: ${said.samples.map((s) => (known(s) ? s : "not read")).join(", ")}`) : null,
       said.text ? element("pre", {}, said.text) : null,
     ]).filter(Boolean));
   if (!dialog.open) dialog.showModal();

@@ -2,7 +2,7 @@
 
     python -m tests.bench.report_page [METHODS [SEEDS]]
 
-By default 40 methods with 5 seeds each on eight benchmarks of 300 images (60 references). Nothing is asserted.
+By default 40 methods of 5 seeds on eight benchmarks of 300 images (60 references). Nothing is asserted.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class ComparisonTable:
     ``average`` is over ``averaged``, the sets that all methods with any result have.
     ``against`` maps a method and a benchmark (or "average") to its difference from ``reference``; ``p`` is
     corrected by Holm over methods and benchmarks. ``num_images`` are the images of a benchmark that all runs
-    answered, ``num_references`` their clusters.
+    answered, ``num_references`` their clusters; ``left_out`` says by benchmark which runs are in no test.
     """
 
     view: View
@@ -90,15 +90,20 @@ class ComparisonTable:
     against: Mapping[str, Mapping[str, Estimate]]
     num_images: Mapping[str, int]
     num_references: Mapping[str, int]
+    left_out: Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """The runs of a benchmark that can be tested, in order, with their scores."""
+    """The runs of a benchmark that can be tested, in order, with their scores.
+
+    ``left_out`` maps the others that have a value to the reason why it is in no test.
+    """
 
     records: tuple[RunRecord, ...]
     scores: BenchmarkScores
     num_images: int
+    left_out: Mapping[str, str]
 
 
 def views(runs: Runs) -> list[tuple[Moment, str]]:
@@ -176,7 +181,8 @@ def compare(
         for method, records in methods.items()
     }
     columns = {name: {name: scored[name]} for name in view.benchmarks if name in scored}
-    columns["average"] = {name: scored[name] for name in averaged if name in scored}
+    whole = all(name in scored for name in averaged)
+    columns["average"] = {name: scored[name] for name in averaged} if whole else {}
     pairs = _pairwise(list(methods), columns, methods, confidence)
     marked = _mark(plain, average, pairs, view)
     return (
@@ -190,30 +196,72 @@ def compare(
             against=_against(reference, list(methods), pairs),
             num_images={name: found.num_images for name, found in scored.items()},
             num_references={name: found.scores.num_clusters for name, found in scored.items()},
+            left_out={name: found.left_out for name, found in scored.items() if found.left_out},
         ),
         scored,
     )
 
 
+MIN_PARSED = "evaluation.min_parsed_fraction"
+
+
+def counted_row(record: RunRecord, view: View, benchmark: str) -> tuple[ResultRow | None, str]:
+    """Return a run's row of a benchmark, or None and why there is none that counts, in a few words.
+
+    As in a run's own means, a row does not count where too few images have a readable answer.
+    """
+    row = find_row(record, view, benchmark)
+    if row is None:
+        return None, _why_missing(record)
+    if math.isnan(row.metrics[view.metric].value):
+        return None, "no value (constant predictions or too few images)"
+    least = record.config.get(MIN_PARSED, 0.0)
+    if isinstance(least, int | float) and row.parsed_fraction < least:
+        return None, f"{row.n_parsed} of {row.n} images parsed"
+    return row, ""
+
+
 def score_benchmark(
     records: Sequence[RunRecord], view: View, benchmark: str, *, num_resamples: int
 ) -> Scored | None:
-    """Return the scores of all runs with predictions of a benchmark; None without any, or without images."""
+    """Return the scores of the runs with predictions of a benchmark; None where there are none.
+
+    Over the images that all of them answered. A run of another part of the set, with other opinions of its
+    images, without a correlation or with a file that cannot be read, is left out, with the reason.
+    """
     answered: list[tuple[RunRecord, dict[str, Prediction]]] = []
+    left_out: dict[str, str] = {}
+    part: tuple[str, str, bool] | None = None
+    opinions: dict[str, float | None] = {}
     for record in records:
-        row = find_row(record, view, benchmark)
-        predictions = [] if row is None else predictions_of(record.directory, row)
-        if predictions:
-            answered.append((record, {item.id: item for item in predictions if has_answer(item)}))
-    if not answered:
-        return None
-    common = [id_ for id_ in answered[0][1] if all(id_ in images for _, images in answered)]
+        row, _ = counted_row(record, view, benchmark)
+        if row is None:
+            continue
+        try:
+            predictions = [item for item in predictions_of(record.directory, row) if has_answer(item)]
+        except UserError as error:
+            left_out[record.label] = str(error)
+            continue
+        part = part or (row.split, row.protocol, row.miniature)
+        if not predictions:
+            left_out[record.label] = "no predictions"
+        elif (row.split, row.protocol, row.miniature) != part:
+            left_out[record.label] = f"split {row.split}, protocol {row.protocol}: another part of the set"
+        elif any(opinions.get(item.id, item.mos) != item.mos for item in predictions):
+            left_out[record.label] = "other opinions of the same images"
+        else:
+            opinions.update((item.id, item.mos) for item in predictions)
+            answered.append((record, {item.id: item for item in predictions}))
+    common = (
+        [id_ for id_ in answered[0][1] if all(id_ in images for _, images in answered)] if answered else []
+    )
     if len(common) < 3:
         return None
+    references = [
+        next((images[id_].reference for _, images in answered if images[id_].reference is not None), None)
+        for id_ in common
+    ]
     first = [answered[0][1][id_] for id_ in common]
-    clusters = cluster_index([item.reference for item in first])
-    # Benchmarks are drawn independently: their names stand in for seeds.
-    seed = int.from_bytes(benchmark.encode()[-4:].rjust(4), "big")
     if view.metric in POINT_METRICS:
         point, resampled = POINT_METRICS[view.metric], RESAMPLED[view.metric]
         truth = np.array([item.mos for item in first], dtype=np.float64)
@@ -225,10 +273,25 @@ def score_benchmark(
         values = np.array([[_is_right(images[id_]) for id_ in common] for _, images in answered], float)
     else:
         return None
-    scores = score_runs(
-        values, truth, clusters, point=point, resampled=resampled, num_resamples=num_resamples, seed=seed
+    kept = [place for place, run in enumerate(values) if not math.isnan(point(run, truth))]
+    left_out.update(
+        (record.label, "no value over the images that all runs answered")
+        for place, (record, _) in enumerate(answered)
+        if place not in kept
     )
-    return Scored(records=tuple(record for record, _ in answered), scores=scores, num_images=len(common))
+    if not kept:
+        return None
+    scores = score_runs(
+        values[kept],
+        truth,
+        cluster_index(references),
+        point=point,
+        resampled=resampled,
+        num_resamples=num_resamples,
+        seed=int.from_bytes(benchmark.encode()[-4:].rjust(4), "big"),
+    )
+    scored = tuple(answered[place][0] for place in kept)
+    return Scored(records=scored, scores=scores, num_images=len(common), left_out=left_out)
 
 
 def _mean_of_first(prediction: Scores, _mos: Scores) -> float:
@@ -274,12 +337,11 @@ def _cell(
 ) -> Cell:
     values, missing = {}, {}
     for record in records:
-        row = find_row(record, view, benchmark)
-        value = math.nan if row is None else row.metrics[view.metric].value
-        if math.isnan(value):
-            missing[record.seed] = _why_missing(record) if row is None else "no value (constant predictions)"
+        row, reason = counted_row(record, view, benchmark)
+        if row is None:
+            missing[record.seed] = reason
         else:
-            values[record.seed] = value
+            values[record.seed] = row.metrics[view.metric].value
     interval = _mean_interval(records, values, {} if scored is None else {benchmark: scored}, confidence)
     return _filled(values, missing, interval)
 
@@ -433,7 +495,12 @@ def _mark(
         p = np.ones((len(names), len(names)))
         for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
             value = corrected.get((column, (first, second)), math.nan)
-            p[i, j] = p[j, i] = 1.0 if math.isnan(value) else value
+            one, other = cells[first], cells[second]
+            # One seed says nothing of others, and a test of other images than the means' may differ in sign.
+            if math.isnan(value) or min(len(one.values), len(other.values)) < 2:
+                continue
+            if (pairs[column][first, second].value > 0) == (one.mean > other.mean):
+                p[i, j] = p[j, i] = value
         means = sign * np.array([cell.mean for cell in cells.values()])
         best, second_best = best_and_second(means, p, level=0.05)
         # All methods alike is no news: then none is marked.
@@ -449,9 +516,9 @@ def _mark(
 def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Return what the configs of runs differ in: the name of a module -> its level in every run.
 
-    Keys that split the runs alike are one module, named by the node that they share, such as ``perception``,
-    or by the first key. A level is the value as text, of a module of several keys that of its first;
-    ``none`` stands for what is switched off: none, 0, false, or no such key.
+    Keys that split the runs alike cannot be told apart: they are one module, named by its nodes, such as
+    ``perception`` or ``perception + uncertainty``. A level is the value as text, of a module of several keys
+    that of its first; ``none`` stands for what is switched off: none, 0, false, or no such key.
     """
     levels = {
         key: [_level(value) for value in values]
@@ -468,7 +535,7 @@ def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     for keys in groups.values():
         named = next((key for key in keys if key.endswith((".form", ".name"))), keys[0])
         nodes = {key.partition(".")[0] for key in keys}
-        name = nodes.pop() if len(nodes) == 1 and len(keys) > 1 else named
+        name = " + ".join(sorted(nodes)) if len(keys) > 1 else named
         found[name if name not in found else named] = levels[named]
     return found
 
@@ -487,12 +554,15 @@ def compare_modules(
 ) -> tuple[Effects, list[str]] | None:
     """Return the effects of the modules that the runs differ in, and each as a sentence.
 
-    Over the runs that have every benchmark of the view. None where no two runs differ, or none can be scored.
+    Over the benchmarks that all methods have, and the runs that have all of these. None where no two runs
+    differ, or none can be scored.
     """
-    tested = [scored[name] for name in view.benchmarks if name in scored]
-    if not tested:
+    methods = [{record.method for record in found.records} for found in scored.values()]
+    names = [name for name in view.benchmarks if name in scored]
+    names = [name for name in names if {r.method for r in scored[name].records} == set().union(*methods)]
+    if not names:
         return None
-    records, scores = _aligned(tested)
+    records, scores = _aligned([scored[name] for name in names])
     levels = find_modules(records)
     if not levels:
         return None
@@ -508,7 +578,6 @@ def compare_modules(
         )
 
     whole = effects(scores)
-    names = [name for name in view.benchmarks if name in scored]
     single = {name: effects([score]) for name, score in zip(names, scores, strict=True)}
     p = holm([effect.estimate.p for found in single.values() for effect in found.effects])
     by_effect: dict[str, dict[str, Estimate]] = {}

@@ -64,6 +64,9 @@ CURVES = (
     "train/parse/failed_frac",
 )  # fmt: skip
 MAX_POINTS = 120
+MAX_CURVE_POINTS = 60_000
+"""Points of all curves: with many methods each has fewer."""
+HISTOGRAM_STEPS = 8
 MAX_IMAGES, MIN_IMAGES = 300, 40
 MAX_SCORES = 12_000
 """Images times methods on the page: with many methods each benchmark shows fewer images."""
@@ -132,7 +135,8 @@ def _tables(
     tables, effects = [], []
     names = benchmarks_of(runs)
     for moment, readout in views(runs):
-        rows = [row for record in runs.records for row in record.rows if row.moment is moment]
+        rows = [row for record in runs.records for row in record.rows]
+        rows = [row for row in rows if (row.moment, row.readout) == (moment, readout)]
         for metric in SHOWN:
             having = [
                 name for name in names if any(r.benchmark == name and metric in r.metrics for r in rows)
@@ -179,6 +183,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
         "reference": table.reference,
         "num_images": dict(table.num_images),
         "num_references": dict(table.num_references),
+        "left_out": {name: dict(reasons) for name, reasons in table.left_out.items()},
         "rows": {
             method: {
                 **{name: _cell(cell) for name, cell in table.cells[method].items()},
@@ -270,21 +275,27 @@ def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
             points = list(read_curves(record))
         except UserError:
             continue
-        for point in points:
-            if point["metric"] in CURVES and math.isfinite(point["value"]):
-                at = collected.setdefault(point["metric"], {}).setdefault(record.method, {})
-                at.setdefault(point["step"], []).append(point["value"])
+        # A resumed run says a step twice: the later line is what counts.
+        last = {
+            (point["metric"], point["step"]): point["value"]
+            for point in points
+            if point["metric"] in CURVES and math.isfinite(point["value"])
+        }
+        for (metric, step), value in last.items():
+            at = collected.setdefault(metric, {}).setdefault(record.method, {})
+            at.setdefault(step, []).append(value)
+    most = max(20, min(MAX_POINTS, MAX_CURVE_POINTS // max(1, len(collected) * len(runs.methods))))
     return {
-        metric: {method: _thinned(steps) for method, steps in collected[metric].items()}
+        metric: {method: _thinned(steps, most) for method, steps in collected[metric].items()}
         for metric in CURVES
         if metric in collected
     }
 
 
-def _thinned(steps: Mapping[int, Sequence[float]]) -> dict[str, list[float]]:
-    """Return a curve of at most ``MAX_POINTS`` points; a point stands for the mean of the steps it covers."""
+def _thinned(steps: Mapping[int, Sequence[float]], most: int) -> dict[str, list[float]]:
+    """Return a curve of at most ``most`` points; a point stands for the mean of the steps it covers."""
     order = sorted(steps)
-    parts = np.array_split(np.array(order), min(MAX_POINTS, len(order)))
+    parts = np.array_split(np.array(order), min(most, len(order)))
     return {
         "step": [float(part[-1]) for part in parts],
         "mean": [float(np.mean([np.mean(steps[step]) for step in part])) for part in parts],
@@ -325,7 +336,10 @@ def _last_predictions(record: RunRecord, benchmark: str) -> list[Prediction]:
             view = View(metric=metric, moment=moment, readout=readout, benchmarks=(benchmark,))
             row = find_row(record, view, benchmark)
             if row is not None:
-                return [item for item in predictions_of(record.directory, row) if has_answer(item)]
+                try:
+                    return [item for item in predictions_of(record.directory, row) if has_answer(item)]
+                except UserError:
+                    return []
     return []
 
 
@@ -502,14 +516,16 @@ def _histograms(runs: Runs, progress: Progress) -> dict[str, list[dict[str, Any]
         for record in records:
             for step, scores in _said_scores(record):
                 by_step.setdefault(step, []).extend(scores)
+        steps = sorted(step for step, scores in by_step.items() if scores)
+        if len(steps) > HISTOGRAM_STEPS:
+            steps = [steps[place] for place in np.linspace(0, len(steps) - 1, HISTOGRAM_STEPS).astype(int)]
         found[method] = [
             {
                 "step": step,
-                "counts": np.histogram(np.clip(scores, 1, 5), edges)[0].tolist(),
-                "distinct": len(Counter(scores)),
+                "counts": np.histogram(np.clip(by_step[step], 1, 5), edges)[0].tolist(),
+                "distinct": len(Counter(by_step[step])),
             }
-            for step, scores in sorted(by_step.items())
-            if scores
+            for step in steps
         ]
     return {method: steps for method, steps in found.items() if steps}
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,7 +221,7 @@ def read_runs(*paths: Path | str) -> Runs:
     """
     records: dict[Path, RunRecord] = {}
     for path in map(Path, paths):
-        found = list(_records(path))
+        found = list(_records(path.resolve()))
         if not found:
             raise UserError(f"{path}: {_why_empty(path)}")
         for record in found:
@@ -258,15 +259,22 @@ def _own_method(directory: Path) -> str:
 
 
 def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
-    """Return the records with the shortest names of their methods: the study only where it tells apart."""
+    """Return the records with the shortest names of their methods that tell them apart.
+
+    The name alone, else with the study, else the folder: one method has one run of a seed.
+    """
     short: dict[str, set[str]] = {}
     for record in records:
         short.setdefault(record.method.rpartition("/")[2], set()).add(record.method)
-    return [
-        RunRecord(**{**record.__dict__, "method": name})
-        if len(short[name := record.method.rpartition("/")[2]]) == 1
-        else record
+    named = [
+        replace(record, method=name) if len(short[name := record.method.rpartition("/")[2]]) == 1 else record
         for record in records
+    ]
+    times = Counter((record.method, record.seed) for record in named)
+    twice = {method for (method, _), count in times.items() if count > 1}
+    return [
+        replace(record, method=str(record.directory.parent)) if record.method in twice else record
+        for record in named
     ]
 
 
@@ -291,7 +299,8 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
         status = judge_status(status)
     known = config.get("seed")
     if seed is None:
-        seed = known if isinstance(known, int) else int(directory.name.removeprefix("seed") or 0)
+        digits = directory.name.removeprefix("seed")
+        seed = known if isinstance(known, int) else int(digits) if digits.isdecimal() else 0
     return RunRecord(
         directory=directory,
         method=method,

@@ -27,7 +27,10 @@ def list_table(runs: Runs) -> Table:
 def _mean_srcc(record: RunRecord, moment: Moment) -> str:
     """Return the mean over benchmarks of the first read-out; empty where nothing was measured."""
     rows = [row for row in record.rows if row.moment is moment and "srcc" in row.metrics]
-    values = [row.metrics["srcc"].value for row in rows if row.readout == rows[0].readout]
+    latest = {
+        row.benchmark: row for row in sorted(rows, key=lambda row: row.step) if row.readout == rows[0].readout
+    }
+    values = [row.metrics["srcc"].value for row in latest.values()]
     values = [value for value in values if not math.isnan(value)]
     return f"{math.fsum(values) / len(values):.3f}" if values else ""
 
@@ -55,6 +58,8 @@ def comparison_table(table: ComparisonTable) -> Table:
 def _caption(table: ComparisonTable) -> str:
     left = [name for name in table.view.benchmarks if name not in table.averaged]
     text = f"mean ± std over seeds, 95% interval over references and seeds; p against {table.reference} (*)"
+    out = [f"{run} on {name} ({why})" for name, runs in table.left_out.items() for run, why in runs.items()]
+    text += f"; in no test: {', '.join(out)}" if out else ""
     return f"{text}, Holm; the average leaves out {', '.join(left)}" if left else f"{text}, Holm"
 
 
@@ -69,7 +74,7 @@ def _cell_text(cell: Cell, p: float | None) -> Text:
     if p is not None and not math.isnan(p):
         text.append(f"\np {p:.3f}" if p >= 0.001 else "\np < 0.001", style="not bold")
     if cell.missing:
-        text.append(f"\n{len(cell.missing)} seeds missing", style="yellow")
+        text.append(f"\nseeds missing: {len(cell.missing)}", style="yellow")
     return text
 
 

@@ -20,6 +20,9 @@ from scipy import stats
 from qhk.statistics.bootstrap import Clusters, Statistic, resample_counts
 from qhk.statistics.correlation import Array, Scores
 
+ROUNDING = 1e-12
+"""Differences of scores below this are rounding."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
@@ -93,9 +96,11 @@ def estimate(value: float, parts: Sequence[Part], *, confidence: float) -> Estim
     and p is 1 for a value of 0, else 0.
     """
     total = math.fsum(part.variance for part in parts)
+    if abs(value) < ROUNDING:
+        value = 0.0
     if math.isnan(value) or math.isnan(total) or not parts:
         return Estimate(value=value, low=math.nan, high=math.nan, p=math.nan, df=math.nan)
-    if total <= 0:
+    if total <= ROUNDING**2:
         return Estimate(value=value, low=value, high=value, p=float(value == 0), df=math.inf)
     df = total**2 / math.fsum(part.variance**2 / part.df for part in parts)
     reach = float(stats.t.ppf((1 + confidence) / 2, df)) * math.sqrt(total)

@@ -31,14 +31,15 @@ def williams_test(r_1g: float, r_2g: float, r_12: float, n: int) -> WilliamsTest
 
     ``t = (r_1g - r_2g) sqrt((n - 1)(1 + r_12) / (2 |R| (n - 1) / (n - 3) + m^2 (1 - r_12)^3))`` with
     ``m = (r_1g + r_2g) / 2`` and ``|R|`` the determinant of the three correlations; ``n - 3`` degrees of
-    freedom. Source: Williams 1959; Steiger 1980, equation 7. NaN for ``n`` below 4 and for equal methods.
+    freedom. Source: Williams 1959; Steiger 1980, equation 7. NaN for ``n`` below 4, equal methods and perfect
+    correlations.
     """
     determinant = 1 - r_1g**2 - r_2g**2 - r_12**2 + 2 * r_1g * r_2g * r_12
-    if n < 4 or r_12 >= 1:
+    if n < 4 or max(abs(r_1g), abs(r_2g), abs(r_12)) >= 1 or determinant <= 0:
         return WilliamsTest(math.nan, max(n - 3, 0), math.nan)
     middle = (r_1g + r_2g) / 2
     scale = 2 * determinant * (n - 1) / (n - 3) + middle**2 * (1 - r_12) ** 3
-    t = (r_1g - r_2g) * math.sqrt((n - 1) * (1 + r_12) / scale)
+    t = float(r_1g - r_2g) * math.sqrt((n - 1) * (1 + r_12) / scale)
     return WilliamsTest(t, n - 3, float(2 * stats.t.sf(abs(t), n - 3)))
 
 
@@ -56,6 +57,8 @@ def zou_interval(r_1g: float, r_2g: float, r_12: float, n: int, *, confidence: f
 
     Source: Zou 2007, Psychological Methods 12(4), the case of two correlations that overlap in a variable.
     """
+    if max(abs(r_1g), abs(r_2g)) >= 1:
+        return Interval(math.nan, math.nan)
     first, second = (fisher_interval(r, n, confidence=confidence) for r in (r_1g, r_2g))
     shared = (r_12 - r_1g * r_2g / 2) * (1 - r_1g**2 - r_2g**2 - r_12**2) + r_12**3
     c = shared / ((1 - r_1g**2) * (1 - r_2g**2))

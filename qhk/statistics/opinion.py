@@ -97,7 +97,7 @@ def analyse_errors(
     An image's leave is the half-width ``c`` of the interval of its mean opinion, Student's with
     ``num_ratings - 1`` degrees of freedom. ``RMSE* = sqrt(sum max(0, |mos - fitted| - c)^2 / (n - d))`` with
     ``d = num_parameters`` of the mapping; an outlier has ``|mos - fitted| > c``. Source: ITU-T P.1401
-    (01/2020), clauses 7.5.2 and 7.5.3. NaN where images do not outnumber parameters.
+    (01/2020), clauses 7.7 and 7.5.2.2. NaN where images do not outnumber parameters.
     """
     leave = stats.t.ppf((1 + confidence) / 2, num_ratings - 1) * mos_std / math.sqrt(num_ratings)
     excess = np.maximum(0.0, np.abs(mos - fitted) - leave)
@@ -109,7 +109,7 @@ def analyse_errors(
 
 
 def compare_rmse(first: float, second: float, n: int, *, num_parameters: int = 0) -> float:
-    """Return the two-sided p of equal RMSE of two methods over ``n`` images by the F test of P.1401, 7.6.3.
+    """Return the two-sided p of equal RMSE of two methods over ``n`` images by the F test of P.1401, 7.6.4.
 
     It takes the errors of both methods for independent, though they are made on the same images, and so
     finds too little where they err alike; ``comparison.compare_methods`` does not.

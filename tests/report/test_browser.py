@@ -48,6 +48,14 @@ def methods(page: Any) -> list[str]:
     return [text.strip() for text in page.locator("#section-methods tbody td:first-child").all_inner_texts()]
 
 
+def await_methods(page: Any, expected: list[str]) -> None:
+    page.wait_for_function(
+        "names => [...document.querySelectorAll('#section-methods tbody td:first-child')]"
+        ".map((cell) => cell.textContent.trim()).join() === names.join()",
+        arg=expected,
+    )
+
+
 def view(page: Any) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.url).fragment)
 
@@ -69,10 +77,11 @@ def test_the_table_sorts_and_the_view_is_in_the_address(page: Any) -> None:
 def test_methods_are_searched_by_name_and_by_setting_and_chosen(page: Any) -> None:
     page.keyboard.press("/")
     page.keyboard.type("without")
-    assert methods(page) == ["without_perception", "without_uncertainty"]
+    await_methods(page, ["without_perception", "without_uncertainty"])
     page.fill("#search", "uncertainty.form=none")
-    assert methods(page) == ["grpo_baseline", "without_uncertainty"]
+    await_methods(page, ["grpo_baseline", "without_uncertainty"])
     page.fill("#search", "")
+    page.wait_for_function("document.querySelectorAll('#section-methods tbody tr').length === 5")
     page.click("#filter summary")
     page.uncheck("#choose-full")
     assert "full" not in methods(page) and view(page)["hidden"] == ["full"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +138,87 @@ def test_without_predictions_there_are_values_but_no_tests(tmp_path: Path) -> No
 def test_an_unknown_reference_is_an_error(runs: Runs) -> None:
     with pytest.raises(UserError, match="reference=nobody: no such method; there are full"):
         compare(runs, VIEW, reference="nobody")
+
+
+def rewrite(run: Path, benchmark: str, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Change the predictions after training of one benchmark; a row that becomes None is dropped."""
+    path = run / "predictions" / "step_000020" / "mean4" / f"{benchmark}.jsonl"
+    rows = [change(json.loads(line)) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if row is not None))
+
+
+def study_of(tmp_path: Path, *methods: str, seeds: int = 2) -> dict[str, Path]:
+    config = {"evaluation": {"min_parsed_fraction": 0.5}}
+    return {
+        f"{method}{seed}": write_run(tmp_path, method, seed, noise=0.4 + 0.5 * place, config=config)
+        for place, method in enumerate(methods)
+        for seed in range(seeds)
+    }
+
+
+def test_a_run_that_answers_little_does_not_count_and_takes_no_test_away(tmp_path: Path) -> None:
+    runs = study_of(tmp_path, "a", "b")
+    results = json.loads((runs["a1"] / "results.json").read_text())
+    for row in results["rows"]:
+        row["n_parsed"] = 2
+    (runs["a1"] / "results.json").write_text(json.dumps(results))
+    rewrite(runs["a1"], "kadid", lambda row: row if row["id"] in ("00_0.png", "00_1.png") else None)
+    table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=50)
+    assert table.cells["a"]["kadid"].missing == {1: "2 of 60 images parsed"}
+    assert table.num_images["kadid"] == 60 and table.against["b"]["kadid"].p <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda row: {**row, "mos": 1.5}, "other opinions of the same images"),
+        (lambda row: {**row, "clipped": 3.0}, "no value over the images that all runs answered"),
+        (lambda row: {"id": row["id"]}, "is no prediction"),
+        (lambda row: None, "no predictions"),
+    ],
+)
+def test_runs_in_no_test_are_said(
+    change: Callable[[dict[str, Any]], dict[str, Any] | None], reason: str, tmp_path: Path
+) -> None:
+    runs = study_of(tmp_path, "a", "b")
+    rewrite(runs["b1"], "kadid", change)
+    table, scored = compare(read_runs(tmp_path), VIEW, num_resamples=50)
+    assert reason in table.left_out["kadid"]["b/seed1"] and len(scored["kadid"].records) == 3
+    assert table.num_images["kadid"] == 60 and not math.isnan(table.against["b"]["kadid"].p)
+
+
+def test_references_are_taken_from_any_run_that_knows_them(tmp_path: Path) -> None:
+    runs = study_of(tmp_path, "a", "b", seeds=1)
+    rewrite(runs["a0"], "kadid", lambda row: {k: v for k, v in row.items() if k != "reference"})
+    table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=20)
+    assert table.num_references["kadid"] == 12
+
+
+def test_one_seed_is_tested_but_not_marked(tmp_path: Path) -> None:
+    for method, noise in (("good", 0.1), ("bad", 2.0)):
+        write_run(tmp_path, method, 0, noise=noise, config={})
+    table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=100)
+    assert table.against["good"]["average"].p < 0.05
+    assert not any(cell.best for cell in table.average.values())
+
+
+def test_an_extra_benchmark_of_one_method_leaves_the_effects(tmp_path: Path) -> None:
+    for method, on in (("with", True), ("without", False)):
+        for seed in range(2):
+            sets = ("koniq", "kadid", "spaq") if on else ("koniq", "kadid")
+            config = module_config(uncertainty=on, perception=False)
+            write_run(tmp_path, method, seed, noise=0.4 if on else 0.9, config=config, benchmarks=sets)
+    runs = read_runs(tmp_path)
+    view = View(metric="srcc", moment=Moment.AFTER, readout="mean4", benchmarks=("kadid", "koniq", "spaq"))
+    table, scored = compare(runs, view, num_resamples=50)
+    found = compare_modules(runs, view, scored)
+    assert table.averaged == ("kadid", "koniq") and found is not None
+    assert found[0].effects[0].name == "uncertainty=linear"
+
+
+def test_modules_that_no_run_tells_apart_are_named_together(tmp_path: Path) -> None:
+    for method, on in (("base", False), ("full", True)):
+        for seed in range(2):
+            write_run(tmp_path, method, seed, noise=0.5, config=module_config(uncertainty=on, perception=on))
+    levels = find_modules(read_runs(tmp_path).records)
+    assert list(levels) == ["perception + uncertainty"]

@@ -63,3 +63,24 @@ def test_changed_keys_and_flat() -> None:
     first, second = flat({"a": {"b": 1, "c": [1]}, "d": {}}), flat({"a": {"b": 2, "c": [1]}})
     assert first == {"a.b": 1, "a.c": "[1]", "d": "{}"}
     assert changed_keys([first, second]) == {"a.b": [1, 2], "d": ["{}", None]}
+
+
+def test_one_method_has_one_run_of_a_seed(tmp_path: Path) -> None:
+    """Two folders with runs of one name and seed are two methods, named by where they lie."""
+    for root in ("first", "second"):
+        write_run(tmp_path / root, "m", 0, noise=0.5, config={})
+    assert set(read_runs(tmp_path).methods) == {
+        str(tmp_path / root / "study" / "m") for root in ("first", "second")
+    }
+
+
+def test_relative_paths_and_odd_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
+    monkeypatch.chdir(run.parent)
+    assert [record.label for record in read_runs("seed0").records] == ["m/seed0"]
+    monkeypatch.chdir(run)
+    assert [record.label for record in read_runs(".").records] == ["m/seed0"]
+    odd = tmp_path / "evaluations" / "foo"
+    odd.mkdir(parents=True)
+    (odd / "config.yaml").write_text(": [")
+    assert "not a config" in read_runs(odd).records[0].fault

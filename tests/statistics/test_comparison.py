@@ -38,10 +38,10 @@ def test_degrees_of_freedom_lie_between_the_parts() -> None:
     assert comparison.estimate(1.0, [Part(1.0, 2.0), Part(0.0, 8.0)], confidence=0.95).df == pytest.approx(2)
 
 
-@pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (0.1, 0.0)])
+@pytest.mark.parametrize(("value", "p"), [(0.0, 1.0), (0.1, 0.0), (6e-17, 1.0)])
 def test_without_variance_the_interval_is_the_value(value: float, p: float) -> None:
     found = comparison.estimate(value, [Part(0.0, 3.0)], confidence=0.95)
-    assert (found.low, found.high, found.p) == (value, value, p)
+    assert (found.low, found.high, found.p) == (pytest.approx(value, abs=1e-12),) * 2 + (p,)
 
 
 def test_unknown_variance_gives_no_interval() -> None:

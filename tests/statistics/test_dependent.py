@@ -39,4 +39,6 @@ def test_fisher_interval_equals_scipy() -> None:
 def test_equal_methods_and_few_images_have_no_test() -> None:
     assert math.isnan(williams_test(0.5, 0.5, 1.0, 20).p)
     assert math.isnan(williams_test(0.5, 0.4, 0.3, 3).p)
+    assert math.isnan(williams_test(1.0, 1.0, 0.9999, 10).p)
+    assert math.isnan(zou_interval(1.0, 0.5, 0.5, 10, confidence=0.95).low)
     assert math.isnan(fisher_interval(1.0, 20, confidence=0.95).low)

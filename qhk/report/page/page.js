@@ -40,14 +40,19 @@ const swatch = (method) => element("span", { class: "swatch", style: `background
 const view = { metric: null, moment: null, readout: null, search: "", hidden: [], sort: "", image: "" };
 
 function readFragment() {
+  Object.assign(view, { metric: null, moment: null, readout: null, search: "", hidden: [], sort: "", image: "" });
   for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
-    if (!(key in view)) continue;
+    if (!Object.hasOwn(view, key)) continue;
     view[key] = key === "hidden" ? value.split("\n").filter((name) => DATA.methods.includes(name)) : value;
   }
-  const first = DATA.tables[0]?.view ?? {};
-  for (const key of ["metric", "moment", "readout"]) {
-    if (!DATA.tables.some((table) => table.view[key] === view[key])) view[key] = first[key] ?? null;
-  }
+  repairView();
+}
+
+function repairView() {
+  // A combination that no run has becomes the first one of the metric, or the first of all.
+  if (table()) return;
+  const found = DATA.tables.find((entry) => entry.view.metric === view.metric) ?? DATA.tables[0];
+  Object.assign(view, found?.view ?? {});
 }
 
 function fragment() {
@@ -134,10 +139,10 @@ function drawControls() {
   );
 }
 
-function sortable(name, key) {
+function sortable(name, key, title = null) {
   const [by, order] = view.sort.split(":");
   const state = by === key ? (order === "up" ? "ascending" : "descending") : null;
-  return element("th", { "aria-sort": state, scope: "col", class: key === "average" ? "average" : null },
+  return element("th", { title, "aria-sort": state, scope: "col", class: key === "average" ? "average" : null },
     element("button", { type: "button", id: `sort-${key}`, onclick: () => change({ sort: `${key}:${state === "descending" ? "up" : "down"}` }) }, name));
 }
 
@@ -167,10 +172,12 @@ function drawTable() {
       tested ? `; below it the ${Math.round(DATA.confidence * 100)}% interval over images (whole references) and seeds. ` : ". ",
       tested ? element("span", {}, element("b", {}, "Bold"), ": best, or not told apart from it by a test corrected for all pairs and benchmarks; ",
         element("u", {}, "underlined"), ": second. No mark where no test tells the methods apart. ") : "",
+      seeds === 1 ? "One seed each: the intervals say nothing of other seeds, and nothing is marked. " : "",
+      ...Object.entries(shown.left_out).map(([name, runs]) => `In no test on ${name}: ${Object.entries(runs).map(([run, why]) => `${run} (${why})`).join(", ")}. `),
       left.length ? `The average leaves out ${left.join(", ")}, which not every method has.` : ""),
     element("div", { class: "scroll" },
       element("table", {},
-        element("thead", {}, element("tr", {}, sortable("method", "method"), ...columns.map((name) => sortable(name, name)))),
+        element("thead", {}, element("tr", {}, sortable("method", "method"), ...columns.map((name) => sortable(name, name, known(shown.num_images[name]) ? `tested on ${shown.num_images[name]} images of ${shown.num_references[name]} references` : null)))),
         element("tbody", {}, ...methods.map((method) =>
           element("tr", { class: method === shown.reference ? "reference" : null },
             element("td", {}, swatch(method), method),
@@ -459,8 +466,12 @@ function start() {
   for (const run of DATA.runs) states[run.state] = (states[run.state] ?? 0) + 1;
   const miniature = DATA.runs.some((run) => run.miniature) ? " Measured on MINIATURE SYNTHETIC sets, which say nothing about real images." : "";
   byId("summary").textContent = `${DATA.methods.length} methods, ${DATA.runs.length} runs: ${Object.entries(states).map(([state, count]) => `${count} ${state}`).join(", ")}.${miniature}`;
-  for (const key of ["metric", "moment", "readout"]) byId(key).addEventListener("change", (event) => { view[key] = event.target.value; readAgain(); });
-  byId("search").addEventListener("input", (event) => change({ search: event.target.value }));
+  for (const key of ["metric", "moment", "readout"]) byId(key).addEventListener("change", (event) => { view[key] = event.target.value; repairView(); change({}); });
+  let waiting = 0;
+  byId("search").addEventListener("input", (event) => {
+    clearTimeout(waiting);
+    waiting = setTimeout(() => change({ search: event.target.value }), 120);
+  });
   byId("link").addEventListener("click", async () => {
     await navigator.clipboard?.writeText(location.href).catch(() => {});
     byId("link").textContent = "Link copied";
@@ -477,11 +488,6 @@ function start() {
   openCard(view.image);
 }
 
-function readAgain() {
-  // A metric may lack the chosen moment or read-out: then the first that it has.
-  if (!table()) Object.assign(view, DATA.tables.find((entry) => entry.view.metric === view.metric)?.view ?? {});
-  change({});
-}
 
 start();
 if (DATA.state) {

@@ -49,11 +49,9 @@ def methods(page: Any) -> list[str]:
 
 
 def await_methods(page: Any, expected: list[str]) -> None:
-    page.wait_for_function(
-        "names => [...document.querySelectorAll('#section-methods tbody td:first-child')]"
-        ".map((cell) => cell.textContent.trim()).join() === names.join()",
-        arg=expected,
-    )
+    from playwright.sync_api import expect
+
+    expect(page.locator("#section-methods tbody td:first-child")).to_have_text(expected)
 
 
 def view(page: Any) -> dict[str, list[str]]:
@@ -81,7 +79,7 @@ def test_methods_are_searched_by_name_and_by_setting_and_chosen(page: Any) -> No
     page.fill("#search", "uncertainty.form=none")
     await_methods(page, ["grpo_baseline", "without_uncertainty"])
     page.fill("#search", "")
-    page.wait_for_function("document.querySelectorAll('#section-methods tbody tr').length === 5")
+    await_methods(page, ["broken", "full", "grpo_baseline", "without_perception", "without_uncertainty"])
     page.click("#filter summary")
     page.uncheck("#choose-full")
     assert "full" not in methods(page) and view(page)["hidden"] == ["full"]

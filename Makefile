@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml $(PINS)
 train: install  ## train the default: the tiny model on miniature sets; ARGS="seed=1" passes overrides
 	@$(BIN)/qhk train $(ARGS)
 
-test: install  ## the test suite: offline, CPU, about seven minutes on two cores
+test: install  ## the test suite: offline, CPU, about five minutes on two cores
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 # mount and umount stay in reach: the tests of a full disk make one with them.

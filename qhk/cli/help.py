@@ -15,10 +15,10 @@ def general_help() -> str:
     """The text of ``qhk --help``."""
     lines = ["qhk: reinforcement learning of vision-language models for image quality assessment.", ""]
     lines += ["Commands:"]
-    for name, command in COMMANDS.items():
-        usage = f"qhk {name} {command.positionals}".strip()
-        lines.append(f"  {usage:<24}{command.sentence}")
-    lines += ["", "Three recipes:"]
+    usages = {f"qhk {name} {command.positionals}".strip(): command for name, command in COMMANDS.items()}
+    width = max(map(len, usages)) + 2
+    lines += [f"  {usage:<{width}}{command.sentence}" for usage, command in usages.items()]
+    lines += ["", "Recipes:"]
     for name in [name for name in COMMANDS if " " not in name]:
         lines.append(f"  {COMMANDS[name].recipes[0][1]}")
     lines += ["", "qhk COMMAND --help lists the settings of a command."]

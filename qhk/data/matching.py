@@ -74,9 +74,12 @@ class ImageIndex:
         )
 
     def holds(self, picture: Path) -> bool:
-        """Return whether a path, as it is written, leads below a folder of the set or one of ``roots``."""
-        written = Path(os.path.abspath(picture))
-        return any(written.is_relative_to(os.path.abspath(root)) for root in (*self.folders, *self.roots))
+        """Return whether a path leads, through its folders' links, below a folder of the set or ``roots``.
+
+        A picture that lies there may be a link itself: caches of downloads keep their files elsewhere.
+        """
+        place = Path(os.path.realpath(picture.parent))
+        return any(place.is_relative_to(os.path.realpath(root)) for root in (*self.folders, *self.roots))
 
     def images_beside(self, used: Iterable[Path]) -> list[Path]:
         """Return the indexed images that are none of ``used``, whatever their spellings and links; sorted."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, predictions_path, read_predictions
-from qhk.evaluation.results import Moment, ResultRow
+from qhk.evaluation.results import Moment, ResultRow, why_not_counted
 from qhk.report.runs import RunRecord, Runs, changed_keys
 from qhk.statistics.bootstrap import RESAMPLED, cluster_index, resampled_mean
 from qhk.statistics.comparison import (
@@ -35,6 +35,13 @@ from qhk.statistics.effects import Effects, Run, effect_sentence, module_effects
 
 OFF = "none"
 """The level of a module that is left out: ``none``, 0, false, or a key that the config does not have."""
+
+RANGES = {
+    **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), (-1.0, 1.0)),
+    **dict.fromkeys(("accuracy",), (0.0, 1.0)),
+    **dict.fromkeys(("rmse", "mae"), (0.0, math.inf)),
+}
+"""What a metric can be: intervals end there."""
 
 ERRORS = ("rmse", "mae")
 """Metrics of which less is better."""
@@ -107,10 +114,11 @@ class Scored:
 
 
 def views(runs: Runs) -> list[tuple[Moment, str]]:
-    """Return the moments and read-outs that any run has, after training first."""
+    """Return the moments and read-outs that any run has: after training and the headline read-out first."""
+    headlines = {record.config.get("evaluation.headline") for record in runs.records}
     found = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
     order = [Moment.AFTER, Moment.BEFORE, Moment.CONTROL]
-    return sorted(found, key=lambda view: (order.index(view[0]), view[1]))
+    return sorted(found, key=lambda view: (order.index(view[0]), view[1] not in headlines, view[1]))
 
 
 def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) -> View:
@@ -122,7 +130,8 @@ def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) ->
     having = [row for row in rows if metric in row.metrics and row.moment == moment]
     if not having:
         raise UserError(f"moment={moment}: no run was measured then")
-    readouts = list(dict.fromkeys(row.readout for row in having))
+    known = {row.readout for row in having}
+    readouts = [name for found, name in views(runs) if found == moment and name in known]
     chosen = readouts[0] if readout is None else readout
     if chosen not in readouts:
         raise UserError(f"readout={readout}: no such read-out; there are {', '.join(readouts)}")
@@ -177,7 +186,9 @@ def compare(
     measured = [cells for cells in plain.values() if any(cell.values for cell in cells.values())]
     averaged = tuple(name for name in view.benchmarks if all(cells[name].values for cells in measured))
     average = {
-        method: _average(records, [plain[method][name] for name in averaged], averaged, scored, confidence)
+        method: _average(
+            records, [plain[method][name] for name in averaged], averaged, scored, confidence, view
+        )
         for method, records in methods.items()
     }
     columns = {name: {name: scored[name]} for name in view.benchmarks if name in scored}
@@ -213,12 +224,16 @@ def counted_row(record: RunRecord, view: View, benchmark: str) -> tuple[ResultRo
     row = find_row(record, view, benchmark)
     if row is None:
         return None, _why_missing(record)
-    if math.isnan(row.metrics[view.metric].value):
-        return None, "no value (constant predictions or too few images)"
-    least = record.config.get(MIN_PARSED, 0.0)
-    if isinstance(least, int | float) and row.parsed_fraction < least:
-        return None, f"{row.n_parsed} of {row.n} images parsed"
-    return row, ""
+    reason = why_not_counted(row, min_parsed_fraction=least_parsed(record))
+    if not reason and math.isnan(row.metrics[view.metric].value):
+        reason = "no value"
+    return (None, reason) if reason else (row, "")
+
+
+def least_parsed(record: RunRecord) -> float:
+    """Return the share of images that a run must have parsed for a cell to count, as its settings say."""
+    least = record.config.get(MIN_PARSED)
+    return float(least) if isinstance(least, int | float) else 0.0
 
 
 def score_benchmark(
@@ -343,7 +358,7 @@ def _cell(
         else:
             values[record.seed] = row.metrics[view.metric].value
     interval = _mean_interval(records, values, {} if scored is None else {benchmark: scored}, confidence)
-    return _filled(values, missing, interval)
+    return _filled(values, missing, interval, view)
 
 
 def _average(
@@ -352,6 +367,7 @@ def _average(
     averaged: Sequence[str],
     scored: Mapping[str, Scored],
     confidence: float,
+    view: View,
 ) -> Cell:
     """Return the mean over benchmarks, of the seeds that have all of them."""
     seeds = [record.seed for record in records]
@@ -363,11 +379,17 @@ def _average(
     missing = {seed: "not on every benchmark" for seed in seeds if seed not in values}
     known = {name: scored[name] for name in averaged if name in scored}
     interval = _mean_interval(records, values, known if len(known) == len(averaged) else {}, confidence)
-    return _filled(values, missing, interval)
+    return _filled(values, missing, interval, view)
 
 
-def _filled(values: Mapping[int, float], missing: Mapping[int, str], interval: Estimate) -> Cell:
+def _filled(values: Mapping[int, float], missing: Mapping[int, str], interval: Estimate, view: View) -> Cell:
     found = np.array(list(values.values()))
+    least, most = RANGES.get(view.metric, (-math.inf, math.inf))
+    interval = replace(
+        interval,
+        low=float(np.clip(interval.low, least, most)),
+        high=float(np.clip(interval.high, least, most)),
+    )
     return Cell(
         values=values,
         mean=float(found.mean()) if found.size else math.nan,

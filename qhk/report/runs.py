@@ -74,6 +74,9 @@ class Runs:
     def __init__(self, records: Sequence[RunRecord]) -> None:
         self.records = tuple(records)
 
+    def __repr__(self) -> str:
+        return f"Runs({len(self.records)} runs of {len(self.methods)} methods)"
+
     @property
     def methods(self) -> dict[str, list[RunRecord]]:
         """The runs by method, in the order of the records."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from qhk.evaluation.results import Moment
-from qhk.report.compare import Cell, ComparisonTable
+from qhk.evaluation.results import Moment, why_not_counted
+from qhk.report.compare import Cell, ComparisonTable, least_parsed
 from qhk.report.runs import RunRecord, Runs, changed_keys
 from qhk.tables import Table, Text
 
@@ -25,13 +25,18 @@ def list_table(runs: Runs) -> Table:
 
 
 def _mean_srcc(record: RunRecord, moment: Moment) -> str:
-    """Return the mean over benchmarks of the first read-out; empty where nothing was measured."""
+    """Return the mean over benchmarks that count, of the headline read-out; empty without any."""
     rows = [row for row in record.rows if row.moment is moment and "srcc" in row.metrics]
-    latest = {
-        row.benchmark: row for row in sorted(rows, key=lambda row: row.step) if row.readout == rows[0].readout
-    }
-    values = [row.metrics["srcc"].value for row in latest.values()]
-    values = [value for value in values if not math.isnan(value)]
+    headline = record.config.get("evaluation.headline")
+    shown = headline if any(row.readout == headline for row in rows) else rows[0].readout if rows else ""
+    ordered = sorted((row for row in rows if row.readout == shown), key=lambda row: row.step)
+    latest = {row.benchmark: row for row in ordered}
+    least = least_parsed(record)
+    values = [
+        row.metrics["srcc"].value
+        for row in latest.values()
+        if not why_not_counted(row, min_parsed_fraction=least)
+    ]
     return f"{math.fsum(values) / len(values):.3f}" if values else ""
 
 

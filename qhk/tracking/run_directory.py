@@ -157,8 +157,11 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     return outputs / study / name / f"seed{seed}"
 
 
-def output_problems(settings: Settings) -> list[str]:
-    """Return a line for each place where the run could not write, as far as that is known without trying."""
+def output_problems(settings: Settings, *, cache: bool = True) -> list[str]:
+    """Return a line for each place where the run could not write, as far as that is known without trying.
+
+    ``cache``: among them ``paths.cache``, which a run does not write to where it holds all that is needed.
+    """
     assert settings.name is not None
     path = run_path(
         Path(settings.paths.outputs), study=settings.study, name=settings.name, seed=settings.seed
@@ -167,13 +170,14 @@ def output_problems(settings: Settings) -> list[str]:
         ("paths.outputs, study or name", path, (lock_path(path).name, "metrics.dropped.jsonl")),
         ("paths.cache", Path(settings.paths.cache), ()),
     )
-    faults = ((key, path, unwritable(path, *names)) for key, path, names in places)
+    asked = places if cache else places[:1]
+    faults = ((key, path, unwritable(path, *names)) for key, path, names in asked)
     return [f"{path}: cannot be written ({fault}): change {key}" for key, path, fault in faults if fault]
 
 
 def refuse_outputs(settings: Settings) -> None:
-    """Raise ``UserError`` at the first of ``output_problems``."""
-    for line in output_problems(settings):
+    """Raise ``UserError`` where the run's own directory cannot be written."""
+    for line in output_problems(settings, cache=False):
         raise UserError(line)
 
 

@@ -164,7 +164,7 @@ def test_a_run_that_answers_little_does_not_count_and_takes_no_test_away(tmp_pat
     (runs["a1"] / "results.json").write_text(json.dumps(results))
     rewrite(runs["a1"], "kadid", lambda row: row if row["id"] in ("00_0.png", "00_1.png") else None)
     table, _ = compare(read_runs(tmp_path), VIEW, num_resamples=50)
-    assert table.cells["a"]["kadid"].missing == {1: "2 of 60 images parsed"}
+    assert table.cells["a"]["kadid"].missing == {1: "2 of 60 images parsed (under 50%)"}
     assert table.num_images["kadid"] == 60 and table.against["b"]["kadid"].p <= 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import asdict
 from typing import Literal
@@ -53,7 +54,10 @@ def run(job: Job[ScoreRequest]) -> int:
                 for item in part:
                     print(json.dumps(asdict(item)), flush=True)
             elif request.format == "csv":
-                print(as_csv(part, task, heading=not scored), end="", flush=True)
+                # Not the plain text of ``print``: a program reads the names of files as they are.
+                text = as_csv(part, task, heading=not scored)
+                sys.stdout.write(text.encode("utf-8", "backslashreplace").decode())
+                sys.stdout.flush()
             scored += part
             progress(len(scored), len(found.paths))
     seconds = time.perf_counter() - started

@@ -128,3 +128,20 @@ def test_an_absolute_path_leads_to_the_set_or_its_roots_alone(tmp_path: Path) ->
             find_pictures(row, index)
     allowed = index_images([root], endings=IMAGE_ENDINGS, roots=[str(elsewhere)])
     assert find_pictures(rows[elsewhere / "p.png"], allowed) == (elsewhere / "p.png",)
+
+
+def test_links_and_parents_in_a_path_do_not_lead_out_of_the_set(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "set", tmp_path / "out"
+    (outside / "deep").mkdir(parents=True)
+    inside.mkdir()
+    for folder in (inside, outside):
+        (folder / "a.png").write_bytes(b"")
+    (inside / "link").symlink_to(outside / "deep")
+    (inside / "linked.png").symlink_to(outside / "a.png")
+    index = index_images([inside], endings={".png"})
+    assert index.holds(inside / "a.png") and index.holds(inside / "linked.png")
+    assert not index.holds(inside / "link" / ".." / "a.png")
+    assert not index.holds(outside / "a.png")
+    linked = tmp_path / "linked"
+    linked.symlink_to(inside)
+    assert index_images([linked], endings={".png"}).holds(inside / "a.png")

@@ -107,13 +107,17 @@ def find_images(patterns: Sequence[str]) -> FoundImages:
     """
     found, taken = FoundImages(), dict[Path, None]()
     for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.exists() and not path.is_dir():
+        try:
+            path = Path(pattern).expanduser()
+            is_file = path.exists() and not path.is_dir()
+            entries = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
+            kinds = {} if is_file else {entry: _foreign(entry) for entry in sorted(entries)}
+        except (OSError, RuntimeError) as error:  # a name that is too long, a home or a folder out of reach
+            raise UserError(f"{pattern}: cannot be looked up ({error}): correct the name") from None
+        if is_file:
             check_header(path)
             taken[path] = None
             continue
-        entries = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))
-        kinds = {entry: _foreign(entry) for entry in sorted(entries)}
         if all(kinds.values()):
             raise UserError(f"{pattern}: no such image, and no image in a folder or glob of that name")
         taken |= dict.fromkeys(entry for entry, kind in kinds.items() if not kind)

@@ -78,6 +78,7 @@ def build_set(
         if found == report:
             return Built(folder=folder, selection=selection, before=True)
         files = {file.name for file in folder.iterdir()} if folder.is_dir() else {""}
+        files = {name for name in files if not name.startswith(".")}  # what file systems and browsers leave
         ours = isinstance(found, dict) and files <= {DATASET, TWINS, DROPPED, REPORT}
         if not (fresh and ours):
             what = "a set built otherwise" if ours else "something else"

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
+from qhk.files import read_text
 from qhk.plain import print
 from qhk.settings import DatasetSettings, Settings, reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
@@ -82,7 +83,7 @@ def existing_runs(outputs: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for file in sorted(outputs.glob("*/*/seed*/run_id")):
         if ".replaced-" not in file.parent.name:
-            found.setdefault(file.read_text(encoding="utf-8").strip(), []).append(file.parent)
+            found.setdefault(read_text(file).strip(), []).append(file.parent)
     return found
 
 
@@ -148,7 +149,7 @@ class Sharing:
     def _on_disk(self, run: PlannedRun) -> PlannedRun:
         own = run.directory / "run_id"
         if own.exists():
-            found, known = own.read_text(encoding="utf-8").strip(), known_run_id(run.directory, run.settings)
+            found, known = read_text(own).strip(), known_run_id(run.directory, run.settings)
             if found != known:
                 raise UserError(
                     f"{run.directory} belongs to run id {found}, {run.label} is {run.run_id}: {FIX}"

@@ -285,6 +285,8 @@ def step_times(path: Path) -> list[float]:
     found = []
     for line in lines[1:] if len(lines) > 1 else lines:
         if line.endswith("}") and '"time/step_s"' in line:
-            value = json.loads(line).get("time/step_s")
-            found += [] if value is None else [float(value)]
+            try:
+                found.append(float(json.loads(line)["time/step_s"]))
+            except (ValueError, TypeError, RecursionError):  # damaged, or null for a time that was not finite
+                continue
     return found

@@ -176,8 +176,8 @@ def output_problems(settings: Settings, *, cache: bool = True) -> list[str]:
 
 
 def refuse_outputs(settings: Settings) -> None:
-    """Raise ``UserError`` where the run's own directory cannot be written."""
-    for line in output_problems(settings, cache=False):
+    """Raise ``UserError`` at the first of ``output_problems``; a cache that is there may hold all already."""
+    for line in output_problems(settings, cache=not Path(settings.paths.cache).is_dir()):
         raise UserError(line)
 
 

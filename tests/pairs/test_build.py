@@ -187,6 +187,7 @@ def test_fresh_replaces_a_set_of_ours_and_nothing_else(
 ) -> None:
     folder = tmp_path / "out" / "set"
     few = len(build(mixed, folder).selection.kept)
+    (folder / ".DS_Store").write_bytes(b"left by a file browser")
     again = build(mixed, folder, unjudged="keep", fresh=True)
     assert len(again.selection.kept) == len(list(read_rows(folder / DATASET))) > few and not again.before
     assert [path.name for path in folder.parent.iterdir()] == ["set"]

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from qhk.errors import UserError
 from qhk.settings import Settings
 from qhk.sweep.plan import PlannedRun
 from qhk.sweep.sharing import Sharing, existing_runs, submitted_codes
@@ -214,6 +215,14 @@ def test_archived_runs_are_not_known(settings: Settings, tmp_path: Path) -> None
     directory = _leave(settings, tmp_path, "a", RunState.DONE)
     directory.rename(directory.with_name("seed0.replaced-1"))
     assert existing_runs(tmp_path) == {}
+
+
+def test_an_id_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "study" / "name" / "seed0" / "run_id"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"seed0/run_id: is not text in UTF-8"):
+        existing_runs(tmp_path)
 
 
 def test_a_sweeps_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

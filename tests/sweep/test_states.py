@@ -280,5 +280,12 @@ def test_the_time_that_is_left(make_sweep: MakeSweep) -> None:
     assert (view.eta_s, view.active, view.resumable) == (6 * 3.0, True, False)
 
 
+def test_damaged_times_are_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    lines = ['{"time/step_s": 1.0}', '{"time/step_s": 2.0}', '{"time/step_s" 3}', '{"time/step_s": "x"}']
+    file.write_text("\n".join([*lines, '{"time/step_s": null}', '{"time/step_s": 4.0}']) + "\n")
+    assert step_times(file) == [2.0, 4.0]
+
+
 def test_no_record_is_no_estimate(tmp_path: Path) -> None:
     assert step_times(tmp_path / "nothing.jsonl") == []

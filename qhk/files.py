@@ -115,13 +115,17 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text (UTF-8) of a file. Raises ``UserError`` naming the file for any that has none."""
+    """Return the text (UTF-8) of a file, without a byte-order mark.
+
+    Raises ``UserError`` naming the file for any that has none.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise FileError(path, "read", error, "put it back, or correct its permissions") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: is not text in UTF-8 ({error.reason} at byte {error.start})") from None
+        found = f"{error.reason} at byte {error.start}"
+        raise UserError(f"{path}: is not text in UTF-8 ({found}): save it as UTF-8") from None
 
 
 def read_json(path: Path) -> Any:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.data.tables import Cells, plain_number, read_text, shown
+from qhk.data.tables import Cells, plain_number, shown
 from qhk.errors import UserError
-from qhk.files import parse_json
+from qhk.files import parse_json, read_text
 
 
 def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:

@@ -19,7 +19,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadWarning
 
 from qhk.errors import UserError
-from qhk.files import FileError
+from qhk.files import read_text
 
 Cells = dict[str, str]
 
@@ -146,19 +146,6 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     """Return ``(line number, text)`` of lines that are not blank; accepts byte-order mark and CRLF."""
     lines = _LINE_END.split(read_text(path))
     return [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file without byte-order mark.
-
-    Raises ``UserError`` naming the file where it is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise FileError(path, "read", error, "put it back, or correct its permissions") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text ({error.reason}): save it as UTF-8") from None
 
 
 def number(value: object, where: str, column: str) -> float:

@@ -13,9 +13,9 @@ from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.roots import lies_within
 from qhk.data.seeds import stream_generator
-from qhk.data.tables import read_text, shown
+from qhk.data.tables import shown
 from qhk.errors import UserError
-from qhk.files import parse_json
+from qhk.files import parse_json, read_text
 from qhk.types import Example
 
 

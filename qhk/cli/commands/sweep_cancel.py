@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qhk.cli.command import LightCommand, LightJob
-from qhk.settings.base import Node, NumOrZero, Text
-from qhk.settings.inputs import PathsSettings
+from qhk.cli.sweep_request import RunsRequest
 
 
-class CancelRequest(Node):
-    """Which runs of a sweep: of one cell, of one seed; null means all."""
-
-    paths: PathsSettings
-    cell: Text | None
-    only_seed: NumOrZero | None
-
-
-def run(job: LightJob[CancelRequest]) -> int:
+def run(job: LightJob[RunsRequest]) -> int:
     """Return 0 once everything that was asked for is cancelled, 1 where some runs cannot be reached."""
     from qhk.sweep.commands import cancel
-    from qhk.sweep.manifest import find_sweep
 
     request = job.request
-    folder = find_sweep(Path(request.paths.outputs), job.positionals[0])
-    return cancel(folder, cell=request.cell, seed=request.only_seed)
+    return cancel(request.folder(job.positionals[0]), cell=request.cell, seed=request.only_seed)
 
 
 COMMAND = LightCommand(
@@ -35,6 +22,6 @@ COMMAND = LightCommand(
         ("one cell", "qhk sweep cancel modules cell=without_perception"),
         ("one run", "qhk sweep cancel modules cell=full only_seed=2"),
     ),
-    request=CancelRequest,
+    request=RunsRequest,
     run=run,
 )

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from qhk.cli.command import LightCommand, LightJob
-from qhk.settings.base import Node, NumOrZero, Text
-from qhk.settings.inputs import PathsSettings
+from qhk.cli.sweep_request import RunsRequest
 
 
-class ResumeRequest(Node):
+class ResumeRequest(RunsRequest):
     """Which runs: of one cell, of one seed; null means all.
 
     ``code``: what the sweep was frozen with, or a new copy of the current code.
     """
 
-    paths: PathsSettings
-    cell: Text | None
-    only_seed: NumOrZero | None
     code: Literal["frozen", "current"]
 
 
 def run(job: LightJob[ResumeRequest]) -> int:
     """Return the exit code of the sweep, started again where it lacks something."""
-    from qhk.sweep.manifest import find_sweep
     from qhk.sweep.resume import resume_sweep
     from qhk.training.display import ConsoleDisplay
 
     request = job.request
     return resume_sweep(
-        find_sweep(Path(request.paths.outputs), job.positionals[0]),
+        request.folder(job.positionals[0]),
         cell=request.cell,
         seed=request.only_seed,
         current_code=request.code == "current",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qhk.cli.command import LightCommand, LightJob
-from qhk.settings.base import Node, Positive
-from qhk.settings.inputs import PathsSettings
+from qhk.cli.sweep_request import SweepRequest
+from qhk.settings.base import Positive
 
 
-class StatusRequest(Node):
+class StatusRequest(SweepRequest):
     """``watch`` shows the table live, every ``interval_s`` seconds, until nothing is active any more."""
 
-    paths: PathsSettings
     watch: bool
     interval_s: Positive
 
@@ -20,11 +17,9 @@ class StatusRequest(Node):
 def run(job: LightJob[StatusRequest]) -> int:
     """Return 0 where all is done, 1 where something failed, 3 where neither."""
     from qhk.sweep.commands import status
-    from qhk.sweep.manifest import find_sweep
 
     request = job.request
-    folder = find_sweep(Path(request.paths.outputs), job.positionals[0])
-    return status(folder, watch=request.watch, interval_s=request.interval_s)
+    return status(request.folder(job.positionals[0]), watch=request.watch, interval_s=request.interval_s)
 
 
 COMMAND = LightCommand(

@@ -35,7 +35,7 @@ def test_csv_quirks(tmp_path: Path) -> None:
         (b"name,score\na,1\n", r"no column 'mos'; columns present: name, score"),
         (b"", "columns present: none"),
         (b"name,mos\na\n", "line 2: 1 cells, the header has 2"),
-        (b"name,mos\n\xff\xfe,1\n", "not UTF-8 text"),
+        (b"name,mos\n\xff\xfe,1\n", "is not text in UTF-8"),
         (b"name,mos\na,4\nb,3,5\n", "line 3: 3 cells, the header has 2: .*decimal point"),
         (b"mos,name,mos\n1,a,2\n", "2 columns are called 'mos': rename all but one"),
         (b'name,mos,note\na,1,"x\nb,2,y\nc,3,"z\nd,4,\n', "line 2: .*close or remove its quotes"),

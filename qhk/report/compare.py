@@ -1,7 +1,6 @@
-"""Methods held against each other: the table of methods and benchmarks, and the effects of modules.
+"""Methods held against each other: the table of methods and benchmarks.
 
-Values are those of ``results.json``. Intervals and tests come from the predictions: all runs that are
-compared on a benchmark are redrawn with the same references, over the images that every one of them answered.
+Values are those of ``results.json``; intervals and tests come from ``scoring``.
 """
 
 from __future__ import annotations
@@ -10,31 +9,14 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import Prediction, predictions_path, read_predictions
-from qhk.evaluation.results import Moment, ResultRow, why_not_counted
-from qhk.report.runs import RunRecord, Runs, changed_keys
-from qhk.statistics.bootstrap import RESAMPLED, cluster_index, resampled_mean
-from qhk.statistics.comparison import (
-    BenchmarkScores,
-    Estimate,
-    Part,
-    best_and_second,
-    compare_methods,
-    estimate,
-    holm,
-    score_runs,
-)
-from qhk.statistics.correlation import POINT_METRICS, Scores
-from qhk.statistics.effects import Effects, Run, effect_sentence, module_effects
-
-OFF = "none"
-"""The level of a module that is left out: ``none``, 0, false, or a key that the config does not have."""
+from qhk.report.runs import RunRecord, Runs
+from qhk.report.scoring import Reader, Scored, aligned, read_answers, score_benchmark
+from qhk.report.views import View, counted_row
+from qhk.statistics.comparison import Estimate, Part, best_and_second, compare_methods, estimate, holm
 
 RANGES = {
     **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), (-1.0, 1.0)),
@@ -48,16 +30,6 @@ ERRORS = ("rmse", "mae")
 
 Progress = Callable[[str, int, int], None]
 """Called with what is done, and how far it is."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    """What of the runs is compared: which metric, moment and read-out, over which benchmarks."""
-
-    metric: str
-    moment: Moment
-    readout: str
-    benchmarks: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,56 +72,6 @@ class ComparisonTable:
     left_out: Mapping[str, Mapping[str, str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """The runs of a benchmark that can be tested, in order, with their scores.
-
-    ``left_out`` maps the others that have a value to the reason why it is in no test.
-    """
-
-    records: tuple[RunRecord, ...]
-    scores: BenchmarkScores
-    num_images: int
-    left_out: Mapping[str, str]
-
-
-def views(runs: Runs) -> list[tuple[Moment, str]]:
-    """Return the moments and read-outs that any run has: after training and the headline read-out first."""
-    headlines = {record.config.get("evaluation.headline") for record in runs.records}
-    found = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
-    order = [Moment.AFTER, Moment.BEFORE, Moment.CONTROL]
-    return sorted(found, key=lambda view: (order.index(view[0]), view[1] not in headlines, view[1]))
-
-
-def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) -> View:
-    """Return the view with all benchmarks that have it. Raises ``UserError`` naming what there is instead."""
-    rows = [row for record in runs.records for row in record.rows]
-    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    if metric not in metrics:
-        raise UserError(f"metric={metric}: no run has it; there are {', '.join(metrics) or 'no results yet'}")
-    having = [row for row in rows if metric in row.metrics and row.moment == moment]
-    if not having:
-        raise UserError(f"moment={moment}: no run was measured then")
-    known = {row.readout for row in having}
-    readouts = [name for found, name in views(runs) if found == moment and name in known]
-    chosen = readouts[0] if readout is None else readout
-    if chosen not in readouts:
-        raise UserError(f"readout={readout}: no such read-out; there are {', '.join(readouts)}")
-    benchmarks = tuple(dict.fromkeys(row.benchmark for row in having if row.readout == chosen))
-    return View(metric=metric, moment=Moment(moment), readout=chosen, benchmarks=benchmarks)
-
-
-def find_row(record: RunRecord, view: View, benchmark: str) -> ResultRow | None:
-    """Return a run's row of a view: the latest, where a benchmark was measured at several steps."""
-    rows = [
-        row
-        for row in record.rows
-        if (row.benchmark, row.moment, row.readout) == (benchmark, view.moment, view.readout)
-        and view.metric in row.metrics
-    ]
-    return max(rows, key=lambda row: row.step) if rows else None
-
-
 def compare(
     runs: Runs,
     view: View,
@@ -158,11 +80,13 @@ def compare(
     num_resamples: int = 1000,
     confidence: float = 0.95,
     progress: Progress = lambda what, done, of: None,
+    read: Reader = read_answers,
 ) -> tuple[ComparisonTable, Mapping[str, Scored]]:
     """Return the table of a view and, by benchmark, the scores that its tests rest on.
 
     ``reference`` names the method that others are held against; the first one where it is None. Without
-    resamples there are means and spreads only. Raises ``UserError`` for a method that there is not.
+    resamples there are means and spreads only. ``read`` may remember files that several metrics share. Raises
+    ``UserError`` for a method that there is not.
     """
     methods = runs.methods
     if not methods:
@@ -173,7 +97,7 @@ def compare(
     scored = {}
     for place, benchmark in enumerate(view.benchmarks if num_resamples else ()):
         progress(f"comparing on {benchmark}", place, len(view.benchmarks))
-        found = score_benchmark(runs.records, view, benchmark, num_resamples=num_resamples)
+        found = score_benchmark(runs.records, view, benchmark, num_resamples=num_resamples, read=read)
         if found is not None:
             scored[benchmark] = found
     plain = {
@@ -213,138 +137,10 @@ def compare(
     )
 
 
-MIN_PARSED = "evaluation.min_parsed_fraction"
-
-
-def counted_row(record: RunRecord, view: View, benchmark: str) -> tuple[ResultRow | None, str]:
-    """Return a run's row of a benchmark, or None and why there is none that counts, in a few words.
-
-    As in a run's own means, a row does not count where too few images have a readable answer.
-    """
-    row = find_row(record, view, benchmark)
-    if row is None:
-        return None, _why_missing(record)
-    reason = why_not_counted(row, min_parsed_fraction=least_parsed(record))
-    if not reason and math.isnan(row.metrics[view.metric].value):
-        reason = "no value"
-    return (None, reason) if reason else (row, "")
-
-
-def least_parsed(record: RunRecord) -> float:
-    """Return the share of images that a run must have parsed for a cell to count, as its settings say."""
-    least = record.config.get(MIN_PARSED)
-    return float(least) if isinstance(least, int | float) else 0.0
-
-
-def score_benchmark(
-    records: Sequence[RunRecord], view: View, benchmark: str, *, num_resamples: int
-) -> Scored | None:
-    """Return the scores of the runs with predictions of a benchmark; None where there are none.
-
-    Over the images that all of them answered. A run of another part of the set, with other opinions of its
-    images, without a correlation or with a file that cannot be read, is left out, with the reason.
-    """
-    answered: list[tuple[RunRecord, dict[str, Prediction]]] = []
-    left_out: dict[str, str] = {}
-    part: tuple[str, str, bool] | None = None
-    opinions: dict[str, float | None] = {}
-    for record in records:
-        row, _ = counted_row(record, view, benchmark)
-        if row is None:
-            continue
-        try:
-            predictions = [item for item in predictions_of(record.directory, row) if has_answer(item)]
-        except UserError as error:
-            left_out[record.label] = str(error)
-            continue
-        part = part or (row.split, row.protocol, row.miniature)
-        if not predictions:
-            left_out[record.label] = "no predictions"
-        elif (row.split, row.protocol, row.miniature) != part:
-            left_out[record.label] = f"split {row.split}, protocol {row.protocol}: another part of the set"
-        elif any(opinions.get(item.id, item.mos) != item.mos for item in predictions):
-            left_out[record.label] = "other opinions of the same images"
-        else:
-            opinions.update((item.id, item.mos) for item in predictions)
-            answered.append((record, {item.id: item for item in predictions}))
-    common = (
-        [id_ for id_ in answered[0][1] if all(id_ in images for _, images in answered)] if answered else []
-    )
-    if len(common) < 3:
-        return None
-    references = [
-        next((images[id_].reference for _, images in answered if images[id_].reference is not None), None)
-        for id_ in common
-    ]
-    first = [answered[0][1][id_] for id_ in common]
-    if view.metric in POINT_METRICS:
-        point, resampled = POINT_METRICS[view.metric], RESAMPLED[view.metric]
-        truth = np.array([item.mos for item in first], dtype=np.float64)
-        values = np.array(
-            [[images[id_].clipped for id_ in common] for _, images in answered], dtype=np.float64
-        )
-    elif view.metric == "accuracy":
-        point, resampled, truth = _mean_of_first, resampled_mean, np.zeros(len(common))
-        values = np.array([[_is_right(images[id_]) for id_ in common] for _, images in answered], float)
-    else:
-        return None
-    kept = [place for place, run in enumerate(values) if not math.isnan(point(run, truth))]
-    left_out.update(
-        (record.label, "no value over the images that all runs answered")
-        for place, (record, _) in enumerate(answered)
-        if place not in kept
-    )
-    if not kept:
-        return None
-    scores = score_runs(
-        values[kept],
-        truth,
-        cluster_index(references),
-        point=point,
-        resampled=resampled,
-        num_resamples=num_resamples,
-        seed=int.from_bytes(benchmark.encode()[-4:].rjust(4), "big"),
-    )
-    scored = tuple(answered[place][0] for place in kept)
-    return Scored(records=scored, scores=scores, num_images=len(common), left_out=left_out)
-
-
-def _mean_of_first(prediction: Scores, _mos: Scores) -> float:
-    return float(np.mean(prediction))
-
-
-def has_answer(item: Prediction) -> bool:
-    """Return whether an image has a readable answer."""
-    return item.choice is not None if item.labels else item.clipped is not None and item.mos is not None
-
-
-def _is_right(item: Prediction) -> float:
-    return float(dict(item.choice or {}) == dict(item.labels))
-
-
-def predictions_of(directory: Path, row: ResultRow) -> list[Prediction]:
-    """Return the predictions that a row of results was measured on; empty where the file is gone."""
-    for before in (row.moment is Moment.BEFORE, False):
-        path = predictions_path(
-            directory, step=row.step, before=before, readout=row.readout, benchmark=row.benchmark
-        )
-        if path.exists():
-            return read_predictions(path)
-    return []
-
-
 def _seeds(records: Sequence[RunRecord], scored: Scored) -> dict[int, int]:
     """Return seed -> row of the scores for those runs of a method that were scored."""
     places = {id(record): place for place, record in enumerate(scored.records)}
     return {record.seed: places[id(record)] for record in records if id(record) in places}
-
-
-def _why_missing(record: RunRecord) -> str:
-    if record.state in ("failed", "cancelled"):
-        return f"{record.state}: {record.cause}" if record.cause else record.state
-    if record.fault:
-        return record.fault
-    return "not measured" if record.state in ("done", "evaluation") else record.state
 
 
 def _cell(
@@ -437,8 +233,7 @@ def _pairwise(
         found[column] = {}
         if not scored:
             continue
-        aligned = _aligned(list(scored.values()))
-        records, scores = aligned
+        records, scores = aligned(list(scored.values()))
         places = {id(record): place for place, record in enumerate(records)}
         rows = {
             name: {record.seed: places[id(record)] for record in methods[name] if id(record) in places}
@@ -450,27 +245,6 @@ def _pairwise(
                     scores, rows[first], rows[second], confidence=confidence
                 )
     return found
-
-
-def _aligned(scored: Sequence[Scored]) -> tuple[list[RunRecord], list[BenchmarkScores]]:
-    """Return the runs that all benchmarks have, and each benchmark's scores of these in their order."""
-    shared = [
-        record
-        for record in scored[0].records
-        if all(any(record is other for other in found.records) for found in scored)
-    ]
-    aligned = []
-    for found in scored:
-        places = {id(record): place for place, record in enumerate(found.records)}
-        rows = [places[id(record)] for record in shared]
-        aligned.append(
-            BenchmarkScores(
-                value=found.scores.value[rows],
-                redrawn=found.scores.redrawn[rows],
-                num_clusters=found.scores.num_clusters,
-            )
-        )
-    return shared, aligned
 
 
 def _corrected(
@@ -493,14 +267,10 @@ def _against(reference: str, names: Sequence[str], pairs: Pairs) -> dict[str, di
         difference = pairs[column][pair]
         other = pair[1] if pair[0] == reference else pair[0]
         if pair[0] == reference:
-            difference = Estimate(
-                value=-difference.value,
-                low=-difference.high,
-                high=-difference.low,
-                p=difference.p,
-                df=difference.df,
+            difference = replace(
+                difference, value=-difference.value, low=-difference.high, high=-difference.low
             )
-        found[other][column] = Estimate(**{**difference.__dict__, "p": p})
+        found[other][column] = replace(difference, p=p)
     return found
 
 
@@ -529,88 +299,7 @@ def _mark(
         if best.sum() == np.isfinite(means).sum():
             best = np.zeros_like(best)
         marked[column] = {
-            name: Cell(**{**cell.__dict__, "best": bool(best[place]), "second": bool(second_best[place])})
+            name: replace(cell, best=bool(best[place]), second=bool(second_best[place]))
             for place, (name, cell) in enumerate(cells.items())
         }
     return marked
-
-
-def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """Return what the configs of runs differ in: the name of a module -> its level in every run.
-
-    Keys that split the runs alike cannot be told apart: they are one module, named by its nodes, such as
-    ``perception`` or ``perception + uncertainty``. A level is the value as text, of a module of several keys
-    that of its first; ``none`` stands for what is switched off: none, 0, false, or no such key.
-    """
-    levels = {
-        key: [_level(value) for value in values]
-        for key, values in changed_keys([record.config for record in records]).items()
-        if not key.startswith("dataset.")
-    }
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for key, values in levels.items():
-        first_seen = {value: place for place, value in reversed(list(enumerate(values)))}
-        parts = tuple(first_seen[value] for value in values)
-        if len(set(parts)) > 1:
-            groups.setdefault(parts, []).append(key)
-    found = {}
-    for keys in groups.values():
-        named = next((key for key in keys if key.endswith((".form", ".name"))), keys[0])
-        nodes = {key.partition(".")[0] for key in keys}
-        name = " + ".join(sorted(nodes)) if len(keys) > 1 else named
-        found[name if name not in found else named] = levels[named]
-    return found
-
-
-def _level(value: Any) -> str:
-    return OFF if value in (None, 0, False, "", "none", "[]", "{}") else str(value)
-
-
-def compare_modules(
-    runs: Runs,
-    view: View,
-    scored: Mapping[str, Scored],
-    *,
-    interactions: bool = True,
-    confidence: float = 0.95,
-) -> tuple[Effects, list[str]] | None:
-    """Return the effects of the modules that the runs differ in, and each as a sentence.
-
-    Over the benchmarks that all methods have, and the runs that have all of these. None where no two runs
-    differ, or none can be scored.
-    """
-    methods = [{record.method for record in found.records} for found in scored.values()]
-    names = [name for name in view.benchmarks if name in scored]
-    names = [name for name in names if {r.method for r in scored[name].records} == set().union(*methods)]
-    if not names:
-        return None
-    records, scores = _aligned([scored[name] for name in names])
-    levels = find_modules(records)
-    if not levels:
-        return None
-    model = [
-        Run(seed=record.seed, levels={name: values[place] for name, values in levels.items()})
-        for place, record in enumerate(records)
-    ]
-    references = {name: OFF if OFF in values else values[0] for name, values in levels.items()}
-
-    def effects(benchmarks: Sequence[BenchmarkScores]) -> Effects:
-        return module_effects(
-            model, benchmarks, references=references, interactions=interactions, confidence=confidence
-        )
-
-    whole = effects(scores)
-    single = {name: effects([score]) for name, score in zip(names, scores, strict=True)}
-    p = holm([effect.estimate.p for found in single.values() for effect in found.effects])
-    by_effect: dict[str, dict[str, Estimate]] = {}
-    places = iter(p)
-    for name, found in single.items():
-        for effect in found.effects:
-            by_effect.setdefault(effect.name, {})[name] = Estimate(
-                **{**effect.estimate.__dict__, "p": next(places)}
-            )
-    sentences = [
-        effect_sentence(effect, metric=view.metric.upper(), level=0.05, by_benchmark=by_effect[effect.name])
-        for effect in whole.effects
-    ]
-    return whole, sentences

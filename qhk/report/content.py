@@ -6,8 +6,7 @@ images per benchmark, a hundred points per curve.
 
 from __future__ import annotations
 
-import base64
-import io
+import functools
 import json
 import math
 from collections import Counter
@@ -19,31 +18,24 @@ from typing import Any
 
 import numpy as np
 
-from qhk.data.datasets import load_dataset_entry
-from qhk.data.image import load_image
 from qhk.errors import UserError
-from qhk.evaluation.predictions import Prediction, read_predictions
-from qhk.evaluation.results import Moment
+from qhk.evaluation.predictions import read_predictions
 from qhk.files import read_json_lines
-from qhk.report.compare import (
-    Cell,
-    ComparisonTable,
-    Progress,
-    View,
-    compare,
-    compare_modules,
-    find_row,
-    has_answer,
-    predictions_of,
-    views,
-)
+from qhk.report.compare import Cell, ComparisonTable, Progress, compare
+from qhk.report.images import images_of
+from qhk.report.modules import compare_modules
 from qhk.report.published import SETS, published_results
-from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, changed_keys, prediction_files, read_curves
-from qhk.settings import read_settings
-from qhk.statistics.bootstrap import cluster_index
+from qhk.report.runs import (
+    RunRecord,
+    Runs,
+    benchmarks_of,
+    changed_keys,
+    prediction_files,
+    read_curves,
+)
+from qhk.report.scoring import read_answers
+from qhk.report.views import View, views
 from qhk.statistics.comparison import Estimate
-from qhk.statistics.correlation import srcc
-from qhk.statistics.reliability import sparsify, split_conformal, spread_and_error, tie_broken_srcc
 
 TESTED = ("srcc", "plcc", "accuracy")
 """Metrics with intervals and tests; others are shown as means."""
@@ -67,14 +59,6 @@ MAX_POINTS = 120
 MAX_CURVE_POINTS = 60_000
 """Points of all curves: with many methods each has fewer."""
 HISTOGRAM_STEPS = 8
-MAX_IMAGES, MIN_IMAGES = 300, 40
-MAX_SCORES = 12_000
-"""Images times methods on the page: with many methods each benchmark shows fewer images."""
-MAX_THUMBNAILS = 60
-THUMBNAIL_SIDE = 112
-MAX_TEXT = 700
-MAX_TEXTS = 3_000_000
-"""Characters of answers in all: with many methods each answer is cut sooner."""
 LOG_LINES = 30
 BINS = 20
 
@@ -104,7 +88,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "effects": effects,
         "published": _published(tables),
         "curves": _curves(runs, progress),
-        "images": _images(runs, options, progress),
+        "images": images_of(runs, progress, pictures=options.thumbnails),
         "histograms": _histograms(runs, progress),
         "failures": _failures(runs),
     }
@@ -123,11 +107,6 @@ def _finite(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def benchmarks_of(runs: Runs) -> list[str]:
-    """Return every benchmark that a run measured, in the order in which they appear."""
-    return list(dict.fromkeys(row.benchmark for record in runs.records for row in record.rows))
-
-
 def _tables(
     runs: Runs, options: ReportOptions, progress: Progress
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -135,6 +114,7 @@ def _tables(
     tables, effects = [], []
     names = benchmarks_of(runs)
     for moment, readout in views(runs):
+        read = functools.cache(read_answers)  # the metrics of one read-out come from the same files
         rows = [row for record in runs.records for row in record.rows]
         rows = [row for row in rows if (row.moment, row.readout) == (moment, readout)]
         for metric in SHOWN:
@@ -151,9 +131,10 @@ def _tables(
                 num_resamples=options.num_resamples if metric in TESTED else 0,
                 confidence=options.confidence,
                 progress=progress,
+                read=read,
             )
             tables.append(_table(table))
-            found = compare_modules(runs, view, scored, confidence=options.confidence)
+            found = compare_modules(view, scored, confidence=options.confidence)
             if found is not None:
                 whole, sentences = found
                 effects.append(
@@ -302,208 +283,6 @@ def _thinned(steps: Mapping[int, Sequence[float]], most: int) -> dict[str, list[
         "low": [float(np.mean([min(steps[step]) for step in part])) for part in parts],
         "high": [float(np.mean([max(steps[step]) for step in part])) for part in parts],
     }
-
-
-def _images(runs: Runs, options: ReportOptions, progress: Progress) -> list[dict[str, Any]]:
-    """Return, by benchmark, some images with what the methods said of them, and how reliable that is.
-
-    Of every method the run with the first seed that has predictions; after training, in its first read-out.
-    """
-    found = []
-    names = benchmarks_of(runs)
-    columns = max(1, len(names) * len(runs.methods))
-    most = min(MAX_IMAGES, max(MIN_IMAGES, MAX_SCORES // columns))
-    max_text = min(MAX_TEXT, MAX_TEXTS // (columns * MAX_THUMBNAILS))
-    for name in names:
-        by_method: dict[str, list[Prediction]] = {}
-        source: RunRecord | None = None
-        for method, records in runs.methods.items():
-            for record in records:
-                predictions = _last_predictions(record, name)
-                if predictions:
-                    by_method[method] = predictions
-                    source = source or record
-                    break
-        if by_method and source is not None:
-            progress(f"pictures of {name}", 0, 1)
-            found.append(_benchmark_images(name, by_method, source, options, most, max_text))
-    return found
-
-
-def _last_predictions(record: RunRecord, benchmark: str) -> list[Prediction]:
-    for moment, readout in ((m, r) for m in (Moment.AFTER, Moment.BEFORE) for r in _readouts(record, m)):
-        for metric in ("srcc", "accuracy"):
-            view = View(metric=metric, moment=moment, readout=readout, benchmarks=(benchmark,))
-            row = find_row(record, view, benchmark)
-            if row is not None:
-                try:
-                    return [item for item in predictions_of(record.directory, row) if has_answer(item)]
-                except UserError:
-                    return []
-    return []
-
-
-def _readouts(record: RunRecord, moment: Moment) -> list[str]:
-    return list(dict.fromkeys(row.readout for row in record.rows if row.moment is moment))
-
-
-def _benchmark_images(
-    name: str,
-    by_method: Mapping[str, list[Prediction]],
-    source: RunRecord,
-    options: ReportOptions,
-    most: int,
-    max_text: int,
-) -> dict[str, Any]:
-    """Return ``most`` images of a benchmark; those with a picture have the words, cut at ``max_text``."""
-    scored = {
-        method: {item.id: item for item in predictions if item.mos is not None}
-        for method, predictions in by_method.items()
-    }
-    first = next(iter(scored.values()))
-    errors = {
-        id_: max(
-            abs(found[id_].clipped - found[id_].mos)  # type: ignore[operator]
-            for found in scored.values()
-            if id_ in found
-        )
-        for id_ in first
-    }
-    worst = sorted(errors, key=lambda id_: -errors[id_])
-    shown = list(first) if len(first) <= most else _spread_out(list(first), most, worst)
-    half = [id_ for id_ in worst if id_ in set(shown)][: MAX_THUMBNAILS // 2]
-    pictured = list(dict.fromkeys([*half, *_spread_out(shown, MAX_THUMBNAILS // 2, [])]))
-    return {
-        "benchmark": name,
-        "reliability": {method: _reliability(list(found.values())) for method, found in scored.items()},
-        "parts": {method: _parts(list(found.values())) for method, found in scored.items()},
-        "worst": [id_ for id_ in worst if id_ in shown][:24],
-        "pictures": thumbnails(source, name, pictured) if options.thumbnails else {},
-        "images": [
-            {
-                "id": id_,
-                "mos": first[id_].mos,
-                "about": _about(first[id_]),
-                "scores": {
-                    method: _said(found[id_], max_text if id_ in pictured else 0)
-                    for method, found in scored.items()
-                    if id_ in found
-                },
-            }
-            for id_ in shown
-        ],
-    }
-
-
-def _spread_out(ids: Sequence[str], count: int, always: Sequence[str]) -> list[str]:
-    """Return about ``count`` of the ids at even distances, with the first of ``always`` among them."""
-    kept = dict.fromkeys(always[: count // 4])
-    places = np.linspace(0, len(ids) - 1, min(len(ids), count - len(kept))).astype(int)
-    return list(dict.fromkeys([*kept, *(ids[place] for place in places)]))
-
-
-def _about(item: Prediction) -> str:
-    level = None if item.level is None else f"level {item.level:g}"
-    reference = None if item.reference is None else f"reference {item.reference}"
-    return ", ".join(text for text in (item.distortion, level, reference) if text)
-
-
-def _said(item: Prediction, max_text: int) -> dict[str, Any]:
-    text = item.texts[0] if item.texts else ""
-    shown = text if len(text) <= max_text else f"{text[:max_text]} ..."
-    return {
-        "score": item.clipped,
-        **({"samples": list(item.samples), "text": shown} if max_text else {}),
-    }
-
-
-def _spread(item: Prediction) -> float:
-    read = [sample for sample in item.samples if sample is not None]
-    return float(np.std(read, ddof=1)) if len(read) > 1 else math.nan
-
-
-def _reliability(items: Sequence[Prediction]) -> dict[str, Any]:
-    """Return whether the spread over samples tells errors, and what intervals made from it cover."""
-    prediction = np.array([item.clipped for item in items], dtype=np.float64)
-    mos = np.array([item.mos for item in items], dtype=np.float64)
-    spread = np.array([_spread(item) for item in items])
-    clusters = cluster_index([item.reference for item in items])
-    found: dict[str, Any] = {
-        "n": len(items),
-        "distinct": len(set(prediction.tolist())),
-        "srcc": srcc(prediction, mos),
-        "tie_broken_srcc": tie_broken_srcc(prediction, mos, num_orders=20, seed=0)
-        if len(items) > 2
-        else math.nan,
-    }
-    if len(items) > 9 and np.isfinite(spread).all():
-        curve = sparsify(spread, mos - prediction)
-        conformal = split_conformal(prediction, spread, mos, clusters, coverage=0.9, seed=0)
-        found |= {
-            "spread_and_error": spread_and_error(spread, mos - prediction),
-            "sparsification_area": curve.area,
-            "sparsification": {
-                "share": curve.shares, "by_spread": curve.by_spread, "by_error": curve.by_error,
-            },
-            "coverage": conformal.found,
-            "width": conformal.mean_width,
-        }  # fmt: skip
-    return found
-
-
-def _parts(items: Sequence[Prediction]) -> list[dict[str, Any]]:
-    """Return SRCC and mean error by distortion and by level, where the set knows them."""
-    found = []
-    for by in ("distortion", "level"):
-        groups: dict[Any, list[Prediction]] = {}
-        for item in items:
-            if item.__dict__[by] is not None:
-                groups.setdefault(item.__dict__[by], []).append(item)
-        for value, members in sorted(groups.items()):
-            scores, mos = [m.clipped for m in members], [m.mos for m in members]
-            found.append(
-                {
-                    "by": by,
-                    "value": str(value) if by == "distortion" else f"{value:g}",
-                    "n": len(members),
-                    "srcc": srcc(scores, mos),  # type: ignore[arg-type]
-                    "mae": float(np.mean(np.abs(np.subtract(scores, mos)))),  # type: ignore[arg-type]
-                }
-            )
-    return found
-
-
-def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str]) -> dict[str, str]:
-    """Return small JPEG pictures as data URLs by image id; those that cannot be found are left out."""
-    try:
-        paths = dict(_picture_paths(record, benchmark, set(ids)))
-    except (UserError, OSError, KeyError):
-        return {}
-    found = {}
-    for id_ in ids:
-        if id_ in paths:
-            try:
-                picture = load_image(paths[id_], min_side=1)
-            except (UserError, OSError):
-                continue
-            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            file = io.BytesIO()
-            picture.save(file, "JPEG", quality=70)
-            found[id_] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return found
-
-
-def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
-    """Return the files of a benchmark's images, found by the settings that the run had."""
-    settings = read_settings(record.directory / CONFIG_FILE)
-    name = benchmark if benchmark in settings.dataset else benchmark.partition(".")[0]
-    loaded = load_dataset_entry(
-        name, settings.dataset[name], cache=Path(settings.paths.cache), progress=lambda done, of: None
-    )
-    for part in loaded.examples.values():
-        for example in part:
-            if example.id in ids:
-                yield example.id, example.image
 
 
 def _histograms(runs: Runs, progress: Progress) -> dict[str, list[dict[str, Any]]]:

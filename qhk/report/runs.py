@@ -356,3 +356,8 @@ def changed_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for config in configs for key in config)
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def benchmarks_of(runs: Runs) -> list[str]:
+    """Return every benchmark that a run measured, in the order in which they appear."""
+    return list(dict.fromkeys(row.benchmark for record in runs.records for row in record.rows))

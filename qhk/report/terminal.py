@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable
 
 from qhk.evaluation.results import Moment, why_not_counted
-from qhk.report.compare import Cell, ComparisonTable, least_parsed
+from qhk.report.compare import Cell, ComparisonTable
 from qhk.report.runs import RunRecord, Runs, changed_keys
+from qhk.report.views import least_parsed
 from qhk.tables import Table, Text
 
 

@@ -22,7 +22,7 @@ import yaml
 from qhk.errors import UserError
 from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
 from qhk.plain import plain_text
-from qhk.settings import VERSION, Settings, read_settings, run_id
+from qhk.settings import VERSION, PathsSettings, Settings, read_settings, run_id
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -157,28 +157,51 @@ def run_path(outputs: Path, *, study: str, name: str, seed: int) -> Path:
     return outputs / study / name / f"seed{seed}"
 
 
-def output_problems(settings: Settings, *, cache: bool = True) -> list[str]:
-    """Return a line for each place where the run could not write, as far as that is known without trying.
-
-    ``cache``: among them ``paths.cache``, which a run does not write to where it holds all that is needed.
-    """
-    assert settings.name is not None
-    path = run_path(
-        Path(settings.paths.outputs), study=settings.study, name=settings.name, seed=settings.seed
-    )
-    places = (
-        ("paths.outputs, study or name", path, (lock_path(path).name, "metrics.dropped.jsonl")),
-        ("paths.cache", Path(settings.paths.cache), ()),
-    )
-    asked = places if cache else places[:1]
-    faults = ((key, path, unwritable(path, *names)) for key, path, names in asked)
-    return [f"{path}: cannot be written ({fault}): change {key}" for key, path, fault in faults if fault]
+def output_problems(settings: Settings) -> list[str]:
+    """Return a line for each place where the run could not write, as far as that is known without trying."""
+    path = _own_directory(settings)
+    lines = [
+        _place_problem(RUN_KEYS, path, *_first_files(path)),
+        _place_problem("paths.cache", Path(settings.paths.cache)),
+    ]
+    return [line for line in lines if line]
 
 
 def refuse_outputs(settings: Settings) -> None:
-    """Raise ``UserError`` at the first of ``output_problems``; a cache that is there may hold all already."""
-    for line in output_problems(settings, cache=not Path(settings.paths.cache).is_dir()):
+    """Raise ``UserError`` where the run's own directory cannot be written, or a cache that it needs."""
+    path = _own_directory(settings)
+    refuse_place(RUN_KEYS, path, *_first_files(path))
+    refuse_cache(settings.paths)
+
+
+def refuse_place(key: str, path: Path, *names: str) -> None:
+    """Raise ``UserError`` naming ``key`` where ``path``, or a file in it, could not be written."""
+    if line := _place_problem(key, path, *names):
         raise UserError(line)
+
+
+def refuse_cache(paths: PathsSettings) -> None:
+    """Raise ``UserError`` where there is no cache and none can be made; one that is there may hold all."""
+    if not Path(paths.cache).is_dir():
+        refuse_place("paths.cache", Path(paths.cache))
+
+
+RUN_KEYS = "paths.outputs, study or name"
+
+
+def _own_directory(settings: Settings) -> Path:
+    assert settings.name is not None
+    outputs = Path(settings.paths.outputs)
+    return run_path(outputs, study=settings.study, name=settings.name, seed=settings.seed)
+
+
+def _first_files(path: Path) -> tuple[str, str]:
+    return lock_path(path).name, "metrics.dropped.jsonl"
+
+
+def _place_problem(key: str, path: Path, *names: str) -> str:
+    fault = unwritable(path, *names)
+    return f"{path}: cannot be written ({fault}): change {key}" if fault else ""
 
 
 def known_run_id(path: Path, settings: Settings) -> str:

@@ -13,8 +13,10 @@ import pytest
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment
-from qhk.report.compare import View, compare, compare_modules, find_modules, views
+from qhk.report.compare import compare
+from qhk.report.modules import compare_modules, find_modules
 from qhk.report.runs import Runs, read_runs
+from qhk.report.views import View, views
 from tests.report.builders import module_config, write_modules, write_run
 
 VIEW = View(metric="srcc", moment=Moment.AFTER, readout="mean4", benchmarks=("kadid", "koniq"))
@@ -76,7 +78,7 @@ def test_equal_methods_are_not_marked(tmp_path: Path) -> None:
 
 def test_modules_and_their_sentences(runs: Runs) -> None:
     _, scored = compare(runs, VIEW, num_resamples=100)
-    found = compare_modules(runs, VIEW, scored)
+    found = compare_modules(VIEW, scored)
     assert found is not None
     effects, sentences = found
     by_name = {effect.name: effect for effect in effects.effects}
@@ -211,7 +213,7 @@ def test_an_extra_benchmark_of_one_method_leaves_the_effects(tmp_path: Path) -> 
     runs = read_runs(tmp_path)
     view = View(metric="srcc", moment=Moment.AFTER, readout="mean4", benchmarks=("kadid", "koniq", "spaq"))
     table, scored = compare(runs, view, num_resamples=50)
-    found = compare_modules(runs, view, scored)
+    found = compare_modules(view, scored)
     assert table.averaged == ("kadid", "koniq") and found is not None
     assert found[0].effects[0].name == "uncertainty=linear"
 

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from qhk.settings import plain_settings, read_settings, run_id
+from qhk.errors import UserError
+from qhk.settings import PathsSettings, plain_settings, read_settings, run_id
+from qhk.tracking import run_directory
 from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
 from qhk.tracking.run_directory import (
@@ -294,3 +296,13 @@ def test_a_run_of_an_earlier_version_keeps_its_id_where_it_is_the_same_run(tmp_p
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain_settings(settings)))
     assert known_run_id(tmp_path, settings) == run_id(settings), "that of another run of this version"
     assert known_run_id(tmp_path / "nowhere", settings) == run_id(settings)
+
+
+def test_a_cache_that_is_there_need_not_be_writable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(run_directory, "unwritable", lambda path, *names: "Read-only file system")
+    there = PathsSettings(datasets="data", outputs="out", cache=str(tmp_path))
+    run_directory.refuse_cache(there)
+    with pytest.raises(
+        UserError, match=r"new: cannot be written \(Read-only file system\): change paths\.cache"
+    ):
+        run_directory.refuse_cache(there.model_copy(update={"cache": str(tmp_path / "new")}))

@@ -14,11 +14,12 @@ from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
-from qhk.files import unwritable, write_atomically
+from qhk.files import write_atomically
 from qhk.plain import print
 from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
 from qhk.tracking.archive import archive_folder
+from qhk.tracking.run_directory import refuse_cache, refuse_place
 
 
 class EvaluateRequest(Node):
@@ -46,12 +47,8 @@ def run(job: Job[EvaluateRequest]) -> int:
 
     quiet_libraries()
     display = ConsoleDisplay()
-    for key, place in (
-        ("paths.outputs", job.settings.paths.outputs),
-        ("paths.cache", job.settings.paths.cache),
-    ):
-        if fault := unwritable(Path(place)):
-            raise UserError(f"{key}: {place} cannot be written ({fault}): choose another folder")
+    refuse_place("paths.outputs", Path(job.settings.paths.outputs))
+    refuse_cache(job.settings.paths)
     settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
     views = task_views(settings)
     names = [name for view in views.values() for name in view.benchmark]

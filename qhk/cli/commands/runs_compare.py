@@ -26,10 +26,12 @@ class CompareRequest(Node):
 
 def run(job: LightJob[CompareRequest]) -> int:
     """Return 0 after the tables are printed. Raises UserError for what is not there."""
-    from qhk.report.compare import choose_view, compare, compare_modules
+    from qhk.report.compare import compare
     from qhk.report.files import find_paths
+    from qhk.report.modules import compare_modules
     from qhk.report.runs import read_runs
     from qhk.report.terminal import changes_table, comparison_table
+    from qhk.report.views import choose_view
     from qhk.sweep.table import table_console
 
     request = job.request
@@ -38,7 +40,7 @@ def run(job: LightJob[CompareRequest]) -> int:
     table, scored = compare(runs, view, reference=request.reference, num_resamples=request.resamples)
     console = table_console()
     console.print(comparison_table(table))
-    found = compare_modules(runs, view, scored)
+    found = compare_modules(view, scored)
     for sentence in [] if found is None else found[1]:
         console.print(plain_text(sentence), markup=False)
     console.print(changes_table(runs))

@@ -314,7 +314,7 @@ function drawPredictions() {
   const found = DATA.images.filter((set) => set.images.length);
   if (!found.length) return null;
   return [
-    element("p", { class: "soft" }, "Predicted score against mean opinion, of each method's first seed. A point opens the image, the words and all scores."),
+    element("p", { class: "soft" }, "Predicted score against mean opinion, of each method's first seed in its headline read-out. A point opens the image, the words and all scores."),
     element("div", { class: "grid" }, ...found.map((set) => element("div", { class: "panel" }, element("h3", {}, set.benchmark), scatter(set)))),
   ];
 }
@@ -387,7 +387,7 @@ function drawReliability() {
   const names = { n: "images", srcc: "SRCC", distinct: "different scores", tie_broken_srcc: "SRCC, ties broken", spread_and_error: "spread vs error",
     sparsification_area: "sparsification area", coverage: "coverage of 90%", width: "interval width" };
   return [
-    element("p", { class: "soft" }, "Of each method's first seed. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance. Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references."),
+    element("p", { class: "soft" }, "Of each method's first seed in its headline read-out. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance. Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references."),
     ...sets.flatMap((set) => [
       element("h3", {}, set.benchmark),
       element("div", { class: "scroll" }, element("table", {},

@@ -33,6 +33,8 @@ const fixed = (value, digits = 3) => (known(value) ? value.toFixed(digits) : "\u
 const signed = (value, digits = 3) => (known(value) ? (value >= 0 ? "+" : "\u2212") + Math.abs(value).toFixed(digits) : "\u2014");
 const probability = (p) => (!known(p) ? "\u2014" : p < 0.001 ? "< 0.001" : p.toFixed(3));
 const color = (method) => `var(--m${DATA.methods.indexOf(method) % 8})`;
+// A long name of a set may break behind its underscores, so that eight sets and the average are in sight.
+const broken = (name) => name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
 const swatch = (method) => element("span", { class: "swatch", style: `background:${color(method)}` });
 
 // ---- The view: what is looked at, kept in the fragment ----
@@ -143,7 +145,7 @@ function sortable(name, key, title = null) {
   const [by, order] = view.sort.split(":");
   const state = by === key ? (order === "up" ? "ascending" : "descending") : null;
   return element("th", { title, "aria-sort": state, scope: "col", class: key === "average" ? "average" : null },
-    element("button", { type: "button", id: `sort-${key}`, onclick: () => change({ sort: `${key}:${state === "descending" ? "up" : "down"}` }) }, name));
+    element("button", { type: "button", id: `sort-${key}`, onclick: () => change({ sort: `${key}:${state === "descending" ? "up" : "down"}` }) }, ...broken(name)));
 }
 
 function sorted(methods, value) {
@@ -168,11 +170,11 @@ function drawTable() {
   const left = shown.benchmarks.filter((name) => !shown.averaged.includes(name));
   return [
     element("p", { class: "soft" },
-      `${NAMES[view.metric] ?? view.metric}, ${view.moment} training, read-out ${view.readout}. Mean \u00b1 standard deviation over up to ${seeds} seed${seeds === 1 ? "" : "s"}`,
-      tested ? `; below it the ${Math.round(DATA.confidence * 100)}% interval over images (whole references) and seeds. ` : ". ",
+      `${NAMES[view.metric] ?? view.metric}, ${view.moment} training, read-out ${view.readout}. ${seeds === 1 ? "One seed" : `Mean \u00b1 standard deviation over up to ${seeds} seeds`}`,
+      tested ? `; below it the ${Math.round(DATA.confidence * 100)}% interval over images (whole references)${seeds === 1 ? "" : " and seeds"}. ` : ". ",
       tested ? element("span", {}, element("b", {}, "Bold"), ": best, or not told apart from it by a test corrected for all pairs and benchmarks; ",
         element("u", {}, "underlined"), ": second. No mark where no test tells the methods apart. ") : "",
-      seeds === 1 ? "One seed each: the intervals say nothing of other seeds, and nothing is marked. " : "",
+      seeds === 1 ? "The intervals say nothing of other seeds, and nothing is marked. " : "",
       ...Object.entries(shown.left_out).map(([name, runs]) => `In no test on ${name}: ${Object.entries(runs).map(([run, why]) => `${run} (${why})`).join(", ")}. `),
       left.length ? `The average leaves out ${left.join(", ")}, which not every method has.` : ""),
     element("div", { class: "scroll" },
@@ -205,7 +207,7 @@ function drawDifferences() {
   return [
     element("p", { class: "soft" }, `Each method minus ${shown.reference}, with interval and p corrected by Holm over methods and benchmarks. Coloured where p is below 0.05.`),
     element("div", { class: "scroll" }, element("table", {},
-      element("thead", {}, element("tr", {}, element("th", {}, "method"), ...columns.map((name) => element("th", { class: name === "average" ? "average" : null }, name)))),
+      element("thead", {}, element("tr", {}, element("th", {}, "method"), ...columns.map((name) => element("th", { class: name === "average" ? "average" : null }, ...broken(name))))),
       element("tbody", {}, ...shownMethods().filter((method) => shown.against[method]).map((method) =>
         element("tr", {}, element("td", {}, swatch(method), method), ...columns.map((column) => {
           const found = shown.against[method][column];

@@ -1,12 +1,13 @@
-"""The help texts: one sentence, three recipes, every group with its options."""
+"""The help texts: one sentence, recipes, a command's own keys, every group with its options."""
 
 from __future__ import annotations
 
 import textwrap
 
 from qhk.cli.arguments import FLAGS, Flag
+from qhk.cli.command import Command
 from qhk.cli.commands import COMMANDS
-from qhk.config.catalogue import OVERLAYS, Catalogue
+from qhk.config.catalogue import OVERLAYS, Catalogue, config_root
 
 WIDTH = 100
 
@@ -29,23 +30,45 @@ def command_help(name: str, catalogue: Catalogue) -> str:
     """The text of ``qhk <name> --help``."""
     command = COMMANDS[name]
     usage = f"qhk {name} {command.positionals}".strip()
-    lines = [command.sentence, "", f"Usage: {usage} [group=option] [key=value] [flags]", ""]
-    lines += ["Three recipes:"]
+    choices = "[group=option] " if isinstance(command, Command) else ""
+    lines = [command.sentence, "", f"Usage: {usage} {choices}[key=value] [flags]", ""]
+    lines += ["Recipes:"]
     for what, recipe in command.recipes:
         lines += [f"  # {what}", f"  {recipe}"]
+    own = _own_keys(name)
+    lines += ["", "Keys of this command, as they are without a word:", *own] if own else []
+    if isinstance(command, Command):
+        lines += _groups(catalogue)
+    lines += ["", "Flags:", *(_flag_line(flag) for flag in FLAGS if flag.help), ""]
+    if isinstance(command, Command):
+        lines += [
+            "dry_run=true checks settings, lists missing files and stops; of a training it prints the id.",
+            "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
+        ]
+    else:
+        lines += ["--cfg job lists all keys; paths.outputs=FOLDER says where runs and sweeps lie."]
+    return "\n".join(lines)
+
+
+def _own_keys(name: str) -> list[str]:
+    """Return the lines of a command's primary config that are its own, with their comments."""
+    path = config_root() / "conf" / f"{name.replace(' ', '_')}.yaml"
+    if not path.is_file():
+        return []
+    own = path.read_text(encoding="utf-8").partition("  - _self_\n")[2]
+    return [f"  {line}" for line in own.splitlines() if line]
+
+
+def _groups(catalogue: Catalogue) -> list[str]:
+    """Return every group with its options, the sets, and the overlays."""
     options = {group: catalogue.options.get(group, []) for group in [*catalogue.options, *OVERLAYS]}
     width = max(map(len, options)) + 2
     groups = [group for group in options if group not in OVERLAYS]
-    lines += ["", "Groups and their options:", *_table({group: options[group] for group in groups}, width)]
+    lines = ["", "Groups and their options:", *_table({group: options[group] for group in groups}, width)]
     lines += ["", "Sets, named by data=[...] and benchmark=[...]:", *_table({"": catalogue.sets}, width)]
     lines += ["", "Overlays, applied after the groups in this order:"]
     lines += _table({group: options[group] for group in OVERLAYS}, width)
-    lines += ["", "Flags:", *(_flag_line(flag) for flag in FLAGS if flag.help), ""]
-    lines += [
-        "dry_run=true checks the settings, lists missing files and stops; of a training it prints the id.",
-        "Any key of --cfg job can be set: training.duration.steps=40 optimizer.lr=1e-4",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def _flag_line(flag: Flag) -> str:

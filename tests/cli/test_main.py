@@ -208,6 +208,15 @@ def test_help_names_commands_groups_options_and_experiments(qhk: Run) -> None:
     assert out.count("\n  qhk train") == 3
 
 
+def test_help_has_a_commands_own_keys_and_groups_only_where_they_count(qhk: Run) -> None:
+    out = qhk("report", "--help")[1]
+    assert "  reference: null     # the method that others are held against" in out
+    assert "cold_start" not in out and "dry_run" not in out
+    out = qhk("score", "--help")[1]
+    assert "  num_samples: 8" in out and "Groups and their options:" in out
+    assert "Keys of this command" not in qhk("train", "--help")[1] + qhk("runs", "list", "--help")[1]
+
+
 def _replace_run(monkeypatch: pytest.MonkeyPatch, command: str, run: Callable[[Job[Any]], int]) -> None:
     monkeypatch.setitem(COMMANDS, command, replace(COMMANDS[command], run=run))  # type: ignore
 

@@ -83,6 +83,34 @@ def predictions_path(run: Path, *, step: int, before: bool, readout: str, benchm
     return run / "predictions" / name / readout / f"{benchmark}.jsonl"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionFile:
+    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
+
+    path: Path
+    step: int
+    before: bool
+    readout: str
+    benchmark: str
+
+
+def prediction_files(directory: Path) -> list[PredictionFile]:
+    """Return the files of predictions below a run, by step, read-out and benchmark."""
+    found = []
+    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
+        name = path.parts[-3].removeprefix("step_")
+        found.append(
+            PredictionFile(
+                path=path,
+                step=int(name.removesuffix("_before")),
+                before=name.endswith("_before"),
+                readout=path.parts[-2],
+                benchmark=path.stem,
+            )
+        )
+    return found
+
+
 def make_prediction(
     example: Example,
     completions: Sequence[Completion],

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import read_predictions
+from qhk.evaluation.predictions import prediction_files, read_predictions
 from qhk.files import read_json_lines
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
@@ -30,7 +30,6 @@ from qhk.report.runs import (
     Runs,
     benchmarks_of,
     changed_keys,
-    prediction_files,
     read_curves,
 )
 from qhk.report.scoring import read_answers

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import Prediction, read_predictions
+from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
 from qhk.evaluation.results import ResultRow, read_results
 from qhk.files import read_json_lines
 from qhk.settings.parse import upgrade
@@ -157,34 +157,6 @@ def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
                 yield {"step": row["step"], "section": section, "metric": name, "value": float(value)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionFile:
-    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
-
-    path: Path
-    step: int
-    before: bool
-    readout: str
-    benchmark: str
-
-
-def prediction_files(directory: Path) -> list[PredictionFile]:
-    """Return the files of predictions below a run, by step, read-out and benchmark."""
-    found = []
-    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
-        name = path.parts[-3].removeprefix("step_")
-        found.append(
-            PredictionFile(
-                path=path,
-                step=int(name.removesuffix("_before")),
-                before=name.endswith("_before"),
-                readout=path.parts[-2],
-                benchmark=path.stem,
-            )
-        )
-    return found
 
 
 def _all_predictions(record: RunRecord) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from qhk.settings.root import (
     EvaluationSettings,
     MixtureSettings,
     Settings,
+    TrackingSettings,
 )
 from qhk.settings.views import (
     StageView,
@@ -64,6 +65,7 @@ __all__ = [
     "Settings",
     "StageView",
     "TinySettings",
+    "TrackingSettings",
     "TwinSettings",
     "UncertaintySettings",
     "difference",

@@ -55,11 +55,21 @@ class EvaluationSettings(Node):
 
 
 class TrackingSettings(Node):
-    """The mirror of ``metrics.jsonl`` in Weights & Biases; offline needs no account and no network."""
+    """Where a run's record is mirrored, and what goes there; offline needs no account and no network.
+
+    ``notes`` null and ``tags`` [] are filled with the claim and the names of experiment and sweep.
+    ``completions`` counts the images of a benchmark whose completions make a table, 0 for no table;
+    ``predictions`` are all of them, as files. Images are never mirrored.
+    """
 
     wandb: Literal["off", "offline", "online"]
     project: Text
     entity: Text | None
+    notes: Text | None = None
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    completions: NumOrZero = 50
+    predictions: bool = True
+    trackio: bool = False
 
 
 class MixtureSettings(Node):

@@ -42,7 +42,7 @@ OWNERS = {
     "accelerate": "training/distributed.py",
     "deepspeed": "training/distributed.py",
     "wandb": "tracking",
-    "wandb_workspaces": "report/workspace.py",
+    "wandb_workspaces": "report/mirror.py report/workspace.py",
     "trackio": "tracking/trackio_mirror.py",
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",

@@ -9,7 +9,7 @@ from qhk.errors import UserError
 from qhk.tracking.mirror import Ending, MirrorContent, MirrorRun
 from qhk.tracking.recorder import MetricRow, MetricSection, read_rows
 from qhk.tracking.status import RunState
-from qhk.tracking.wandb_run import SETTINGS, define_axes, finish, init_arguments, logged
+from qhk.tracking.wandb_run import SETTINGS, define_axes, finish, has_account, init_arguments, logged
 
 
 class OnlineMirror:
@@ -23,7 +23,7 @@ class OnlineMirror:
         """Open the run; raises ``UserError`` where no account is logged in, instead of prompting."""
         import wandb
 
-        if not wandb.login(prompt=False, verify=False):
+        if not has_account():
             raise UserError(
                 "tracking=online needs an account: run `wandb login`, or use tracking=offline or none"
             )

@@ -25,6 +25,13 @@ PLACES = ("paths", "dataset")
 """Nodes of a config that say where things lie on the user's disks."""
 
 
+def has_account() -> bool:
+    """Return whether an account of W&B is logged in; nothing is asked, of the user or over the network."""
+    import wandb
+
+    return bool(wandb.login(prompt=False, verify=False))
+
+
 def init_arguments(run: MirrorRun) -> dict[str, Any]:
     """Return the arguments of ``wandb.init`` that both modes share."""
     return {

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from qhk.files import write_atomically
 from qhk.report.runs import read_runs
@@ -15,9 +15,6 @@ from qhk.tracking import wandb_offline
 from qhk.tracking.mirror import Ending, MirrorContent, MirrorRun
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_run import has_account
-
-if TYPE_CHECKING:
-    from wandb_workspaces.workspaces import Workspace
 
 
 def mirror_report(paths: Sequence[Path], place: Place, written: Sequence[Path], *, title: str) -> list[str]:
@@ -49,7 +46,7 @@ def mirror_report(paths: Sequence[Path], place: Place, written: Sequence[Path], 
     return [*lines, _save(workspace)]
 
 
-def _save(workspace: Workspace) -> str:
+def _save(workspace: Any) -> str:
     if not has_account():
         return "the workspace is not in W&B yet: run `wandb login`, then this command again"
     try:

@@ -51,7 +51,7 @@ def build_workspace(runs: Runs, place: Place, *, title: str) -> Workspace:
     Its table of runs is grouped by method, so that a row is the mean over seeds, with the headline results of
     every benchmark as columns; its bars add their standard deviation. Needs the extra ``workspace``.
     """
-    import wandb_workspaces.reports.v2 as parts
+    import wandb_workspaces.reports.v2.interface as parts
     import wandb_workspaces.workspaces as ws
 
     records = [record for record in runs.records if record.directory.parent.name != EVALUATIONS]

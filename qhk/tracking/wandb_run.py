@@ -83,6 +83,6 @@ def finish(live: Any, content: MirrorContent, ending: Ending) -> None:
             artifact.add_file(str(path.resolve()), name=name, policy="immutable", skip_cache=True)
         live.log_artifact(artifact)
     if ending.state is not RunState.DONE:
-        level = wandb.AlertLevel.INFO if ending.is_stop else wandb.AlertLevel.ERROR
+        level = "INFO" if ending.is_stop else "ERROR"
         live.alert(title=f"run {ending.state.value}", text=ending.cause, level=level)
     live.finish(exit_code=0 if ending.state is RunState.DONE else 1)

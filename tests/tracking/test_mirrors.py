@@ -243,8 +243,6 @@ def test_nothing_of_the_mirrors_libraries_is_imported_by_the_room() -> None:
 class StandIn:
     """As much of wandb as a live run uses; keeps what it is told. ``step`` is what the server has."""
 
-    AlertLevel = SimpleNamespace(ERROR="error", INFO="info")
-
     def __init__(self, *, logged_in: bool = True, step: int = 0) -> None:
         self.logged_in, self.step = logged_in, step
         self.url, self.id = "https://wandb.example/run", "abc123"
@@ -351,7 +349,7 @@ def test_live_run_that_fails_alerts_and_keeps_its_place_for_a_resumption(
     OnlineMirror(mirror_run(tmp_path)).close(content(tmp_path), FAILED)
     # the rows that the process did not come to record are sent; a table would take the next row's place
     assert [index for index, _ in wandb.rows] == [0, 1, 2] and not wandb.artifacts
-    assert (wandb.exit_code, wandb.alerts) == (1, ["error: run failed: out of memory"])
+    assert (wandb.exit_code, wandb.alerts) == (1, ["ERROR: run failed: out of memory"])
 
 
 def test_live_run_without_account_is_refused_not_prompted(tmp_path: Path, wandb: StandIn) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from qhk.data.adapter import Adapter
 from qhk.data.adapters import adapter_names, find_adapter
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings
 from qhk.settings.base import Scalar
+from qhk.settings.inputs import DatasetSettings
 
 Progress = Callable[[int, int], None]
 

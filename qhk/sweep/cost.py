@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.files import read_json
-from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
+from qhk.settings.inputs import DatasetSettings, ModelSettings, TinySettings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
 
 ANSWER_TOKENS = 200

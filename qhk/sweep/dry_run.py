@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
 from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
 from qhk.sweep.launch import missing_in

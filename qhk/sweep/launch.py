@@ -12,7 +12,7 @@ import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (

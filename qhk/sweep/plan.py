@@ -13,17 +13,10 @@ from qhk.config.composer import TrainingComposer
 from qhk.config.overrides import cells, expand, parse_override
 from qhk.config.unused import refuse_unused_strengths
 from qhk.errors import UserError
-from qhk.settings import (
-    Settings,
-    difference,
-    reward_modules,
-    run_directory,
-    run_id,
-    run_name,
-    stage_views,
-    task_views,
-)
+from qhk.settings.identity import difference, run_directory, run_id, run_name
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
+from qhk.settings.views import reward_modules, stage_views, task_views
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.tracking.status import RunState
 

@@ -15,7 +15,9 @@ from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
 from qhk.files import read_text
 from qhk.plain import print
-from qhk.settings import DatasetSettings, Settings, reward_modules
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
 from qhk.sweep.plan import PlannedRun, SweepPlan, refuse_changed
 from qhk.tracking.code import run_code

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
 from qhk.sweep.cost import (
     KNOWN,

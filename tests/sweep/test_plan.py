@@ -10,7 +10,8 @@ import pytest
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.errors import UserError
-from qhk.settings import Settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.root import Settings
 from qhk.sweep.plan import plan_multirun, plan_sweep, refuse_changed
 from tests.conftest import Qhk
 from tests.sweep.builders import MakeSweep, planned

@@ -84,15 +84,15 @@ def _leaves(node: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, st
 
 
 def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
-    """Return a directory name: the experiment (or ``default``) and what the command line changed about it.
+    """Return a directory name: the experiment (None: ``default``) and what the command line changed about it.
 
     ``q_hawkeye__scale-miniature__uncertainty-none``. The seed has its own directory, and keys outside a run's
     identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a
     long name is cut and ends in a digest of the whole.
     """
-    parts = [experiment or "default"]
+    parts = ["default" if experiment is None else experiment]
     parts += sorted(override for override in overrides if not _is_silent(override))
-    whole = "__".join(parts)
+    whole = "__".join(filter(None, parts))
     readable = re.sub(r"[\[{]([^\[\]{}]*)[\]}]", _joined, whole).replace("=", "-").replace(":", "-")
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", readable).strip("_") or "default"
     name = name if name[0].isalnum() else f"run_{name}"

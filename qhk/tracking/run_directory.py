@@ -249,8 +249,11 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
         if finished:
             differences = code_differences(before, provenance) + differences
         if differences:
-            state = "finished" if finished else "unfinished"
-            raise UserError(f"{path} is {state}, but {', '.join(differences)} changed since: use fresh=true")
+            state, shown = ("finished", f"qhk report {path} shows it; ") if finished else ("unfinished", "")
+            raise UserError(
+                f"{path} is {state}, but {', '.join(differences)} changed since: {shown}to train anew, "
+                f"{FIX}, which archives it"
+            )
     return Opened.FINISHED if finished else Opened.RESUME
 
 

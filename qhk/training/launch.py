@@ -63,7 +63,8 @@ def launch(settings: Settings) -> int:
         raise
     with directory:
         if directory.opened is Opened.FINISHED:
-            display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
+            again = "fresh=true would archive it and run it again"
+            display.line(f"already done (run {directory.run_id}); {again}")
             if processes.is_main:
                 print_results(settings, read_results(directory.results), directory.path)
             return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
+from qhk.settings.problems import first_few
 from qhk.settings.root import Settings
 
 OUTSIDE_IDENTITY = (
@@ -32,9 +33,6 @@ OUTSIDE_IDENTITY = (
 DESCRIPTIVE = ("expected", "sources")
 """Keys of a set that say what is known of it."""
 
-NAMED = 3
-"""How many differences a line names before it only counts."""
-
 NAME_LENGTH = 96
 DIGEST_LENGTH = 8
 
@@ -55,8 +53,7 @@ def difference(before: Settings, now: Settings) -> str:
     one, other = (dict(_leaves(_identity(settings))) for settings in (before, now))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     values = [f"{key} was {one.get(key, 'left out')}, is {other.get(key, 'left out')}" for key in keys]
-    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
-    return "; ".join(values[:NAMED]) + more
+    return first_few(values, separator="; ")
 
 
 def _identity(settings: Settings) -> dict[str, Any]:

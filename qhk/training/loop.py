@@ -44,6 +44,7 @@ LOGGED_GROUPS = 2
 def train(run: Run) -> Results:
     """Return the run's results, also in ``results.json``; it resumes behind its last checkpoint, if any."""
     torch.set_num_threads(run.settings.training.threads)
+    add_in_order(run.processes.device)
     for line in notes(run.stages):
         run.display.line(f"note: {line}")
     run.directory.report(total_steps=run.total_steps)
@@ -57,6 +58,18 @@ def train(run: Run) -> Results:
         _take_steps(run, learner, run.stage.first)
     _report_after(run, learner)
     return write_run_results(run, ())
+
+
+def add_in_order(device: str) -> None:
+    """Let the gradients of a CPU run be sums in one order, whatever its threads do meanwhile.
+
+    Two threads would otherwise add to a shared prompt's gradient as they come, and runs of equal settings
+    would part in their last bits. CUDA needs more than this, and loses kernels by it: there nothing is set.
+    """
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # New memory is always written before it is read here; filling it first would only take time.
+        torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def notes(stages: Sequence[RunStage]) -> list[str]:

@@ -225,7 +225,7 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
 
 def _cards(settings: Settings, plan: MemoryPlan, *, answer_tokens: int) -> list[str]:
     """Return a line for the smallest card that holds the run, and one for each smaller with what helps."""
-    lines = []
+    lines: list[str] = []
     for gib in CARDS_GIB:
         if plan.total <= gib * 2**30:
             return [*lines, f"{gib} GiB: fits"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from qhk.errors import UserError
-from qhk.settings import TrackingSettings
+from qhk.settings.root import TrackingSettings
 from qhk.tracking import trackio_mirror, wandb_offline
 from qhk.tracking.mirror import GuardedMirror, LocalMirror, Mirror, MirrorRun
 from qhk.tracking.wandb_online import OnlineMirror

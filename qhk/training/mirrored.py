@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from qhk.evaluation.predictions import Prediction, PredictionFile, prediction_files, read_predictions
 from qhk.evaluation.results import Moment, read_results, scalar_metrics
-from qhk.settings import Settings, plain_settings
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
 from qhk.tracking.mirror import MirrorContent, MirrorRun, Table, one_line_names
 
 MAX_ROWS = 10_000

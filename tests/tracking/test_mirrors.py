@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from qhk.settings import TrackingSettings
+from qhk.settings.root import TrackingSettings
 from qhk.tracking import trackio_mirror, wandb_offline
 from qhk.tracking.mirror import Ending, GuardedMirror, LocalMirror, MirrorContent, MirrorRun, Table
 from qhk.tracking.mirrors import open_mirrors

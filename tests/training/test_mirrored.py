@@ -13,7 +13,7 @@ import pytest
 
 from qhk.evaluation.predictions import Prediction, append_predictions, predictions_path
 from qhk.evaluation.results import Measure, Moment, ResultRow, Results, write_results
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.tracking.mirror import Ending
 from qhk.tracking.status import RunState
 from qhk.training import launch, mirrored

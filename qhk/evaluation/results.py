@@ -14,6 +14,9 @@ from qhk.errors import UserError
 from qhk.files import read_json, reading, typed, write_atomically
 from qhk.tasks import find_form
 
+VALUE = "value"
+"""The read-out of scorers that have one value for an image, so that there is nothing to draw or read."""
+
 
 class Moment(StrEnum):
     """When a cell was measured: before reinforcement, after it, or after the matched supervised control."""
@@ -41,7 +44,8 @@ class ResultRow:
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
     used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
     so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
-    metrics, and ``distinct`` counts its different answers.
+    metrics, and ``distinct`` counts its different answers. ``seen``: whether training saw the set, or
+    another that is read from the same folder; None where that is not known.
     """
 
     benchmark: str
@@ -60,6 +64,7 @@ class ResultRow:
     distinct: int
     plcc_fallback: str
     plcc_step: bool = False
+    seen: bool | None = None
     metrics: Mapping[str, Measure]
 
     @property

@@ -34,7 +34,7 @@ from qhk.report.runs import (
     read_curves,
 )
 from qhk.report.scoring import read_answers
-from qhk.report.views import View, views
+from qhk.report.views import View, fits, views
 from qhk.statistics.comparison import Estimate
 
 TESTED = ("srcc", "plcc", "accuracy")
@@ -116,7 +116,7 @@ def _tables(
     for moment, readout in views(runs):
         read = functools.cache(read_answers)  # the metrics of one read-out come from the same files
         rows = [row for record in runs.records for row in record.rows]
-        rows = [row for row in rows if (row.moment, row.readout) == (moment, readout)]
+        rows = [row for row in rows if fits(row, moment, readout)]
         for metric in SHOWN:
             having = [
                 name for name in names if any(r.benchmark == name and metric in r.metrics for r in rows)

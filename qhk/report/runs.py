@@ -251,7 +251,17 @@ def _records(path: Path) -> Iterator[RunRecord]:
     for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
         folder = config.parent
         if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
-            yield read_run(folder, method=_own_method(folder))
+            yield _named_run(folder)
+
+
+def _named_run(folder: Path) -> RunRecord:
+    """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
+    record = read_run(folder, method=_own_method(folder))
+    if record.config.get("scorer.form", "policy") == "policy":
+        return record
+    label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
+    name = label or (Path(path).stem if path else record.config["scorer.form"])
+    return replace(record, method=f"{EVALUATIONS}/{name}")
 
 
 def _own_method(directory: Path) -> str:
@@ -275,10 +285,14 @@ def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
     ]
     times = Counter((record.method, record.seed) for record in named)
     twice = {method for (method, _), count in times.items() if count > 1}
-    return [
-        replace(record, method=str(record.directory.parent)) if record.method in twice else record
-        for record in named
-    ]
+    return [replace(record, method=_place(record)) if record.method in twice else record for record in named]
+
+
+def _place(record: RunRecord) -> str:
+    """Return a name that no other method has: the folder of its seeds, or an evaluation's own."""
+    if SEED_FOLDER.fullmatch(record.directory.name):
+        return str(record.directory.parent)
+    return f"{record.method} ({record.directory.name})"
 
 
 def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRecord:

@@ -20,6 +20,7 @@ from qhk.settings.learning import (
     OptimizerSettings,
     UncertaintySettings,
 )
+from qhk.settings.measuring import ScorerSettings
 from qhk.settings.pairs import (
     CopySettings,
     FilterSettings,
@@ -36,10 +37,12 @@ from qhk.settings.views import (
     StageView,
     build_tasks,
     reward_modules,
+    seen_sets,
     stage_at,
     stage_views,
     task_shares,
     task_views,
+    trained_sets,
 )
 
 __all__ = [
@@ -61,6 +64,7 @@ __all__ = [
     "PromptSettings",
     "Readout",
     "Schedule",
+    "ScorerSettings",
     "Settings",
     "StageView",
     "TinySettings",
@@ -75,8 +79,10 @@ __all__ = [
     "run_directory",
     "run_id",
     "run_name",
+    "seen_sets",
     "stage_at",
     "stage_views",
     "task_shares",
     "task_views",
+    "trained_sets",
 ]

@@ -33,6 +33,7 @@ from qhk.settings.learning import (
     TrainingSettings,
     UncertaintySettings,
 )
+from qhk.settings.measuring import POLICY, ScorerSettings
 from qhk.settings.pairs import PairsSettings
 from qhk.settings.problems import suggestion
 
@@ -165,6 +166,7 @@ class Settings(Node):
     stages: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSettings]
     training: TrainingSettings
     evaluation: EvaluationSettings
+    scorer: ScorerSettings = POLICY
     distributed: DistributedSettings
     tracking: TrackingSettings
 

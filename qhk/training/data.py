@@ -36,6 +36,7 @@ class BenchmarkSet:
     """The images of one benchmark that are reported on, for which task, and how they were chosen."""
 
     name: str
+    dataset: str
     task: str
     split: str
     protocol: str
@@ -106,6 +107,7 @@ def select_benchmarks(
     benchmarks = [
         BenchmarkSet(
             name=name,
+            dataset=name,
             task=task,
             split=benchmark.split,
             protocol=loaded[name].protocol,

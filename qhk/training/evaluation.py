@@ -6,12 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.predict import Progress, Sampler, evaluate_set
-from qhk.evaluation.predictions import make_prediction, predictions_path
+from qhk.evaluation.predict import Sampler, sampled
 from qhk.evaluation.results import (
     Moment,
     ResultRow,
@@ -24,10 +22,10 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, build_tasks
+from qhk.settings import Readout, Settings, build_tasks, seen_sets
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
-from qhk.training.data import BenchmarkSet
+from qhk.training.benchmarks import evaluate_benchmarks
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
@@ -113,13 +111,14 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
 
             return evaluate_benchmarks(
                 {
-                    (readout, task): partial(_ask, work, (readout, task))
+                    (readout, name): sampled(partial(_ask, work, (readout, name)), task, keep_texts=True)
                     for readout in settings.evaluation.readouts
-                    for task in tasks
+                    for name, task in tasks.items()
                 },
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
+                seen=seen_sets(settings, settings.dataset),
                 seed=settings.seed,
                 directory=run.directory.path,
                 step=step,
@@ -220,67 +219,6 @@ def run_samplers(
     }
 
 
-def evaluate_benchmarks(
-    samplers: Mapping[tuple[str, str], Sampler],
-    benchmarks: Sequence[BenchmarkSet],
-    *,
-    settings: EvaluationSettings,
-    tasks: Mapping[str, Task],
-    seed: int,
-    directory: Path,
-    step: int,
-    moment: Moment,
-    progress: Progress,
-) -> list[ResultRow]:
-    """Return one row per benchmark and read-out; predictions below ``directory`` are continued.
-
-    ``samplers`` go by read-out and task.
-    """
-    rows: list[ResultRow] = []
-    readouts = settings.readouts
-    total, before = len(readouts) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
-    for readout in readouts:
-        for benchmark in benchmarks:
-            task = tasks[benchmark.task]
-            predictions = evaluate_set(
-                benchmark.examples,
-                sample=samplers[readout, benchmark.task],
-                path=predictions_path(
-                    directory,
-                    step=step,
-                    before=moment is Moment.BEFORE,
-                    readout=readout,
-                    benchmark=benchmark.name,
-                ),
-                batch_images=settings.batch_images,
-                task=task,
-                keep_texts=True,
-                progress=_shifted(progress, before, total),
-            )
-            before += len(benchmark.examples)
-            rows.append(
-                measure_predictions(
-                    predictions,
-                    task=type(task),
-                    benchmark=benchmark.name,
-                    split=benchmark.split,
-                    protocol=benchmark.protocol,
-                    miniature=benchmark.miniature,
-                    step=step,
-                    moment=moment,
-                    readout=readout,
-                    num_resamples=settings.bootstrap,
-                    confidence=settings.confidence,
-                    seed=seed,
-                )
-            )
-    return rows
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _of: progress(before + done, total)
-
-
 def validate(
     sample: Sampler,
     examples: Sequence[Example],
@@ -291,11 +229,12 @@ def validate(
     seed: int,
 ) -> ResultRow:
     """Return the validation part's row, without predictions on disk or intervals."""
-    predictions = []
-    for start in range(0, len(examples), batch_images):
-        batch = examples[start : start + batch_images]
-        for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
+    predict = sampled(sample, task, keep_texts=False)
+    predictions = [
+        prediction
+        for start in range(0, len(examples), batch_images)
+        for prediction in predict(examples[start : start + batch_images])
+    ]
     return measure_predictions(
         predictions,
         task=type(task),

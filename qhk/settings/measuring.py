@@ -1,0 +1,43 @@
+"""Settings of what is measured beside a policy's answers: other scorers, and copies that are perturbed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from qhk.errors import UserError
+from qhk.settings.base import FileText, Node, Text
+
+
+class ScorerSettings(Node):
+    """Who scores the images: the policy, a measure that needs no model, or a table of anyone's scores.
+
+    Of a table, ``name_column`` names the image as label files do. ``bounds`` are the lowest and highest score
+    of its scale, where that is the opinions'; null: the scale means nothing, only the order and the spacing
+    of scores do. ``missing`` says what becomes of images without a row. ``label`` is what reports call the
+    scorer (null: its form, or the file's name), ``trained_on`` the sets that its authors trained on.
+    """
+
+    form: Literal["policy", "brisque", "niqe", "piqe", "table"]
+    path: FileText | None = None
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+ -]*$")] | None = None
+    name_column: Text = "name"
+    score_column: Text = "score"
+    higher_is_better: bool = True
+    bounds: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    missing: Literal["refuse", "leave_out"] = "refuse"
+    trained_on: list[Text] = []
+
+    @model_validator(mode="after")
+    def _path_is_a_tables(self) -> Self:
+        if self.form == "table" and self.path is None:
+            raise UserError("path: missing, got null; give a CSV of names and scores: scorer.path=their.csv")
+        if self.form != "table" and self.path is not None:
+            raise UserError(f"path: has no effect on form {self.form}; choose scorer=table, or leave it out")
+        if self.bounds is not None and self.bounds[0] >= self.bounds[1]:
+            raise UserError(f"bounds must be [lowest, highest], got {list(self.bounds)}")
+        return self
+
+
+POLICY = ScorerSettings(form="policy")

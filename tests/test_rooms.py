@@ -46,6 +46,7 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
+    "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
     "httpx": "pairs",
     "skimage": "pairs",

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 from qhk.baselines import brisque, niqe, piqe
 from qhk.baselines.natural import Array
-from qhk.data.image import load_image, upright_size
+from qhk.data.image import upright_size
 from qhk.data.matching import index_files
+from qhk.data.perturb import read_pictures
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, value_prediction
@@ -83,14 +85,14 @@ class BaselineScorer:
             return list(pool.map(self._predict, examples))
 
     def _predict(self, example: Example) -> Prediction:
-        raw = float(np.mean([self.baseline.measure(_grey(path)) for path in example.images]))
+        raw = float(np.mean([self.baseline.measure(_grey(image)) for image in read_pictures(example)]))
         score = MOS_HIGH - (MOS_HIGH - MOS_LOW) * raw / self.baseline.worst
         return value_prediction(example, raw, score, clipped=score)
 
 
-def _grey(path: Path) -> Array:
+def _grey(image: Image.Image) -> Array:
     """Return an image as the measures take it: luma of 0 to 255, rounded, ``(H, W)``."""
-    return np.asarray(load_image(path).convert("L"), dtype=np.float64)
+    return np.asarray(image.convert("L"), dtype=np.float64)
 
 
 class TableScorer:

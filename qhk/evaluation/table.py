@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from qhk.errors import UserError
-from qhk.evaluation.results import Moment, ResultRow, why_not_counted
+from qhk.evaluation.results import Moment, PerturbedRow, ResultRow, why_not_counted
 from qhk.plain import plain_text
 from qhk.tables import Table, Text
 from qhk.tasks import find_form
@@ -126,6 +126,46 @@ def results_table(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
             *_fit_notes(lines),
             _legend(columns),
+        ),
+    )
+
+
+def perturbed_table(rows: Sequence[PerturbedRow]) -> TableText:
+    """Return how perturbed copies were scored, of each benchmark and kind over all strengths."""
+    whole = [row for row in rows if row.strength is None]
+    curves = {
+        (row.benchmark, row.kind): [
+            one for one in rows if (one.benchmark, one.kind) == (row.benchmark, row.kind) and one.strength
+        ]
+        for row in whole
+    }
+    body = []
+    for row in whole:
+        drops = [f"{one.metrics['drop'].value:.2f}" for one in curves[row.benchmark, row.kind]]
+        srcc = row.metrics.get("strength_srcc")
+        body.append(
+            (
+                row.benchmark,
+                row.kind,
+                f"{row.n_pairs}/{row.n}",
+                f"{row.metrics['above'].value:.3f}",
+                f"{row.metrics['drop'].value:.3f}",
+                " ".join(drops) or "-",
+                "-" if srcc is None else f"{srcc.value:.3f}",
+                f"{row.metrics['unchanged'].value:.3f}",
+            )
+        )
+    moments = dict.fromkeys(f"{row.moment.value} (step {row.step})" for row in whole)
+    headings = ("benchmark", "copies", "n", "above", "drop", "by strength", "SRCC", "unchanged")
+    return TableText(
+        title=f"perturbed copies, read-out {whole[0].readout}: {', '.join(moments)}",
+        headings=headings,
+        body=tuple(body),
+        means=(),
+        notes=(
+            "n: copies with a readable answer, as their originals have; above: share of originals scored "
+            "above their copy (0.5: chance); drop: mean of original less copy; SRCC: of strength and drop; "
+            "unchanged: share of copies with the very score of the original.",
         ),
     )
 

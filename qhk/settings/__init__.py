@@ -20,7 +20,7 @@ from qhk.settings.learning import (
     OptimizerSettings,
     UncertaintySettings,
 )
-from qhk.settings.measuring import ScorerSettings
+from qhk.settings.measuring import PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import (
     CopySettings,
     FilterSettings,
@@ -61,6 +61,7 @@ __all__ = [
     "OptimizerSettings",
     "PairsSettings",
     "PathsSettings",
+    "PerturbationSettings",
     "PromptSettings",
     "Readout",
     "Schedule",

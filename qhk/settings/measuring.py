@@ -7,7 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qhk.errors import UserError
-from qhk.settings.base import FileText, Node, Text
+from qhk.settings.base import Count, FileText, Node, Text
+from qhk.settings.inputs import DegradationKind
 
 
 class ScorerSettings(Node):
@@ -40,4 +41,37 @@ class ScorerSettings(Node):
         return self
 
 
+CorruptionKind = Literal[
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
+    "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+    "speckle_noise", "gaussian_blur", "spatter", "saturate",
+]  # fmt: skip
+
+
+class PerturbationSettings(Node):
+    """Which copies of a benchmark's images are scored too, in the headline read-out, against their originals.
+
+    ``images`` of each benchmark; ``degradations`` at five steps up to ``twin.strengths``, ``corruptions`` at
+    five severities, and ``replacements`` that leave nothing of the image to see.
+    """
+
+    images: Count
+    degradations: list[DegradationKind]
+    corruptions: list[CorruptionKind]
+    replacements: list[Literal["another", "grey"]]
+
+    @property
+    def is_none(self) -> bool:
+        return not (self.degradations or self.corruptions or self.replacements)
+
+    @model_validator(mode="after")
+    def _kinds_differ(self) -> Self:
+        for key in ("degradations", "corruptions", "replacements"):
+            kinds = self.__dict__[key]
+            if len(set(kinds)) != len(kinds):
+                raise UserError(f"{key} must differ from each other, got {kinds}")
+        return self
+
+
+UNPERTURBED = PerturbationSettings(images=40, degradations=[], corruptions=[], replacements=[])
 POLICY = ScorerSettings(form="policy")

@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from qhk.evaluation.measure import measure_predictions
+from qhk.evaluation.perturbed import compare_copies, perturbed_copies
 from qhk.evaluation.predict import Predictor, Progress, evaluate_set
-from qhk.evaluation.predictions import predictions_path
-from qhk.evaluation.results import Moment, ResultRow
-from qhk.settings import EvaluationSettings
+from qhk.evaluation.predictions import predictions_path, read_predictions
+from qhk.evaluation.results import Moment, PerturbedRow, ResultRow
+from qhk.settings import EvaluationSettings, Settings, task_views
 from qhk.tasks import Task
 from qhk.training.data import BenchmarkSet
 
@@ -69,6 +70,66 @@ def evaluate_benchmarks(
                 on_scale=on_scale,
             )
             rows.append(replace(row, seen=benchmark.dataset in seen))
+    return rows
+
+
+def measure_perturbed(
+    predictors: Mapping[tuple[str, str], Predictor],
+    benchmarks: Sequence[BenchmarkSet],
+    *,
+    settings: Settings,
+    tasks: Mapping[str, Task],
+    readout: str,
+    directory: Path,
+    step: int,
+    moment: Moment,
+    progress: Progress,
+) -> list[PerturbedRow]:
+    """Return how the copies that ``settings.perturbation`` asks for are scored, of tasks that have scores.
+
+    The originals' predictions lie below ``directory``, from ``evaluate_benchmarks``; the copies' are written
+    beside them, to ``perturbed/``, and continued there.
+    """
+    place = {"step": step, "before": moment is Moment.BEFORE, "readout": readout}
+    rows: list[PerturbedRow] = []
+    parts = [
+        (
+            benchmark,
+            perturbed_copies(
+                benchmark.examples,
+                settings.perturbation,
+                strengths=task_views(settings)[benchmark.task].twin.strengths,
+                seed=settings.seed,
+            ),
+        )
+        for benchmark in benchmarks
+        if tasks[benchmark.task].has_scores and not settings.perturbation.is_none
+    ]
+    total, before = sum(len(part.examples) for _, copies in parts for part in copies), 0
+    for benchmark, copies in parts:
+        path = predictions_path(directory, benchmark=benchmark.name, **place)
+        folder = directory / "perturbed" / path.relative_to(directory / "predictions").with_suffix("")
+        said = []
+        for part in copies:
+            predictions = evaluate_set(
+                part.examples,
+                predict=predictors[readout, benchmark.task],
+                path=folder / f"{part.name}.jsonl",
+                batch_images=settings.evaluation.batch_images,
+                progress=_shifted(progress, before, total),
+            )
+            before += len(part.examples)
+            said.append((part, predictions))
+        rows += compare_copies(
+            {item.id: item for item in read_predictions(path)},
+            said,
+            benchmark=benchmark.name,
+            step=step,
+            moment=moment,
+            readout=readout,
+            settings=settings.evaluation,
+            seed=settings.seed,
+        )
     return rows
 
 

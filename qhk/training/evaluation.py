@@ -12,6 +12,7 @@ from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predict import Sampler, sampled
 from qhk.evaluation.results import (
     Moment,
+    PerturbedRow,
     ResultRow,
     Results,
     headline_value,
@@ -25,7 +26,7 @@ from qhk.rollout.sample import Parser, read_completions, sample_in_batches
 from qhk.settings import Readout, Settings, build_tasks, seen_sets
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
-from qhk.training.benchmarks import evaluate_benchmarks
+from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
@@ -102,19 +103,20 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
     """Evaluate the benchmarks, on all processes, and add their rows to ``results.json``."""
     settings, tasks = run.settings, build_tasks(run.settings)
 
-    def lead(work: Work) -> list[ResultRow]:
+    def lead(work: Work) -> tuple[list[ResultRow], list[PerturbedRow]]:
         with run.display.task(f"evaluating {moment.value}") as progress:
 
             def report_progress(done: int, total: int) -> None:
                 progress(done, total)
                 run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
 
-            return evaluate_benchmarks(
-                {
-                    (readout, name): sampled(partial(_ask, work, (readout, name)), task, keep_texts=True)
-                    for readout in settings.evaluation.readouts
-                    for name, task in tasks.items()
-                },
+            predictors = {
+                (readout, name): sampled(partial(_ask, work, (readout, name)), task, keep_texts=True)
+                for readout in settings.evaluation.readouts
+                for name, task in tasks.items()
+            }
+            rows = evaluate_benchmarks(
+                predictors,
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
@@ -125,16 +127,29 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 moment=moment,
                 progress=report_progress,
             )
+            return rows, measure_perturbed(
+                predictors,
+                run.data.benchmarks,
+                settings=settings,
+                tasks=tasks,
+                readout=settings.evaluation.headline,
+                directory=run.directory.path,
+                step=step,
+                moment=moment,
+                progress=report_progress,
+            )
 
     readers = build_readers(settings, policy)
-    rows = run.processes.spread(_sampling(run, policy, readers, settings.evaluation.readouts), lead)
+    rows, perturbed = run.processes.spread(
+        _sampling(run, policy, readers, settings.evaluation.readouts), lead
+    )
     headline = [row for row in rows if row.readout == settings.evaluation.headline]
     if headline:
         _record_rows(run, headline, step=step)
-    write_run_results(run, rows)
+    write_run_results(run, rows, perturbed)
 
 
-def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
+def write_run_results(run: Run, rows: Sequence[ResultRow], perturbed: Sequence[PerturbedRow] = ()) -> Results:
     """Return the run's results with ``rows`` and the wall times so far added, also on disk."""
     if run.processes.is_main:
         update_results(
@@ -143,6 +158,7 @@ def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
             run_id=run.directory.run_id,
             wall_times=run.wall_s,
             rows=rows,
+            perturbed=perturbed,
         )
     run.processes.wait()
     return read_results(run.directory.results)

@@ -14,7 +14,7 @@ import yaml
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
-from qhk.evaluation.results import VALUE, Moment, ResultRow, update_results
+from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, update_results
 from qhk.files import write_atomically
 from qhk.plain import print
 from qhk.settings import Settings, build_tasks, plain_settings, seen_sets, task_views
@@ -25,7 +25,7 @@ from qhk.tracking.run_directory import refuse_cache, refuse_place
 if TYPE_CHECKING:
     from qhk.training.display import Display
 
-Evaluated = tuple[Settings, Path, list[ResultRow]]
+Evaluated = tuple[Settings, Path, list[ResultRow], list[PerturbedRow]]
 """The settings as they were evaluated, the folder of it, and what was measured."""
 
 
@@ -41,14 +41,14 @@ def run(job: Job[EvaluateRequest]) -> int:
     The same evaluation, asked for again, continues or reads what is there. A scorer other than the policy
     loads no model.
     """
-    from qhk.evaluation.table import print_table, results_tables
+    from qhk.evaluation.table import perturbed_table, print_table, results_tables
     from qhk.training.display import ConsoleDisplay
 
     display = ConsoleDisplay()
     refuse_place("paths.outputs", Path(job.settings.paths.outputs))
     refuse_cache(job.settings.paths)
     started = time.perf_counter()
-    settings, folder, rows = (
+    settings, folder, rows, perturbed = (
         _ask_policy(job, display) if job.settings.scorer.form == "policy" else _ask_scorer(job, display)
     )
     results = update_results(
@@ -57,6 +57,7 @@ def run(job: Job[EvaluateRequest]) -> int:
         run_id=folder.name,
         wall_times={"evaluation": time.perf_counter() - started},
         rows=rows,
+        perturbed=perturbed,
     )
     readouts = {row.readout for row in rows}
     for table in results_tables(
@@ -66,6 +67,8 @@ def run(job: Job[EvaluateRequest]) -> int:
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
     ):
         print_table(table, file=sys.stdout)
+    if perturbed:
+        print_table(perturbed_table(perturbed), file=sys.stdout)
     print(f"results: {folder}")
     return 0
 
@@ -75,7 +78,7 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings, trained_settings
     from qhk.evaluation.predict import sampled
-    from qhk.training.benchmarks import evaluate_benchmarks
+    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
     from qhk.training.checkpoint import checkpoint_step
     from qhk.training.data import load_sets, select_all_benchmarks
     from qhk.training.distributed import Processes
@@ -96,28 +99,43 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
     samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
     tasks = build_tasks(settings)
     folder = _begin(settings, evaluation_folder(settings))
+    predictors = {
+        (readout, task): sampled(sample, tasks[task], keep_texts=True)
+        for (readout, task), sample in samplers.items()
+    }
+    step = 0 if checkpoint is None else checkpoint_step(checkpoint) or 0
+    moment = Moment.BEFORE if checkpoint is None else Moment.AFTER
     with display.task("evaluating") as progress:
         rows = evaluate_benchmarks(
-            {
-                (readout, task): sampled(sample, tasks[task], keep_texts=True)
-                for (readout, task), sample in samplers.items()
-            },
+            predictors,
             benchmarks,
             settings=settings.evaluation,
             tasks=tasks,
             seen=set() if checkpoint is None else seen_sets(trained_settings(checkpoint), settings.dataset),
             seed=settings.seed,
             directory=folder,
-            step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,
-            moment=Moment.BEFORE if checkpoint is None else Moment.AFTER,
+            step=step,
+            moment=moment,
             progress=progress,
         )
-    return settings, folder, rows
+    with display.task("evaluating perturbed copies") as progress:
+        perturbed = measure_perturbed(
+            predictors,
+            benchmarks,
+            settings=settings,
+            tasks=tasks,
+            readout=settings.evaluation.headline,
+            directory=folder,
+            step=step,
+            moment=moment,
+            progress=progress,
+        )
+    return settings, folder, rows, perturbed
 
 
 def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
     from qhk.evaluation.scorers import build_scorer
-    from qhk.training.benchmarks import evaluate_benchmarks
+    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
     from qhk.training.data import load_sets, select_all_benchmarks
 
     settings = job.settings
@@ -127,6 +145,8 @@ def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
             raise UserError(
                 f"{key}={value}: has no effect on scorer={form}, which asks no policy; leave it out"
             )
+    if form == "table" and not settings.perturbation.is_none:
+        raise UserError("perturbation: a table has no scores of perturbed copies; choose perturbation=none")
     tasks = build_tasks(settings)
     worded = [name for name, task in tasks.items() if not task.has_scores]
     if worded:
@@ -140,9 +160,10 @@ def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
         if note:
             display.line(note)
     folder = _begin(settings, evaluation_folder(settings))
+    predictors = {(VALUE, task): scorer.predict for task in tasks}
     with display.task(f"scoring by {form}") as progress:
         rows = evaluate_benchmarks(
-            {(VALUE, task): scorer.predict for task in tasks},
+            predictors,
             benchmarks,
             settings=settings.evaluation,
             tasks=tasks,
@@ -154,7 +175,18 @@ def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
             progress=progress,
             on_scale=scorer.on_scale,
         )
-    return settings, folder, rows
+        perturbed = measure_perturbed(
+            predictors,
+            benchmarks,
+            settings=settings,
+            tasks=tasks,
+            readout=VALUE,
+            directory=folder,
+            step=0,
+            moment=Moment.AFTER,
+            progress=progress,
+        )
+    return settings, folder, rows, perturbed
 
 
 def _benchmark_names(settings: Settings) -> list[str]:
@@ -182,6 +214,8 @@ def evaluation_folder(settings: Settings) -> Path:
     if settings.mixture:
         asked = ("task", "prompt", "benchmark")
         what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
+    if not settings.perturbation.is_none:
+        what["perturbation"], what["twin"] = plain["perturbation"], plain["twin"]["strengths"]
     if settings.scorer.form != "policy":
         from qhk.evaluation.scorers import scorer_identity
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +45,8 @@ class ResultRow:
     used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
     so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
     metrics, and ``distinct`` counts its different answers. ``seen``: whether training saw the set, or
-    another that is read from the same folder; None where that is not known.
+    another that is read from the same folder; None where that is not known. ``ratings`` is how many opinions
+    an image has, ``reliability`` what ``evaluation.reliability`` says of the predictions.
     """
 
     benchmark: str
@@ -65,6 +66,8 @@ class ResultRow:
     plcc_fallback: str
     plcc_step: bool = False
     seen: bool | None = None
+    ratings: float | None = None
+    reliability: Mapping[str, float | None] = field(default_factory=dict)
     metrics: Mapping[str, Measure]
 
     @property
@@ -250,8 +253,14 @@ def _row_to_json(row: ResultRow | PerturbedRow) -> dict[str, Any]:
         name: {key: value if math.isfinite(value) else None for key, value in asdict(measure).items()}
         for name, measure in row.metrics.items()
     }
-    flat = {field.name: row.__dict__[field.name] for field in fields(row)}
+    flat = {known.name: row.__dict__[known.name] for known in fields(row)}
+    if isinstance(row, ResultRow):
+        flat["reliability"] = {name: _finite(value) for name, value in row.reliability.items()}
     return {**flat, "moment": row.moment.value, "metrics": metrics}
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 Row = TypeVar("Row", ResultRow, PerturbedRow)

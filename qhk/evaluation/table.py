@@ -121,7 +121,10 @@ def results_table(
             _line(name, cells, shown, columns, mark=notes.get(name, ("", ""))[0])
             for name, cells in lines.items()
         ),
-        means=_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+        means=(
+            *_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+            *_unseen_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+        ),
         notes=(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
             *_fit_notes(lines),
@@ -257,6 +260,21 @@ def _mean_lines(
         gains.append(f"{means[-1] - means[0]:+.{column.decimals}f}" if column.gain else "")
     label = "mean" if len(counted) == len(lines) else f"mean of {len(counted)} of {len(lines)}"
     return ((label, "", *texts), ("gain", "", *gains)) if num_moments > 1 else ((label, "", *texts),)
+
+
+def _unseen_lines(
+    lines: dict[str, list[ResultRow]],
+    columns: Sequence[Column],
+    *,
+    left_out: Collection[str],
+    num_moments: int,
+) -> tuple[tuple[str, ...], ...]:
+    """Return the lines of the mean over the sets that training did not see, where it saw some of them."""
+    unseen = {name: cells for name, cells in lines.items() if not any(row.seen for row in cells)}
+    if not unseen or len(unseen) == len(lines):
+        return ()
+    found = _mean_lines(unseen, columns, left_out=left_out, num_moments=num_moments)
+    return tuple((f"{line[0]}, unseen", *line[1:]) for line in found)
 
 
 def as_rich(table: TableText) -> Table:

@@ -24,6 +24,7 @@ from qhk.files import read_json_lines
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
 from qhk.report.modules import compare_modules
+from qhk.report.perturbed import perturbed_of
 from qhk.report.published import SETS, published_results
 from qhk.report.runs import (
     RunRecord,
@@ -89,6 +90,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "published": _published(tables),
         "curves": _curves(runs, progress),
         "images": images_of(runs, progress, pictures=options.thumbnails),
+        "perturbed": perturbed_of(runs),
         "histograms": _histograms(runs, progress),
         "failures": _failures(runs),
     }
@@ -161,6 +163,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
         "view": _view(table.view),
         "benchmarks": list(table.view.benchmarks),
         "averaged": list(table.averaged),
+        "unseen": list(table.unseen_sets),
         "reference": table.reference,
         "num_images": dict(table.num_images),
         "num_references": dict(table.num_references),
@@ -169,6 +172,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
             method: {
                 **{name: _cell(cell) for name, cell in table.cells[method].items()},
                 "average": _cell(table.average[method]),
+                **({"unseen": _cell(table.unseen[method])} if table.unseen else {}),
             }
             for method in table.methods
         },

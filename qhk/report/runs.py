@@ -18,7 +18,7 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, read_predictions
-from qhk.evaluation.results import ResultRow, read_results
+from qhk.evaluation.results import PerturbedRow, ResultRow, read_results
 from qhk.files import read_json_lines
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
@@ -57,6 +57,7 @@ class RunRecord:
     rows: tuple[ResultRow, ...]
     wall_times: Mapping[str, float]
     fault: str
+    perturbed: tuple[PerturbedRow, ...] = ()
 
     @property
     def label(self) -> str:
@@ -67,8 +68,9 @@ class Runs:
     """Runs and their tables; each table is made when it is first asked for.
 
     ``runs`` (one row per run), ``configs`` (run, key, value), ``results`` (run, benchmark, moment, read-out,
-    metric, value, low, high), ``curves`` (run, step, section, metric, value) and ``predictions`` (run,
-    benchmark, step, read-out, image). Every table has the columns ``method`` and ``seed``.
+    metric, value, low, high), ``perturbed`` (run, benchmark, kind, strength, metric, value, low, high),
+    ``curves`` (run, step, section, metric, value) and ``predictions`` (run, benchmark, step, read-out,
+    image). Every table has the columns ``method`` and ``seed``.
     """
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
@@ -113,6 +115,12 @@ class Runs:
         return _frame(self.records, lambda record: [cell for row in record.rows for cell in _cells(row)])
 
     @cached_property
+    def perturbed(self) -> pd.DataFrame:
+        return _frame(
+            self.records, lambda record: [cell for row in record.perturbed for cell in _perturbed_cells(row)]
+        )
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         return _frame(self.records, lambda record: list(read_curves(record)))
 
@@ -143,6 +151,26 @@ def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
             "readout": row.readout,
             "n": row.n,
             "n_parsed": row.n_parsed,
+            "metric": metric,
+            "value": measure.value,
+            "low": measure.low,
+            "high": measure.high,
+        }
+
+
+def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
+    """Return one row per metric of copies that were perturbed in one way."""
+    for metric, measure in row.metrics.items():
+        yield {
+            "benchmark": row.benchmark,
+            "step": row.step,
+            "moment": row.moment.value,
+            "readout": row.readout,
+            "family": row.family,
+            "kind": row.kind,
+            "strength": row.strength,
+            "amount": row.amount,
+            "n_pairs": row.n_pairs,
             "metric": metric,
             "value": measure.value,
             "low": measure.low,
@@ -207,6 +235,7 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "mos": prediction.mos,
         "score": prediction.score,
         "clipped": prediction.clipped,
+        "raw": prediction.raw,
         "samples": prediction.samples,
         "reference": prediction.reference,
         "distortion": prediction.distortion,
@@ -220,7 +249,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
 def read_runs(*paths: Path | str) -> Runs:
     """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
 
-    A run that several paths hold is there once. Raises ``UserError`` for a path without any run.
+    A run that several paths hold is there once; scorers that are no policy come last. Raises ``UserError``
+    for a path without any run.
     """
     records: dict[Path, RunRecord] = {}
     for path in map(Path, paths):
@@ -231,7 +261,7 @@ def read_runs(*paths: Path | str) -> Runs:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(_told_apart(list(records.values())))
+    return Runs(sorted(_told_apart(list(records.values())), key=lambda record: not _is_policy(record)))
 
 
 def _why_empty(path: Path) -> str:
@@ -257,11 +287,15 @@ def _records(path: Path) -> Iterator[RunRecord]:
 def _named_run(folder: Path) -> RunRecord:
     """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
     record = read_run(folder, method=_own_method(folder))
-    if record.config.get("scorer.form", "policy") == "policy":
+    if _is_policy(record):
         return record
     label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
     name = label or (Path(path).stem if path else record.config["scorer.form"])
     return replace(record, method=f"{EVALUATIONS}/{name}")
+
+
+def _is_policy(record: RunRecord) -> bool:
+    return record.config.get("scorer.form", "policy") == "policy"
 
 
 def _own_method(directory: Path) -> str:
@@ -300,11 +334,12 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
     faults: list[str] = []
     config = _config(directory, faults)
     rows: tuple[ResultRow, ...] = ()
+    perturbed: tuple[PerturbedRow, ...] = ()
     wall_times: Mapping[str, float] = {}
     if (directory / RESULTS_FILE).exists():
         try:
             results = read_results(directory / RESULTS_FILE)
-            rows, wall_times = results.rows, results.wall_times
+            rows, wall_times, perturbed = results.rows, results.wall_times, results.perturbed
         except UserError as error:
             faults.append(str(error))
     status = None
@@ -330,6 +365,7 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
         rows=rows,
         wall_times=wall_times,
         fault="; ".join(faults),
+        perturbed=perturbed,
     )
 
 

@@ -85,6 +85,18 @@ def counted_row(record: RunRecord, view: View, benchmark: str) -> tuple[ResultRo
     return (None, reason) if reason else (row, "")
 
 
+def is_seen(record: RunRecord, row: ResultRow) -> bool:
+    """Return whether a run trained on a benchmark's set: as its results say, else by its settings.
+
+    Settings of an evaluation say nothing of that. Of a set for several tasks the benchmark is named after
+    the task as well.
+    """
+    if row.seen is not None or record.state == "evaluation":
+        return bool(row.seen)
+    name = row.benchmark.partition(".")[0]
+    return any(key.split(".")[-2:] == ["data", name] for key in record.config)
+
+
 def least_parsed(record: RunRecord) -> float:
     """Return the share of images that a run must have parsed for a cell to count, as its settings say."""
     least = record.config.get(MIN_PARSED)

@@ -10,6 +10,7 @@ from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.perturbed import compare_copies, perturbed_copies
 from qhk.evaluation.predict import Predictor, Progress, evaluate_set
 from qhk.evaluation.predictions import predictions_path, read_predictions
+from qhk.evaluation.reliability import measure_reliability
 from qhk.evaluation.results import Moment, PerturbedRow, ResultRow
 from qhk.settings import EvaluationSettings, Settings, task_views
 from qhk.tasks import Task
@@ -69,7 +70,10 @@ def evaluate_benchmarks(
                 seed=seed,
                 on_scale=on_scale,
             )
-            rows.append(replace(row, seen=benchmark.dataset in seen))
+            known = measure_reliability(predictions, ratings=benchmark.ratings)
+            rows.append(
+                replace(row, seen=benchmark.dataset in seen, ratings=benchmark.ratings, reliability=known)
+            )
     return rows
 
 

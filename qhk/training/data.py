@@ -25,7 +25,7 @@ from qhk.data.selection import (
 )
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import Settings, task_shares, task_views
+from qhk.settings import DatasetSettings, Settings, task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example
@@ -41,6 +41,7 @@ class BenchmarkSet:
     split: str
     protocol: str
     miniature: bool
+    ratings: float | None
     examples: Sequence[Example]
 
 
@@ -112,6 +113,7 @@ def select_benchmarks(
             split=benchmark.split,
             protocol=loaded[name].protocol,
             miniature=loaded[name].miniature,
+            ratings=_ratings(settings.dataset[name]),
             examples=select_benchmark(
                 loaded[name], split=benchmark.split, limit=benchmark.limit, seed=settings.seed
             ),
@@ -123,6 +125,11 @@ def select_benchmarks(
         check_pictures(settings.prompt.user, benchmark.examples)
         build_task(settings.task).check_examples(benchmark.examples)
     return benchmarks
+
+
+def _ratings(entry: DatasetSettings) -> float | None:
+    """Return how many opinions each image of a set has, where that is known."""
+    return None if entry.expected is None else entry.expected.under(entry.options).ratings
 
 
 def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:

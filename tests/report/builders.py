@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def write_run(
     study: str = "study",
     references: int = 12,
     num_resamples: int = 50,
+    seen: tuple[str, ...] | None = None,
 ) -> Path:
     """Return a run directory with everything that a finished run leaves but for checkpoints."""
     directory = root / study / method / f"seed{seed}"
@@ -108,6 +110,7 @@ def write_run(
                 confidence=0.95,
                 seed=0,
             )
+            row = replace(row, seen=None if seen is None else benchmark in seen)
             update_results(
                 directory / "results.json", seed=seed, run_id="0", wall_times={"training": 60.0}, rows=[row]
             )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qhk.config import check
 from tests.conftest import Qhk
 
 SET = "benchmark={miniature_koniq:{limit:12}}"
@@ -41,6 +42,16 @@ def test_a_measure_and_a_table_are_evaluated_and_compared(qhk: Qhk, tmp_path: Pa
     assert code == 0 and "piqe" in out and "their" in out, err
 
 
+def test_corruptions_without_their_library_are_refused_first(
+    qhk: Qhk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check, "find_spec", lambda name: None)
+    for command in ("train", "evaluate"):
+        code, _, err = qhk(command, "perturbation=corruptions", "checkpoint=null")
+        expected = "perturbation.corruptions: needs imagecorruptions; pip install 'qhk[robustness]'"
+        assert code == 2 and expected in err and err.count("\n") == 1
+
+
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize(
     ("words", "message"),
@@ -51,6 +62,10 @@ def test_a_measure_and_a_table_are_evaluated_and_compared(qhk: Qhk, tmp_path: Pa
         (["scorer=piqe", "checkpoint=x", SET], "checkpoint=x: has no effect on scorer=piqe"),
         (["scorer=piqe", "stage=x", SET], "stage=x: has no effect on scorer=piqe"),
         (["scorer=piqe", "benchmark=[]"], "benchmark: is empty"),
+        (
+            ["scorer=table", "scorer.path=x.csv", "perturbation=degradations"],
+            "a table has no scores of perturbed copies",
+        ),
         (["scorer=piqe", "mixture=degradation"], "task degradation is answered in words"),
         (["scorer=nique"], "scorer has no option 'nique'"),
     ],

@@ -21,6 +21,7 @@ from qhk.report.scoring import answers_path, has_answer
 from qhk.report.views import View, find_row, views
 from qhk.settings import read_settings
 from qhk.statistics.correlation import srcc
+from qhk.types import MOS_HIGH, MOS_LOW
 
 MAX_IMAGES, MIN_IMAGES = 300, 40
 MAX_SCORES = 12_000
@@ -148,10 +149,11 @@ def _about(item: Prediction) -> str:
 
 
 def _said(item: Prediction, max_text: int) -> dict[str, Any]:
+    """Return what is shown of a prediction; a score without bounds is shown at the end of the scale."""
     text = item.texts[0] if item.texts else ""
     shown = text if len(text) <= max_text else f"{text[:max_text]} ..."
     return {
-        "score": item.clipped,
+        "score": None if item.clipped is None else min(MOS_HIGH, max(MOS_LOW, item.clipped)),
         **({"samples": list(item.samples), "text": shown} if max_text else {}),
     }
 

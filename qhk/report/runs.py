@@ -32,8 +32,11 @@ EVALUATIONS = "evaluations"
 """The folder of ``qhk evaluate``, beside the studies."""
 CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "config.yaml", "results.json", "metrics.jsonl"
 
-UNLIKE = ("seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version")
-"""Parts of a config that say where a run lies or which repetition it is, not how its method works."""
+UNLIKE = (
+    "seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version", "perturbation",
+)  # fmt: skip
+"""Parts of a config that say where a run lies, which repetition it is or what else is measured of it, not how
+its method works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,7 +264,7 @@ def read_runs(*paths: Path | str) -> Runs:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(sorted(_told_apart(list(records.values())), key=lambda record: not _is_policy(record)))
+    return Runs(sorted(_told_apart(list(records.values())), key=lambda record: not is_policy(record)))
 
 
 def _why_empty(path: Path) -> str:
@@ -287,14 +290,15 @@ def _records(path: Path) -> Iterator[RunRecord]:
 def _named_run(folder: Path) -> RunRecord:
     """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
     record = read_run(folder, method=_own_method(folder))
-    if _is_policy(record):
+    if is_policy(record):
         return record
     label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
     name = label or (Path(path).stem if path else record.config["scorer.form"])
     return replace(record, method=f"{EVALUATIONS}/{name}")
 
 
-def _is_policy(record: RunRecord) -> bool:
+def is_policy(record: RunRecord) -> bool:
+    """Return whether a run's scores are a policy's, not a measure's or a table's."""
     return record.config.get("scorer.form", "policy") == "policy"
 
 

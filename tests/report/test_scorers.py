@@ -10,7 +10,9 @@ import pytest
 from qhk.evaluation.results import VALUE, Moment
 from qhk.report.compare import compare
 from qhk.report.content import ReportOptions, gather
+from qhk.report.modules import compare_modules
 from qhk.report.runs import read_runs
+from qhk.report.scoring import of_policies
 from qhk.report.views import choose_view, views
 from tests.report.builders import write_run, write_scorer
 
@@ -42,6 +44,15 @@ def test_a_scorer_stands_in_every_table_with_intervals_and_tests(outputs: Path) 
             assert interval.low < table.cells[method]["koniq"].mean < interval.high
             assert not math.isnan(table.against[method]["average"].p)
         assert table.average["brisque"].mean < table.average["their"].mean < 1
+
+
+def test_scorers_are_no_modules(outputs: Path) -> None:
+    runs = read_runs(outputs)
+    view = choose_view(runs, metric="srcc", moment="after", readout=None)
+    _, scored = compare(runs, view, num_resamples=100)
+    assert len(scored["koniq"].records) == 4
+    assert [record.method for record in of_policies(scored)["koniq"].records] == ["ours", "ours"]
+    assert compare_modules(view, scored) is None  # the two runs differ in their seed alone
 
 
 def test_errors_of_a_scorer_without_a_scale_are_missing(outputs: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from PIL import Image
 from scipy import ndimage, special
 
 Array = NDArray[np.float64]
+Border = Literal["nearest", "constant"]
 
 SIGMA, RADIUS = 7 / 6, 3
 """The window of both papers: 7 x 7 pixels, circular, out to three standard deviations."""
@@ -22,11 +24,12 @@ SHIFTS = ((0, 1), (1, 0), (1, 1), (-1, 1))
 def window() -> Array:
     """Return the window along one axis ``(7,)``; its sum is 1."""
     places = np.arange(-RADIUS, RADIUS + 1)
-    weights: Array = np.exp(-(places**2) / (2 * SIGMA**2))
-    return weights / weights.sum()
+    heights = np.exp(-(places**2) / (2 * SIGMA**2))
+    weights: Array = heights / heights.sum()
+    return weights
 
 
-def local_moments(image: Array, mode: str) -> tuple[Array, Array]:
+def local_moments(image: Array, mode: Border) -> tuple[Array, Array]:
     """Return mean and standard deviation in the window around each pixel, both ``(H, W)``.
 
     ``mode`` says what lies beyond the border, as in ``scipy.ndimage``: "nearest", or "constant" for zeros.
@@ -41,7 +44,7 @@ def local_moments(image: Array, mode: str) -> tuple[Array, Array]:
     return middle, np.sqrt(np.abs(mean(image**2) - middle**2))
 
 
-def normalised(image: Array, mode: str) -> Array:
+def normalised(image: Array, mode: Border) -> Array:
     """Return the image less its local mean, over its local standard deviation plus 1, ``(H, W)``.
 
     Source: Mittal et al., IEEE TIP 2012, equations 1 to 3.

@@ -299,7 +299,7 @@ def _named_run(folder: Path) -> RunRecord:
 
 def is_policy(record: RunRecord) -> bool:
     """Return whether a run's scores are a policy's, not a measure's or a table's."""
-    return record.config.get("scorer.form", "policy") == "policy"
+    return bool(record.config.get("scorer.form", "policy") == "policy")
 
 
 def _own_method(directory: Path) -> str:

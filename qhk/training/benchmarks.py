@@ -94,7 +94,6 @@ def measure_perturbed(
     The originals' predictions lie below ``directory``, from ``evaluate_benchmarks``; the copies' are written
     beside them, to ``perturbed/``, and continued there.
     """
-    place = {"step": step, "before": moment is Moment.BEFORE, "readout": readout}
     rows: list[PerturbedRow] = []
     parts = [
         (
@@ -111,7 +110,13 @@ def measure_perturbed(
     ]
     total, before = sum(len(part.examples) for _, copies in parts for part in copies), 0
     for benchmark, copies in parts:
-        path = predictions_path(directory, benchmark=benchmark.name, **place)
+        path = predictions_path(
+            directory,
+            step=step,
+            before=moment is Moment.BEFORE,
+            readout=readout,
+            benchmark=benchmark.name,
+        )
         folder = directory / "perturbed" / path.relative_to(directory / "predictions").with_suffix("")
         said = []
         for part in copies:

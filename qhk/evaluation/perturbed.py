@@ -14,12 +14,10 @@ from qhk.data.selection import content_of, limit_examples
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, Moment, PerturbedRow
 from qhk.settings import EvaluationSettings, PerturbationSettings
+from qhk.settings.measuring import STRENGTHS
 from qhk.statistics.bootstrap import Interval, cluster_index
 from qhk.statistics.perturbation import compare_pairs, strength_and_drop
 from qhk.types import Example, Perturbation
-
-STEPS = 5
-"""Strengths of a kind; also the severities of the library of corruptions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +60,14 @@ def perturbed_copies(
         )
 
     found = [
-        copies("degradation", kind, step, eased_strength(kind, strengths[kind], step / STEPS))
+        copies("degradation", kind, step, eased_strength(kind, strengths[kind], step / STRENGTHS))
         for kind in settings.degradations
-        for step in range(1, STEPS + 1)
+        for step in range(1, STRENGTHS + 1)
     ]
     found += [
         copies("corruption", kind, step, float(step))
         for kind in settings.corruptions
-        for step in range(1, STEPS + 1)
+        for step in range(1, STRENGTHS + 1)
     ]
     for kind in settings.replacements:
         grey = copies("replacement", kind, 0, 0.0)

@@ -41,6 +41,9 @@ class ScorerSettings(Node):
         return self
 
 
+STRENGTHS = 5
+"""Strengths of a degradation, and the severities of the library of corruptions."""
+
 CorruptionKind = Literal[
     "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur",
     "snow", "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
@@ -61,8 +64,9 @@ class PerturbationSettings(Node):
     replacements: list[Literal["another", "grey"]]
 
     @property
-    def is_none(self) -> bool:
-        return not (self.degradations or self.corruptions or self.replacements)
+    def num_copies(self) -> int:
+        """The copies of one image; 0 where nothing is perturbed."""
+        return STRENGTHS * (len(self.degradations) + len(self.corruptions)) + len(self.replacements)
 
     @model_validator(mode="after")
     def _kinds_differ(self) -> Self:

@@ -12,9 +12,23 @@ from qhk.evaluation.predict import Predictor, Progress, evaluate_set
 from qhk.evaluation.predictions import predictions_path, read_predictions
 from qhk.evaluation.reliability import measure_reliability
 from qhk.evaluation.results import Moment, PerturbedRow, ResultRow
-from qhk.settings import EvaluationSettings, Settings, task_views
+from qhk.settings import DatasetSettings, EvaluationSettings, Settings, read_settings, seen_sets, task_views
+from qhk.settings.parse import CHECKPOINT_CONFIG
 from qhk.tasks import Task
 from qhk.training.data import BenchmarkSet
+
+
+def sets_seen(trained: Settings, judged: Mapping[str, DatasetSettings]) -> set[str]:
+    """Return which of the ``judged`` sets a run saw, itself or in runs whose checkpoints it began with."""
+    found, visited = seen_sets(trained, judged), set[Path]()
+    while trained.model.path is not None:
+        file = (Path(trained.model.path) / CHECKPOINT_CONFIG).absolute()
+        if file in visited or not file.is_file():
+            break
+        visited.add(file)
+        trained = read_settings(file)
+        found |= seen_sets(trained, judged)
+    return found
 
 
 def evaluate_benchmarks(
@@ -106,7 +120,7 @@ def measure_perturbed(
             ),
         )
         for benchmark in benchmarks
-        if tasks[benchmark.task].has_scores and not settings.perturbation.is_none
+        if tasks[benchmark.task].has_scores and settings.perturbation.num_copies
     ]
     total, before = sum(len(part.examples) for _, copies in parts for part in copies), 0
     for benchmark, copies in parts:

@@ -23,10 +23,10 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import Readout, Settings, build_tasks, seen_sets
+from qhk.settings import Readout, Settings, build_tasks
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
-from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
+from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets_seen
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
@@ -120,7 +120,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
-                seen=seen_sets(settings, settings.dataset),
+                seen=sets_seen(settings, settings.dataset),
                 seed=settings.seed,
                 directory=run.directory.path,
                 step=step,

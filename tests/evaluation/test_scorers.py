@@ -16,7 +16,7 @@ from scipy import stats
 from qhk.errors import UserError
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.results import VALUE, Moment, ResultRow
-from qhk.evaluation.scorers import BASELINES, TableScorer, build_scorer, scorer_identity
+from qhk.evaluation.scorers import BASELINES, BaselineScorer, TableScorer, build_scorer, scorer_identity
 from qhk.settings import ScorerSettings
 from qhk.types import Example
 from tests.evaluation.builders import example
@@ -72,6 +72,14 @@ def test_a_measure_is_turned_round_and_keeps_its_own_value(form: str, tmp_path: 
     assert row.metrics["srcc"].value == pytest.approx(-stats.spearmanr(raw, mos)[0])
     assert row.metrics["plcc"].value == pytest.approx(-stats.pearsonr(raw, mos)[0])  # not cut off at 1 or 5
     assert not {"rmse", "mae"} & row.metrics.keys()
+
+
+def test_a_value_beyond_the_worst_is_not_cut_off(tmp_path: Path) -> None:
+    scorer = BaselineScorer("piqe", workers=0)
+    scorer.baseline = replace(scorer.baseline, measure=lambda grey: 140.0)
+    (found,) = scorer.predict(images(tmp_path, ["a.png"]))
+    assert (found.raw, found.out_of_range) == (140.0, 0)
+    assert found.score == found.clipped == pytest.approx(-0.6)
 
 
 def test_a_picture_that_is_too_small_is_named_with_the_measures_that_take_it(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from qhk.errors import UserError
 from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, update_results
 from qhk.files import write_atomically
 from qhk.plain import print
-from qhk.settings import Settings, build_tasks, plain_settings, seen_sets, task_views
+from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
+from qhk.settings.identity import DESCRIPTIVE
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.run_directory import refuse_cache, refuse_place
 
@@ -78,7 +79,7 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings, trained_settings
     from qhk.evaluation.predict import sampled
-    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
+    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets_seen
     from qhk.training.checkpoint import checkpoint_step
     from qhk.training.data import load_sets, select_all_benchmarks
     from qhk.training.distributed import Processes
@@ -111,7 +112,7 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
             benchmarks,
             settings=settings.evaluation,
             tasks=tasks,
-            seen=set() if checkpoint is None else seen_sets(trained_settings(checkpoint), settings.dataset),
+            seen=set() if checkpoint is None else sets_seen(trained_settings(checkpoint), settings.dataset),
             seed=settings.seed,
             directory=folder,
             step=step,
@@ -145,7 +146,7 @@ def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
             raise UserError(
                 f"{key}={value}: has no effect on scorer={form}, which asks no policy; leave it out"
             )
-    if form == "table" and not settings.perturbation.is_none:
+    if form == "table" and settings.perturbation.num_copies:
         raise UserError("perturbation: a table has no scores of perturbed copies; choose perturbation=none")
     tasks = build_tasks(settings)
     worded = [name for name, task in tasks.items() if not task.has_scores]
@@ -211,10 +212,13 @@ def evaluation_folder(settings: Settings) -> Path:
         key: plain[key] for key in (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
     }
     del what["evaluation"]["batch_images"]
+    for entry in what["dataset"].values():
+        for key in DESCRIPTIVE:
+            entry.pop(key, None)
     if settings.mixture:
         asked = ("task", "prompt", "benchmark")
         what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
-    if not settings.perturbation.is_none:
+    if settings.perturbation.num_copies:
         what["perturbation"], what["twin"] = plain["perturbation"], plain["twin"]["strengths"]
     if settings.scorer.form != "policy":
         from qhk.evaluation.scorers import scorer_identity

@@ -13,8 +13,8 @@ from qhk.data.seeds import stream_generator
 from qhk.data.selection import content_of, limit_examples
 from qhk.evaluation.predictions import Prediction
 from qhk.evaluation.results import Measure, Moment, PerturbedRow
-from qhk.settings import EvaluationSettings, PerturbationSettings
-from qhk.settings.measuring import STRENGTHS
+from qhk.settings.measuring import STRENGTHS, PerturbationSettings
+from qhk.settings.root import EvaluationSettings
 from qhk.statistics.bootstrap import Interval, cluster_index
 from qhk.statistics.perturbation import compare_pairs, strength_and_drop
 from qhk.types import Example, Perturbation

@@ -25,7 +25,7 @@ from qhk.data.perturb import read_pictures
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, value_prediction
-from qhk.settings import ScorerSettings
+from qhk.settings.measuring import ScorerSettings
 from qhk.types import MOS_HIGH, MOS_LOW, Example
 
 

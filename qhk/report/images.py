@@ -19,7 +19,7 @@ from qhk.report.compare import Progress
 from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, benchmarks_of
 from qhk.report.scoring import answers_path, has_answer
 from qhk.report.views import View, find_row, views
-from qhk.settings import read_settings
+from qhk.settings.parse import read_settings
 from qhk.statistics.correlation import srcc
 from qhk.types import MOS_HIGH, MOS_LOW
 

@@ -12,8 +12,10 @@ from qhk.evaluation.predict import Predictor, Progress, evaluate_set
 from qhk.evaluation.predictions import predictions_path, read_predictions
 from qhk.evaluation.reliability import measure_reliability
 from qhk.evaluation.results import Moment, PerturbedRow, ResultRow
-from qhk.settings import DatasetSettings, EvaluationSettings, Settings, read_settings, seen_sets, task_views
-from qhk.settings.parse import CHECKPOINT_CONFIG
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.parse import CHECKPOINT_CONFIG, read_settings
+from qhk.settings.root import EvaluationSettings, Settings
+from qhk.settings.views import seen_sets, task_views
 from qhk.tasks import Task
 from qhk.training.data import BenchmarkSet
 

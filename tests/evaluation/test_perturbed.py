@@ -15,7 +15,9 @@ from qhk.evaluation.perturbed import compare_copies, perturbed_copies
 from qhk.evaluation.predictions import Prediction, value_prediction
 from qhk.evaluation.results import Moment, PerturbedRow, read_results, update_results
 from qhk.evaluation.table import as_text, perturbed_table
-from qhk.settings import EvaluationSettings, PerturbationSettings, Readout
+from qhk.settings.base import Readout
+from qhk.settings.measuring import PerturbationSettings
+from qhk.settings.root import EvaluationSettings
 from qhk.types import Example
 from tests.evaluation.builders import example
 

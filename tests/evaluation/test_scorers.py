@@ -17,7 +17,7 @@ from qhk.errors import UserError
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.results import VALUE, Moment, ResultRow
 from qhk.evaluation.scorers import BASELINES, BaselineScorer, TableScorer, build_scorer, scorer_identity
-from qhk.settings import ScorerSettings
+from qhk.settings.measuring import ScorerSettings
 from qhk.types import Example
 from tests.evaluation.builders import example
 from tests.tasks.builders import task_of

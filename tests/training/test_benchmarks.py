@@ -8,7 +8,8 @@ import yaml
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue
-from qhk.settings import Settings, plain_settings
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
 from qhk.training.benchmarks import sets_seen
 
 JUDGED = "benchmark=[koniq,spaq,kadid,csiq,miniature_koniq]"

@@ -9,6 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from qhk.plain import show_value
+
 KINDS = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -121,16 +123,6 @@ def _message(details: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     return str(details["msg"]).replace("Input should", "must").replace("should", "must")
-
-
-def show_value(value: object) -> str:
-    """Return a value as a message shows it: as YAML writes null and truth values, cut where it is long."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def node_fields(model: type[BaseModel], key: str) -> list[str]:

@@ -15,6 +15,11 @@ def plain_text(text: str) -> str:
     return text if text.isprintable() else "".join(map(_shown, text))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with what it counts, which has an s unless it is one: ``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def show_value(value: object, *, none: str = "null") -> str:
     """Return a value as a message shows it: one line, as YAML writes truth values, cut where it is long.
 

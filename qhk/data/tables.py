@@ -209,7 +209,9 @@ def _require_columns(
     lacking = [column for column in columns if column not in header]
     if lacking:
         present = ", ".join(cell for cell in header if cell) or "none"
-        raise UserError(f"{path}: no column {lacking[0]!r}; columns present: {present}")
+        parted = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+        hint = f"; its cells are parted by {parted!r}: save it with commas" if parted else ""
+        raise UserError(f"{path}: no column {lacking[0]!r}; columns present: {present}{hint}")
     repeated = [column for column in (*columns, *optional) if header.count(column) > 1]
     if repeated:
         raise UserError(

@@ -252,7 +252,7 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
             differences = code_differences(before, provenance) + differences
         if differences:
             state = "finished" if finished else "unfinished"
-            raise UserError(f"{path} is {state}, but {', '.join(differences)} changed since: use fresh=true")
+            raise UserError(f"{path} is {state}, but {', '.join(differences)} changed since: {FIX}")
     return Opened.FINISHED if finished else Opened.RESUME
 
 

@@ -93,7 +93,7 @@ def test_finished_run_of_other_code_or_data_is_refused(
     tmp_path: Path, provenance: Provenance, what: str
 ) -> None:
     left(tmp_path, RunState.DONE)
-    with pytest.raises(ValueError, match=f"seed1 is finished, but {what}.* changed since: use fresh=true"):
+    with pytest.raises(ValueError, match=f"seed1 is finished, but {what}.* since: choose another name= or"):
         opened(tmp_path, provenance=provenance)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from qhk.errors import UserError
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
-from qhk.settings import DatasetSettings, MixtureSettings, Settings, read_settings, stage_at, stage_views
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.parse import read_settings
+from qhk.settings.root import MixtureSettings, Settings
+from qhk.settings.views import stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 
 OWNED = ("model", "task", "prompt", "reward")

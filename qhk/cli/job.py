@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from qhk.cli.command import Command, Job, LightCommand, LightJob
 from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import Catalogue, choice_of
@@ -19,10 +17,9 @@ from qhk.config.overrides import expand
 from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.inputs import DatasetSettings
-from qhk.settings.problems import first_problem
+from qhk.settings.problems import validated
 from qhk.settings.root import Settings
 
 
@@ -40,7 +37,7 @@ def prepare(
     kind = COMMANDS[command]
     assert isinstance(kind, Command)
     own = {key: plain.pop(key) for key in kind.request.model_fields if key in plain} if kind.request else {}
-    request = _typed(kind.request, own) if kind.request else None
+    request = validated(kind.request, own) if kind.request else None
     settings = checked_settings(command, plain)
     if command == "train":
         refuse_overruled_by_stages(overrides, config, catalogue)
@@ -82,19 +79,11 @@ def prepare_light(
     kind = COMMANDS[command]
     assert isinstance(kind, LightCommand)
     return LightJob(
-        request=_typed(kind.request, plain_config(compose_config(command, overrides, catalogue))),
+        request=validated(kind.request, plain_config(compose_config(command, overrides, catalogue))),
         positionals=tuple(positionals),
         overrides=tuple(overrides),
         catalogue=catalogue,
     )
-
-
-def _typed(request: type[Node], plain: dict[str, Any]) -> Node:
-    """Return keys of a command as typed values. Raises UserError, one line, for any mistake in them."""
-    try:
-        return request.model_validate(plain)
-    except ValidationError as error:
-        raise UserError(first_problem(error, plain, request)) from None
 
 
 def run_each(

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qhk.config.catalogue import SETS, STRENGTHS, Catalogue
-from qhk.settings import Settings
 from qhk.settings.problems import node_fields, suggestion
+from qhk.settings.root import Settings
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 

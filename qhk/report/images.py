@@ -19,7 +19,7 @@ from qhk.report.compare import Progress
 from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, benchmarks_of
 from qhk.report.scoring import answers_path, has_answer
 from qhk.report.views import View, find_row, views
-from qhk.settings import read_settings
+from qhk.settings.parse import read_settings
 from qhk.statistics.bootstrap import cluster_index
 from qhk.statistics.correlation import srcc
 from qhk.statistics.reliability import sparsify, split_conformal, spread_and_error, tie_broken_srcc

@@ -60,6 +60,10 @@ class RunRecord:
     def label(self) -> str:
         return f"{self.method}/seed{self.seed}"
 
+    @property
+    def study(self) -> str:
+        return _own_method(self.directory).partition("/")[0]
+
 
 class Runs:
     """Runs and their tables; each table is made when it is first asked for.
@@ -344,11 +348,22 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the keys in which configs differ, with each one's value in order; None where it has none."""
+    """Return the keys in which configs differ, with each one's value in order; None where it has none.
+
+    Without the entries of sets that not all of them use: that ``data`` and ``benchmark`` differ says it.
+    """
     configs = list(configs)
-    keys = dict.fromkeys(key for config in configs for key in config)
+    used = [{_set_of(key) for key in config} for config in configs if config]
+    shared = set.intersection(*used) if used else set()
+    keys = dict.fromkeys(key for config in configs for key in config if _set_of(key) in shared)
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def _set_of(key: str) -> str:
+    """Return the set whose entry a key stands in; "" for other keys."""
+    node, _, below = key.partition(".")
+    return below.partition(".")[0] if node == "dataset" else ""
 
 
 def benchmarks_of(runs: Runs) -> list[str]:

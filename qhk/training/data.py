@@ -25,7 +25,8 @@ from qhk.data.selection import (
 )
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import Settings, task_shares, task_views
+from qhk.settings.root import Settings
+from qhk.settings.views import task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example

@@ -12,8 +12,9 @@ from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, stage_views, task_views
 from qhk.settings.identity import run_directory
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules, stage_views, task_views
 from qhk.tasks import build_task
 from qhk.tracking.code import run_code
 from qhk.tracking.provenance import read_provenance

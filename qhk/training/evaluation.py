@@ -24,7 +24,9 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, build_tasks
+from qhk.settings.base import Readout
+from qhk.settings.root import EvaluationSettings, Settings
+from qhk.settings.views import build_tasks
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
 from qhk.training.data import BenchmarkSet

@@ -17,7 +17,9 @@ from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.settings import Settings, TwinSettings, task_views
+from qhk.settings.inputs import TwinSettings
+from qhk.settings.root import Settings
+from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData

@@ -14,7 +14,9 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import print_table, results_tables
 from qhk.plain import print
-from qhk.settings import Settings, plain_settings, run_directory, run_id
+from qhk.settings.identity import run_directory, run_id
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
 from qhk.tracking.code import code_text, read_code_parts, run_code
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
@@ -61,7 +63,8 @@ def launch(settings: Settings) -> int:
         raise
     with directory:
         if directory.opened is Opened.FINISHED:
-            display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
+            again = "fresh=true would archive it and run it again"
+            display.line(f"already done (run {directory.run_id}); {again}")
             if processes.is_main:
                 print_results(settings, read_results(directory.results), directory.path)
             return 0

@@ -126,5 +126,5 @@ def test_a_dry_run_names_a_directory_that_the_run_could_not_go_on_in(qhk: Run, r
     made = {"code_digest": "c", "data_fingerprints": {"folder": "other"}, "accelerators": [], **hardware}
     (directory / "provenance.json").write_text(json.dumps({**made, "python": "3", "threads": 1}))
     code, _, err = qhk(*settings_words)
-    assert code == 2 and "data folder changed since: choose another name= or fresh=true" in err, err
+    assert code == 2 and "data folder changed since: to train anew, choose another name= or" in err, err
     assert qhk(*settings_words, "fresh=true")[0] == 0

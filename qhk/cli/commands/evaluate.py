@@ -16,8 +16,10 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, update_results
 from qhk.files import write_atomically
 from qhk.plain import print
-from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
+from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.run_directory import refuse_cache, refuse_place
 

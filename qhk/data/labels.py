@@ -61,7 +61,7 @@ def load_labels(
         check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
         splits = assign_splits(adapter, rows, spec.protocol, root, options)
     except ValueError as error:
-        raise UserError(f"dataset.{name}: {error}") from None
+        raise UserError(named_fault(name, error)) from None
     return Labels(
         name=name,
         root=root,
@@ -72,6 +72,11 @@ def load_labels(
         scale=_scale_of(name, rows, splits, spec),
         left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
     )
+
+
+def named_fault(name: str, fault: ValueError) -> str:
+    """Return a fault of a set as a line that begins with its key: that of an option where it is about one."""
+    return f"dataset.{name}{'.' if str(fault).startswith('options.') else ': '}{fault}"
 
 
 def has_labels(name: str, spec: DatasetSettings) -> bool:

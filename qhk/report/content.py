@@ -7,7 +7,6 @@ images per benchmark, a hundred points per curve.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 
 from qhk.errors import UserError
 from qhk.evaluation.predictions import prediction_files, read_predictions
-from qhk.files import read_json_lines
+from qhk.files import read_json, read_json_lines, read_log
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
 from qhk.report.modules import compare_modules
@@ -225,8 +224,8 @@ def _run(record: RunRecord) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -340,8 +339,7 @@ def _failures(runs: Runs) -> list[dict[str, Any]]:
 
 def _log_end(directory: Path) -> str:
     for name in ("run.log", "console.log"):
-        path = directory / name
-        if path.exists():
-            text = path.read_text(encoding="utf-8", errors="replace")
-            return "\n".join(text.splitlines()[-LOG_LINES:])
+        lines = read_log(directory / name)
+        if lines:
+            return "\n".join(lines[-LOG_LINES:])
     return ""

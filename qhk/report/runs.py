@@ -14,12 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
 from qhk.evaluation.results import PerturbedRow, ResultRow, read_results
-from qhk.files import read_json_lines
+from qhk.files import read_json_lines, read_yaml, reading
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
@@ -355,16 +353,11 @@ def _config(directory: Path, faults: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = yaml.load(path.read_bytes(), Loader=_loader())
-        return flat(upgrade(content))
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as fault:
-        faults.append(f"{path} is not a config ({type(fault).__name__})")
+        with reading(path, "a config", "put it back"):
+            return flat(upgrade(read_yaml(path)))
+    except UserError as fault:
+        faults.append(str(fault))
         return {}
-
-
-def _loader() -> type[Any]:
-    """Return YAML's loader in C where the library has it, else the one in Python, ten times slower."""
-    return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from qhk.errors import UserError
+from qhk.plain import show_value
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -142,16 +143,6 @@ def _message(details: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     return str(details["msg"]).replace("Input should", "must").replace("should", "must")
-
-
-def show_value(value: object) -> str:
-    """Return a value as a message shows it: as YAML writes null and truth values, cut where it is long."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def node_fields(model: type[BaseModel], key: str) -> list[str]:

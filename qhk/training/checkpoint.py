@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -111,10 +113,13 @@ class Checkpoints:
         return ""
 
     def archive_unreadable(self, step: int) -> Path:
-        """Rename the checkpoint of ``step``, so that no run resumes from it; return its new path."""
-        archived = self.folder / f"unreadable_{self.path(step).name}"
-        if archived.exists():
-            shutil.rmtree(archived)
+        """Rename the checkpoint of ``step``, so that no run resumes from it; return its new path.
+
+        One of the same step that was set aside before stays: the new one has a number behind its name.
+        """
+        name = f"unreadable_{self.path(step).name}"
+        names = (name if number == 1 else f"{name}.{number}" for number in itertools.count(1))
+        archived = next(path for name in names if not os.path.lexists(path := self.folder / name))
         self.path(step).rename(archived)
         sync_folder(self.folder)
         return archived

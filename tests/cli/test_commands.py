@@ -174,7 +174,7 @@ def test_a_bad_picture_has_a_row_and_foreign_files_are_counted(
     assert all(len(row["samples"]) == 4 for row in rows if row is not bad)
     assert all(row["unparsed"] == sum(sample is None for sample in row["samples"]) for row in rows)
     assert "images/s" in err and "skipped, no images: 1 hidden, 3 other files, 1 folders\n" in err
-    assert "1 images could not be opened" in err
+    assert "1 image could not be opened: the error is in its row" in err
     assert main([*words, "format=csv"]) == 1
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [{**row, "samples": json.loads(row["samples"])} for row in table] == [

@@ -140,6 +140,6 @@ def test_training_reads_a_built_set(tmp_path: Path, words: list[str], capsys: Ou
     paired = [example for examples in data.train.values() for example in examples]
     assert len(paired) == len(twins.read_text().splitlines()) > 0
     copies = {json.loads(line)["sha256"] for line in twins.read_text().splitlines()}
-    from qhk.pairs.make import file_digest
+    from qhk.files import file_digest
 
     assert {file_digest(example.twin) for example in paired if example.twin} == copies

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
-from qhk.data.names import same_name, written_parts
+from qhk.data.names import path_key
 from qhk.data.tables import Cells, label_word, number, read_csv
 
 LABELS, TEST, TRAINING = "labels_image.csv", "labels640.csv", "labels=640_padded.csv"
@@ -56,7 +56,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
         ]
     for _, cells in _listed(first_existing(_inside(root, TEST)), []):
         parts[_name(cells)] = "test"
-    return [parts.get(_key(row.name)) for row in rows]
+    return [parts.get(path_key(row.name)) for row in rows]
 
 
 def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
@@ -68,11 +68,7 @@ def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
 
 
 def _name(cells: Cells) -> str:
-    return _key(cells.get("name_image") or cells["name"])
-
-
-def _key(name: str) -> str:
-    return "/".join(written_parts(same_name(name)))
+    return path_key(cells.get("name_image") or cells["name"])
 
 
 ADAPTER = Adapter(

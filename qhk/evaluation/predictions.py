@@ -24,8 +24,8 @@ from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_li
 from qhk.tasks import Task
 from qhk.types import SCORE_DECIMALS, Completion, Example
 
-KNOWN = ("reference", "mos_std", "distortion", "level")
-"""What a row says of its image where the set knows it."""
+KNOWN = ("reference", "mos_std", "distortion", "level", "raw")
+"""What a row says only where it is known: of its image by the set, and a measure's own value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Prediction:
     empty for a task answered in numbers, as ``samples`` is for one in words. ``reference`` names the content
     that several images share, ``mos_std`` is the spread of opinions on the common scale, ``distortion`` and
     ``level`` are what the set says was done to the image; each is None where the set does not know it.
+    ``raw`` is the value that a measure or a table gave as it is, None for a policy.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Prediction:
     mos_std: float | None = None
     distortion: str | None = None
     level: float | None = None
+    raw: float | None = None
 
     @property
     def num_samples(self) -> int:
@@ -124,13 +126,7 @@ def make_prediction(
     wild answer among eight moves the mean by no more than the scale allows.
     """
     texts = tuple(completion.text for completion in completions) if keep_texts else None
-    distortion, level = example.labels.get("distortion"), example.labels.get("level")
-    known: dict[str, Any] = {
-        "reference": example.reference,
-        "mos_std": example.mos_std,
-        "distortion": None if distortion is None else str(distortion),
-        "level": None if level is None else float(level),
-    }
+    known = _known(example)
     if not task.has_scores:
         return Prediction(
             id=example.id,
@@ -156,6 +152,38 @@ def make_prediction(
         texts=texts,
         **known,
     )
+
+
+def value_prediction(
+    example: Example, raw: float | None, score: float | None, *, clipped: float | None
+) -> Prediction:
+    """Return the prediction of a scorer that has one value for an image, or None where it has none.
+
+    ``score`` is ``raw`` on the common scale or, of a scorer without a scale, along it: larger is better.
+    """
+    assert (raw is None) == (score is None) == (clipped is None)
+    return Prediction(
+        id=example.id,
+        mos=example.mos,
+        score=None if score is None else round(score, SCORE_DECIMALS),
+        clipped=None if clipped is None else round(clipped, SCORE_DECIMALS),
+        samples=(None if score is None else round(score, SCORE_DECIMALS),),
+        out_of_range=int(score != clipped),
+        texts=None,
+        raw=raw,
+        **_known(example),
+    )
+
+
+def _known(example: Example) -> dict[str, Any]:
+    """Return what the set knows of an image."""
+    distortion, level = example.labels.get("distortion"), example.labels.get("level")
+    return {
+        "reference": example.reference,
+        "mos_std": example.mos_std,
+        "distortion": None if distortion is None else str(distortion),
+        "level": None if level is None else float(level),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -33,6 +33,7 @@ from qhk.settings.learning import (
     TrainingSettings,
     UncertaintySettings,
 )
+from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import PairsSettings
 from qhk.settings.problems import suggestion
 
@@ -175,6 +176,8 @@ class Settings(Node):
     stages: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSettings]
     training: TrainingSettings
     evaluation: EvaluationSettings
+    perturbation: PerturbationSettings = UNPERTURBED
+    scorer: ScorerSettings = POLICY
     distributed: DistributedSettings
     tracking: TrackingSettings
 
@@ -216,6 +219,13 @@ class Settings(Node):
                     f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
                     "prepared twins; use none, or twin=generated"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _degradations_have_strengths(self) -> Self:
+        missing = [kind for kind in self.perturbation.degradations if kind not in self.twin.strengths]
+        if missing:
+            raise UserError(f"perturbation.degradations: twin.strengths.{missing[0]} is missing; give it")
         return self
 
     @model_validator(mode="after")

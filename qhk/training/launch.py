@@ -12,7 +12,7 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
-from qhk.evaluation.table import print_table, results_tables
+from qhk.evaluation.table import perturbed_table, print_table, results_tables
 from qhk.plain import print
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.parse import plain_settings
@@ -253,6 +253,10 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
             min_parsed_fraction=settings.evaluation.min_parsed_fraction,
         ):
             print_table(table, file=sys.stdout)
+    copies = [row for row in results.perturbed if row.moment is not Moment.BEFORE]
+    if copies:
+        last = max(row.step for row in copies)
+        print_table(perturbed_table([row for row in copies if row.step == last]), file=sys.stdout)
     parts = read_code_parts(directory)
     if len(parts) > 1:
         print(f"WARNING: this run is of more than one code: {code_text(parts)}")

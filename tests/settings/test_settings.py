@@ -164,6 +164,7 @@ ADDED = (
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
     ("perturbation",),
+    ("training", "on_collapse"),
 )
 """Keys that came within a version of stored configs, which lack them."""
 

@@ -163,6 +163,7 @@ ADDED = (
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
+    ("training", "on_collapse"),
     ("perturbation",),
     ("training", "on_collapse"),
 )

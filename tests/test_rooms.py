@@ -45,6 +45,8 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
+    "peft": "policy",
+    "bitsandbytes": "policy",
     "pydantic": "files.py settings cli",
     "httpx": "pairs",
     "skimage": "pairs",

@@ -87,7 +87,7 @@ def _file_fault(path: Path, *, size: int, sha256: str | None) -> str:
     if found != size:
         return f"{path.name} is missing" if found is None else f"{path.name} has {found} of {size} bytes"
     try:
-        same = _opens(path) if sha256 is None else _digest(path) == sha256
+        same = _opens(path) if sha256 is None else file_digest(path) == sha256
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
     return "" if same else f"{path.name} is not what was written"
@@ -109,10 +109,11 @@ def _opens(path: Path) -> bool:
 def _settle(path: Path) -> dict[str, Any]:
     """Returns a file's entry once it is on disk."""
     _sync(path)
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -15,6 +15,7 @@ from qhk.settings.inputs import (
     TwinSettings,
 )
 from qhk.settings.learning import (
+    AdapterSettings,
     ColdStartSettings,
     ObjectiveSettings,
     OptimizerSettings,
@@ -44,6 +45,7 @@ from qhk.settings.views import (
 
 __all__ = [
     "VERSION",
+    "AdapterSettings",
     "ColdStartSettings",
     "CopySettings",
     "DatasetSettings",

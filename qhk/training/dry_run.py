@@ -10,6 +10,7 @@ from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
+from qhk.policy.adapter_base import start_problems
 from qhk.settings import Settings, reward_modules, stage_views, task_views
 from qhk.tasks import build_task
 from qhk.tracking.run_directory import output_problems
@@ -22,7 +23,7 @@ def run_problems(settings: Settings) -> list[str]:
 
     Files that are missing or wrong, places that cannot be written, rewards that do not work on true answers.
     """
-    lines = [*missing_files(settings), *output_problems(settings)]
+    lines = [*missing_files(settings), *output_problems(settings), *start_problems(settings)]
     for view in stage_views(settings):
         try:
             refuse_unfit_rewards(

@@ -7,6 +7,7 @@ the reference needs no second model: it is the same one with the adapter off.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -102,13 +103,15 @@ def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> No
         _inject(model, config)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (".lora_" in name), name
-    _still(model)
+    rest_dropout(model)
 
 
 def _inject(model: nn.Module, config: Any, name: str = LEARNING) -> None:
     from peft import inject_adapter_in_model
 
-    inject_adapter_in_model(config, model, adapter_name=name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # a second one is meant
+        inject_adapter_in_model(config, model, adapter_name=name)
     wide = torch.promote_types(model.dtype, torch.float32)  # type: ignore[arg-type]
     for parameter_name, parameter in model.named_parameters():
         if ".lora_" in parameter_name:
@@ -135,10 +138,11 @@ def adapter_dropout(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        _still(model)
+        rest_dropout(model)
 
 
-def _still(model: nn.Module) -> None:
+def rest_dropout(model: nn.Module) -> None:
+    """Switch the adapter's dropout off, also where the model's own mode has just been set."""
     for layer in adapter_layers(model):
         layer.lora_dropout.eval()
 
@@ -172,7 +176,7 @@ def keep_start(model: nn.Module, weights: Mapping[str, Tensor] | None) -> None:
     _fill(model, weights, START)
     for layer in adapter_layers(model):
         layer.set_adapter(LEARNING)
-    _still(model)
+    rest_dropout(model)
 
 
 def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]:
@@ -185,6 +189,7 @@ def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]
 
 def save_adapter(model: nn.Module, base: Base, folder: Path) -> None:
     """Write the adapter for plain peft, and which weights it belongs to."""
+    folder.mkdir(parents=True, exist_ok=True)
     save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = model.peft_config[LEARNING].to_dict()  # type: ignore[index]
     config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
@@ -214,7 +219,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: does not fit the model ({reason}); give the adapter's own base") from error
     _fill(model, read_weights(folder), LEARNING, where=f"{folder / ADAPTER_WEIGHTS}")
-    _still(model)
+    rest_dropout(model)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed
 from qhk.errors import UserError
+from qhk.policy.adapter import rest_dropout
 from qhk.policy.adapter_base import start_problems
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
@@ -66,8 +67,9 @@ def _as_trained(policy: Policy, model: ModelSettings) -> Policy:
         policy.model.model.visual.requires_grad_(False)
     if model.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # transformers recomputes activations in training mode only; the model has no dropout.
+        # transformers recomputes activations in training mode only; the model has no dropout of its own.
         policy.model.train()
+        rest_dropout(policy.model)
     return policy
 
 

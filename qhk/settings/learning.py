@@ -249,6 +249,8 @@ class TrainingSettings(Node):
 
     ``learner: supervised`` is the matched control: the same examples in order, labels as answers.
     ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
+    ``on_collapse`` says what follows where ``tracking.collapse`` sees signs of collapse at a validation: a
+    warning, or the end of the run as failed.
     """
 
     learner: Literal["reinforcement", "supervised"]
@@ -261,6 +263,7 @@ class TrainingSettings(Node):
     keep_every: Count | None
     threads: Annotated[Count, Field(le=1024)]
     validation_readout: Readout
+    on_collapse: Literal["warn", "stop"] = "warn"
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

@@ -35,6 +35,11 @@ def status_view(manifest: Manifest, views: Sequence[RunView]) -> Group:
     parts += [Text(f"{line}; states from heartbeats alone", style="bold yellow") for line in unreachable]
     well = (RunState.DONE, RunState.RUNNING)
     parts += [stopped_line(manifest, view) for view in views if view.cause and view.state not in well]
+    parts += [
+        Text(f"{view.run.label} {view.status.warning}", style="yellow")
+        for view in views
+        if view.status is not None and view.status.warning
+    ]
     parts += [Text(line, style="yellow") for line in code_lines(views)]
     means = sweep_means(manifest, views)
     if any(cell.n for cell in means.cells):

@@ -112,11 +112,16 @@ class RunDirectory:
         return self.path / "checkpoints"
 
     def report(
-        self, *, step: int | None = None, total_steps: int | None = None, srcc: float | None = None
+        self,
+        *,
+        step: int | None = None,
+        total_steps: int | None = None,
+        srcc: float | None = None,
+        warning: str | None = None,
     ) -> None:
         """Update the status (None: as before), if this process keeps it."""
         if self.heartbeat is not None:
-            self.heartbeat.report(step=step, total_steps=total_steps, srcc=srcc)
+            self.heartbeat.report(step=step, total_steps=total_steps, srcc=srcc, warning=warning)
 
     def note_code(self, *, step: int) -> list[CodePart]:
         """Record that the present code goes on after ``step`` (-1: it begins); return which computed what."""

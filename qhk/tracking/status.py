@@ -46,6 +46,7 @@ class Status:
     benchmarks, None before. ``heartbeat``: UTC, ISO 8601. ``pid`` on ``host`` is the writer;
     ``pid_started`` (clock ticks since boot) and ``machine`` (boot and pid name space) tell it from a later
     process of the same number, 0 and "" where the system does not say. ``slurm_job``: "12" or "12_3".
+    ``warning``: one line, what is wrong with a run that goes on, as signs of collapse; else empty.
     """
 
     state: RunState
@@ -59,6 +60,7 @@ class Status:
     host: str
     machine: str
     slurm_job: str | None
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,13 @@ def read_status(path: Path) -> Status | None:
 
 
 def current_status(
-    *, state: RunState, step: int, cause: str, total_steps: int | None = None, srcc: float | None = None
+    *,
+    state: RunState,
+    step: int,
+    cause: str,
+    total_steps: int | None = None,
+    srcc: float | None = None,
+    warning: str = "",
 ) -> Status:
     """Return the status of this process now. White space in ``cause`` becomes single blanks."""
     return Status(
@@ -99,6 +107,7 @@ def current_status(
         host=platform.node(),
         machine=_machine(),
         slurm_job=_slurm_job(),
+        warning=warning,
     )
 
 
@@ -224,18 +233,25 @@ class Heartbeat:
         """Write ``running`` at ``step`` and start the thread."""
         self._path, self._step, self._srcc = path, step, srcc
         self._total_steps: int | None = None
+        self._warning = ""
         self._mutex, self._over = threading.Lock(), threading.Event()
         self._write(RunState.RUNNING, "")
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._thread.start()
 
     def report(
-        self, *, step: int | None = None, total_steps: int | None = None, srcc: float | None = None
+        self,
+        *,
+        step: int | None = None,
+        total_steps: int | None = None,
+        srcc: float | None = None,
+        warning: str | None = None,
     ) -> None:
         """Write the status with these changes (None: as before)."""
         self._step = self._step if step is None else step
         self._total_steps = self._total_steps if total_steps is None else total_steps
         self._srcc = self._srcc if srcc is None else srcc
+        self._warning = self._warning if warning is None else warning
         self._write(RunState.RUNNING, "")
 
     def end(self, state: RunState, *, cause: str) -> None:
@@ -251,7 +267,12 @@ class Heartbeat:
     def _write(self, state: RunState, cause: str) -> None:
         with self._mutex:
             status = current_status(
-                state=state, step=self._step, cause=cause, total_steps=self._total_steps, srcc=self._srcc
+                state=state,
+                step=self._step,
+                cause=cause,
+                total_steps=self._total_steps,
+                srcc=self._srcc,
+                warning=self._warning,
             )
             write_status(self._path, status)
 

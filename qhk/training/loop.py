@@ -16,8 +16,9 @@ from qhk.files import append_json_lines, write_atomically
 from qhk.policy.adapter import count_parameters
 from qhk.settings import Settings, task_views
 from qhk.tasks import build_task
+from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.metrics import MetricSet
-from qhk.tracking.recorder import MetricSection
+from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume_point, resume_run
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
@@ -46,6 +47,7 @@ LOGGED_GROUPS = 2
 def train(run: Run) -> Results:
     """Return the run's results, also in ``results.json``; it resumes behind its last checkpoint, if any."""
     torch.set_num_threads(run.settings.training.threads)
+    add_in_order(run.processes.device)
     for line in notes(run.stages):
         run.display.line(f"note: {line}")
     run.directory.report(total_steps=run.total_steps)
@@ -72,6 +74,18 @@ def _tell_parameters(run: Run, learner: Learner) -> None:
     run.display.line(f"trainable parameters: {trainable:,} of {total:,} ({blocks})")
     if run.processes.is_main:
         write_atomically(run.directory.parameters, json.dumps(counts, indent=1) + "\n")
+
+
+def add_in_order(device: str) -> None:
+    """Let the gradients of a CPU run be sums in one order, whatever its threads do meanwhile.
+
+    Two threads would otherwise add to a shared prompt's gradient as they come, and runs of equal settings
+    would part in their last bits. CUDA needs more than this, and loses kernels by it: there nothing is set.
+    """
+    if device == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # New memory is always written before it is read here; filling it first would only take time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def notes(stages: Sequence[RunStage]) -> list[str]:
@@ -196,7 +210,7 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
     The best is selected on validation, never on benchmarks.
     """
     training, last = run.settings.training, step == run.stage.last
-    is_best = False
+    is_best, collapse = False, ""
     if step % training.validate_every == 0 or last:
         validation = validate_run(run, learner.policy, readers, step=step)
         if validation is not None:
@@ -209,11 +223,35 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
             is_best = not math.isnan(value) and (run.best is None or value > run.best["value"])
             if is_best:
                 run.best = {"step": float(step), "value": value}
+            collapse = _look_for_collapse(run, step=step)
     asked = run.asked_to_stop()
     if is_best or last or asked is not None or step % training.checkpoint_every == 0:
         save_checkpoint(run, learner.policy, learner, step=step)
     if asked is not None:
         raise RunStopped(asked, f"checkpointed at step {step} of {run.total_steps}")
+    if collapse and training.on_collapse == "stop":
+        raise RunFailure(
+            f"step {step}: {collapse}; {run.checkpoints.folder / 'best'} is the best checkpoint, "
+            "training.on_collapse=warn lets a run go on"
+        )
+
+
+def _look_for_collapse(run: Run, *, step: int) -> str:
+    """Return the signs of collapse in one line, on every process; tells them where they are news, or gone."""
+    if not run.processes.is_main:
+        return run.processes.shared("")
+    first = run.stage.first
+    num_images = min(len(part) for part in run.data.validation.values() if part)
+    rows = read_metrics(run.directory.metrics)
+    earlier = [row for row in rows if row.step <= step - run.settings.training.validate_every]
+    now, before = (collapse_signs(part, first=first, num_images=num_images) for part in (rows, earlier))
+    line = f"signs of collapse: {'; '.join(now.values())}" if now else ""
+    if now.keys() - before.keys():
+        run.display.line(f"WARNING: step {step}: {line} ({collapse_context(rows, first=first)})")
+    elif before and not now:
+        run.display.line(f"step {step:4d}  the signs of collapse are gone")
+    run.directory.report(warning=line)
+    return run.processes.shared(line)
 
 
 def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pace: Pace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from qhk.evaluation.results import Moment, read_results
 from qhk.files import json_line, read_json_lines
 from qhk.policy.load import load_policy
 from qhk.settings import Settings, run_directory, run_id
+from qhk.tracking import collapse
 from qhk.tracking.code import read_code_parts
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
@@ -381,6 +383,40 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     with run.directory, pytest.raises(RunFailure, match=r"step 3: loss term policy is nan; .*step_000002"):
         train(run)
     assert all(torch.isfinite(value).all() for value in weights(run.directory.path).values())
+
+
+@pytest.mark.parametrize("on_collapse", ["warn", "stop"])
+def test_a_policy_that_no_longer_sees_its_pictures_is_told(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, on_collapse: str
+) -> None:
+    """After two steps it gives every picture one score; so few images need a less careful bound."""
+    every_step = ("training.duration.steps=4", "training.validate_every=1")
+    run = open_run(small(f"training.on_collapse={on_collapse}", *every_step))
+    step = loop._take_step
+
+    def blinded(run: Run, learner: Any, *args: Any, **kwargs: Any) -> Any:
+        done = step(run, learner, *args, **kwargs)
+        if kwargs["step"] == 1:
+            with torch.no_grad():
+                for weight in learner.policy.model.model.visual.merger.parameters():
+                    weight.zero_()
+        return done
+
+    monkeypatch.setattr(loop, "_take_step", blinded)
+    monkeypatch.setattr(collapse, "FALLEN_ERRORS", 0.5)
+    said = r"signs of collapse: validation/srcc -?0\.\d{3}, 0\.\d{3} at the start"
+    if on_collapse == "stop":
+        with run.directory, pytest.raises(RunFailure, match=rf"step 2: {said}; .*/best is the best"):
+            train(run)
+        assert run.checkpoints.steps()[-1] == 2
+    else:
+        with run.directory:
+            train(run)
+            run.directory.end(RunState.DONE, cause="")
+        told = [line for line in run.display.lines if "signs of collapse" in line]  # type: ignore[attr-defined]
+        assert len(told) == 1 and re.match(rf"WARNING: step 2: {said} \(", told[0])
+    status = read_status(run.directory.path / STATUS_FILE)
+    assert status is not None and re.match(said, status.warning)
 
 
 def test_another_configs_checkpoint_is_refused(finished: Path) -> None:

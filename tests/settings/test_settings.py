@@ -156,7 +156,12 @@ def test_wrong_value_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-ADDED = (("lr_schedule", "warmup_from"), ("uncertainty", "answer_rule"), ("pairs", "roots"))
+ADDED = (
+    ("adapter",),
+    ("lr_schedule", "warmup_from"),
+    ("uncertainty", "answer_rule"),
+    ("pairs", "roots"),
+)
 """Keys that came within a version of stored configs, which lack them."""
 
 

@@ -171,7 +171,7 @@ def _quantised(bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=["lm_head", "visual"],
+        llm_int8_skip_modules=["lm_head", "model.visual"],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 

@@ -15,7 +15,8 @@ from qhk.cli.process import USER_ERROR, let_idle_threads_sleep, report, tell_eve
 from qhk.config.catalogue import LAUNCHER, Catalogue, choice_of, config_root, read_catalogue, search_folders
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.settings import Settings, run_directory, run_id
+from qhk.settings.identity import run_directory, run_id
+from qhk.settings.root import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:

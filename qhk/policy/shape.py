@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.files import read_json
-from qhk.settings import ModelSettings, TinySettings
+from qhk.settings.inputs import ModelSettings, TinySettings
 
 TINY_VOCABULARY = 600
 """About the tokens of the embedded tiny model."""

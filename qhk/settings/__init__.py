@@ -1,4 +1,5 @@
 """Typed settings of a run: every key with its type and range, no default values (YAML holds those)."""
+<<<<<<< HEAD
 
 from __future__ import annotations
 
@@ -82,3 +83,5 @@ __all__ = [
     "task_shares",
     "task_views",
 ]
+=======
+>>>>>>> main

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from qhk.plain import print
 from qhk.policy.shape import ANSWER_TOKENS
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
 from qhk.sweep.cost import estimate_run
 from qhk.sweep.launch import missing_in

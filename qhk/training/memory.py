@@ -11,7 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
+<<<<<<< HEAD
 from qhk.settings import AdapterSettings, Settings
+=======
+from qhk.settings.root import Settings
+>>>>>>> main
 
 MOMENTS = 8
 """Bytes per weight of AdamW's two moments in float32."""
@@ -283,7 +287,7 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
 
 def _cards(settings: Settings, plan: MemoryPlan, *, answer_tokens: int) -> list[str]:
     """Return a line for the smallest card that holds the run, and one for each smaller with what helps."""
-    lines = []
+    lines: list[str] = []
     for gib in CARDS_GIB:
         if plan.total <= gib * 2**30:
             return [*lines, f"{gib} GiB: fits"]

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.composer import TrainingComposer
-from qhk.settings import run_directory
+from qhk.settings.identity import run_directory
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training.memory import memory_plan
 

@@ -48,12 +48,9 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
-<<<<<<< HEAD
     "peft": "policy",
     "bitsandbytes": "policy",
-=======
     "imagecorruptions": "data",
->>>>>>> main
     "pydantic": "files.py settings cli",
     "httpx": "pairs",
     "skimage": "pairs",

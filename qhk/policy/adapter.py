@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from qhk.errors import UserError
 from qhk.files import read_json
 from qhk.policy.adapter_base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
-from qhk.settings import AdapterSettings
+from qhk.settings.learning import AdapterSettings
 
 LEARNING, START = "default", "start"
 """The adapter that learns, and a frozen copy of it where a later stage is held against its own start."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from qhk.errors import UserError
 from qhk.files import read_json, reading, typed
 from qhk.policy.contents import CONTENTS_FILE, THREADS, file_digest, read_contents
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE = (
     "adapter_config.json",

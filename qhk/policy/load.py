@@ -36,7 +36,7 @@ from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
-from qhk.settings import AdapterSettings
+from qhk.settings.learning import AdapterSettings
 
 CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 """Tried on a chat template before any weight is read."""

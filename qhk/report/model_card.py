@@ -10,7 +10,9 @@ import yaml
 
 from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.plain import plain_text
-from qhk.settings import Settings, plain_settings, stage_views, task_views
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
+from qhk.settings.views import stage_views, task_views
 from qhk.tasks import find_form
 
 LEARNT = (Moment.AFTER, Moment.CONTROL)

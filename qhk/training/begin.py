@@ -19,12 +19,9 @@ from qhk.policy.adapter_base import Base
 from qhk.policy.load import Policy, digest_of, with_adapter
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
-<<<<<<< HEAD
-from qhk.settings import PromptSettings, Settings, build_tasks, task_views
-=======
 from qhk.settings.inputs import PromptSettings
+from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
->>>>>>> main
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.cold_start import choose_taught, run_cold_start

@@ -10,13 +10,9 @@ from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
-<<<<<<< HEAD
 from qhk.policy.adapter_base import start_problems
-from qhk.settings import Settings, reward_modules, stage_views, task_views
-=======
 from qhk.settings.root import Settings
 from qhk.settings.views import reward_modules, stage_views, task_views
->>>>>>> main
 from qhk.tasks import build_task
 from qhk.tracking.run_directory import output_problems
 from qhk.training.fit import refuse_unfit_rewards

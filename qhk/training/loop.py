@@ -12,15 +12,10 @@ import torch
 
 from qhk.data.seeds import stream_seed
 from qhk.evaluation.results import Moment, Results
-<<<<<<< HEAD
 from qhk.files import append_json_lines, write_atomically
 from qhk.policy.adapter import count_parameters
-from qhk.settings import Settings, task_views
-=======
-from qhk.files import append_json_lines
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
->>>>>>> main
 from qhk.tasks import build_task
 from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.metrics import MetricSet

@@ -11,11 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
-<<<<<<< HEAD
-from qhk.settings import AdapterSettings, Settings
-=======
+from qhk.settings.learning import AdapterSettings
 from qhk.settings.root import Settings
->>>>>>> main
 
 MOMENTS = 8
 """Bytes per weight of AdamW's two moments in float32."""

@@ -10,12 +10,8 @@ from typing import Any
 
 import torch
 
-<<<<<<< HEAD
 from qhk.policy.load import Policy
-from qhk.settings import Settings
-=======
 from qhk.settings.root import Settings
->>>>>>> main
 from qhk.tracking.recorder import MetricSection, Recorder
 from qhk.tracking.run_directory import RunDirectory
 from qhk.training.checkpoint import Checkpoints, TrainingState

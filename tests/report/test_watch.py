@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from qhk.report import content, runs
-from qhk.report.compare import compare
-from qhk.report import content, runs
-from qhk.report.compare import compare
 from qhk.report.content import ReportOptions
 from tests.report.builders import module_config, write_run, write_status
 

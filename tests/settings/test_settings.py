@@ -159,18 +159,12 @@ def test_wrong_value_is_one_line(
 
 
 ADDED = (
-<<<<<<< HEAD
     ("adapter",),
-    ("lr_schedule", "warmup_from"),
-    ("uncertainty", "answer_rule"),
-    ("pairs", "roots"),
-=======
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
     ("perturbation",),
->>>>>>> main
 )
 """Keys that came within a version of stored configs, which lack them."""
 

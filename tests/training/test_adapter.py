@@ -22,7 +22,9 @@ from qhk.errors import UserError
 from qhk.files import read_json
 from qhk.policy.adapter import adapter_weights, at_reference
 from qhk.policy.load import Policy, load_policy
-from qhk.settings import Settings, parse_settings, plain_settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.parse import parse_settings, plain_settings
+from qhk.settings.root import Settings
 from qhk.training import begin, forward, loop
 from qhk.training.inputs import build_readers, load, plan
 from qhk.training.loop import train

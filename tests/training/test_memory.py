@@ -7,7 +7,8 @@ import pytest
 from qhk.policy.adapter import count_parameters, put_adapter
 from qhk.policy.shape import model_shape
 from qhk.policy.start import start_policy
-from qhk.settings import ModelSettings, Settings
+from qhk.settings.inputs import ModelSettings
+from qhk.settings.root import Settings
 from qhk.training.memory import (
     LORA,
     PROCESS,

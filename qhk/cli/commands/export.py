@@ -11,9 +11,10 @@ from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
 from qhk.files import read_text, writing
 from qhk.plain import print
-from qhk.settings import Settings, read_settings
 from qhk.settings.base import FileText, Node
 from qhk.settings.inputs import PathsSettings
+from qhk.settings.parse import read_settings
+from qhk.settings.root import Settings
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.run_directory import refuse_place
 
@@ -84,7 +85,7 @@ def write_export(checkpoint: Path, settings: Settings, target: Path, *, dtype: s
     from qhk.policy.contents import write_contents
     from qhk.policy.load import load_merged, save_policy
     from qhk.report.model_card import model_card
-    from qhk.settings import run_id
+    from qhk.settings.identity import run_id
     from qhk.training.checkpoint import CONFIG_FILE, STAGE_FILE, checkpoint_step
 
     model = settings.model

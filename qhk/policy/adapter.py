@@ -164,15 +164,15 @@ def at_reference(model: nn.Module) -> Iterator[None]:
             layer.set_adapter(LEARNING) if has_start else layer.enable_adapters(True)
 
 
-def keep_start(model: nn.Module, weights: Mapping[str, Tensor] | None) -> None:
+def keep_start(model: Any, weights: Mapping[str, Tensor] | None) -> None:
     """Give the model a frozen second adapter to be held against, of ``weights``; None takes it away."""
-    if START in model.peft_config:  # type: ignore[operator]
+    if START in model.peft_config:
         for layer in adapter_layers(model):
             layer.delete_adapter(START)
-        del model.peft_config[START]  # type: ignore[attr-defined]
+        del model.peft_config[START]
     if weights is None:
         return
-    _inject(model, model.peft_config[LEARNING], START)  # type: ignore[index]
+    _inject(model, model.peft_config[LEARNING], START)
     _fill(model, weights, START)
     for layer in adapter_layers(model):
         layer.set_adapter(LEARNING)
@@ -187,11 +187,11 @@ def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]
     return {f"{PREFIX}{key}": value.detach().clone().contiguous() for key, value in state.items()}
 
 
-def save_adapter(model: nn.Module, base: Base, folder: Path) -> None:
+def save_adapter(model: Any, base: Base, folder: Path) -> None:
     """Write the adapter for plain peft, and which weights it belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = model.peft_config[LEARNING].to_dict()  # type: ignore[index]
+    config = model.peft_config[LEARNING].to_dict()
     config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
     text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
     (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
@@ -257,7 +257,7 @@ def is_trained(model: nn.Module) -> bool:
     return any(bool(value.any()) for key, value in adapter_weights(model).items() if ".lora_B." in key)
 
 
-def merge_adapter(model: nn.Module) -> None:
+def merge_adapter(model: Any) -> None:
     """Add the adapter's products to the weights, in place, and leave the plain layers in the model.
 
     In the precision of the weights: a merge in bfloat16 rounds to the nearest of few numbers, so a model is
@@ -266,8 +266,8 @@ def merge_adapter(model: nn.Module) -> None:
     assert model.dtype in (torch.float32, torch.float64)
     for name, module in list(model.named_modules()):
         if hasattr(module, "lora_A") and hasattr(module, "get_base_layer"):
-            module.merge(safe_merge=True)  # type: ignore[operator]
+            module.merge(safe_merge=True)
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, module.get_base_layer())
-    del model.peft_config  # type: ignore[attr-defined]
+    del model.peft_config
     assert not any(".lora_" in name or "base_layer" in name for name, _ in model.named_parameters())

@@ -18,7 +18,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.utils import cached_file
+from transformers.utils.hub import cached_file
 
 from qhk.errors import UserError
 from qhk.policy.adapter import (
@@ -166,7 +166,7 @@ def _quantised(bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
         return {}
     if bits_problem():
         raise UserError(bits_problem())
-    config = BitsAndBytesConfig(
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
@@ -182,8 +182,14 @@ def load_merged(path: str, *, dtype: str, min_pixels: int, max_pixels: int) -> P
     They are added in float32 at least, and rounded to ``dtype`` once. Weights that were trained on in 4 bits
     are read whole.
     """
-    pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
-    policy = load_policy(path, dtype=_wide(dtype), **pixels, device="cpu", whole=True)
+    policy = load_policy(
+        path,
+        dtype=_wide(dtype),
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        device="cpu",
+        whole=True,
+    )
     if policy.base is not None:
         merge_adapter(policy.model)
     model = policy.model.to(getattr(torch, dtype))
@@ -245,7 +251,9 @@ def digest_of(path: str) -> str:
     """Return the digest of the weight files in a folder, or of a hub id's copy in the cache."""
     if Path(path).is_dir():
         return weights_digest(Path(path))
-    return weights_digest(Path(cached_file(path, "config.json")).parent)
+    config = cached_file(path, "config.json")
+    assert config is not None, "it has just been loaded from there"
+    return weights_digest(Path(config).parent)
 
 
 def with_adapter(policy: Policy, settings: AdapterSettings, *, seed: int, base: Base) -> Policy:

@@ -31,6 +31,7 @@ from qhk.training.loop import train
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
 from qhk.training.step import Learner, accumulate, add_advantages, make_micro_batches, reward, sample
+from tests.conftest import picture
 from tests.training.conftest import SMALL, prepared_run, small_settings
 from tests.training.test_run import records
 from tests.training.test_stages import SWITCH
@@ -345,11 +346,12 @@ def test_evaluate_score_and_load_read_an_adapter(
         return {row["readout"]: row["metrics"]["srcc"]["value"] for row in rows if row["moment"] == "after"}
 
     assert values(found) == values(trained)
-    images = sorted(miniature_cache.rglob("*.png"))[:2]
+    image = tmp_path / "image.png"
+    picture(64, 64).save(image)
     capsys.readouterr()
-    assert main(["score", str(images[0]), *words, "format=json", "num_samples=2"]) == 0
+    assert main(["score", str(image), *words, "format=json", "num_samples=2"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert qhk.load(checkpoint).score(images[0], num_samples=2).score == row["score"]
+    assert qhk.load(checkpoint).score(image, num_samples=2).score == row["score"]
 
 
 def test_no_run_starts_from_an_adapter(lora: Path, small: Small, open_run: OpenRun, capsys: Any) -> None:
@@ -387,8 +389,6 @@ def test_two_processes_train_the_same_adapter_as_one(tmp_path: Path, miniature_c
 
 
 def logits(policy: Policy, model: Any) -> Tensor:
-    from tests.conftest import picture
-
     prompt = policy.encoder.encode(
         [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Rate."}]}],
         [picture(64, 64)],

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qhk.objective.total import Branch, Needs
+from qhk.policy.adapter import at_reference
 from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
@@ -112,9 +113,13 @@ def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temper
 
 @torch.no_grad()
 def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
-    """Return (R, T) log-probabilities of the completions under the frozen reference."""
-    features = part.original.encoded_by(reference)
-    return part.packed.pad(token_logprobs(reference, part.packed, features, temperature=temperature))
+    """Return (R, T) log-probabilities of the completions under the frozen reference.
+
+    With an adapter that is the policy's own model, which computes here what the adapter started from.
+    """
+    with at_reference(reference):
+        features = part.original.encoded_by(reference)
+        return part.packed.pad(token_logprobs(reference, part.packed, features, temperature=temperature))
 
 
 def policy_branches(

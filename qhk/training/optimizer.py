@@ -95,8 +95,9 @@ class Coefficients:
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
     """Return rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
     objective, perception = settings.objective, settings.perception
+    lr_factor = 1.0 if settings.adapter is None else settings.adapter.lr_factor
     return Coefficients(
-        learning_rate=settings.optimizer.lr * factor(settings.lr_schedule, step, run),
+        learning_rate=settings.optimizer.lr * lr_factor * factor(settings.lr_schedule, step, run),
         alpha=settings.uncertainty.alpha * factor(settings.uncertainty.schedule, step, run),
         twin_factor=factor(settings.twin.strength_schedule, step, run),
         terms=Terms(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qhk.objective.total import check_finite
+from qhk.policy.adapter import adapter_dropout
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups
 from qhk.policy.tokenizer import TURN_END
@@ -54,7 +55,7 @@ def supervised_step(learner: Learner, batch: Batch, *, now: Coefficients) -> Met
     ]
     batch = replace(batch, answers=[answer_ids(learner.policy, text) for text in texts])
     num_tokens, total = learner.processes.total(sum(map(len, batch.answers))), 0.0
-    with learner.processes.together():
+    with learner.processes.together(), adapter_dropout(learner.policy.model):
         for rows in micro_slices(len(batch), settings.training.prompts_per_device):
             part = batch.select(range(rows.start, rows.stop))
             loss = supervised_loss(learner.policy, part, num_tokens=num_tokens)

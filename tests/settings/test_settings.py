@@ -159,6 +159,8 @@ def test_wrong_value_is_one_line(
 
 
 ADDED = (
+    ("adapter",),
+    ("training", "on_collapse"),
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -126,8 +128,11 @@ def _owned(model: Any) -> Any:
     return model
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Write model, tokenizer and image processor for plain transformers, under stock class names."""
-    policy.model.save_pretrained(folder)
+def save_policy(policy: Policy, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write model, tokenizer and image processor for plain transformers, under stock class names.
+
+    ``weights`` by name are written where they are given, else the model's own.
+    """
+    policy.model.save_pretrained(folder, state_dict=weights)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

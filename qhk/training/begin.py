@@ -24,6 +24,7 @@ from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
+from qhk.training.sharding import is_sharded, load_optimizer_state, shard_model
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.types import Example
@@ -84,7 +85,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     learner = build_learner(run, policy, start=lambda: _start_model(run))
     learner.memory.update(state.history)
     if state.optimizer is not None:
-        learner.optimizer.load_state_dict(state.optimizer)
+        load_optimizer_state(learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
     run.best = state.best
     run.directory.report(step=step)
@@ -144,6 +145,9 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
     settings = run.settings
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start().eval().requires_grad_(False) if needs_reference else None
+    for model in (reference, policy.model):
+        if run.processes.shards and model is not None and not is_sharded(model):
+            shard_model(model, device=run.processes.device, count=run.processes.count)
     return Learner(
         policy=policy,
         reference=reference,
@@ -166,9 +170,9 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:
-        return (
-            copy.deepcopy(learner.policy.model) if run.stage.reference == "stage_start" else _start_model(run)
-        )
+        # What is spread over processes cannot be copied; the checkpoint that the stage begins from can be read.
+        copies = run.stage.reference == "stage_start" and not is_sharded(learner.policy.model)
+        return copy.deepcopy(learner.policy.model) if copies else _start_model(run)
 
     entered = build_learner(run, learner.policy, start=start)
     entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)

@@ -18,6 +18,7 @@ from qhk.training.data import RunData
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
 from qhk.training.optimizer import Horizon
+from qhk.training.sharding import whole_optimizer_state, whole_weights
 from qhk.training.stages import RunStage
 from qhk.training.step import Learner
 from qhk.training.stop import RunStopped, StopSignals
@@ -100,18 +101,21 @@ class Run:
 def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
     """Write the checkpoint of a step on the main process, and remove those that are no longer kept."""
     run.processes.wait()
-    if not run.processes.is_main:
+    is_main = run.processes.is_main
+    weights = whole_weights(learner.policy.model, keep=is_main)
+    optimizer = whole_optimizer_state(learner.optimizer, keep=is_main) if step else None
+    if not is_main:
         return
     state = TrainingState(
         step=step,
         run_id=run.directory.run_id,
-        optimizer=learner.optimizer.state_dict() if step else None,
+        optimizer=optimizer,
         torch_rng=torch.get_rng_state(),
         best=run.best,
         history=dict(learner.memory),
         wall_s=dict(run.wall_s),
     )
-    run.checkpoints.save(learner.policy, state, dict(run.config), stage=run.stage.name)
+    run.checkpoints.save(learner.policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)
 
 

@@ -170,7 +170,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:
-        # What is spread over processes cannot be copied; the checkpoint that the stage begins from can be read.
+        # What is spread over processes cannot be copied; the checkpoint behind the stage before can be read.
         copies = run.stage.reference == "stage_start" and not is_sharded(learner.policy.model)
         return copy.deepcopy(learner.policy.model) if copies else _start_model(run)
 

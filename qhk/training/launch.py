@@ -92,8 +92,8 @@ def check_processes(settings: Settings, processes: Processes) -> None:
     """
     if processes.shards and processes.count == 1:
         raise UserError(
-            f"distributed: {settings.distributed.form} spreads the model over processes, and this is the only "
-            "one; start several with torchrun --nproc-per-node=N -m qhk ..., or choose distributed=single"
+            f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "
+            "start several with torchrun --nproc-per-node=N -m qhk ..., or choose distributed=single"
         )
     per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
     if per_step % (processes.count * per_device):

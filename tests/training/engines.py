@@ -28,7 +28,7 @@ KILLED = "killed"
 
 
 def train_watched(root: Path, cache: Path, words: Sequence[str], base: Sequence[str]) -> int:
-    """Train below ``root``; gradients of every update go to ``root/gradients``, the copy to ``root/killed``."""
+    """Train below ``root``; gradients go to ``root/gradients``, the copy behind step 2 to ``root/killed``."""
     settings = small_settings(root, cache, *words, base=base)
     directory, gradients = run_directory(settings), root / "gradients"
     gradients.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from qhk.data.matching import index_images
 from qhk.data.rows import derive_examples, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale
 from qhk.data.spec import Progress, adapter_options
-from qhk.settings import DatasetSettings
+from qhk.settings.inputs import DatasetSettings
 from qhk.types import Example
 
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow
+from qhk.data.protocols import assign_splits
 from qhk.data.rows import check_rows
 from qhk.data.scale import Scale, fit_scale
 from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings
+from qhk.settings.inputs import DatasetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def load_labels(
         every_row = adapter.read_labels(root, options)
         rows = [row for row in every_row if row.left_out is None]
         check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
-        splits = adapter.assign_splits(rows, spec.protocol, root, options)
+        splits = assign_splits(adapter, rows, spec.protocol, root, options)
     except ValueError as error:
         raise UserError(f"dataset.{name}: {error}") from None
     return Labels(

@@ -21,7 +21,7 @@ from qhk.data.roots import lies_within, picture_roots
 from qhk.errors import UserError
 from qhk.files import json_line
 from qhk.pairs.records import Pair, read_copy, read_decision, read_judgement, read_pair
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 FORMAT, VERSION = "qhk pairs", 1
 

@@ -25,7 +25,8 @@ from qhk.files import (
     typed,
     write_atomically,
 )
-from qhk.settings import Settings, plain_settings, read_settings
+from qhk.settings.parse import plain_settings, read_settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.tracking.code import code_digest, own_sources
 

@@ -10,7 +10,8 @@ from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, stage_views, task_views
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules, stage_views, task_views
 from qhk.tasks import build_task
 from qhk.tracking.run_directory import output_problems
 from qhk.training.fit import refuse_unfit_rewards

@@ -118,7 +118,8 @@ def test_a_wrong_server_is_refused_before_anything_is_sent(
 
 
 def test_pairs_are_no_part_of_a_run(compose_plain: object) -> None:
-    from qhk.settings import parse_settings, run_id
+    from qhk.settings.identity import run_id
+    from qhk.settings.parse import parse_settings
 
     plain = compose_plain()  # type: ignore[operator]
     other = compose_plain("pairs=further", "pairs.human_review=skipped")  # type: ignore[operator]

@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from qhk.objective.total import NonFiniteTermError
-from qhk.settings import run_directory
+from qhk.settings.identity import run_directory
 from qhk.training import loop, step
 from qhk.training.distributed import Processes
 from qhk.training.launch import launch

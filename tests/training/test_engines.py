@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from qhk.errors import UserError
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.training.launch import launch
 from tests.training.engines import KILLED, train_watched
 from tests.training.kill import environment, outcome, record
@@ -138,6 +138,11 @@ def start(runs: Path) -> Path:
 def test_a_killed_run_goes_on_bit_for_bit(runs: Path) -> None:
     undisturbed, resumed = (outcome(runs / name / RUN) for name in ("fsdp2", "again"))
     assert undisturbed == resumed
+    assert all("resuming behind step 2" in log(runs, name) for name, (start, _) in JOBS.items() if start)
+
+
+def log(runs: Path, name: str) -> str:
+    return (runs / name / RUN / "run.log").read_text()
 
 
 def test_a_checkpoint_is_a_model_of_plain_transformers(runs: Path) -> None:
@@ -151,7 +156,7 @@ def test_a_checkpoint_is_a_model_of_plain_transformers(runs: Path) -> None:
 
 
 def test_a_loss_of_one_process_that_is_not_finite_ends_all(runs: Path) -> None:
-    assert "the loss of process 1" in (runs / "fails" / RUN / "run.log").read_text()
+    assert "the loss of process 1" in log(runs, "fails")
 
 
 def test_one_process_has_nothing_to_spread(taught_small: Callable[..., Settings]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qhk.cli.command import Command, Job
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 if TYPE_CHECKING:
     from qhk.training.display import Display

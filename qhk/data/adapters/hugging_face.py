@@ -20,7 +20,6 @@ from typing import Any
 from qhk.data.adapter import Adapter, LabelRow, Options, text_option
 from qhk.data.image import read_header
 from qhk.data.json_records import number_field
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.errors import UserError
 from qhk.files import json_line, read_json_lines, write_atomically
 
@@ -83,13 +82,11 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return the split of each row.
+    """Return each row's split under ``files``: the dataset's own.
 
-    ``files`` takes the dataset's own splits and raises ``UserError`` for one whose name does not say whether
-    it is for training, validation or testing, or says several of these; else a common one.
+    Raises ``UserError`` for one whose name does not say whether it is for training, validation or testing, or
+    says several of these.
     """
-    if protocol != "files":
-        return common_split(rows, protocol, root, options)
     return [_named_split(row) for row in rows]
 
 
@@ -236,9 +233,8 @@ def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
 ADAPTER = Adapter(
     layout="a folder written by save_to_disk, or one of Parquet files (train-00000-of-00001.parquet)",
     higher_is_better=None,
-    protocols=("files", *COMMON_PROTOCOLS),
-    options=frozenset({"image_column", "score_column", "id_column", "reference_column", "std_column"})
-    | COMMON_OPTIONS,
+    protocols=("files",),
+    options=frozenset({"image_column", "score_column", "id_column", "reference_column", "std_column"}),
     expected=expected,
     images=images,
     read_labels=read_labels,

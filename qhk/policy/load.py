@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -275,13 +276,14 @@ def _owned(model: Any) -> Any:
     return model
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
+def save_policy(policy: Policy, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
     """Write model, tokenizer and image processor for plain transformers, under stock class names.
 
-    Of a model with an adapter, that one alone, for plain peft.
+    Of a model with an adapter, that one alone, for plain peft. ``weights`` by name are written where they are
+    given, else the model's own.
     """
     if policy.base is None:
-        policy.model.save_pretrained(folder)
+        policy.model.save_pretrained(folder, state_dict=weights)
     else:
         save_adapter(policy.model, policy.base, folder)
     policy.tokenizer.save_pretrained(folder)

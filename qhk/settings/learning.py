@@ -283,4 +283,4 @@ class TrainingSettings(Node):
 class DistributedSettings(Node):
     """How many processes train one policy, and by which engine."""
 
-    form: Literal["single", "ddp"]
+    form: Literal["single", "ddp", "fsdp2"]

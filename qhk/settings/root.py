@@ -262,6 +262,11 @@ class Settings(Node):
                 "model.freeze_vision: true would freeze what adapter.vision and adapter.merger train; "
                 "set it to false, or both of them"
             )
+        if self.distributed.form == "fsdp2":
+            raise UserError(
+                f"distributed: fsdp2 does not go with adapter {adapter.form}; "
+                "take distributed=ddp or adapter=none"
+            )
         if adapter.dropout and self.training.learner == "reinforcement":
             raise UserError(
                 f"adapter.dropout: must be 0 with training.learner reinforcement, got {adapter.dropout:g}; "

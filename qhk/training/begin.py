@@ -30,6 +30,7 @@ from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
+from qhk.training.sharding import is_sharded, load_optimizer_state, shard_model
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.types import Example
@@ -125,7 +126,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
     if state.optimizer is not None:
-        learner.optimizer.load_state_dict(state.optimizer)
+        load_optimizer_state(learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
     run.best = state.best
     run.directory.report(step=step)
@@ -188,6 +189,9 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
     reference = start() if needs_reference else None
     if reference is not None and reference is not policy.model:
         reference = reference.eval().requires_grad_(False)
+    for model in (reference, policy.model):
+        if run.processes.shards and model is not None and not is_sharded(model):
+            shard_model(model, device=run.processes.device, count=run.processes.count)
     return Learner(
         policy=policy,
         reference=reference,
@@ -210,7 +214,8 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:
-        if run.stage.reference != "stage_start":
+        # What is spread over processes cannot be copied; the checkpoint behind the stage before can be read.
+        if run.stage.reference != "stage_start" or is_sharded(learner.policy.model):
             return _start_model(run, learner.policy)
         if learner.policy.base is not None:
             keep_start(learner.policy.model, adapter_weights(learner.policy.model))

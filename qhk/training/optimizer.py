@@ -16,6 +16,7 @@ from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
 from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
+from qhk.training.sharding import part_of, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,10 +149,10 @@ def apply_gradients(
     Raises :class:`NonFiniteGradientError`, before any weight changes, naming the first parameter at fault.
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    total = nn.utils.get_total_norm(gradients.values())
+    total = whole(nn.utils.get_total_norm(gradients.values()))
     norm = float(total)
     if not math.isfinite(norm):
-        faulty = (name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all()))
+        faulty = (name for name, gradient in gradients.items() if not bool(whole(gradient.isfinite().all())))
         raise NonFiniteGradientError(f"gradient of {next(faulty, 'all parameters together')} is not finite")
     nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total)
     for group in optimizer.param_groups:
@@ -172,11 +173,11 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     probability s: noise of 16 bits is added below the kept bits, which are then cut off. An exact
     bfloat16 stays itself. Infinities and NaN are left to the caller, who has refused such gradients.
     """
-    bits = values.contiguous().view(torch.int32)
     noise = torch.randint(
-        0, 1 << _DROPPED_BITS, bits.shape, dtype=torch.int32, device=bits.device, generator=generator
+        0, 1 << _DROPPED_BITS, values.shape, dtype=torch.int32, device=values.device, generator=generator
     )
-    kept = (bits + noise) & ~((1 << _DROPPED_BITS) - 1)
+    bits = values.contiguous().view(torch.int32)
+    kept = (bits + part_of(noise, values)) & ~((1 << _DROPPED_BITS) - 1)
     return kept.view(torch.float32).to(torch.bfloat16)
 
 

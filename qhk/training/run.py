@@ -19,6 +19,7 @@ from qhk.training.data import RunData
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
 from qhk.training.optimizer import Horizon
+from qhk.training.sharding import whole_optimizer_state, whole_weights
 from qhk.training.stages import RunStage
 from qhk.training.step import Learner
 from qhk.training.stop import RunStopped, StopSignals
@@ -104,18 +105,21 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
     ``learner`` is None where nothing has been learnt by reinforcement yet.
     """
     run.processes.wait()
-    if not run.processes.is_main:
+    is_main = run.processes.is_main
+    weights = whole_weights(policy.model, keep=is_main)
+    optimizer = whole_optimizer_state(learner.optimizer, keep=is_main) if learner else None
+    if not is_main:
         return
     state = TrainingState(
         step=step,
         run_id=run.directory.run_id,
-        optimizer=learner.optimizer.state_dict() if learner else None,
+        optimizer=optimizer,
         torch_rng=torch.get_rng_state(),
         best=run.best,
         history=dict(learner.memory) if learner else {},
         wall_s=dict(run.wall_s),
     )
-    run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name)
+    run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)
 
 

@@ -1,8 +1,11 @@
-"""Runs a sampler over a benchmark's images, batch by batch, onto disk."""
+"""Runs a sampler over a benchmark's images, batch by batch, onto disk: one file for each read-out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.errors import UserError
@@ -15,51 +18,74 @@ from qhk.evaluation.predictions import (
 from qhk.tasks import Task
 from qhk.types import Completion, Example
 
-Sampler = Callable[[Sequence[Example]], Sequence[Sequence[Completion]]]
-"""Completions for each example, in order. Its random streams must follow the example, not the batch."""
+Readings = Mapping[str, Sequence[Completion]]
+"""What was sampled for one image, by read-out."""
+
+Sampler = Callable[[Sequence[Example]], Sequence[Readings]]
+"""What was sampled for each example, in order. Its random streams must follow the example, not the batch."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), once before the first batch and after every batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetPredictions:
+    """The predictions of one set by read-out, and the seconds that all read-outs of one image took together.
+
+    NaN seconds where every image had been done before.
+    """
+
+    predictions: Mapping[str, list[Prediction]]
+    seconds_per_image: float
 
 
 def evaluate_set(
     examples: Sequence[Example],
     *,
     sample: Sampler,
-    path: Path,
+    paths: Mapping[str, Path],
     batch_images: int,
     task: Task,
     keep_texts: bool,
     progress: Progress,
-) -> list[Prediction]:
-    """Return one prediction per example, in order; a batch is on disk as soon as it is done.
+) -> SetPredictions:
+    """Return one prediction per read-out and example, in order; a batch is on disk as soon as it is done.
 
-    Images already in ``path`` are not sampled again, but for those of a batch that was cut off: so every
-    batch is one of an undisturbed evaluation, and rounds like it. Failed samples are kept as None, never
-    replaced; samples outside the task's scale are counted, then clipped (``Prediction.clipped``). Raises
-    ``UserError`` where ``path`` holds predictions for other images or with another number of samples,
-    or an id occurs twice.
+    Images that the files of all read-outs have (``paths``) are not sampled again, but for those of a batch
+    that was cut off: so every batch is one of an undisturbed evaluation, and rounds like it. Failed samples
+    are kept as None, never replaced; samples outside the task's scale are counted, then clipped
+    (``Prediction.clipped``). Raises ``UserError`` where a file holds predictions for other images or with
+    another number of samples, or an id occurs twice.
     """
     ids = [example.id for example in examples]
     if len(set(ids)) != len(ids):
         twice = next(id_ for id_ in ids if ids.count(id_) > 1)
         raise UserError(f"image {twice!r} occurs twice in one evaluation set: remove the duplicate")
-    done = resume_predictions(path, examples, batch_images=batch_images)
-    left = [example for example in examples if example.id not in done]
-    progress(len(done), len(examples))
+    done = resume_predictions(paths, examples, batch_images=batch_images)
+    num_done = len(next(iter(done.values())))
+    finished = {id_ for found in done.values() for id_ in found}
+    left = [example for example in examples if example.id not in finished]
+    seconds = 0.0
+    progress(num_done, len(examples))
     for start in range(0, len(left), batch_images):
         batch = left[start : start + batch_images]
-        completions = sample(batch)
-        assert len(completions) == len(batch), "the sampler must answer for every example"
-        new = [
-            make_prediction(example, group, task=task, keep_texts=keep_texts)
-            for example, group in zip(batch, completions, strict=True)
-        ]
-        _refuse_mixed_samples([*list(done.values())[-1:], *new], path)
-        append_predictions(path, new)
-        done.update((prediction.id, prediction) for prediction in new)
-        progress(len(done), len(examples))
-    return [done[id_] for id_ in ids]
+        started = time.perf_counter()
+        answers = sample(batch)
+        seconds += time.perf_counter() - started
+        assert len(answers) == len(batch), "the sampler must answer for every example"
+        for readout, path in paths.items():
+            new = [
+                make_prediction(example, readings[readout], task=task, keep_texts=keep_texts)
+                for example, readings in zip(batch, answers, strict=True)
+            ]
+            _refuse_mixed_samples([*list(done[readout].values())[-1:], *new], path)
+            append_predictions(path, new)
+            done[readout].update((prediction.id, prediction) for prediction in new)
+        progress(num_done + start + len(batch), len(examples))
+    return SetPredictions(
+        predictions={readout: [found[id_] for id_ in ids] for readout, found in done.items()},
+        seconds_per_image=seconds / len(left) if left else math.nan,
+    )
 
 
 def _refuse_mixed_samples(predictions: Sequence[Prediction], path: Path) -> None:

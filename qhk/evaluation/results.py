@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ class ResultRow:
     ``samples``, ``samples_failed`` and ``samples_out_of_range`` count single completions. ``distinct``
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
     used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
-    so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
-    metrics, and ``distinct`` counts its different answers.
+    so that ``plcc_fitted`` flatters. ``figures`` are plain numbers beside the metrics
+    (``measure_predictions``), none in files of earlier versions. ``form`` is the task's: one answered in
+    words has accuracies for metrics, and ``distinct`` counts its different answers.
     """
 
     benchmark: str
@@ -61,6 +62,7 @@ class ResultRow:
     plcc_fallback: str
     plcc_step: bool = False
     metrics: Mapping[str, Measure]
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, Moment, str]:
@@ -204,8 +206,9 @@ def _row_to_json(row: ResultRow) -> dict[str, Any]:
         name: {key: value if math.isfinite(value) else None for key, value in asdict(measure).items()}
         for name, measure in row.metrics.items()
     }
-    flat = {field.name: row.__dict__[field.name] for field in fields(row)}
-    return {**flat, "moment": row.moment.value, "metrics": metrics}
+    flat = {own.name: row.__dict__[own.name] for own in fields(row)}
+    figures = {name: value if math.isfinite(value) else None for name, value in row.figures.items()}
+    return {**flat, "moment": row.moment.value, "metrics": metrics, "figures": figures}
 
 
 def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
@@ -215,5 +218,8 @@ def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
     }
     # Files of earlier versions have ``stage`` for ``moment``.
     named = {"moment" if key == "stage" else key: value for key, value in row.items()}
-    plain = typed(ResultRow, {**named, "metrics": {}})
-    return replace(plain, metrics=metrics)
+    plain = typed(ResultRow, {**named, "metrics": {}, "figures": {}})
+    figures = {
+        name: math.nan if value is None else float(value) for name, value in row.get("figures", {}).items()
+    }
+    return replace(plain, metrics=metrics, figures=figures)

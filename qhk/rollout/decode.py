@@ -40,6 +40,15 @@ class Group:
         """Return the number of completion tokens of the whole group."""
         return sum(len(ids) for ids in self.completion_ids)
 
+    def part(self, first: int, behind: int) -> Group:
+        """Return the group of the completions from ``first`` to before ``behind``."""
+        own = slice(first, behind)
+        return Group(
+            completion_ids=self.completion_ids[own],
+            logprobs=self.logprobs[own],
+            truncated=self.truncated[own],
+        )
+
 
 class EncodedPrompts:
     """B prompts that went through the model once: what all that follows them needs, however often.

@@ -1,18 +1,19 @@
 """The expected score: an answer's number, marginalised over all that could stand in its place.
 
-A written answer is one draw (or the mode) of the policy's distribution over scores, so it takes few values. Here
-the reasoning and all else before the number are kept as they were sampled, and every possible score s is
-weighed by the probability that the policy writes it there and goes on as it did:
+A written answer is one draw (or the mode) of the policy's distribution over scores, so it takes few values.
+Here the reasoning and all else before the number are kept as they were sampled, and every possible score s
+is weighed by the probability that the policy writes it there and goes on as it did:
 
     p(s) ~ prod_k p(t_k | image, prompt, what stands before, t_1 .. t_(k-1)),    score = sum_s p(s) s
 
-with t_1 .. t_n the tokens of s and the first one behind it, without which ``3`` could not be told from ``3.5``.
-That is the probability-weighted mean of Q-Align (arXiv 2312.17090, section 3.3), which takes it over five words
-of one token each, over numbers of several tokens. The temperature is 1, whatever the reasoning was sampled at.
+with t_1 .. t_n the tokens of s and the first one behind it, without which ``3`` could not be told from
+``3.5``. That is the probability-weighted mean of Q-Align (arXiv 2312.17090), which takes it over five words
+of one token each, over numbers of several tokens. The temperature is 1, whatever the reasoning was sampled
+at.
 
-The possible scores share beginnings, so they are laid out as a tree of tokens behind the sampled ones: a node
-attends to the prompt, to what was sampled, and to the nodes that lead to it. One forward pass gives all of them,
-with the keys and values of the prompts that decoding has made already.
+The possible scores share beginnings, so they are laid out as a tree of tokens behind the sampled ones: a
+node attends to the prompt, to what was sampled, and to the nodes that lead to it. One forward pass gives all
+of them, with the keys and values of the prompts that decoding has made already.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ Spans = Callable[[str], Sequence[tuple[int, int]]]
 class TokenTree:
     """The possible continuations, laid out as a tree of E edges and N inner nodes; node 0 is the root.
 
-    Edge e leads from node ``parents[e]`` (E,) by the token ``tokens[e]`` (E,). ``inner`` (N - 1,) are the edges
-    that lead to inner nodes 1, 2, ..., ``depths`` (N - 1,) how many tokens stand before them, counted from the
-    root, and ``sees`` (N - 1, N - 1) which of these a node attends to. ``paths`` (C, longest) are the edges of
-    each continuation, padded with E.
+    Edge e leads from node ``parents[e]`` (E,) by the token ``tokens[e]`` (E,). ``inner`` (N - 1,) are the
+    edges that lead to the nodes 1, 2, ..., ``depths`` (N - 1,) the number of tokens between these and the
+    root, and ``sees`` (N - 1, N - 1) which of them a node attends to. ``paths`` (C, longest) are the edges
+    of each continuation, padded with E.
     """
 
     tokens: Tensor
@@ -94,7 +95,7 @@ def build_tree(continuations: Sequence[Sequence[int]]) -> TokenTree:
 class _Branches:
     """Rows that continue the encoded prompts, each with a mask of its own: how they attend.
 
-    ``owner`` (R,) is the prompt of each row, ``sees`` (R, 1, C, prompt + C) what each of its tokens attends to.
+    ``owner`` (R,) is the prompt of each row, ``own`` (R, C, C) which of its tokens each of them attends to.
     """
 
     def __init__(self, encoded: EncodedPrompts, owner: Tensor, own: Tensor) -> None:
@@ -160,7 +161,7 @@ def _score_rows(
             decoding=_Branches(encoded, owner, own.to(device)),
         )
         states = torch.cat([states, hidden], dim=1)
-    # Behind the prompt's last state, column c + 1 is the state of token c: the root's is at the number of ids.
+    # Column 0 is the prompt's last state and column c + 1 that of token c: the root's is at the number of ids.
     rows = torch.cat([torch.full((len(tree.tokens),), row) for row, (_, _, tree) in enumerate(branches)])
     columns = torch.cat([len(ids) + tree.parents for _, ids, tree in branches])
     wanted = torch.cat([tree.tokens for _, _, tree in branches])
@@ -174,7 +175,7 @@ def _score_rows(
 
 
 def _edge_logprobs(model: Any, states: Tensor, rows: Tensor, columns: Tensor, wanted: Tensor) -> Tensor:
-    """(E,) log-probabilities, float64, of the tokens ``wanted`` (E,) behind states at ``rows``, ``columns``."""
+    """(E,) log-probabilities, float64, of ``wanted`` (E,) behind the states at ``rows`` and ``columns``."""
     places, place_of = torch.unique(rows * states.shape[1] + columns, return_inverse=True)
     vocabulary = model.lm_head.out_features
     step = max(1, LOGITS_AT_ONCE // vocabulary)
@@ -218,9 +219,9 @@ class ExpectedScores:
     ) -> list[list[Completion]]:
         """Return the completions of each encoded prompt with expected scores in place of written ones.
 
-        Of several numbers, each is marginalised with those before it as they were written, and the answer is the
-        mean of their means; spread, entropy and mass are those of independent numbers. An answer that cannot be
-        read stays unread, and one whose numbers do not stand in the text becomes so.
+        Of several numbers, each is marginalised with those before it as they were written, and the answer is
+        the mean of their means; spread, entropy and mass are those of independent numbers. An answer that
+        cannot be read stays unread, and one whose numbers do not stand in the text becomes so.
         """
         places = [
             (prompt, row, span)

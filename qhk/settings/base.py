@@ -100,8 +100,8 @@ class Schedule(Node):
 class Readout(Node):
     """How an answer is read from a policy: one greedy answer, or the mean of ``num_samples`` sampled ones.
 
-    ``score`` is which number an answer counts for: the one that is ``written``, or the one ``expected`` in its
-    place (see ``qhk.rollout.expected``), which only tasks answered in numbers have.
+    ``score`` says which number an answer counts for: the one that is ``written``, or the one ``expected`` in
+    its place (see ``qhk.rollout.expected``), which only tasks answered in numbers have.
     """
 
     num_samples: Count

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.predict import Progress, Sampler, evaluate_set
+from qhk.evaluation.predict import Progress, Readings, Sampler, evaluate_set
 from qhk.evaluation.predictions import make_prediction, predictions_path
+from qhk.evaluation.readouts import ReadoutSampler, applicable
 from qhk.evaluation.results import (
     Moment,
     ResultRow,
@@ -23,7 +24,6 @@ from qhk.evaluation.results import (
     update_results,
 )
 from qhk.policy.load import Policy
-from qhk.rollout.sample import Parser, read_completions, sample_in_batches
 from qhk.settings import EvaluationSettings, Readout, Settings, build_tasks
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
@@ -31,7 +31,7 @@ from qhk.training.data import BenchmarkSet
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
-from qhk.types import Completion, Example
+from qhk.types import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def validate_run(
     def lead(work: Work) -> dict[str, ResultRow]:
         return {
             task: validate(
-                partial(_ask, work, ("validation", task)),
+                partial(_ask, work, task),
                 examples,
                 batch_images=settings.evaluation.batch_images,
                 task=tasks[task],
@@ -112,11 +112,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
 
             return evaluate_benchmarks(
-                {
-                    (readout, task): partial(_ask, work, (readout, task))
-                    for readout in settings.evaluation.readouts
-                    for task in tasks
-                },
+                {task: partial(_ask, work, task) for task in tasks},
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
@@ -149,17 +145,16 @@ def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
     return read_results(run.directory.results)
 
 
-def _ask(work: Work, asked: tuple[str, str], examples: Sequence[Example]) -> list[list[Completion]]:
-    return work(asked, list(examples))
+def _ask(work: Work, task: str, examples: Sequence[Example]) -> list[Readings]:
+    return work(task, list(examples))
 
 
 def _sampling(
     run: Run, policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout]
 ) -> Work:
-    """A function (read-out and task, examples) -> completions of each."""
-    settings = run.settings
-    samplers = run_samplers(policy, readers, readouts, settings)
-    return lambda asked, examples: [list(completions) for completions in samplers[asked](examples)]
+    """A function (task, examples) -> completions of each, by read-out."""
+    samplers = run_samplers(policy, readers, readouts, run.settings)
+    return lambda task, examples: list(samplers[task](examples))
 
 
 def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
@@ -178,50 +173,59 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
 
 
 def make_sampler(
-    policy: Policy, reader: ExampleReader, readout: Readout, *, seed: int, parse: Parser, decode_batch: int
+    policy: Policy,
+    reader: ExampleReader,
+    readouts: Mapping[str, Readout],
+    *,
+    seed: int,
+    task: Task,
+    decode_batch: int,
 ) -> Sampler:
-    """Return a function from examples to ``num_samples`` completions each.
+    """Return a function from examples to the completions of every read-out.
 
     Random numbers follow the image (seed, data set, id), not the batch or the step: the same image meets
     the same numbers before and after training, and a resumed evaluation is the same evaluation.
     """
+    most = max(readout.num_samples for readout in readouts.values())
+    sampler = ReadoutSampler(
+        policy,
+        readouts,
+        task=task,
+        decimals=reader.answer_decimals,
+        decode_batch=max(decode_batch, most),
+    )
 
-    def sample(examples: Sequence[Example]) -> list[list[Completion]]:
-        sampled = sample_in_batches(
-            policy,
+    def sample(examples: Sequence[Example]) -> Sequence[Readings]:
+        return sampler(
             [reader.prompt(example) for example in examples],
-            [stream_generator(seed, "evaluation", example.dataset, example.id) for example in examples],
-            group_size=readout.num_samples,
-            max_new_tokens=readout.max_new_tokens,
-            temperature=readout.temperature,
-            decode_batch=max(decode_batch, readout.num_samples),
+            [
+                partial(stream_generator, seed, "evaluation", example.dataset, example.id)
+                for example in examples
+            ],
         )
-        return [read_completions(policy, group, parse) for group in sampled]
 
     return sample
 
 
 def run_samplers(
     policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout], settings: Settings
-) -> dict[tuple[str, str], Sampler]:
-    """Return the sampler of each read-out and task."""
-    tasks = build_tasks(settings)
+) -> dict[str, Sampler]:
+    """Return the sampler of each task, for the read-outs that it has."""
     return {
-        (name, task): make_sampler(
+        name: make_sampler(
             policy,
-            readers[task],
-            readout,
+            readers[name],
+            applicable(readouts, task),
             seed=settings.seed,
-            parse=tasks[task].parse,
+            task=task,
             decode_batch=settings.rollout.decode_batch,
         )
-        for name, readout in readouts.items()
-        for task in tasks
+        for name, task in build_tasks(settings).items()
     }
 
 
 def evaluate_benchmarks(
-    samplers: Mapping[tuple[str, str], Sampler],
+    samplers: Mapping[str, Sampler],
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
@@ -234,47 +238,51 @@ def evaluate_benchmarks(
 ) -> list[ResultRow]:
     """Return one row per benchmark and read-out; predictions below ``directory`` are continued.
 
-    ``samplers`` go by read-out and task.
+    ``samplers`` go by task. All read-outs of a benchmark come from one pass over its images.
     """
     rows: list[ResultRow] = []
-    readouts = settings.readouts
-    total, before = len(readouts) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
-    for readout in readouts:
-        for benchmark in benchmarks:
-            task = tasks[benchmark.task]
-            predictions = evaluate_set(
-                benchmark.examples,
-                sample=samplers[readout, benchmark.task],
-                path=predictions_path(
+    total, before = sum(len(benchmark.examples) for benchmark in benchmarks), 0
+    for benchmark in benchmarks:
+        task = tasks[benchmark.task]
+        found = evaluate_set(
+            benchmark.examples,
+            sample=samplers[benchmark.task],
+            paths={
+                readout: predictions_path(
                     directory,
                     step=step,
                     before=moment is Moment.BEFORE,
                     readout=readout,
                     benchmark=benchmark.name,
-                ),
-                batch_images=settings.batch_images,
-                task=task,
-                keep_texts=True,
-                progress=_shifted(progress, before, total),
-            )
-            before += len(benchmark.examples)
-            rows.append(
-                measure_predictions(
-                    predictions,
-                    task=type(task),
-                    benchmark=benchmark.name,
-                    split=benchmark.split,
-                    protocol=benchmark.protocol,
-                    miniature=benchmark.miniature,
-                    step=step,
-                    moment=moment,
-                    readout=readout,
-                    num_resamples=settings.bootstrap,
-                    confidence=settings.confidence,
-                    seed=seed,
                 )
+                for readout in applicable(settings.readouts, task)
+            },
+            batch_images=settings.batch_images,
+            task=task,
+            keep_texts=True,
+            progress=_shifted(progress, before, total),
+        )
+        before += len(benchmark.examples)
+        rows += [
+            measure_predictions(
+                predictions,
+                task=type(task),
+                benchmark=benchmark.name,
+                split=benchmark.split,
+                protocol=benchmark.protocol,
+                miniature=benchmark.miniature,
+                step=step,
+                moment=moment,
+                readout=readout,
+                num_resamples=settings.bootstrap,
+                confidence=settings.confidence,
+                seed=seed,
+                seconds_per_image=found.seconds_per_image,
             )
-    return rows
+            for readout, predictions in found.predictions.items()
+        ]
+    order = list(settings.readouts)
+    return sorted(rows, key=lambda row: order.index(row.readout))
 
 
 def _shifted(progress: Progress, before: int, total: int) -> Progress:
@@ -294,7 +302,8 @@ def validate(
     predictions = []
     for start in range(0, len(examples), batch_images):
         batch = examples[start : start + batch_images]
-        for example, completions in zip(batch, sample(batch), strict=True):
+        for example, readings in zip(batch, sample(batch), strict=True):
+            (completions,) = readings.values()
             predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
     return measure_predictions(
         predictions,

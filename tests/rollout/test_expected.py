@@ -148,7 +148,7 @@ def test_does_not_depend_on_what_shares_the_batch(
 def test_tree_equals_enumeration_and_its_mass_is_the_share_of_all_continuations(
     policy: Policy, encode: Encode, full_precision: None
 ) -> None:
-    """Over every continuation of two tokens the mass is 1; of a few of them the log-probabilities are those."""
+    """Over continuations that leave nothing out the mass is 1; those of a few are plain log-probabilities."""
     prompt = encode(32, 32)
     with torch.no_grad():
         encoded = EncodedPrompts(policy.model, [prompt], encode_images(policy.model, [prompt]))

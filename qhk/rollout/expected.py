@@ -161,7 +161,7 @@ def _score_rows(
             decoding=_Branches(encoded, owner, own.to(device)),
         )
         states = torch.cat([states, hidden], dim=1)
-    # Column 0 is the prompt's last state and column c + 1 that of token c: the root's is at the number of ids.
+    # Column 0 is the prompt's last state, column c + 1 that of token c: the root's is at the number of ids.
     rows = torch.cat([torch.full((len(tree.tokens),), row) for row, (_, _, tree) in enumerate(branches)])
     columns = torch.cat([len(ids) + tree.parents for _, ids, tree in branches])
     wanted = torch.cat([tree.tokens for _, _, tree in branches])
@@ -243,7 +243,7 @@ class ExpectedScores:
         ]
 
     def _branch(self, ids: Tensor, text: str, span: tuple[int, int]) -> tuple[Tensor, TokenTree]:
-        """The sampled ids before the number (or before a token that reaches into it), and the scores' tree."""
+        """The sampled ids before the number (or a token that reaches into it), and the scores' tree."""
         rows = self._tokenised(text[: span[0]], text[span[1] :])
         shared = set[int].intersection(*(set(begins) for _, begins in rows))
         for place in sorted((place for place in shared if place <= span[0]), reverse=True):

@@ -31,7 +31,7 @@ ROOMS = {
     "tracking": f"{BASE} data",
     "pairs": f"{BASE} rewards data policy rollout evaluation",
     "training": f"{BASE} rewards data objective policy rollout evaluation tracking statistics",
-    "sweep": f"{BASE} config data evaluation tracking",
+    "sweep": f"{BASE} config data policy evaluation tracking",
     "report": f"{BASE} rewards config data statistics evaluation tracking sweep pairs",
 }
 """Room -> the rooms that it may import. ``cli`` stands above all of them."""

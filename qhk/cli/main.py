@@ -97,14 +97,18 @@ def _run(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _dry_run(command: str, settings: Settings) -> int:
     """Print a training's identity; return 0, or 2 after a line for each reason to refuse the job."""
+    from qhk.policy.shape import ANSWER_TOKENS
     from qhk.tracking.run_directory import known_run_id
     from qhk.training.dry_run import run_problems
+    from qhk.training.memory import memory_lines
 
     if command == "train":
         directory = run_directory(settings)
         print(f"run id     {run_id(settings) if settings.fresh else known_run_id(directory, settings)}")
         print(f"name       {settings.name}")
         print(f"directory  {directory}")
+        on_cpu = settings.model.tiny is not None
+        print("\n".join(memory_lines(settings, answer_tokens=ANSWER_TOKENS, on_cpu=on_cpu)))
     problems = run_problems(settings)
     for line in problems:
         print(f"error: {line}", file=sys.stderr)

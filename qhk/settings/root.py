@@ -37,6 +37,7 @@ from qhk.settings.learning import (
 from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import PairsSettings
 from qhk.settings.problems import suggestion
+from qhk.tasks import find_form
 
 
 class EvaluationSettings(Node):
@@ -197,6 +198,23 @@ class Settings(Node):
     @model_validator(mode="after")
     def _prompt_fits_task(self) -> Self:
         _check_prompt(self.prompt, self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _every_task_has_the_readouts_it_needs(self) -> Self:
+        tasks = [self.task, *(part.task for part in self.mixture.values())]
+        tasks += [stage.task for stage in self.stages.values() if stage.task is not None]
+        words = [task.form for task in tasks if not find_form(task.form).has_scores]
+        headline = self.evaluation.headline
+        for key, readout in {
+            f"evaluation.readouts.{headline}.score": self.evaluation.readouts[headline],
+            "training.validation_readout.score": self.training.validation_readout,
+        }.items():
+            if readout.score == "expected" and words:
+                raise UserError(
+                    f"{key}: expected needs answers in numbers, but task {words[0]} is answered in words; "
+                    "use written, or another headline"
+                )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, overruled_choices, plain_config
+from qhk.config.labels import labelled
 from qhk.config.overrides import expand
 from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
@@ -38,7 +39,7 @@ def prepare(
     assert isinstance(kind, Command)
     own = {key: plain.pop(key) for key in kind.request.model_fields if key in plain} if kind.request else {}
     request = validated(kind.request, own) if kind.request else None
-    settings = checked_settings(command, plain)
+    settings = checked_settings(command, labelled(plain, overrides, catalogue))
     if command == "train":
         refuse_overruled_by_stages(overrides, config, catalogue)
     if settings.name is None:

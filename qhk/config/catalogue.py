@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,13 @@ class ConfigFile:
         """The package named in a ``# @package`` header, or None."""
         match = re.search(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+(\S+)", self.text)
         return match.group(1) if match else None
+
+    @property
+    def claim(self) -> str:
+        """What the comment at the top says, on one line, without ``Claim:``; empty where there is none."""
+        lines = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        words = " ".join(line.lstrip("# ") for line in lines if not line.startswith("# @package"))
+        return words.removeprefix("Claim: ")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import read_predictions
+from qhk.evaluation.predictions import prediction_files, read_predictions
 from qhk.files import read_json, read_json_lines, read_log
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
 from qhk.report.modules import compare_modules
+from qhk.report.perturbed import perturbed_of
 from qhk.report.published import SETS, published_results
 from qhk.report.runs import (
     RunRecord,
     Runs,
     benchmarks_of,
     changed_keys,
-    prediction_files,
     read_curves,
 )
 from qhk.report.scoring import read_answers
-from qhk.report.views import View, views
+from qhk.report.views import View, fits, views
 from qhk.statistics.comparison import Estimate
 
 TESTED = ("srcc", "plcc", "accuracy")
@@ -88,6 +88,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "published": _published(tables),
         "curves": _curves(runs, progress),
         "images": images_of(runs, progress, pictures=options.thumbnails),
+        "perturbed": perturbed_of(runs),
         "histograms": _histograms(runs, progress),
         "failures": _failures(runs),
     }
@@ -115,7 +116,7 @@ def _tables(
     for moment, readout in views(runs):
         read = functools.cache(read_answers)  # the metrics of one read-out come from the same files
         rows = [row for record in runs.records for row in record.rows]
-        rows = [row for row in rows if (row.moment, row.readout) == (moment, readout)]
+        rows = [row for row in rows if fits(row, moment, readout)]
         for metric in SHOWN:
             having = [
                 name for name in names if any(r.benchmark == name and metric in r.metrics for r in rows)
@@ -160,6 +161,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
         "view": _view(table.view),
         "benchmarks": list(table.view.benchmarks),
         "averaged": list(table.averaged),
+        "unseen": list(table.unseen_sets),
         "reference": table.reference,
         "num_images": dict(table.num_images),
         "num_references": dict(table.num_references),
@@ -168,6 +170,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
             method: {
                 **{name: _cell(cell) for name, cell in table.cells[method].items()},
                 "average": _cell(table.average[method]),
+                **({"unseen": _cell(table.unseen[method])} if table.unseen else {}),
             }
             for method in table.methods
         },

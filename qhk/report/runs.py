@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import Prediction, read_predictions
-from qhk.evaluation.results import ResultRow, read_results
+from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
+from qhk.evaluation.results import PerturbedRow, ResultRow, read_results
 from qhk.files import read_json_lines, read_yaml, reading
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
@@ -30,8 +30,11 @@ EVALUATIONS = "evaluations"
 """The folder of ``qhk evaluate``, beside the studies."""
 CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "config.yaml", "results.json", "metrics.jsonl"
 
-UNLIKE = ("seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version")
-"""Parts of a config that say where a run lies or which repetition it is, not how its method works."""
+UNLIKE = (
+    "seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version", "perturbation",
+)  # fmt: skip
+"""Parts of a config that say where a run lies, which repetition it is or what else is measured of it, not how
+its method works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,7 @@ class RunRecord:
     rows: tuple[ResultRow, ...]
     wall_times: Mapping[str, float]
     fault: str
+    perturbed: tuple[PerturbedRow, ...] = ()
 
     @property
     def label(self) -> str:
@@ -69,8 +73,9 @@ class Runs:
     """Runs and their tables; each table is made when it is first asked for.
 
     ``runs`` (one row per run), ``configs`` (run, key, value), ``results`` (run, benchmark, moment, read-out,
-    metric, value, low, high), ``curves`` (run, step, section, metric, value) and ``predictions`` (run,
-    benchmark, step, read-out, image). Every table has the columns ``method`` and ``seed``.
+    metric, value, low, high), ``perturbed`` (run, benchmark, kind, strength, metric, value, low, high),
+    ``curves`` (run, step, section, metric, value) and ``predictions`` (run, benchmark, step, read-out,
+    image). Every table has the columns ``method`` and ``seed``.
     """
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
@@ -115,6 +120,12 @@ class Runs:
         return _frame(self.records, lambda record: [cell for row in record.rows for cell in _cells(row)])
 
     @cached_property
+    def perturbed(self) -> pd.DataFrame:
+        return _frame(
+            self.records, lambda record: [cell for row in record.perturbed for cell in _perturbed_cells(row)]
+        )
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         return _frame(self.records, lambda record: list(read_curves(record)))
 
@@ -152,6 +163,26 @@ def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
         }
 
 
+def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
+    """Return one row per metric of copies that were perturbed in one way."""
+    for metric, measure in row.metrics.items():
+        yield {
+            "benchmark": row.benchmark,
+            "step": row.step,
+            "moment": row.moment.value,
+            "readout": row.readout,
+            "family": row.family,
+            "kind": row.kind,
+            "strength": row.strength,
+            "amount": row.amount,
+            "n_pairs": row.n_pairs,
+            "metric": metric,
+            "value": measure.value,
+            "low": measure.low,
+            "high": measure.high,
+        }
+
+
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
     for row in read_json_lines(record.directory / METRICS_FILE):
@@ -159,34 +190,6 @@ def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
                 yield {"step": row["step"], "section": section, "metric": name, "value": float(value)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionFile:
-    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
-
-    path: Path
-    step: int
-    before: bool
-    readout: str
-    benchmark: str
-
-
-def prediction_files(directory: Path) -> list[PredictionFile]:
-    """Return the files of predictions below a run, by step, read-out and benchmark."""
-    found = []
-    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
-        name = path.parts[-3].removeprefix("step_")
-        found.append(
-            PredictionFile(
-                path=path,
-                step=int(name.removesuffix("_before")),
-                before=name.endswith("_before"),
-                readout=path.parts[-2],
-                benchmark=path.stem,
-            )
-        )
-    return found
 
 
 def _all_predictions(record: RunRecord) -> list[dict[str, Any]]:
@@ -209,6 +212,7 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "mos": prediction.mos,
         "score": prediction.score,
         "clipped": prediction.clipped,
+        "raw": prediction.raw,
         "samples": prediction.samples,
         "reference": prediction.reference,
         "distortion": prediction.distortion,
@@ -222,7 +226,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
 def read_runs(*paths: Path | str) -> Runs:
     """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
 
-    A run that several paths hold is there once. Raises ``UserError`` for a path without any run.
+    A run that several paths hold is there once; scorers that are no policy come last. Raises ``UserError``
+    for a path without any run.
     """
     records: dict[Path, RunRecord] = {}
     for path in map(Path, paths):
@@ -233,7 +238,7 @@ def read_runs(*paths: Path | str) -> Runs:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(_told_apart(list(records.values())))
+    return Runs(sorted(_told_apart(list(records.values())), key=lambda record: not is_policy(record)))
 
 
 def _why_empty(path: Path) -> str:
@@ -253,7 +258,22 @@ def _records(path: Path) -> Iterator[RunRecord]:
     for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
         folder = config.parent
         if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
-            yield read_run(folder, method=_own_method(folder))
+            yield _named_run(folder)
+
+
+def _named_run(folder: Path) -> RunRecord:
+    """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
+    record = read_run(folder, method=_own_method(folder))
+    if is_policy(record):
+        return record
+    label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
+    name = label or (Path(path).stem if path else record.config["scorer.form"])
+    return replace(record, method=f"{EVALUATIONS}/{name}")
+
+
+def is_policy(record: RunRecord) -> bool:
+    """Return whether a run's scores are a policy's, not a measure's or a table's."""
+    return bool(record.config.get("scorer.form", "policy") == "policy")
 
 
 def _own_method(directory: Path) -> str:
@@ -277,10 +297,14 @@ def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
     ]
     times = Counter((record.method, record.seed) for record in named)
     twice = {method for (method, _), count in times.items() if count > 1}
-    return [
-        replace(record, method=str(record.directory.parent)) if record.method in twice else record
-        for record in named
-    ]
+    return [replace(record, method=_place(record)) if record.method in twice else record for record in named]
+
+
+def _place(record: RunRecord) -> str:
+    """Return a name that no other method has: the folder of its seeds, or an evaluation's own."""
+    if SEED_FOLDER.fullmatch(record.directory.name):
+        return str(record.directory.parent)
+    return f"{record.method} ({record.directory.name})"
 
 
 def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRecord:
@@ -288,11 +312,12 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
     faults: list[str] = []
     config = _config(directory, faults)
     rows: tuple[ResultRow, ...] = ()
+    perturbed: tuple[PerturbedRow, ...] = ()
     wall_times: Mapping[str, float] = {}
     if (directory / RESULTS_FILE).exists():
         try:
             results = read_results(directory / RESULTS_FILE)
-            rows, wall_times = results.rows, results.wall_times
+            rows, wall_times, perturbed = results.rows, results.wall_times, results.perturbed
         except UserError as error:
             faults.append(str(error))
     status = None
@@ -318,6 +343,7 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
         rows=rows,
         wall_times=wall_times,
         fault="; ".join(faults),
+        perturbed=perturbed,
     )
 
 

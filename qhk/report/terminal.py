@@ -48,14 +48,16 @@ def comparison_table(table: ComparisonTable) -> Table:
         title=f"{view.metric}, {view.moment.value} training, {view.readout}", caption=_caption(table)
     )
     shown.add_column("method", overflow="fold")
-    for name in (*view.benchmarks, "average"):
+    columns = (*view.benchmarks, "average", *(["unseen"] if table.unseen else []))
+    for name in columns:
         shown.add_column(name, justify="right")
     for method in table.methods:
         cells = [table.cells[method][name] for name in view.benchmarks] + [table.average[method]]
+        cells += [table.unseen[method]] if table.unseen else []
         against = table.against.get(method, {})
         texts = [
             _cell_text(cell, None if (found := against.get(name)) is None else found.p)
-            for cell, name in zip(cells, (*view.benchmarks, "average"), strict=True)
+            for cell, name in zip(cells, columns, strict=True)
         ]
         shown.add_row(Text(f"{method} *" if method == table.reference else method), *texts)
     return shown
@@ -66,7 +68,10 @@ def _caption(table: ComparisonTable) -> str:
     text = f"mean ± std over seeds, 95% interval over references and seeds; p against {table.reference} (*)"
     out = [f"{run} on {name} ({why})" for name, runs in table.left_out.items() for run, why in runs.items()]
     text += f"; in no test: {', '.join(out)}" if out else ""
-    return f"{text}, Holm; the average leaves out {', '.join(left)}" if left else f"{text}, Holm"
+    text += ", Holm"
+    unseen = ", ".join(table.unseen_sets)
+    text += f"; unseen: the mean over {unseen}, which no method trained on" if unseen else ""
+    return f"{text}; the average leaves out {', '.join(left)}" if left else text
 
 
 def _cell_text(cell: Cell, p: float | None) -> Text:

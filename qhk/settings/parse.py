@@ -13,6 +13,9 @@ from qhk.settings.problems import validated
 from qhk.settings.root import STAGE_KEYS, VERSION, Settings
 from qhk.settings.views import StageView, stage_views, task_views
 
+CHECKPOINT_CONFIG = "qhk.yaml"
+"""The stored config of a run in the folder of its weights."""
+
 
 def parse_settings(plain: Mapping[str, Any]) -> Settings:
     """Return the typed settings of a resolved config; dataset entries that nothing uses are left out.

@@ -99,14 +99,17 @@ def estimate_run(
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:
-    """Return the work of all benchmarks with all read-outs, before and after training."""
-    images = 0
+    """Return the work of all benchmarks with all read-outs, and of perturbed copies, before and after."""
+    images = copies = 0
     for name, benchmark in settings.benchmark.items():
         size = num_images(settings.dataset[name], benchmark.split)
-        images += min(size, benchmark.limit or size)
+        shown = min(size, benchmark.limit or size)
+        images += shown
+        copies += settings.perturbation.num_copies * min(shown, settings.perturbation.images)
     whole = Work(flop=0.0)
-    for readout in settings.evaluation.readouts.values():
-        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * images)
+    for name, readout in settings.evaluation.readouts.items():
+        asked = images + (copies if name == settings.evaluation.headline else 0)
+        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * asked)
     return whole
 
 

@@ -18,8 +18,9 @@ from qhk.errors import UserError
 from qhk.files import read_text, read_yaml, sync_folder, writing
 from qhk.policy.contents import folder_fault, write_contents
 from qhk.policy.load import Policy, save_policy
+from qhk.settings.parse import CHECKPOINT_CONFIG
 
-STATE_FILE, CONFIG_FILE = "training.pt", "qhk.yaml"
+STATE_FILE, CONFIG_FILE = "training.pt", CHECKPOINT_CONFIG
 STAGE_FILE = "stage.txt"
 _NAME = re.compile(r"step_(\d{6,})")
 _LEFTOVER = re.compile(r"\.(?:partial|removed)_step_\d{6,}|\.(?:last|best)_link")

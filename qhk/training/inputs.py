@@ -12,6 +12,7 @@ from PIL import Image
 
 from qhk.data.augment import orient
 from qhk.data.image import load_image
+from qhk.data.perturb import read_pictures
 from qhk.data.prompts import build_messages
 from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
@@ -79,7 +80,7 @@ class ExampleReader:
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        return self.encoder.encode(self.messages, [load_image(path) for path in example.images])
+        return self.encoder.encode(self.messages, read_pictures(example))
 
     def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
         """Return the example's pictures, all in the orientation of this pass over its set."""

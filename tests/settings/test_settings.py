@@ -158,7 +158,13 @@ def test_wrong_value_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-ADDED = (("lr_schedule", "warmup_from"), ("uncertainty", "answer_rule"), ("pairs", "roots"))
+ADDED = (
+    ("lr_schedule", "warmup_from"),
+    ("uncertainty", "answer_rule"),
+    ("pairs", "roots"),
+    *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
+    ("perturbation",),
+)
 """Keys that came within a version of stored configs, which lack them."""
 
 

@@ -99,6 +99,7 @@ const SECTIONS = [
   ["Predictions", drawPredictions],
   ["Scores", drawHistograms],
   ["Reliability", drawReliability],
+  ["Perturbed", drawPerturbed],
   ["Worst images", drawWorst],
   ["Settings", drawSettings],
   ["Failures", drawFailures],
@@ -163,7 +164,7 @@ function sorted(methods, value) {
 function drawTable() {
   const shown = table();
   if (!shown) return [element("p", { class: "empty" }, "No run has results yet.")];
-  const columns = [...shown.benchmarks, "average"];
+  const columns = [...shown.benchmarks, ...(shown.unseen.length ? ["unseen"] : []), "average"];
   const methods = sorted(shownMethods(), (method, column) => shown.rows[method][column]?.mean);
   const seeds = Math.max(...DATA.methods.map((m) => DATA.runs.filter((run) => run.method === m).length));
   const tested = columns.some((column) => methods.some((method) => known(shown.rows[method][column].low)));
@@ -176,6 +177,7 @@ function drawTable() {
         element("u", {}, "underlined"), ": second. No mark where no test tells the methods apart. ") : "",
       seeds === 1 ? "The intervals say nothing of other seeds, and nothing is marked. " : "",
       ...Object.entries(shown.left_out).map(([name, runs]) => `In no test on ${name}: ${Object.entries(runs).map(([run, why]) => `${run} (${why})`).join(", ")}. `),
+      shown.unseen.length ? `Unseen: the mean over ${shown.unseen.join(", ")}, which no method trained on. ` : "",
       left.length ? `The average leaves out ${left.join(", ")}, which not every method has.` : ""),
     element("div", { class: "scroll" },
       element("table", {},
@@ -202,7 +204,7 @@ function cell(values, column) {
 function drawDifferences() {
   const shown = table();
   if (!shown || !Object.values(shown.against).some((columns) => Object.keys(columns).length)) return null;
-  const columns = [...shown.benchmarks, "average"];
+  const columns = [...shown.benchmarks, ...(shown.unseen.length ? ["unseen"] : []), "average"];
   const better = LOWER_IS_BETTER.includes(view.metric) ? -1 : 1;
   return [
     element("p", { class: "soft" }, `Each method minus ${shown.reference}, with interval and p corrected by Holm over methods and benchmarks. Coloured where p is below 0.05.`),
@@ -385,19 +387,45 @@ function drawHistograms() {
 function drawReliability() {
   const sets = DATA.images.filter((set) => Object.keys(set.reliability).length);
   if (!sets.length) return null;
-  const columns = [["n", 0], ["distinct", 0], ["srcc", 3], ["tie_broken_srcc", 3], ["spread_and_error", 3], ["sparsification_area", 3], ["coverage", 3], ["width", 2]];
+  const columns = [["n", 0], ["distinct", 0], ["srcc", 3], ["tie_broken_srcc", 3], ["spread_and_error", 3], ["sparsification_area", 3], ["coverage", 3], ["width", 2],
+    ["different_auc", 3], ["better_auc", 3], ["rmse_star", 3], ["outlier_ratio", 3]];
   const names = { n: "images", srcc: "SRCC", distinct: "different scores", tie_broken_srcc: "SRCC, ties broken", spread_and_error: "spread vs error",
-    sparsification_area: "sparsification area", coverage: "coverage of 90%", width: "interval width" };
+    sparsification_area: "sparsification area", coverage: "coverage of 90%", width: "interval width",
+    different_auc: "different or alike", better_auc: "which is better", rmse_star: "RMSE*", outlier_ratio: "outliers" };
   return [
-    element("p", { class: "soft" }, "Of each method's first seed in its headline read-out. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance. Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references."),
+    element("p", { class: "soft" }, "Of each method's first seed in its headline read-out. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance. Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references. Different or alike, which is better: area under the curve on pairs of images that opinions tell apart (Krasula). RMSE* and outliers: errors beyond the interval of the mean opinion, after the logistic fit (ITU-T P.1401)."),
     ...sets.flatMap((set) => [
       element("h3", {}, set.benchmark),
       element("div", { class: "scroll" }, element("table", {},
         element("thead", {}, element("tr", {}, element("th", {}, "method"), ...columns.map(([key]) => element("th", {}, names[key])))),
         element("tbody", {}, ...shownMethods().filter((method) => set.reliability[method]).map((method) =>
           element("tr", {}, element("td", {}, swatch(method), method), ...columns.map(([key, digits]) => element("td", {}, fixed(set.reliability[method][key], digits)))))))),
+      unknownOpinions(set),
       parts(set),
     ].filter(Boolean)),
+  ];
+}
+
+function unknownOpinions(set) {
+  const reasons = new Set(Object.values(set.reliability).map((found) => found.no_opinions).filter(Boolean));
+  return reasons.size ? element("p", { class: "soft" }, `Not held against how sure opinions are: ${[...reasons].join("; ")}.`) : null;
+}
+
+function drawPerturbed() {
+  const rows = DATA.perturbed.filter((row) => shownMethods().some((method) => row.methods[method]));
+  if (!rows.length) return null;
+  const columns = ["benchmark", "copies", "moment", "method", "original above", "drop", "drop by strength", "SRCC", "unchanged"];
+  return [
+    element("p", { class: "soft" }, "Copies of some images, perturbed, in the headline read-out; means over runs. Original above: share of originals scored above their copy, 0.5 is chance. Drop: mean of the original's score less the copy's, over all and at each of the five strengths; SRCC of both. Unchanged: share of copies with the very score of the original."),
+    element("div", { class: "scroll" }, element("table", {},
+      element("thead", {}, element("tr", {}, ...columns.map((name) => element("th", {}, name)))),
+      element("tbody", {}, ...rows.flatMap((row) => shownMethods().filter((method) => row.methods[method]).map((method) => {
+        const found = row.methods[method];
+        return element("tr", {}, element("td", {}, row.benchmark), element("td", { title: row.family }, row.kind), element("td", {}, row.moment), element("td", {}, swatch(method), method),
+          element("td", { title: `${found.n_pairs} of ${found.n} copies have a readable answer` }, fixed(found.above)), element("td", {}, fixed(found.drop)),
+          element("td", {}, found.drop_by_strength.length ? found.drop_by_strength.map((drop) => fixed(drop, 2)).join(" ") : "\u2014"),
+          element("td", {}, fixed(found.strength_srcc)), element("td", {}, fixed(found.unchanged)));
+      }))))),
   ];
 }
 

@@ -48,6 +48,8 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
+    "peft": "policy",
+    "bitsandbytes": "policy",
     "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
     "httpx": "pairs",

@@ -61,8 +61,8 @@ def build_workspace(runs: Runs, place: Place, *, title: str) -> Workspace:
     over_seeds: dict[str, Any] = {
         "groupby": parts.Config("name"), "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev",
     }  # fmt: skip
-    bars = [parts.BarPlot(title=name, metrics=[name], **over_seeds) for name in columns]
-    curves = [parts.LinePlot(title=name, x=_axis(name), y=[name], **over_seeds) for name in CURVES]
+    bars: list[Any] = [parts.BarPlot(title=name, metrics=[name], **over_seeds) for name in columns]
+    curves: list[Any] = [parts.LinePlot(title=name, x=_axis(name), y=[name], **over_seeds) for name in CURVES]
     said = parts.WeavePanelSummaryTable(table_name="completions")
     return ws.Workspace(
         entity=place.entity,

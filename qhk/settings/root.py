@@ -23,6 +23,7 @@ from qhk.settings.inputs import (
     TwinSettings,
 )
 from qhk.settings.learning import (
+    Adapter,
     ColdStartSettings,
     DistributedSettings,
     ObjectiveSettings,
@@ -156,6 +157,7 @@ class Settings(Node):
     checkpoint: FileText | None
     paths: PathsSettings
     model: ModelSettings
+    adapter: Adapter = None
     dataset: dict[str, DatasetSettings]
     data: Data
     benchmark: Benchmarks
@@ -248,6 +250,33 @@ class Settings(Node):
                     f"{key}rollout.max_new_tokens: x rollout.group_size x training.prompts_per_step are "
                     f"{tokens:.1e} tokens a step, at most {MOST:.1e}; lower one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Self:
+        adapter = self.adapter
+        if adapter is None:
+            return self
+        if self.model.freeze_vision and (adapter.vision or adapter.merger):
+            raise UserError(
+                "model.freeze_vision: true would freeze what adapter.vision and adapter.merger train; "
+                "set it to false, or both of them"
+            )
+        if self.distributed.form == "fsdp2":
+            raise UserError(
+                f"distributed: fsdp2 does not go with adapter {adapter.form}; "
+                "take distributed=ddp or adapter=none"
+            )
+        if adapter.dropout and self.training.learner == "reinforcement":
+            raise UserError(
+                f"adapter.dropout: must be 0 with training.learner reinforcement, got {adapter.dropout:g}; "
+                "answers are sampled without dropout, and ratio and KL would measure it"
+            )
+        if adapter.form == "qlora" and (self.model.form == "tiny" or self.cold_start.form != "none"):
+            raise UserError(
+                "adapter.form: qlora needs published weights and no cold start, which trains all weights; "
+                "choose adapter=lora, or model=qwen2_5_vl_7b cold_start=none"
+            )
         return self
 
     @model_validator(mode="after")

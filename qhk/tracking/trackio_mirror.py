@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from typing import Any
 
 from qhk.tracking.mirror import (
     Ending,
@@ -36,7 +37,7 @@ def _write(run: MirrorRun, content: MirrorContent, ending: Ending) -> None:
     rows, name = read_metrics(run.metrics), f"{run.group}/{run.name}"
     about = {"notes": run.notes, "tags": list(run.tags), "job_type": run.job_type, **run.config}
     summary = {key: value for key, value in content.summary.items() if math.isfinite(value)}
-    live = trackio.init(
+    live: Any = trackio.init(
         project=run.project,
         name=name,
         group=run.group,
@@ -52,7 +53,7 @@ def _write(run: MirrorRun, content: MirrorContent, ending: Ending) -> None:
         trackio.log({title: trackio.Table(dataframe=pd.DataFrame(column_rows(table)))}, step=last)
     if ending.state is not RunState.DONE:
         trackio.alert(title=f"run {ending.state.value}", text=ending.cause)
-    trackio.finish()
+    live.finish()
     for old in trackio.Api().runs(run.project):
         if old.name == name and old.id != live.id:
             old.delete()

@@ -32,6 +32,7 @@ from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
+from qhk.training.sharding import gathered
 from qhk.types import Completion, Example
 
 
@@ -98,7 +99,8 @@ def validate_run(
         }
 
     readouts = {"validation": settings.training.validation_readout}
-    return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
+    with gathered(policy.model):
+        return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
 
 
 def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
@@ -142,9 +144,10 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
             )
 
     readers = build_readers(settings, policy)
-    rows, perturbed = run.processes.spread(
-        _sampling(run, policy, readers, settings.evaluation.readouts), lead
-    )
+    with gathered(policy.model):
+        rows, perturbed = run.processes.spread(
+            _sampling(run, policy, readers, settings.evaluation.readouts), lead
+        )
     headline = [row for row in rows if row.readout == settings.evaluation.headline]
     if headline:
         _record_rows(run, headline, step=step)

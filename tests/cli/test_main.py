@@ -49,7 +49,7 @@ MISTAKES = [
     (["train", "dataset=koniq"], "write data=koniq or benchmark=koniq"),
     (["train", "+strengths.nope=1"], "no option in use refers to it"),
     (["train", "perception=none", "strengths.perception_gamma=1"], "no option in use refers to it"),
-    (["train", "strengths.nope=1"], "known: group_size, kl_coef, perception_eta, "),
+    (["train", "strengths.nope=1"], "known: group_size, kl_coef, lora_lr_factor, "),
     (["train", "experiment=q_insight", "mixture.degradation.looding=1"], "known: benchmark, data, prompt"),
     (["train", "data.limit=6"], "write loading.limit=6"),
     (["train", "mixture.x.data.limit=6"], "for this part alone, add +loading@mixture.x.loading=default and"),

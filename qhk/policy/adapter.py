@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from qhk.errors import UserError
-from qhk.files import read_json
+from qhk.files import read_json, writing
 from qhk.policy.adapter_base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
 from qhk.settings.learning import AdapterSettings
 
@@ -189,13 +189,14 @@ def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]
 
 def save_adapter(model: Any, base: Base, folder: Path) -> None:
     """Write the adapter for plain peft, and which weights it belongs to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = model.peft_config[LEARNING].to_dict()
-    config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
-    text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
-    (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
-    (folder / BASE_FILE).write_text(f"{json.dumps(asdict(base))}\n", encoding="utf-8")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        config = model.peft_config[LEARNING].to_dict()
+        config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
+        text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
+        (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
+        (folder / BASE_FILE).write_text(f"{json.dumps(asdict(base))}\n", encoding="utf-8")
 
 
 def load_adapter(model: nn.Module, folder: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_dry_run_of_another_command_names_no_training(qhk: Run, tmp_path: Path
     code, out, err = qhk("evaluate", "checkpoint=x", "dry_run=true")
     assert (code, err) == (2, "error: checkpoint: x is not there\n")
     assert list(tmp_path.iterdir()) == []
-    assert out == "dry run: a run would be refused, for 1 reasons; nothing was started\n"
+    assert out == "dry run: a run would be refused, for 1 reason; nothing was started\n"
 
 
 def test_dry_run_fails_where_files_are_missing(qhk: Run) -> None:

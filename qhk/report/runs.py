@@ -20,6 +20,7 @@ from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, read_predictions
 from qhk.evaluation.results import ResultRow, read_results
 from qhk.files import read_json_lines
+from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
@@ -71,8 +72,9 @@ class Runs:
     benchmark, step, read-out, image). Every table has the columns ``method`` and ``seed``.
     """
 
-    def __init__(self, records: Sequence[RunRecord]) -> None:
+    def __init__(self, records: Sequence[RunRecord], memory: Memory | None = None) -> None:
         self.records = tuple(records)
+        self.memory = Memory() if memory is None else memory
 
     def __repr__(self) -> str:
         return f"Runs({len(self.records)} runs of {len(self.methods)} methods)"
@@ -152,7 +154,12 @@ def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
 
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
-    for row in read_json_lines(record.directory / METRICS_FILE):
+    yield from read_points(record.directory / METRICS_FILE)
+
+
+def read_points(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the points of a file of metrics in order."""
+    for row in read_json_lines(path):
         section = row.get("section", row.get("stage"))  # ``stage`` in files of earlier versions
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
@@ -217,21 +224,23 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def read_runs(*paths: Path | str) -> Runs:
+def read_runs(*paths: Path | str, memory: Memory | None = None) -> Runs:
     """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
 
-    A run that several paths hold is there once. Raises ``UserError`` for a path without any run.
+    A run that several paths hold is there once. ``memory`` is of an earlier call: files that have not changed
+    since are not read again. Raises ``UserError`` for a path without any run.
     """
+    memory = Memory() if memory is None else memory
     records: dict[Path, RunRecord] = {}
     for path in map(Path, paths):
-        found = list(_records(path.resolve()))
+        found = list(_records(path.resolve(), memory))
         if not found:
             raise UserError(f"{path}: {_why_empty(path)}")
         for record in found:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(_told_apart(list(records.values())))
+    return Runs(_told_apart(list(records.values())), memory)
 
 
 def _why_empty(path: Path) -> str:
@@ -240,18 +249,18 @@ def _why_empty(path: Path) -> str:
     return "holds no run (a folder seed<k> with config.yaml); give outputs/<study> or outputs/sweeps/<name>"
 
 
-def _records(path: Path) -> Iterator[RunRecord]:
+def _records(path: Path, memory: Memory) -> Iterator[RunRecord]:
     """Return the runs of a path: of the sweep that it is, else of the directories below it."""
     if (path / MANIFEST_FILE).exists():
         manifest = read_manifest(path)
         for run in manifest.runs:
             directory = run.directory if run.directory.is_absolute() else manifest.cwd / run.directory
-            yield read_run(directory, method=run.cell, seed=run.seed)
+            yield read_run(directory, memory, method=run.cell, seed=run.seed)
         return
     for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
         folder = config.parent
         if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
-            yield read_run(folder, method=_own_method(folder))
+            yield read_run(folder, memory, method=_own_method(folder))
 
 
 def _own_method(directory: Path) -> str:
@@ -281,21 +290,22 @@ def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
     ]
 
 
-def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRecord:
+def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None = None) -> RunRecord:
     """Return a run as its directory tells it; what cannot be read is said in ``fault`` and left empty."""
     faults: list[str] = []
-    config = _config(directory, faults)
+    config = _config(directory, memory, faults)
     rows: tuple[ResultRow, ...] = ()
     wall_times: Mapping[str, float] = {}
     if (directory / RESULTS_FILE).exists():
         try:
-            results = read_results(directory / RESULTS_FILE)
+            results = memory.read(directory / RESULTS_FILE, read_results)
             rows, wall_times = results.rows, results.wall_times
         except UserError as error:
             faults.append(str(error))
     status = None
     try:
-        status = read_status(directory / STATUS_FILE)
+        if (directory / STATUS_FILE).exists():
+            status = memory.read(directory / STATUS_FILE, read_status)
     except UserError as error:
         faults.append(str(error))
     if status is not None:
@@ -319,17 +329,20 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
     )
 
 
-def _config(directory: Path, faults: list[str]) -> dict[str, Any]:
+def _config(directory: Path, memory: Memory, faults: list[str]) -> dict[str, Any]:
     """Return a run's settings, flat; empty where it has none yet."""
     path = directory / CONFIG_FILE
     if not path.exists():
         return {}
     try:
-        content = yaml.load(path.read_bytes(), Loader=_loader())
-        return flat(upgrade(content))
+        return memory.read(path, _read_config)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as fault:
         faults.append(f"{path} is not a config ({type(fault).__name__})")
         return {}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    return flat(upgrade(yaml.load(path.read_bytes(), Loader=_loader())))
 
 
 def _loader() -> type[Any]:

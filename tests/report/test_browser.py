@@ -106,7 +106,7 @@ def test_an_image_opens_by_keys_and_closes(page: Any) -> None:
 def test_curves_modules_and_published_results_are_drawn(page: Any) -> None:
     assert page.locator("#section-curves canvas").count() >= 1
     assert page.locator("#section-modules .finding.shown").count() == 1
-    assert page.locator("#section-modules svg circle").count() == 3
+    assert page.locator("#section-answer figure:first-child .forest .dot").count() == 3
     assert page.locator("#section-published details").count() >= 1
 
 

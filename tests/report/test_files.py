@@ -49,8 +49,8 @@ def test_the_page_holds_everything_itself(page: Path) -> None:
     assert "connect-src 'none'" in text and "https://" not in text.split('id="data"')[0]
     data = data_of(page)
     assert data["methods"][0] == "broken" and len(data["runs"]) == 9
-    assert data["failures"][0]["cause"] == "step 12: </script> is NaN"
-    assert "RuntimeError: loss is NaN" in data["failures"][0]["log"]
+    assert data["logs"][0]["cause"] == "step 12: </script> is NaN"
+    assert "RuntimeError: loss is NaN" in data["logs"][0]["log"]
     assert data["changes"]["task.name"]["broken"] == "</script><b>"
 
 
@@ -68,7 +68,9 @@ def test_tables_effects_and_images_of_the_page(page: Path) -> None:
     assert "<think>" in said["text"] and len(said["samples"]) == 4
     assert {part["by"] for part in kadid["parts"]["full"]} == {"distortion", "level"}
     assert 0 <= kadid["reliability"]["full"]["coverage"] <= 1
-    assert data["histograms"]["full"][0]["step"] == 0 and sum(data["histograms"]["full"][0]["counts"]) == 960
+    (said,) = data["histograms"]["full"]
+    assert said["source"] == "benchmarks, mean4"
+    assert said["steps"][0]["step"] == 0 and sum(said["steps"][0]["counts"]) == 960
     assert {row["benchmark"] for row in data["published"]} == {"koniq", "kadid"}
     assert data["curves"]["train/reward/total/mean"]["full"]["step"][-1] == 20
 

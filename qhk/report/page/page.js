@@ -337,12 +337,14 @@ function cell(values, column, [least, most], answers) {
 // ---- The table for a paper ----
 
 function copies(text, make) {
-  return element("button", { type: "button", "data-text": make.name, onclick: async (event) => {
-    const button = event.currentTarget;
-    await navigator.clipboard?.writeText(make()).catch(() => {});
-    button.textContent = "Copied";
-    setTimeout(() => { button.textContent = text; }, 1500);
-  } }, text);
+  return element("button", { type: "button", onclick: (event) => copy(event.currentTarget, make()) }, text);
+}
+
+async function copy(button, text) {
+  const before = button.textContent;
+  const done = await (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => true, () => false);
+  button.textContent = done ? "Copied" : "The browser refused";
+  setTimeout(() => { button.textContent = before; }, 1500);
 }
 
 function shownRows() {
@@ -725,11 +727,7 @@ function start() {
     clearTimeout(waiting);
     waiting = setTimeout(() => change({ search: event.target.value }), 120);
   });
-  byId("link").addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(location.href).catch(() => {});
-    byId("link").textContent = "Link copied";
-    setTimeout(() => { byId("link").textContent = "Copy link to this view"; }, 1500);
-  });
+  byId("link").addEventListener("click", (event) => copy(event.currentTarget, location.href));
   byId("card").addEventListener("close", () => { if (view.image) change({ image: "" }); });
   addEventListener("keydown", (event) => {
     if (event.key === "/" && !/INPUT|SELECT/.test(document.activeElement.tagName)) { event.preventDefault(); byId("search").focus(); }

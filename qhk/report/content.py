@@ -83,7 +83,7 @@ class ReportOptions:
 def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, Any]:
     """Return the page's data. Numbers that are not finite are None."""
     # What tests rest on: while runs go on, results come seldom and tests take longest.
-    rested_on = [(record.label, why_missing(record), record.rows) for record in runs.records]
+    rested_on = tuple((record.label, why_missing(record), record.rows) for record in runs.records)
     tables, effects = runs.memory.keep(
         ("tables", options), rested_on, lambda: _tables(runs, options, progress)
     )

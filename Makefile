@@ -13,7 +13,7 @@ BARE := $(CURDIR)/.venv/bare
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report bench-memory lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -79,3 +79,6 @@ bench-busy: install  ## a run of two threads alone and beside another one, with 
 
 bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)
+
+bench-memory: install  ## the planner's memory beside what runs of one step take, three minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.memory_plan $(ARGS)

@@ -12,7 +12,8 @@ from qhk.evaluation.score import NamedImage, ScoredImage, check_one_picture, sco
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
 from qhk.report.runs import Runs, read_runs
-from qhk.settings import Settings, read_settings
+from qhk.settings.parse import read_settings
+from qhk.settings.root import Settings
 from qhk.training.checkpoint import checkpoint_config
 from qhk.training.distributed import Processes
 

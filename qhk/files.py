@@ -1,16 +1,18 @@
 """Files at the edge of the program: written whole or not at all, and told in one line where they cannot be.
 
-Whatever reads a file that another program, another version or a user may have written goes through
-``read_text``, ``read_json``, ``read_yaml`` or ``read_json_lines``, and whatever writes through the functions
-here or inside ``writing``.
+Whatever reads a file that another program, another version or a user may have written goes through a function
+``read_...`` or inside ``reading``, and whatever writes through the functions here or inside ``writing``.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -24,6 +26,11 @@ from pydantic import TypeAdapter, ValidationError
 from qhk.errors import UserError
 
 Record = TypeVar("Record")
+
+RESTORE = "put it back, or correct its permissions"
+
+SHALLOW = 500
+"""Columns and brackets of a YAML file that cannot be nested more deeply than the parser in C stands."""
 
 
 class FileError(UserError, OSError):
@@ -114,6 +121,40 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return what a file holds. Raises ``UserError`` naming the file where that cannot be had."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileError(path, "read", error, RESTORE) from error
+
+
+def file_digest(path: Path) -> str:
+    """Return sha256 (hex) of a file's bytes. Raises ``UserError`` as ``read_bytes`` does."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FileError(path, "read", error, RESTORE) from error
+
+
+def read_log(path: Path, *, tail: int | None = None) -> list[str]:
+    """Return the lines of a log, or the whole ones in its last ``tail`` bytes; empty where there is none.
+
+    What is no UTF-8 is replaced. Raises ``UserError`` as ``read_bytes`` does.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open("rb") as file:
+            start = max(0, path.stat().st_size - tail) if tail is not None else 0
+            file.seek(start)
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError as error:
+        raise FileError(path, "read", error, RESTORE) from error
+    return lines[1:] if start and len(lines) > 1 else lines
+
+
 def read_text(path: Path) -> str:
     """Return the text (UTF-8) of a file, without a byte-order mark.
 
@@ -122,7 +163,7 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise FileError(path, "read", error, "put it back, or correct its permissions") from error
+        raise FileError(path, "read", error, RESTORE) from error
     except UnicodeDecodeError as error:
         found = f"{error.reason} at byte {error.start}"
         raise UserError(f"{path}: is not text in UTF-8 ({found}): save it as UTF-8") from None
@@ -130,32 +171,30 @@ def read_text(path: Path) -> str:
 
 def read_json(path: Path) -> Any:
     """Return the value of a JSON file. Raises ``UserError`` naming the file for any other."""
-    try:
-        return _json_value(read_text(path))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{path}: is not JSON ({error})") from None
-
-
-def _json_value(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ``ValueError`` for any other, nested too deeply included."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("brackets are nested too deeply") from None
+    return parse_json(read_text(path), path)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping of a YAML file. Raises ``UserError`` naming the file for any other."""
     text = read_text(path)
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, yaml.CSafeLoader if fast_yaml(text) else yaml.SafeLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds {type(content).__name__} where a mapping of keys is due")
     return content
+
+
+def fast_yaml(text: str) -> bool:
+    """Return whether PyYAML's parser in C can have this text, which is ten times as fast as the other one.
+
+    Nesting without bound ends the whole process there, and is a ``RecursionError`` in the one in Python.
+    """
+    shallow = text.count("[") + text.count("{") < SHALLOW and all(
+        len(line) < SHALLOW for line in text.splitlines()
+    )
+    return bool(yaml.__with_libyaml__ and shallow)
 
 
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
@@ -186,6 +225,27 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         sync_folder(path.parent)
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside ``target`` that takes its name once it is filled; removed where filling fails.
+
+    Where another process has finished first, the folder is that one's.
+    """
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            yield work
+            work.chmod(0o755)
+            try:
+                work.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
 def is_temporary(path: Path) -> bool:
     """Return whether the name is one that ``write_atomically`` uses while it writes."""
     return _TEMPORARY.fullmatch(path.name) is not None
@@ -209,21 +269,22 @@ def json_line(row: Mapping[str, Any]) -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # its escapes are those of JSON
 
 
-def parse_json(text: str, path: Path, *, line: int = 1) -> Any:
-    """Return what a JSON text of the file ``path``, from its line ``line`` on, says.
+def parse_json(text: str | bytes, path: Path | None = None, *, line: int = 1) -> Any:
+    """Return what a JSON text says, which is that of ``path`` from its line ``line`` on, if it is of a file.
 
-    Raises ``UserError`` naming file and line for what is no JSON, a key that one object has twice (of which
-    the last would win), and nesting or numbers beyond what is read.
+    Raises ``UserError``, which names file and line, for what is no JSON, a key that one object has twice (of
+    which the last would win), and nesting or numbers beyond what is read.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         line += error.lineno - 1
-        raise UserError(f"{path} line {line}: not JSON ({error.msg}): repair the file") from None
+        fault = f"not JSON ({error.msg})"
     except RecursionError:
-        raise UserError(f"{path} line {line}: brackets are nested too deeply: repair the file") from None
+        fault = "brackets are nested too deeply"
     except ValueError as error:
-        raise UserError(f"{path} line {line}: {error}: repair the file") from None
+        fault = str(error)
+    raise UserError(f"{path} line {line}: {fault}: repair the file" if path is not None else fault)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -253,11 +314,11 @@ def read_json_lines(path: Path, **keys: type) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = _json_value(line)
-        except ValueError:
-            row = None
+            row, why = parse_json(line), ""
+        except UserError as error:
+            row, why = None, f" ({error})"
         if not isinstance(row, dict):
-            raise UserError(f"{path} line {number} is not a JSON object: repair or remove that line")
+            raise UserError(f"{path} line {number} is not a JSON object{why}: repair or remove that line")
         wrong = next((key for key, kind in keys.items() if type(row.get(key)) is not kind), None)
         if wrong is not None:
             what = f"{wrong} {row[wrong]!r}" if wrong in row else f"no {wrong}"

@@ -15,6 +15,20 @@ terms, so that two means of 2.988 need not be one number."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Perturbation:
+    """What is done to an example's pictures as they are read (``data.perturb``).
+
+    ``amount`` is the kind's own number: a degradation's strength, a corruption's severity (1 to 5), 0 for a
+    replacement. ``seed`` decides what is random about it.
+    """
+
+    family: str
+    kind: str
+    amount: float
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One question's pictures with what people said of them.
 
@@ -24,6 +38,7 @@ class Example:
     has labels only. ``reference`` names the content (several distorted copies share one), or is
     None where every image is its own content. ``twin`` is a prepared degraded copy, if there is one.
     ``labels`` holds what other tasks ask about (distortion class, severity, the better image, ...).
+    ``perturbation`` is what happens to the pictures as they are read for an answer, None for nothing.
     """
 
     id: str
@@ -37,6 +52,7 @@ class Example:
     twin: Path | None = None
     labels: Mapping[str, str | float] = field(default_factory=dict)
     more_images: tuple[Path, ...] = ()
+    perturbation: Perturbation | None = None
 
     @property
     def images(self) -> tuple[Path, ...]:

@@ -70,10 +70,11 @@ def test_not_a_number_is_refused(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (None, r"cannot be read \(No such file or directory\)"),
-        (b"\xff\xfe", "is not text in UTF-8"),
-        (b"{", "is not (JSON|YAML)"),
-        (b"[" * 100_000, "is not (JSON|YAML)"),
-        (b"a: &a [*a, *b]", "is not (JSON|YAML)"),
+        (b"\xff\xfe", "not text in UTF-8"),
+        (b"{", "not (JSON|YAML)"),
+        (b"[" * 100_000, "(brackets are nested too deeply|not YAML)"),
+        (b"- " * 100_000, "not (JSON|YAML)"),
+        (b"a: &a [*a, *b]", "not (JSON|YAML)"),
     ],
 )
 def test_a_file_of_another_kind_is_one_line(tmp_path: Path, content: bytes | None, reason: str) -> None:
@@ -81,7 +82,7 @@ def test_a_file_of_another_kind_is_one_line(tmp_path: Path, content: bytes | Non
     if content is not None:
         path.write_bytes(content)
     for read in (files.read_json, files.read_yaml):
-        with pytest.raises(UserError, match=rf"foreign: {reason}") as caught:
+        with pytest.raises(UserError, match=rf"foreign( line 1)?: (is )?{reason}") as caught:
             read(path)
         assert "\n" not in str(caught.value)
     (tmp_path / "folder").mkdir()

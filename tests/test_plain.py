@@ -3,12 +3,13 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from qhk.cli.process import report
 from qhk.errors import UserError
-from qhk.plain import plain_text, print
+from qhk.plain import counted, plain_text, print, show_value
 from qhk.tables import Table, Text
 from qhk.training.display import ConsoleDisplay
 
@@ -48,3 +49,21 @@ def test_tables() -> None:
     console.print(table)
     assert file.getvalue().count(SHOWN) == 5
     assert "\x1b]" not in file.getvalue() and "\r" not in file.getvalue()
+
+
+def test_values_in_messages() -> None:
+    class Odd:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    nested: list[object] = []
+    for _ in range(100_000):
+        nested = [nested]
+    shown = [
+        show_value(value) for value in (None, True, "a\nb", np.float64(3.5), np.array([[1], [2]]), Odd())
+    ]
+    assert shown == ["null", "true", r"'a\nb'", "3.5", "array([[1], [2]])", "a value of type Odd"]
+    assert show_value(None, none="missing") == "missing"
+    assert show_value(10**5000) == "a value of type int" and show_value(nested) == "a value of type list"
+    assert show_value("x" * 100) == "'" + "x" * 56 + "..."
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from qhk.cli.process import let_idle_threads_sleep, quiet_libraries, report
 from qhk.errors import UserError
-from qhk.settings import read_settings, reward_modules
+from qhk.settings.parse import read_settings
+from qhk.settings.views import reward_modules
 from qhk.sweep.manifest import ANY_CODE
 from qhk.tracking.code import PACKAGE, run_code
 

@@ -8,7 +8,10 @@ from pathlib import Path
 from qhk.errors import UserError
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
-from qhk.settings import DatasetSettings, MixtureSettings, Settings, read_settings, stage_at, stage_views
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.parse import read_settings
+from qhk.settings.root import MixtureSettings, Settings
+from qhk.settings.views import stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 
 OWNED = ("model", "task", "prompt", "reward")
@@ -55,7 +58,7 @@ def adopt_checkpoint(
     path = Path(settings.checkpoint)
     if not path.is_dir():
         raise UserError(f"checkpoint: {path} is not a folder; give one such as outputs/.../checkpoints/last")
-    trained = stage_settings(read_settings(checkpoint_config(path)), path, stage=stage)
+    trained = stage_settings(trained_settings(path), path, stage=stage)
     _refuse_owned(overrides, path)
     adopted = {node: getattr(trained, node) for node in OWNED}
     said = {override.lstrip("+~").partition("=")[0].partition(".")[0] for override in overrides}
@@ -81,6 +84,11 @@ def adopt_checkpoint(
         }
         adopted["evaluation"] = settings.evaluation.model_copy(update={"readouts": readouts})
     return settings.model_copy(update=adopted)
+
+
+def trained_settings(checkpoint: Path) -> Settings:
+    """Return the settings of the run that wrote a checkpoint."""
+    return read_settings(checkpoint_config(checkpoint))
 
 
 def stage_settings(run: Settings, path: Path, *, stage: str | None) -> Settings:

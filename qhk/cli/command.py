@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from qhk.config.catalogue import Catalogue
-from qhk.settings import DatasetSettings, Settings
 from qhk.settings.base import Node
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.root import Settings
 
 Request = TypeVar("Request", bound=Node | None)
 

@@ -8,21 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from qhk.cli.command import Command, Job, LightCommand, LightJob
 from qhk.cli.commands import COMMANDS
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, overruled_choices, plain_config
+from qhk.config.labels import labelled
 from qhk.config.overrides import expand
 from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.settings.base import Node
 from qhk.settings.identity import run_name
 from qhk.settings.inputs import DatasetSettings
-from qhk.settings.problems import first_problem
+from qhk.settings.problems import validated
 from qhk.settings.root import Settings
 
 
@@ -40,8 +38,8 @@ def prepare(
     kind = COMMANDS[command]
     assert isinstance(kind, Command)
     own = {key: plain.pop(key) for key in kind.request.model_fields if key in plain} if kind.request else {}
-    request = _typed(kind.request, own) if kind.request else None
-    settings = checked_settings(command, plain)
+    request = validated(kind.request, own) if kind.request else None
+    settings = checked_settings(command, labelled(plain, overrides, catalogue))
     if command == "train":
         refuse_overruled_by_stages(overrides, config, catalogue)
     if settings.name is None:
@@ -82,19 +80,11 @@ def prepare_light(
     kind = COMMANDS[command]
     assert isinstance(kind, LightCommand)
     return LightJob(
-        request=_typed(kind.request, plain_config(compose_config(command, overrides, catalogue))),
+        request=validated(kind.request, plain_config(compose_config(command, overrides, catalogue))),
         positionals=tuple(positionals),
         overrides=tuple(overrides),
         catalogue=catalogue,
     )
-
-
-def _typed(request: type[Node], plain: dict[str, Any]) -> Node:
-    """Return keys of a command as typed values. Raises UserError, one line, for any mistake in them."""
-    try:
-        return request.model_validate(plain)
-    except ValidationError as error:
-        raise UserError(first_problem(error, plain, request)) from None
 
 
 def run_each(

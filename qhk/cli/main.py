@@ -14,8 +14,9 @@ from qhk.cli.help import command_help, general_help
 from qhk.cli.process import USER_ERROR, let_idle_threads_sleep, report, tell_everything
 from qhk.config.catalogue import LAUNCHER, Catalogue, choice_of, config_root, read_catalogue, search_folders
 from qhk.errors import UserError
-from qhk.plain import print
-from qhk.settings import Settings, run_directory, run_id
+from qhk.plain import counted, print
+from qhk.settings.identity import run_directory, run_id
+from qhk.settings.root import Settings
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,19 +98,25 @@ def _run(arguments: Arguments, catalogue: Catalogue) -> int:
 
 def _dry_run(command: str, settings: Settings) -> int:
     """Print a training's identity; return 0, or 2 after a line for each reason to refuse the job."""
+    from qhk.policy.shape import ANSWER_TOKENS
     from qhk.tracking.run_directory import known_run_id
-    from qhk.training.dry_run import run_problems
+    from qhk.training.dry_run import directory_problems, run_problems
+    from qhk.training.memory import memory_lines
 
     if command == "train":
         directory = run_directory(settings)
         print(f"run id     {run_id(settings) if settings.fresh else known_run_id(directory, settings)}")
         print(f"name       {settings.name}")
         print(f"directory  {directory}")
+        on_cpu = settings.model.tiny is not None
+        print("\n".join(memory_lines(settings, answer_tokens=ANSWER_TOKENS, on_cpu=on_cpu)))
     problems = run_problems(settings)
+    if command == "train" and not problems:
+        problems = directory_problems(settings)
     for line in problems:
         print(f"error: {line}", file=sys.stderr)
     if problems:
-        print(f"dry run: a run would be refused, for {len(problems)} reasons; nothing was started")
+        print(f"dry run: a run would be refused, for {counted(len(problems), 'reason')}; nothing was started")
         return USER_ERROR
     print("dry run: the settings are valid; nothing was started")
     return 0

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import yaml
 
 import qhk
 from qhk.errors import UserError
-from qhk.files import read_text
+from qhk.files import fast_yaml, read_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +50,7 @@ class ConfigFile:
     def plain(self) -> dict[str, Any]:
         """What the file holds. Raises UserError naming it where it is not readable YAML, or no mapping."""
         try:
-            plain = yaml.load(self.text, _loader()) or {}
+            plain = yaml.load(self.text, _loader(fast=fast_yaml(self.text))) or {}
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
         if not isinstance(plain, dict):
@@ -73,6 +74,13 @@ class ConfigFile:
         """The package named in a ``# @package`` header, or None."""
         match = re.search(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*@package\s+(\S+)", self.text)
         return match.group(1) if match else None
+
+    @property
+    def claim(self) -> str:
+        """What the comment at the top says, on one line, without ``Claim:``; empty where there is none."""
+        lines = takewhile(lambda line: line.startswith("#"), self.text.splitlines())
+        words = " ".join(line.lstrip("# ") for line in lines if not line.startswith("# @package"))
+        return words.removeprefix("Claim: ")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +174,11 @@ def _below(base: Path, group: str) -> dict[tuple[str, str], ConfigFile]:
 
 
 @cache
-def _loader() -> Any:
-    """Return OmegaConf's loader (numbers such as 1e-4, no key twice) on the C parser, ten times as fast."""
+def _loader(*, fast: bool) -> Any:
+    """Return OmegaConf's loader (numbers such as 1e-4, no key twice), on the C parser where ``fast``."""
     from omegaconf._utils import get_yaml_loader
 
     class Loader(yaml.CSafeLoader, get_yaml_loader()):  # type: ignore[misc]
         pass
 
-    return Loader
+    return Loader if fast else get_yaml_loader()

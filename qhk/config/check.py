@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from qhk.errors import UserError
@@ -18,6 +19,8 @@ def checked_settings(command: str, plain: Mapping[str, Any]) -> Settings:
     """Return the typed settings of a command's resolved config. Raises UserError for any mistake."""
     settings = parse_settings(plain)
     _check_reward(settings)
+    if settings.perturbation.corruptions and find_spec("imagecorruptions") is None:
+        raise UserError("perturbation.corruptions: needs imagecorruptions; pip install 'qhk[robustness]'")
     if command == "train":
         _check_narrow_weights(settings)
         _check_uncertainty(settings)

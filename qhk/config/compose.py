@@ -52,9 +52,7 @@ def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogu
 
 
 def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, with_hydra: bool) -> DictConfig:
-    check_overrides(overrides, catalogue)
-    overrides = [named_in_lists(text) for text in overrides]
-    words = [*_default_launcher(overrides, catalogue), *scale_overrides(overrides, catalogue)]
+    words = _hydra_overrides(overrides, catalogue)
     try:
         with _hydra(catalogue):
             return compose(
@@ -64,6 +62,13 @@ def _compose(command: str, overrides: Sequence[str], catalogue: Catalogue, *, wi
         raise UserError(
             explain_override(error, overrides, _base(command, words, catalogue), catalogue)
         ) from None
+
+
+def _hydra_overrides(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
+    """Return the checked overrides as Hydra is to get them. Raises UserError as ``check_overrides`` does."""
+    check_overrides(overrides, catalogue)
+    words = [named_in_lists(text) for text in overrides]
+    return [*_default_launcher(words, catalogue), *scale_overrides(words, catalogue)]
 
 
 def _default_launcher(overrides: Sequence[str], catalogue: Catalogue) -> list[str]:
@@ -174,10 +179,8 @@ def composed_text(
 
 def defaults_text(command: str, overrides: Sequence[str], catalogue: Catalogue) -> str:
     """Return what ``--info defaults`` prints: the files that make the config, in order, and where to."""
-    check_overrides(overrides, catalogue)
+    words = _hydra_overrides(overrides, catalogue)
     with _hydra(catalogue) as loader:
-        words = [named_in_lists(text) for text in overrides]
-        words = [*_default_launcher(words, catalogue), *scale_overrides(words, catalogue)]
         rows = loader.compute_defaults_list(_primary(command, catalogue), words, RunMode.RUN).defaults
     return "\n".join(f"{row.config_path}  ->  {row.package or '_global_'}" for row in rows if row.config_path)
 

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qhk.config.catalogue import Catalogue
 from qhk.config.check import checked_settings
 from qhk.config.compose import compose_config, plain_config
+from qhk.config.labels import labelled
 from qhk.config.overrides import check_overrides, parse_override
 from qhk.config.unused import refuse_overruled_by_stages
 from qhk.settings.root import Settings
@@ -63,7 +64,7 @@ class TrainingComposer:
             config.seed = seed
             plain = plain_config(config)
             plain.pop("sweep", None)
-            found.append(checked_settings("train", plain))
+            found.append(checked_settings("train", labelled(plain, overrides, self.catalogue)))
         return found
 
     def _sets_value(self, text: str) -> bool:

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from qhk.config.catalogue import SETS, STRENGTHS, Catalogue
-from qhk.settings import Settings
 from qhk.settings.problems import node_fields, suggestion
+from qhk.settings.root import Settings
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException)
 
@@ -65,6 +65,8 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
         )
     if parent and not node_fields(Settings, parent) and parent.partition(".")[0] != STRENGTHS:
         return f"{typed}: {parent} has no key {last!r}; {fix}; write +{prefix}{last}=VALUE to add it"
+    if not parent and last in catalogue.options:
+        return f"{typed}: this command does not read {last}; leave it out"
     if not parent:
         fix = suggestion(last, {*known, *catalogue.options}, listed_by="--cfg job")
     where = f"{parent} has no key {last!r}" if parent else f"there is no key or group {last!r}"

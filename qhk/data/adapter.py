@@ -46,26 +46,26 @@ class LabelRow:
 class Adapter:
     """One format.
 
-    ``layout``: the expected folder, in one line, for messages. ``higher_is_better``: polarity of the
-    native score, None where only the user knows. ``protocols``: names of the splits on offer.
-    ``options``: the option keys it takes. ``expected(root, protocol, options)``: what must exist, each
-    entry a tuple of alternatives. ``images(root, options)``: the folders that hold images.
-    ``read_labels(root, options)``: the rows. ``assign_splits(rows, protocol, root, options)``: train,
-    validation, test or None (not used) for each row. ``scored``: whether its rows have a score; where they
-    have labels only, bounds, normalisation and polarity are null. ``unpack(root, options, cache, progress)``:
-    the folder that the other functions get, for formats that keep images inside other files. ``endings``:
-    which files ``images`` holds. ``derive(file, options, cache)``: the pictures that stand for a file that is
-    none itself.
+    ``layout``: the expected folder, in one line, for messages. ``higher_is_better``: polarity of the native
+    score, None where only the user knows. ``protocols``: names of its own splits, beside the common ones.
+    ``options``: the option keys it takes, beside those of the common splits. ``expected(root, protocol,
+    options)``: what must exist, each entry a tuple of alternatives. ``images(root, options)``: the folders
+    that hold images. ``read_labels(root, options)``: the rows. ``assign_splits(rows, protocol, root,
+    options)``: train, validation, test or None (not used) for each row, under one of ``protocols``.
+    ``scored``: whether its rows have a score; where they have labels only, bounds, normalisation and polarity
+    are null. ``unpack(root, options, cache, progress)``: the folder that the other functions get, for formats
+    that keep images inside other files. ``endings``: which files ``images`` holds. ``derive(file, options,
+    cache)``: the pictures that stand for a file that is none itself.
     """
 
     layout: str
     higher_is_better: bool | None
-    protocols: tuple[str, ...]
-    options: frozenset[str]
     expected: Callable[[Path, str, Options], list[tuple[Path, ...]]]
     images: Callable[[Path, Options], list[Path]]
     read_labels: Callable[[Path, Options], list[LabelRow]]
-    assign_splits: Callable[[Sequence[LabelRow], str, Path, Options], list[str | None]]
+    protocols: tuple[str, ...] = ()
+    options: frozenset[str] = frozenset()
+    assign_splits: Callable[[Sequence[LabelRow], str, Path, Options], list[str | None]] | None = None
     scored: bool = True
     endings: frozenset[str] = IMAGE_ENDINGS
     derive: Callable[[Path, Options, Path], tuple[Path, ...]] | None = None

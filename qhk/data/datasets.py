@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from qhk.data.image import MAX_PIXELS, MIN_SIDE, check_size, read_header
 from qhk.data.inventory import FileFacts, memory_file, take_inventory
-from qhk.data.labels import load_labels
-from qhk.data.matching import index_images
+from qhk.data.labels import Labels, load_labels
+from qhk.data.matching import ImageIndex, index_images
 from qhk.data.rows import derive_examples, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale
-from qhk.data.spec import Progress, adapter_options
-from qhk.settings import DatasetSettings
+from qhk.data.spec import Progress, adapter_options, check_spec
+from qhk.settings.inputs import DatasetSettings
 from qhk.types import Example
+
+UNPACKED_BYTES = 1 << 28
+"""Of a set that is unpacked only to be looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +56,11 @@ def load_dataset_entry(
     (digest and header; nothing is decoded); ``progress`` tells how far that is. Raises ``UserError`` on
     everything listed in the room's docstring.
     """
-    labels = load_labels(name, spec, cache=cache, progress=progress)
-    options = adapter_options(spec)
-    folders, endings = labels.adapter.images(labels.root, options), labels.adapter.endings
-    index = index_images(folders, endings=endings, roots=(labels.root, *spec.roots))
-    examples = make_examples(name, labels.rows, labels.splits, index, labels.scale)
+    labels, options = load_labels(name, spec, cache=cache, progress=progress), adapter_options(spec)
+    index, examples = _matched(labels, spec)
     if labels.adapter.derive is not None:
         examples = derive_examples(labels.adapter.derive, examples, options, cache=cache, progress=progress)
-    if "allow_unlabelled" in labels.adapter.options and options.get("allow_unlabelled") is not True:
-        refuse_unlabelled(name, index, examples)
+    _refuse_spare(labels, spec, index, examples)
     files = take_inventory(
         list(dict.fromkeys(image for part in examples.values() for e in part for image in e.images)),
         memory=memory_file(cache, labels.root),
@@ -78,6 +79,48 @@ def load_dataset_entry(
         fingerprint=fingerprint(examples, files),
         left_out=labels.left_out,
     )
+
+
+def _matched(labels: Labels, spec: DatasetSettings) -> tuple[ImageIndex, dict[str, list[Example]]]:
+    folders = labels.adapter.images(labels.root, adapter_options(spec))
+    index = index_images(folders, endings=labels.adapter.endings, roots=(labels.root, *spec.roots))
+    return index, make_examples(labels.name, labels.rows, labels.splits, index, labels.scale)
+
+
+def _refuse_spare(
+    labels: Labels, spec: DatasetSettings, index: ImageIndex, examples: Mapping[str, Sequence[Example]]
+) -> None:
+    asked = "allow_unlabelled" in labels.adapter.options
+    if asked and adapter_options(spec).get("allow_unlabelled") is not True:
+        refuse_unlabelled(labels.name, index, examples)
+
+
+def refuse_pictures(name: str, spec: DatasetSettings, *, splits: Set[str]) -> None:
+    """Raise ``UserError`` where a picture of the set is not there, or one of ``splits`` is broken.
+
+    Only the beginning of each file is read, of a video nothing. A set that must be unpacked is unpacked to be
+    thrown away where it is of less than ``UNPACKED_BYTES``, else left for the run, and so is a miniature one.
+    """
+    adapter = check_spec(name, spec)
+    if spec.miniature or spec.root is None:
+        return
+    if adapter.unpack is not None and folder_bytes(Path(spec.root).expanduser()) > UNPACKED_BYTES:
+        return
+    with TemporaryDirectory() as scratch:
+        labels = load_labels(name, spec, cache=Path(scratch), progress=lambda done, total: None)
+        index, examples = _matched(labels, spec)
+        if adapter.derive is not None:
+            return
+        _refuse_spare(labels, spec, index, examples)
+        for split in sorted(splits & examples.keys()):
+            for image in dict.fromkeys(image for example in examples[split] for image in example.images):
+                size, _ = read_header(image)
+                check_size(image, size, min_side=MIN_SIDE, max_pixels=MAX_PIXELS)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def fingerprint(examples: Mapping[str, Sequence[Example]], files: Mapping[Path, FileFacts]) -> str:

@@ -20,6 +20,7 @@ over ``MAX_PIXELS``       refused before a pixel is decoded
 from __future__ import annotations
 
 import os
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -111,8 +112,8 @@ def upright_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def read_header(path: Path, content: bytes) -> tuple[tuple[int, int], str]:
-    """Return ``((width, height), format)`` of a file's ``content``; ``path`` is its name in messages.
+def read_header(path: Path, content: bytes | None = None) -> tuple[tuple[int, int], str]:
+    """Return ``((width, height), format)`` of a file, or of its ``content`` if that is in memory already.
 
     Raises ``UserError`` where it is no readable picture, or several; sizes are not judged.
     """
@@ -215,7 +216,8 @@ def _opened(path: Path, content: bytes | None = None) -> Iterator[ImageFile]:
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: too large to open safely ({error}): shrink the image") from None
     except _BROKEN as error:
-        raise UserError(f"{path}: not a readable image ({error}): replace the file") from None
+        said = re.sub(r" *<_io\.[^>]*>", "", str(error))  # the open file, as Pillow shows it
+        raise UserError(f"{path}: not a readable image ({said}): replace the file") from None
 
 
 def _require_one_picture(path: Path, image: Image.Image) -> None:

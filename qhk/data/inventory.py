@@ -22,7 +22,7 @@ from PIL import Image
 
 from qhk.data.image import MAX_PIXELS, check_size, decode, read_header
 from qhk.errors import UserError
-from qhk.files import write_atomically
+from qhk.files import read_bytes, read_json, write_atomically
 
 Depth = Literal["header", "decode"]
 Progress = Callable[[int, int], None]
@@ -117,7 +117,7 @@ def hash_distance(one: str, other: str) -> int:
 
 def inspect(path: Path, *, depth: Depth, near_duplicates: bool) -> FileFacts:
     """Return the facts of one file, which is read once from start to end."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     digest = hashlib.sha256(content).hexdigest()
     size, kind, problem, decoded, perceptual_hash = (0, 0), "", None, False, None
     try:
@@ -176,11 +176,11 @@ def _is_shallow(facts: FileFacts, depth: Depth, near_duplicates: bool) -> bool:
 def _recall(memory: Path) -> dict[str, _Entry]:
     """What ``memory`` holds; nothing where it is missing, of another version, or damaged."""
     try:
-        content = json.loads(memory.read_text(encoding="utf-8"))
+        content = read_json(memory)
         if content["version"] != _VERSION:
             return {}
         return {path: _entry(record) for path, record in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         return {}
 
 

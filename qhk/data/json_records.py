@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from qhk.data.tables import Cells, plain_number, shown
+from qhk.data.tables import Cells, plain_number
 from qhk.errors import UserError
 from qhk.files import parse_json, read_text
+from qhk.plain import show_value
 
 
 def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
@@ -27,7 +28,9 @@ def read_json_records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
     records: list[tuple[str, Mapping[str, Any]]] = []
     for place, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise UserError(f"{path} row {place}: expected an object with named fields, got {shown(row)}")
+            raise UserError(
+                f"{path} row {place}: expected an object with named fields, got {show_value(row)}"
+            )
         records.append((f"{path} row {place}", row))
     return records
 
@@ -47,7 +50,8 @@ def text_field(record: Mapping[str, Any], field: str, where: str) -> str:
     """Return a field that must hold text. Raises ``UserError`` naming ``where``, the field and the fix."""
     value = record.get(field)
     if not isinstance(value, str) or not value:
-        raise UserError(f"{where}: {field} is {shown(value)}, expected text: complete the row")
+        shown = show_value(value, none="missing")
+        raise UserError(f"{where}: {field} is {shown}, expected text: complete the row")
     return value
 
 
@@ -56,7 +60,8 @@ def number_field(record: Mapping[str, Any], field: str, where: str) -> float:
     value = record.get(field)
     found = plain_number(value)
     if found is None:
-        raise UserError(f"{where}: {field} is {shown(value)}, not a finite number: correct or remove the row")
+        shown = show_value(value, none="missing")
+        raise UserError(f"{where}: {field} is {shown}, not a finite number: correct or remove the row")
     return found
 
 
@@ -65,7 +70,8 @@ def one_image(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or len(paths) != 1 or not isinstance(paths[0], str) or not paths[0]:
-        raise UserError(f"{where}: {field} is {shown(value)}, expected the path of one image")
+        shown = show_value(value, none="missing")
+        raise UserError(f"{where}: {field} is {shown}, expected the path of one image")
     return paths[0]
 
 
@@ -77,6 +83,6 @@ def _cells(record: Mapping[str, Any], fields: Sequence[str], where: str) -> Cell
             raise UserError(f"{where}: no field {field!r}; fields present: {present}")
         value = "null" if record[field] is None else record[field]
         if not isinstance(value, str) or not value.strip():
-            raise UserError(f"{where}: {field} is {shown(record[field])}: give it as text")
+            raise UserError(f"{where}: {field} is {show_value(record[field])}: give it as text")
         cells[field] = value.strip()
     return cells

@@ -10,16 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, text_option
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.errors import UserError
 
 _SPLITS = ("train", "validation", "test")
-
-FILES_OPTIONS = frozenset(f"{split}_labels" for split in _SPLITS) | COMMON_OPTIONS
-"""Options of a set with one label file per split."""
-
-FILES_PROTOCOLS = ("files", *COMMON_PROTOCOLS)
-"""Splits of a set with one label file per split: see ``assign_file_splits``."""
 
 ReadFile = Callable[[Path, str, Options], list[LabelRow]]
 """(label file, the split it is for, options) -> its rows."""
@@ -30,7 +23,7 @@ def records_adapter(
     *,
     layout: str,
     higher_is_better: bool | None,
-    options: frozenset[str],
+    options: frozenset[str] = frozenset(),
     scored: bool = True,
 ) -> Adapter:
     """Return the adapter of a format that differs in how one file is read; ``scored`` as in ``Adapter``."""
@@ -49,8 +42,8 @@ def records_adapter(
     return Adapter(
         layout=layout,
         higher_is_better=higher_is_better,
-        protocols=FILES_PROTOCOLS,
-        options=options | {"images"} | FILES_OPTIONS,
+        protocols=("files",),
+        options=options | {"images"} | {f"{split}_labels" for split in _SPLITS},
         expected=expected,
         images=images,
         read_labels=read_labels,
@@ -70,7 +63,5 @@ def label_files(root: Path, options: Options) -> dict[str, Path]:
 def assign_file_splits(
     rows: Sequence[LabelRow], protocol: str, root: Path, options: Options
 ) -> list[str | None]:
-    """Return each row's split: its file's for ``files``, else a common one over the rows of all files."""
-    if protocol == "files":
-        return [row.split for row in rows]
-    return common_split(rows, protocol, root, options)
+    """Return each row's split under ``files``: that of its file."""
+    return [row.split for row in rows]

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow
+from qhk.data.protocols import assign_splits
 from qhk.data.rows import check_rows
 from qhk.data.scale import Scale, fit_scale
 from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings
+from qhk.settings.inputs import DatasetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +59,9 @@ def load_labels(
         every_row = adapter.read_labels(root, options)
         rows = [row for row in every_row if row.left_out is None]
         check_rows(rows, bounds=spec.bounds, scored=adapter.scored, root=root)
-        splits = adapter.assign_splits(rows, spec.protocol, root, options)
+        splits = assign_splits(adapter, rows, spec.protocol, root, options)
     except ValueError as error:
-        raise UserError(f"dataset.{name}: {error}") from None
+        raise UserError(named_fault(name, error)) from None
     return Labels(
         name=name,
         root=root,
@@ -71,6 +72,11 @@ def load_labels(
         scale=_scale_of(name, rows, splits, spec),
         left_out=tuple(f"{row.where}: {row.left_out}" for row in every_row if row.left_out is not None),
     )
+
+
+def named_fault(name: str, fault: ValueError) -> str:
+    """Return a fault of a set as a line that begins with its key: that of an option where it is about one."""
+    return f"dataset.{name}{'.' if str(fault).startswith('options.') else ': '}{fault}"
 
 
 def has_labels(name: str, spec: DatasetSettings) -> bool:

@@ -58,20 +58,25 @@ class ImageIndex:
         the spelling of accents are ignored, but where files differ in these alone the exact spelling wins.
         Raises ``UserError`` naming ``where`` when there is none, or when several fit equally well.
         """
-        written = written_parts(name)
-        last = written[-1] if written else ""
-        namesakes = [self.names.get(same_name(last), []), self.stems.get(name_key(last), [])]
-        found = next((best for files in namesakes if (best := _best(files, written))), [])
+        found, namesakes = self.fitting(name)
         if len(found) == 1:
             return found[0]
         if found:
             both = " and ".join(str(path) for path in found[:2])
             raise UserError(f"{where}: image {name!r} fits {len(found)} files ({both}): keep one of them")
         folders = ", ".join(str(folder) for folder in self.folders)
-        astray = next((f", {file.path} is in another folder" for files in namesakes for file in files), "")
+        astray = next((f", {file.path} is in another folder" for file in namesakes), "")
         raise UserError(
             f"{where}: no image {name!r} below {folders}{astray}: add the file, or correct the label"
         )
+
+    def fitting(self, name: str) -> tuple[list[Path], list[IndexedImage]]:
+        """Return the files that ``name`` fits best, and all that are called so in any folder."""
+        written = written_parts(name)
+        last = written[-1] if written else ""
+        namesakes = [self.names.get(same_name(last), []), self.stems.get(name_key(last), [])]
+        best = next((best for files in namesakes if (best := _best(files, written))), [])
+        return best, [file for files in namesakes for file in files]
 
     def holds(self, picture: Path) -> bool:
         """Return whether a path leads, through its folders' links, below a folder of the set or ``roots``.
@@ -100,10 +105,23 @@ def index_images(
             below = Path(directory).relative_to(folder).parts
             for file in sorted(files):
                 if file.rpartition(".")[2].lower() in endings and not file.startswith("."):
-                    image = IndexedImage(path=Path(directory, file), below=(*below, file), folder=above)
-                    index.names.setdefault(same_name(file), []).append(image)
-                    index.stems.setdefault(name_key(file), []).append(image)
+                    _add(index, IndexedImage(path=Path(directory, file), below=(*below, file), folder=above))
     return index
+
+
+def index_files(paths: Collection[Path]) -> ImageIndex:
+    """Return the index of these files alone, below the folder that all of them lie in."""
+    folder = Path(os.path.commonpath([os.path.abspath(path.parent) for path in paths]))
+    index = ImageIndex(folders=(folder,), roots=(), names={}, stems={})
+    for path in paths:
+        below = Path(os.path.abspath(path)).relative_to(folder).parts
+        _add(index, IndexedImage(path=path, below=below, folder=folder.parts))
+    return index
+
+
+def _add(index: ImageIndex, image: IndexedImage) -> None:
+    index.names.setdefault(same_name(image.below[-1]), []).append(image)
+    index.stems.setdefault(name_key(image.below[-1]), []).append(image)
 
 
 def _best(files: Sequence[IndexedImage], written: Sequence[str]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.labels import label_problems
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 
 def missing_files(settings: Settings) -> list[str]:

@@ -37,6 +37,11 @@ def written_parts(path: str) -> tuple[str, ...]:
     return tuple(parts)
 
 
+def path_key(path: str) -> str:
+    """Return a written path with its folders: equal for two spellings of one path."""
+    return "/".join(written_parts(same_name(path)))
+
+
 def shared_tail(one: Sequence[str], other: Sequence[str]) -> int:
     """Return in how many parts two paths agree, counted from their ends."""
     count = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.data.adapter import LabelRow, Options, text_option
+from qhk.data.adapter import Adapter, LabelRow, Options, text_option
 from qhk.data.names import name_key, same_name, shared_tail, written_parts
 from qhk.data.seeds import stream_seed
 from qhk.data.tables import read_lines
@@ -18,6 +18,23 @@ COMMON_OPTIONS = frozenset(
 """Options of the common protocols."""
 
 _LISTS = Path(__file__).parent / "splits"
+
+
+def offered_protocols(adapter: Adapter) -> tuple[str, ...]:
+    """Return the names of all splits that a set of this format can have, its own ones first."""
+    return (*adapter.protocols, *COMMON_PROTOCOLS)
+
+
+def assign_splits(
+    adapter: Adapter, rows: Sequence[LabelRow], protocol: str, root: Path, options: Options
+) -> list[str | None]:
+    """Return each row's split under one of ``offered_protocols``: train, validation, test, None (not used).
+
+    Raises ``UserError`` as the split's own function does.
+    """
+    if adapter.assign_splits is not None and protocol in adapter.protocols:
+        return adapter.assign_splits(rows, protocol, root, options)
+    return common_split(rows, protocol, root, options)
 
 
 def common_split(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:

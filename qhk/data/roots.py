@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.settings import DatasetSettings, PairsSettings, PathsSettings
+from qhk.settings.inputs import DatasetSettings, PathsSettings
+from qhk.settings.pairs import PairsSettings
 
 
 def picture_roots(

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter
 from qhk.data.adapters import adapter_names, find_adapter
+from qhk.data.protocols import COMMON_OPTIONS, offered_protocols
 from qhk.errors import UserError
-from qhk.settings import DatasetSettings
 from qhk.settings.base import Scalar
+from qhk.settings.inputs import DatasetSettings
 
 Progress = Callable[[int, int], None]
 
@@ -24,12 +25,12 @@ def check_spec(name: str, spec: DatasetSettings) -> Adapter:
             f"dataset.{name}.adapter is {spec.adapter!r}: choose one of {', '.join(adapter_names())}"
         )
     adapter = find_adapter(spec.adapter)
-    if spec.protocol not in adapter.protocols:
+    protocols = offered_protocols(adapter)
+    if spec.protocol not in protocols:
         raise UserError(
-            f"dataset.{name}.protocol is {spec.protocol!r}: "
-            f"{spec.adapter} offers {', '.join(adapter.protocols)}"
+            f"dataset.{name}.protocol is {spec.protocol!r}: {spec.adapter} offers {', '.join(protocols)}"
         )
-    known = adapter.options | (set(MINIATURE_OPTIONS) if spec.miniature else set())
+    known = adapter.options | COMMON_OPTIONS | (set(MINIATURE_OPTIONS) if spec.miniature else set())
     unknown = sorted(set(spec.options) - known)
     if unknown:
         raise UserError(

@@ -20,6 +20,7 @@ from scipy.io.matlab import MatReadWarning
 
 from qhk.errors import UserError
 from qhk.files import read_text
+from qhk.plain import show_value
 
 Cells = dict[str, str]
 
@@ -128,7 +129,8 @@ def matlab_text(value: object, where: str, variable: str) -> str:
     while cell.size == 1 and isinstance(cell[0], np.ndarray):
         cell = np.ravel(cell[0])
     if cell.size != 1 or not isinstance(cell[0], str) or not cell[0].strip():
-        raise UserError(f"{where}: {variable} is {shown(value)}, expected one text: download the file again")
+        shown = show_value(value, none="missing")
+        raise UserError(f"{where}: {variable} is {shown}, expected one text: download the file again")
     return str(cell[0]).strip()
 
 
@@ -152,7 +154,8 @@ def number(value: object, where: str, column: str) -> float:
     """Return the finite number in a cell. Raises ``UserError`` naming ``where`` and ``column`` otherwise."""
     found = plain_number(value)
     if found is None:
-        raise UserError(f"{where}: {column} is {shown(value)}, not a number: correct or remove the row")
+        shown = show_value(value, none="missing")
+        raise UserError(f"{where}: {column} is {shown}, not a number: correct or remove the row")
     return found
 
 
@@ -172,12 +175,6 @@ def plain_number(value: object) -> float | None:
     else:
         found = math.nan
     return found if math.isfinite(found) else None
-
-
-def shown(value: object) -> str:
-    """Return a cell as messages show it, cut where it is long."""
-    text = "missing" if value is None else repr(value.item() if isinstance(value, np.generic) else value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 @contextmanager
@@ -212,7 +209,9 @@ def _require_columns(
     lacking = [column for column in columns if column not in header]
     if lacking:
         present = ", ".join(cell for cell in header if cell) or "none"
-        raise UserError(f"{path}: no column {lacking[0]!r}; columns present: {present}")
+        parted = next((mark for mark in ";\t|" if len(header) == 1 and mark in header[0]), "")
+        hint = f"; its cells are parted by {parted!r}: save it with commas" if parted else ""
+        raise UserError(f"{path}: no column {lacking[0]!r}; columns present: {present}{hint}")
     repeated = [column for column in (*columns, *optional) if header.count(column) > 1]
     if repeated:
         raise UserError(

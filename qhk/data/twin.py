@@ -13,9 +13,9 @@ from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.roots import lies_within
 from qhk.data.seeds import stream_generator
-from qhk.data.tables import shown
 from qhk.errors import UserError
 from qhk.files import parse_json, read_text
+from qhk.plain import show_value
 from qhk.types import Example
 
 
@@ -120,7 +120,7 @@ def _read_pair(record: Any, where: str) -> tuple[tuple[str | None, str], str]:
     example_id, twin, dataset = fields.get("id"), fields.get("twin"), fields.get("dataset")
     if not isinstance(example_id, str) or not isinstance(twin, str) or not isinstance(dataset, str | None):
         raise UserError(
-            f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {shown(record)}'
+            f'{where}: expected {{"id": text, "twin": path}}, optionally "dataset", got {show_value(record)}'
         )
     return (dataset, example_id), twin
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from qhk.errors import UserError
-from qhk.files import write_atomically
+from qhk.files import file_digest, new_folder, read_text, write_atomically
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -162,23 +160,13 @@ def _content_digest(video: Path, cache: Path) -> str:
     known_by = f"{video.resolve()}\n{state.st_size}\n{state.st_mtime_ns}"
     memory = cache / "frames" / "digests" / hashlib.sha256(known_by.encode()).hexdigest()[:24]
     if memory.is_file():
-        return memory.read_text(encoding="utf-8")
-    with video.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return read_text(memory)
+    digest = file_digest(video)
     write_atomically(memory, digest)
     return digest
 
 
 def _publish(pictures: dict[str, Image.Image], folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as work:
         for name, picture in pictures.items():
             picture.save(work / name, compress_level=1)
-        work.chmod(0o755)
-        work.rename(folder)
-    except OSError:
-        if not folder.is_dir():  # another process that finished first is the one thing we expect here
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

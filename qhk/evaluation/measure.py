@@ -39,6 +39,7 @@ def measure_predictions(
     num_resamples: int,
     confidence: float,
     seed: int,
+    on_scale: bool = True,
 ) -> ResultRow:
     """Return the row of one benchmark: metrics over the parsed images, with bootstrap intervals.
 
@@ -49,7 +50,8 @@ def measure_predictions(
     without. A task answered in words has those of ``accuracies`` instead. The interval of plcc_fitted
     holds the fit of the full set fixed, so it leaves out the fit's own uncertainty (four parameters
     against hundreds of images); refitting every resample would cost a thousand fits per cell and meet
-    fits that do not converge.
+    fits that do not converge. Scores that are not ``on_scale`` mean something in their order and spacing
+    alone: they have no rmse and no mae.
     """
     scored = [item for item in predictions if item.clipped is not None and item.mos is not None]
     x = np.array([item.clipped for item in scored], dtype=np.float64)
@@ -64,6 +66,8 @@ def measure_predictions(
         metrics = _metrics(x, y, clusters, fit, num_resamples=num_resamples, confidence=confidence, seed=seed)
         for name, value in _diversity([item.samples for item in predictions]).items():
             metrics[name] = Measure(value=value, low=math.nan, high=math.nan)
+        if not on_scale:
+            metrics = {name: measure for name, measure in metrics.items() if name not in ("rmse", "mae")}
         fallback, is_step, distinct = fit.fallback, fit.is_step, diversity.num_distinct(x.tolist())
     return ResultRow(
         benchmark=benchmark,

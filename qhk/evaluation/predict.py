@@ -1,4 +1,4 @@
-"""Runs a sampler over a benchmark's images, batch by batch, onto disk."""
+"""Runs a scorer over a benchmark's images, batch by batch, onto disk."""
 
 from __future__ import annotations
 
@@ -18,27 +18,44 @@ from qhk.types import Completion, Example
 Sampler = Callable[[Sequence[Example]], Sequence[Sequence[Completion]]]
 """Completions for each example, in order. Its random streams must follow the example, not the batch."""
 
+Predictor = Callable[[Sequence[Example]], Sequence[Prediction]]
+"""A prediction for each example, in order, whatever the batch."""
+
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all), once before the first batch and after every batch."""
+
+
+def sampled(sample: Sampler, task: Task, *, keep_texts: bool) -> Predictor:
+    """Return the predictor that reads a sampler's completions as answers to a task.
+
+    Failed samples are kept as None, never replaced; samples outside the task's scale are counted, then
+    clipped (``Prediction.clipped``).
+    """
+
+    def predict(examples: Sequence[Example]) -> list[Prediction]:
+        completions = sample(examples)
+        assert len(completions) == len(examples), "the sampler must answer for every example"
+        return [
+            make_prediction(example, group, task=task, keep_texts=keep_texts)
+            for example, group in zip(examples, completions, strict=True)
+        ]
+
+    return predict
 
 
 def evaluate_set(
     examples: Sequence[Example],
     *,
-    sample: Sampler,
+    predict: Predictor,
     path: Path,
     batch_images: int,
-    task: Task,
-    keep_texts: bool,
     progress: Progress,
 ) -> list[Prediction]:
     """Return one prediction per example, in order; a batch is on disk as soon as it is done.
 
-    Images already in ``path`` are not sampled again, but for those of a batch that was cut off: so every
-    batch is one of an undisturbed evaluation, and rounds like it. Failed samples are kept as None, never
-    replaced; samples outside the task's scale are counted, then clipped (``Prediction.clipped``). Raises
-    ``UserError`` where ``path`` holds predictions for other images or with another number of samples,
-    or an id occurs twice.
+    Images already in ``path`` are not asked about again, but for those of a batch that was cut off: so every
+    batch is one of an undisturbed evaluation, and rounds like it. Raises ``UserError`` where ``path`` holds
+    predictions for other images or with another number of samples, or an id occurs twice.
     """
     ids = [example.id for example in examples]
     if len(set(ids)) != len(ids):
@@ -48,13 +65,7 @@ def evaluate_set(
     left = [example for example in examples if example.id not in done]
     progress(len(done), len(examples))
     for start in range(0, len(left), batch_images):
-        batch = left[start : start + batch_images]
-        completions = sample(batch)
-        assert len(completions) == len(batch), "the sampler must answer for every example"
-        new = [
-            make_prediction(example, group, task=task, keep_texts=keep_texts)
-            for example, group in zip(batch, completions, strict=True)
-        ]
+        new = predict(left[start : start + batch_images])
         _refuse_mixed_samples([*list(done.values())[-1:], *new], path)
         append_predictions(path, new)
         done.update((prediction.id, prediction) for prediction in new)

@@ -24,8 +24,8 @@ from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_li
 from qhk.tasks import Task
 from qhk.types import SCORE_DECIMALS, Completion, Example
 
-KNOWN = ("reference", "mos_std", "distortion", "level")
-"""What a row says of its image where the set knows it."""
+KNOWN = ("reference", "mos_std", "distortion", "level", "raw")
+"""What a row says only where it is known: of its image by the set, and a measure's own value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class Prediction:
     empty for a task answered in numbers, as ``samples`` is for one in words. ``reference`` names the content
     that several images share, ``mos_std`` is the spread of opinions on the common scale, ``distortion`` and
     ``level`` are what the set says was done to the image; each is None where the set does not know it.
+    ``raw`` is the value that a measure or a table gave as it is, None for a policy.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Prediction:
     mos_std: float | None = None
     distortion: str | None = None
     level: float | None = None
+    raw: float | None = None
 
     @property
     def num_samples(self) -> int:
@@ -83,6 +85,34 @@ def predictions_path(run: Path, *, step: int, before: bool, readout: str, benchm
     return run / "predictions" / name / readout / f"{benchmark}.jsonl"
 
 
+@dataclass(frozen=True, kw_only=True)
+class PredictionFile:
+    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
+
+    path: Path
+    step: int
+    before: bool
+    readout: str
+    benchmark: str
+
+
+def prediction_files(directory: Path) -> list[PredictionFile]:
+    """Return the files of predictions below a run, by step, read-out and benchmark."""
+    found = []
+    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
+        name = path.parts[-3].removeprefix("step_")
+        found.append(
+            PredictionFile(
+                path=path,
+                step=int(name.removesuffix("_before")),
+                before=name.endswith("_before"),
+                readout=path.parts[-2],
+                benchmark=path.stem,
+            )
+        )
+    return found
+
+
 def make_prediction(
     example: Example,
     completions: Sequence[Completion],
@@ -96,13 +126,7 @@ def make_prediction(
     wild answer among eight moves the mean by no more than the scale allows.
     """
     texts = tuple(completion.text for completion in completions) if keep_texts else None
-    distortion, level = example.labels.get("distortion"), example.labels.get("level")
-    known: dict[str, Any] = {
-        "reference": example.reference,
-        "mos_std": example.mos_std,
-        "distortion": None if distortion is None else str(distortion),
-        "level": None if level is None else float(level),
-    }
+    known = _known(example)
     if not task.has_scores:
         return Prediction(
             id=example.id,
@@ -128,6 +152,38 @@ def make_prediction(
         texts=texts,
         **known,
     )
+
+
+def value_prediction(
+    example: Example, raw: float | None, score: float | None, *, clipped: float | None
+) -> Prediction:
+    """Return the prediction of a scorer that has one value for an image, or None where it has none.
+
+    ``score`` is ``raw`` on the common scale or, of a scorer without a scale, along it: larger is better.
+    """
+    assert (raw is None) == (score is None) == (clipped is None)
+    return Prediction(
+        id=example.id,
+        mos=example.mos,
+        score=None if score is None else round(score, SCORE_DECIMALS),
+        clipped=None if clipped is None else round(clipped, SCORE_DECIMALS),
+        samples=(None if score is None else round(score, SCORE_DECIMALS),),
+        out_of_range=int(score != clipped),
+        texts=None,
+        raw=raw,
+        **_known(example),
+    )
+
+
+def _known(example: Example) -> dict[str, Any]:
+    """Return what the set knows of an image."""
+    distortion, level = example.labels.get("distortion"), example.labels.get("level")
+    return {
+        "reference": example.reference,
+        "mos_std": example.mos_std,
+        "distortion": None if distortion is None else str(distortion),
+        "level": None if level is None else float(level),
+    }
 
 
 def _mean(values: Sequence[float]) -> float | None:

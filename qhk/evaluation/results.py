@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from qhk.errors import UserError
 from qhk.files import read_json, reading, typed, write_atomically
 from qhk.tasks import find_form
+
+VALUE = "value"
+"""The read-out of scorers that have one value for an image, so that there is nothing to draw or read."""
 
 
 class Moment(StrEnum):
@@ -41,7 +44,9 @@ class ResultRow:
     is the number of different read-out scores. ``plcc_fallback`` is empty where the logistic fit was
     used, else why ``plcc_fitted`` is the raw PLCC; ``plcc_step`` says that the fitted curve is a step,
     so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
-    metrics, and ``distinct`` counts its different answers.
+    metrics, and ``distinct`` counts its different answers. ``seen``: whether training saw the set, or
+    another that is read from the same folder; None where that is not known. ``ratings`` is how many opinions
+    an image has, ``reliability`` what ``evaluation.reliability`` says of the predictions.
     """
 
     benchmark: str
@@ -60,6 +65,9 @@ class ResultRow:
     distinct: int
     plcc_fallback: str
     plcc_step: bool = False
+    seen: bool | None = None
+    ratings: float | None = None
+    reliability: Mapping[str, float | None] = field(default_factory=dict)
     metrics: Mapping[str, Measure]
 
     @property
@@ -74,6 +82,35 @@ class ResultRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PerturbedRow:
+    """Copies of a benchmark's images that were perturbed in one way, against their originals.
+
+    ``family`` is degradation, corruption or replacement; ``strength`` 1 to 5, ``amount`` the kind's own
+    number for it; both None where all strengths are taken together. ``n`` copies, ``n_pairs`` of which have a
+    readable answer, as their originals have; ``metrics`` over those: above, drop, unchanged
+    (``statistics.perturbation``) and, over all strengths, strength_srcc.
+    """
+
+    benchmark: str
+    step: int
+    moment: Moment
+    readout: str
+    family: str
+    kind: str
+    strength: int | None
+    amount: float | None
+    n: int
+    n_pairs: int
+    metrics: Mapping[str, Measure]
+
+    @property
+    def key(self) -> tuple[str, int, Moment, str, str, str, int | None]:
+        """Return what identifies the row inside one run; a row with the same key replaces it."""
+        cell = (self.benchmark, self.step, self.moment, self.readout)
+        return (*cell, self.family, self.kind, self.strength)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """All cells of one run. ``wall_times`` maps a phase to its seconds."""
 
@@ -81,6 +118,7 @@ class Results:
     run_id: str
     wall_times: Mapping[str, float]
     rows: tuple[ResultRow, ...]
+    perturbed: tuple[PerturbedRow, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +149,8 @@ def read_results(path: Path) -> Results:
             seed=content["seed"],
             run_id=content["run_id"],
             wall_times=content["wall_times"],
-            rows=tuple(_row_from_json(row) for row in content["rows"]),
+            rows=tuple(_row_from_json(ResultRow, row) for row in content["rows"]),
+            perturbed=tuple(_row_from_json(PerturbedRow, row) for row in content.get("perturbed", [])),
         )
 
 
@@ -123,13 +162,21 @@ def write_results(path: Path, results: Results) -> None:
         "wall_times": dict(results.wall_times),
         "rows": [_row_to_json(row) for row in results.rows],
     }
+    if results.perturbed:
+        content["perturbed"] = [_row_to_json(row) for row in results.perturbed]
     write_atomically(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def update_results(
-    path: Path, *, seed: int, run_id: str, wall_times: Mapping[str, float], rows: Iterable[ResultRow]
+    path: Path,
+    *,
+    seed: int,
+    run_id: str,
+    wall_times: Mapping[str, float],
+    rows: Iterable[ResultRow],
+    perturbed: Iterable[PerturbedRow] = (),
 ) -> Results:
-    """Add ``rows`` and ``wall_times`` to the results in ``path``, atomically, and return all of them.
+    """Add rows and ``wall_times`` to the results in ``path``, atomically, and return all of them.
 
     A row replaces the one with its key in place; a wall time replaces the one of its name. Raises
     ``UserError`` where the file belongs to another run or seed.
@@ -142,12 +189,14 @@ def update_results(
                 f"{path} belongs to run {old.run_id} seed {old.seed}, not {run_id} seed {seed}: "
                 "choose another name= or fresh=true"
             )
-    merged = {row.key: row for row in old.rows} | {row.key: row for row in rows}
+    merged = {row.key: row for row in (*old.rows, *rows)}
+    copies = {row.key: row for row in (*old.perturbed, *perturbed)}
     results = Results(
         seed=seed,
         run_id=run_id,
         wall_times={**old.wall_times, **wall_times},
         rows=tuple(merged.values()),
+        perturbed=tuple(copies.values()),
     )
     write_results(path, results)
     return results
@@ -199,21 +248,30 @@ def _mean(values: list[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _row_to_json(row: ResultRow) -> dict[str, Any]:
+def _row_to_json(row: ResultRow | PerturbedRow) -> dict[str, Any]:
     metrics = {
         name: {key: value if math.isfinite(value) else None for key, value in asdict(measure).items()}
         for name, measure in row.metrics.items()
     }
-    flat = {field.name: row.__dict__[field.name] for field in fields(row)}
+    flat = {known.name: row.__dict__[known.name] for known in fields(row)}
+    if isinstance(row, ResultRow):
+        flat["reliability"] = {name: _finite(value) for name, value in row.reliability.items()}
     return {**flat, "moment": row.moment.value, "metrics": metrics}
 
 
-def _row_from_json(row: Mapping[str, Any]) -> ResultRow:
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+Row = TypeVar("Row", ResultRow, PerturbedRow)
+
+
+def _row_from_json(kind: type[Row], row: Mapping[str, Any]) -> Row:
     metrics = {
         name: Measure(**{key: math.nan if value is None else float(value) for key, value in measure.items()})
         for name, measure in row["metrics"].items()
     }
     # Files of earlier versions have ``stage`` for ``moment``.
     named = {"moment" if key == "stage" else key: value for key, value in row.items()}
-    plain = typed(ResultRow, {**named, "metrics": {}})
+    plain = typed(kind, {**named, "metrics": {}})
     return replace(plain, metrics=metrics)

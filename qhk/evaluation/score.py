@@ -25,7 +25,7 @@ from qhk.evaluation.predictions import most_said
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.sample import read_completions, sample_in_batches
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.tables import Table
 from qhk.tasks import Task, build_task
 from qhk.types import Completion

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.measure import Measurement
 
 from qhk.errors import UserError
-from qhk.evaluation.results import Moment, ResultRow, why_not_counted
+from qhk.evaluation.results import Moment, PerturbedRow, ResultRow, why_not_counted
 from qhk.plain import plain_text
 from qhk.tables import Table, Text
 from qhk.tasks import find_form
@@ -121,11 +121,54 @@ def results_table(
             _line(name, cells, shown, columns, mark=notes.get(name, ("", ""))[0])
             for name, cells in lines.items()
         ),
-        means=_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+        means=(
+            *_mean_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+            *_unseen_lines(lines, columns, left_out=notes, num_moments=len(shown)),
+        ),
         notes=(
             *(f"{mark} {name}: left out of the means: {text}" for name, (mark, text) in notes.items()),
             *_fit_notes(lines),
             _legend(columns),
+        ),
+    )
+
+
+def perturbed_table(rows: Sequence[PerturbedRow]) -> TableText:
+    """Return how perturbed copies were scored, of each benchmark and kind over all strengths."""
+    whole = [row for row in rows if row.strength is None]
+    curves = {
+        (row.benchmark, row.kind): [
+            one for one in rows if (one.benchmark, one.kind) == (row.benchmark, row.kind) and one.strength
+        ]
+        for row in whole
+    }
+    body = []
+    for row in whole:
+        drops = [f"{one.metrics['drop'].value:.2f}" for one in curves[row.benchmark, row.kind]]
+        srcc = row.metrics.get("strength_srcc")
+        body.append(
+            (
+                row.benchmark,
+                row.kind,
+                f"{row.n_pairs}/{row.n}",
+                f"{row.metrics['above'].value:.3f}",
+                f"{row.metrics['drop'].value:.3f}",
+                " ".join(drops) or "-",
+                "-" if srcc is None else f"{srcc.value:.3f}",
+                f"{row.metrics['unchanged'].value:.3f}",
+            )
+        )
+    moments = dict.fromkeys(f"{row.moment.value} (step {row.step})" for row in whole)
+    headings = ("benchmark", "copies", "n", "above", "drop", "by strength", "SRCC", "unchanged")
+    return TableText(
+        title=f"perturbed copies, read-out {whole[0].readout}: {', '.join(moments)}",
+        headings=headings,
+        body=tuple(body),
+        means=(),
+        notes=(
+            "n: copies with a readable answer, as their originals have; above: share of originals scored "
+            "above their copy (0.5: chance); drop: mean of original less copy; SRCC: of strength and drop; "
+            "unchanged: share of copies with the very score of the original.",
         ),
     )
 
@@ -217,6 +260,21 @@ def _mean_lines(
         gains.append(f"{means[-1] - means[0]:+.{column.decimals}f}" if column.gain else "")
     label = "mean" if len(counted) == len(lines) else f"mean of {len(counted)} of {len(lines)}"
     return ((label, "", *texts), ("gain", "", *gains)) if num_moments > 1 else ((label, "", *texts),)
+
+
+def _unseen_lines(
+    lines: dict[str, list[ResultRow]],
+    columns: Sequence[Column],
+    *,
+    left_out: Collection[str],
+    num_moments: int,
+) -> tuple[tuple[str, ...], ...]:
+    """Return the lines of the mean over the sets that training did not see, where it saw some of them."""
+    unseen = {name: cells for name, cells in lines.items() if not any(row.seen for row in cells)}
+    if not unseen or len(unseen) == len(lines):
+        return ()
+    found = _mean_lines(unseen, columns, left_out=left_out, num_moments=num_moments)
+    return tuple((f"{line[0]}, unseen", *line[1:]) for line in found)
 
 
 def as_rich(table: TableText) -> Table:

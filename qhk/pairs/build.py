@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qhk.errors import UserError
-from qhk.files import json_line, write_atomically
-from qhk.pairs.make import file_digest
+from qhk.files import file_digest, json_line, read_json, write_atomically, writing
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 from qhk.pairs.strengthen import HumanReview, awaits_review
 from qhk.pairs.training_set import verdict_of, write_set
 
 DATASET, TWINS, DROPPED, REPORT = "dataset", "twins.jsonl", "dropped.csv", "report.json"
+
+_OURS = re.compile(
+    rf"{DATASET}/(?:dataset_info\.json|state\.json|(?:data|cache)-[\w-]+\.arrow)"
+    rf"|{re.escape(TWINS)}|{re.escape(DROPPED)}|{re.escape(REPORT)}"
+).fullmatch
+"""Matches the files of a built set: those of ``save_to_disk`` and of its readers' cache, and three beside."""
 
 
 Unjudged = Literal["drop", "keep_strengthened", "keep"]
@@ -68,28 +74,39 @@ def build_set(
     """Write ``folder``: ``dataset`` (Hugging Face), ``twins.jsonl``, ``dropped.csv`` and ``report.json``.
 
     Everything is written beside ``folder``, checked, and renamed. A folder built from the same manifest
-    in the same way is left as it is; ``fresh`` replaces one that was built otherwise. Raises ``UserError``
-    where ``folder`` holds anything else, or no pair is kept.
+    in the same way is left as it is; ``fresh`` replaces one that was built otherwise, of which only the files
+    of a built set are removed. Raises ``UserError`` where ``folder`` holds anything else at any depth, hidden
+    files apart, which stay, or where no pair is kept.
     """
+    _recover(folder)
     selection = select_pairs(manifest, human_review=human_review, unjudged=unjudged)
     report = _report(manifest, selection, human_review=human_review, unjudged=unjudged)
     if folder.exists():
         found = _read_report(folder)
         if found == report:
             return Built(folder=folder, selection=selection, before=True)
-        files = {file.name for file in folder.iterdir()} if folder.is_dir() else {""}
-        files = {name for name in files if not name.startswith(".")}  # what file systems and browsers leave
-        ours = isinstance(found, dict) and files <= {DATASET, TWINS, DROPPED, REPORT}
+        foreign = [name for name in _foreign(folder) if not Path(name).name.startswith(".")]
+        ours = isinstance(found, dict) and not foreign
         if not (fresh and ours):
             what = "a set built otherwise" if ours else "something else"
+            such = f" ({foreign[0]})" if foreign else ""
             fix = "replace it with fresh=true, or give another folder" if ours else "give another folder"
-            raise UserError(f"pairs.build.output: {folder} holds {what} already: {fix}")
+            raise UserError(f"pairs.build.output: {folder} holds {what} already{such}: {fix}")
     if not selection.kept:
         reasons = (
             "; ".join(sorted({item.reason for item in selection.dropped})[:3]) or "the manifest is empty"
         )
         raise UserError(f"{manifest.path}: no pair is left to build from ({reasons})")
     part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    with writing(folder):
+        _write(manifest, selection, report, folder, part)
+    return Built(folder=folder, selection=selection, before=False)
+
+
+def _write(
+    manifest: PairManifest, selection: Selection, report: dict[str, Any], folder: Path, part: Path
+) -> None:
+    """Write the set to ``part``, which is beside ``folder``, and put it in its place once it is whole."""
     try:
         write_set(manifest, selection.kept, part / DATASET, scratch=part / "scratch")
         shutil.rmtree(part / "scratch")
@@ -103,7 +120,44 @@ def build_set(
             part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return Built(folder=folder, selection=selection, before=False)
+
+
+def _foreign(folder: Path) -> list[str]:
+    """Return what is below ``folder``, by its path from there, and no file of a built set; folders apart.
+
+    A folder that is none, or is a link, is foreign as a whole.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder.name]
+    inside = ((path.relative_to(folder).as_posix(), path) for path in sorted(folder.rglob("*")))
+    return [
+        name for name, path in inside if not (path.is_dir() and not path.is_symlink()) and not _OURS(name)
+    ]
+
+
+def _recover(folder: Path) -> None:
+    """Finish what a build that was killed left of an exchange: the set before goes back, or is removed."""
+    name = re.compile(rf"\.{re.escape(folder.name)}\.\d+\.old")
+    parent = folder.parent
+    for old in sorted(parent.iterdir()) if parent.is_dir() else ():
+        if name.fullmatch(old.name):
+            with writing(old):
+                if os.path.lexists(folder) and (_read_report(old) or not _foreign(old)):
+                    _remove(old, keep=folder)
+                elif _read_report(old):  # is removed first, so all of the set is there
+                    old.rename(folder)
+
+
+def _remove(old: Path, *, keep: Path) -> None:
+    """Remove a set that was replaced; what is not ours in it goes to the same place in ``keep``."""
+    for name in _foreign(old):
+        target = keep / name
+        if os.path.lexists(target):
+            return  # Nothing is lost for want of a name: the rest of the old set stays beside the new one.
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (old / name).rename(target)
+    (old / REPORT).unlink(missing_ok=True)
+    shutil.rmtree(old)
 
 
 def _exchange(new: Path, folder: Path) -> None:
@@ -115,7 +169,7 @@ def _exchange(new: Path, folder: Path) -> None:
     except OSError:
         old.rename(folder)
         raise
-    shutil.rmtree(old)
+    _remove(old, keep=folder)
 
 
 def _twin(manifest: PairManifest, pair: Pair, folder: Path) -> dict[str, Any]:
@@ -156,10 +210,10 @@ def _report(manifest: PairManifest, selection: Selection, **settings: str) -> di
 
 
 def _read_report(folder: Path) -> Any:
-    path = folder / REPORT
+    """Return what the report of a built set says; None for anything that is no such report."""
     try:
-        report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    except (ValueError, RecursionError):
+        report = read_json(folder / REPORT)
+    except UserError:
         return None
     if isinstance(report, dict) and "stages" in report:
         report["steps"] = report.pop("stages")  # as sets built by earlier versions call them

@@ -17,6 +17,7 @@ import httpx
 from PIL import Image
 
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.pairs.judge import Emit, Judged, failed_answer, load_pair, question_digest, read_answer
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
@@ -171,7 +172,7 @@ class EndpointJudge:
         if reply.status != 200:
             return None
         try:
-            body = json.loads(reply.body)
+            body = parse_json(reply.body)
             choice = body["choices"][0]
             message = choice["message"]
             content, refusal = message.get("content"), message.get("refusal")

@@ -15,7 +15,7 @@ from typing import TypeVar
 from PIL import Image
 
 from qhk.data.image import load_image
-from qhk.files import write_bytes_atomically
+from qhk.files import file_digest, write_bytes_atomically
 from qhk.pairs.plan import Plan, copy_name, ordered_kinds
 from qhk.pairs.records import DegradationStep
 from qhk.pairs.similarity import MadeCopy, calibrated_copy, make_copy
@@ -124,12 +124,6 @@ def _degraded(job: CopyJob, source: Image.Image, start: Image.Image) -> tuple[Ma
         if made is not None:
             return made, kind
     return None, ""
-
-
-def file_digest(path: Path) -> str:
-    """Return sha256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def in_order(

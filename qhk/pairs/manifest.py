@@ -9,7 +9,6 @@ cuts it off.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,9 @@ from typing import Any, BinaryIO
 
 from qhk.data.roots import lies_within, picture_roots
 from qhk.errors import UserError
-from qhk.files import json_line
+from qhk.files import RESTORE, json_line, parse_json, reading, writing
 from qhk.pairs.records import Pair, read_copy, read_decision, read_judgement, read_pair
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 FORMAT, VERSION = "qhk pairs", 1
 
@@ -50,7 +49,8 @@ def open_manifest(settings: Settings) -> PairManifest:
 
 def _start(path: Path) -> None:
     """Write the header into a new or empty file, or over one that was torn; no other file is touched."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     header = {"kind": "header", "format": FORMAT, "version": VERSION}
     known = json_line(header).encode()[:-2]
     with _locked(path) as file:
@@ -118,7 +118,7 @@ class PairManifest:
 
     def refresh(self) -> int:
         """Take in what was appended since the last look; the number of new records."""
-        with self.path.open("rb") as file:
+        with reading(self.path, "a manifest of pairs", RESTORE), self.path.open("rb") as file:
             return self._take_in(file)
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -138,10 +138,9 @@ class PairManifest:
 
     def record_at(self, place: int) -> dict[str, Any]:
         """Return the whole record that begins at byte ``place``: a judge's verbatim reply, tokens, time."""
-        with self.path.open("rb") as file:
+        with reading(self.path, "a manifest of pairs", RESTORE), self.path.open("rb") as file:
             file.seek(place)
-            row = json.loads(file.readline())
-        assert isinstance(row, dict)
+            row: dict[str, Any] = parse_json(file.readline(), self.path)
         return row
 
     def failure_lines(self, step: str, number: int) -> list[str]:
@@ -187,18 +186,16 @@ class PairManifest:
         if not line.strip():
             return
         try:
-            row = json.loads(line)
-            if self._lines == 1:
-                _check_header(row, self.path)
-            else:
+            row = parse_json(line)
+            if self._lines > 1:
                 self._merge(row, place=place)
-        except UserError:
-            raise
-        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
-            cause = f"{type(error).__name__} {error}"
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            cause = str(error) if isinstance(error, UserError) else f"{type(error).__name__} {error}"
             raise UserError(
                 f"{where} is not a record of pairs ({cause}): repair or remove that line"
             ) from None
+        if self._lines == 1:
+            _check_header(row, self.path)
 
     def _merge(self, row: Mapping[str, Any], *, place: int) -> None:
         kind = row["kind"]
@@ -231,17 +228,19 @@ def _step(row: Mapping[str, Any]) -> str:
 def _check_header(row: Any, path: Path) -> None:
     if not isinstance(row, dict) or row.get("format") != FORMAT:
         raise UserError(f"{path} line 1 is no header of {FORMAT!r}: it is no manifest; give another file")
-    if row["version"] != VERSION:
+    if row.get("version") != VERSION:
         raise UserError(
-            f"{path} has version {row['version']} of the manifest, this qhk reads {VERSION}: "
+            f"{path} has version {row.get('version')} of the manifest, this qhk reads {VERSION}: "
             "use the qhk that wrote it"
         )
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """Return the file, exclusively ours."""
-    with path.open("a+b") as file:
+    """Return the file, exclusively ours. Raises ``UserError`` where it cannot be written."""
+    with writing(path):
+        opened = path.open("a+b")
+    with opened as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 

@@ -10,7 +10,8 @@ from typing import Any
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
 from qhk.pairs.operations import check_operation, operation
-from qhk.settings import CopySettings, Settings
+from qhk.settings.pairs import CopySettings
+from qhk.settings.root import Settings
 
 STEM_LENGTH = 40
 

@@ -15,9 +15,10 @@ from datasets.load import load_from_disk
 from datasets.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from qhk.errors import UserError
-from qhk.files import write_bytes_atomically
+from qhk.files import file_digest, parse_json, read_bytes, reading, write_bytes_atomically
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair, check_name
+from qhk.plain import show_value
 from qhk.types import Example
 
 IMAGES = ("image_orig", "image_deg")
@@ -47,6 +48,8 @@ COLUMNS: dict[str, Any] = {
     "sha256_orig": Value("string"),
     "sha256_deg": Value("string"),
 }
+REQUIRED = ("id", "dataset", "group_id", *IMAGES, "score", "score_native", "higher_is_better", "labels")
+
 """Columns of a built set. ``score`` in [1, 5] is the opinion of ``image_orig``; ``image_deg`` has none."""
 
 
@@ -102,7 +105,8 @@ def write_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path, *, sc
 def verify_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> None:
     """Raise ``RuntimeError`` unless the set at ``folder`` holds exactly ``pairs``, every byte of them."""
     num_rows = 0
-    for number, (pair, row) in enumerate(zip(pairs, read_rows(folder), strict=False), start=1):
+    rows = read_rows(folder)
+    for number, (pair, row) in enumerate(zip(pairs, rows, strict=False), start=1):
         expected = set_row(manifest, pair)
         for name in expected:
             if row[name] != expected[name]:
@@ -111,7 +115,7 @@ def verify_set(manifest: PairManifest, pairs: Sequence[Pair], folder: Path) -> N
             if hashlib.sha256(row[name]["bytes"]).hexdigest() != digest:
                 raise RuntimeError(f"{folder} row {number}: {name} is not the file of the manifest")
         num_rows = number
-    found = len(load_from_disk(str(folder)))
+    found = num_rows + sum(1 for _ in rows)
     if not num_rows == found == len(pairs):
         raise RuntimeError(f"{folder} holds {found} rows, {len(pairs)} were written")
 
@@ -123,17 +127,22 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """
     if not (folder / "dataset_info.json").is_file():
         raise UserError(f"{folder}: no built set; give the folder 'dataset' that qhk data build wrote")
-    built = load_from_disk(str(folder))
-    lacking = [name for name in COLUMNS if name not in built.column_names]
-    if lacking:
-        raise UserError(f"{folder} has no column {lacking[0]!r}: it was not written by qhk data build")
-    for name in IMAGES:
-        built = built.cast_column(name, Image(decode=False))
-    for number, row in enumerate(built, start=1):
+    with reading(folder, "a whole set of qhk data build", "build the set again"):
+        built = load_from_disk(str(folder))
+        for name, kind in COLUMNS.items():
+            found = built.features.get(name)
+            if not (isinstance(found, Image) if name in IMAGES else found == kind):
+                raise ValueError(f"column {name!r} is {'missing' if found is None else found}")
         for name in IMAGES:
-            if row[name] is None or not row[name]["bytes"]:
-                raise UserError(f"{folder} row {number} ({row['id']}) has no {name}: build the set again")
-        yield row
+            built = built.cast_column(name, Image(decode=False))
+        for number, row in enumerate(built, start=1):
+            empty = next((name for name in REQUIRED if row[name] is None), None)
+            empty = empty or next(
+                (name for name in IMAGES if not row[name]["bytes"] or not row[name]["path"]), None
+            )
+            if empty is not None:
+                raise ValueError(f"row {number} ({row['id']}) has no {empty}")
+            yield row
 
 
 def unpack_set(folder: Path, *, images: Path) -> list[Example]:
@@ -142,15 +151,20 @@ def unpack_set(folder: Path, *, images: Path) -> list[Example]:
     Bytes are those of the original files. Files that are there already with the same bytes are left alone.
     """
     examples = []
-    for row in read_rows(folder):
+    for number, row in enumerate(read_rows(folder), start=1):
         paths = []
+        where = f"{folder} row {number} ({row['id']})"
         try:
             check_name(row["group_id"])
-        except KeyError as error:
-            raise UserError(f"{folder}: {error.args[0]}; build the set again") from None
+            labels = parse_json(row["labels"])
+            if not isinstance(labels, dict):
+                raise ValueError(f"labels are {show_value(labels)}, not an object")
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{where}: {error.args[0]}: build the set again") from None
         for name, role in zip(IMAGES, ("original", "degraded"), strict=True):
             path = images / role / f"{row['group_id']}{Path(row[name]['path']).suffix.lower()}"
-            if not path.is_file() or path.read_bytes() != row[name]["bytes"]:
+            # Written anew where the file is other or cannot be read: it is ours.
+            if not path.is_file() or file_digest(path) != hashlib.sha256(row[name]["bytes"]).hexdigest():
                 write_bytes_atomically(path, row[name]["bytes"])
             paths.append(path)
         examples.append(
@@ -164,7 +178,7 @@ def unpack_set(folder: Path, *, images: Path) -> list[Example]:
                 mos_std=row["score_std"],
                 reference=row["reference"],
                 twin=paths[1],
-                labels=json.loads(row["labels"]),
+                labels=labels,
             )
         )
     return examples
@@ -187,7 +201,7 @@ def _features() -> Any:
 
 
 def _image(path: Path) -> dict[str, Any]:
-    return {"bytes": path.read_bytes(), "path": path.name}
+    return {"bytes": read_bytes(path), "path": path.name}
 
 
 def verdict_of(pair: Pair) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from qhk.errors import UserError
-from qhk.files import read_json, sync_folder
+from qhk.files import file_digest, read_json, write_atomically
 
 CONTENTS_FILE = "contents.json"
 """File name -> ``size`` in bytes and ``sha256``."""
@@ -33,9 +32,7 @@ def write_contents(folder: Path) -> None:
     files = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     with ThreadPoolExecutor(THREADS) as pool:
         contents = dict(zip([path.name for path in files], pool.map(_settle, files), strict=True))
-    (folder / CONTENTS_FILE).write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    _sync(folder / CONTENTS_FILE)
-    sync_folder(folder)
+    write_atomically(folder / CONTENTS_FILE, json.dumps(contents, indent=1) + "\n")
 
 
 def has_contents(folder: Path) -> bool:
@@ -87,9 +84,9 @@ def _file_fault(path: Path, *, size: int, sha256: str | None) -> str:
     if found != size:
         return f"{path.name} is missing" if found is None else f"{path.name} has {found} of {size} bytes"
     try:
-        same = _opens(path) if sha256 is None else _digest(path) == sha256
+        same = _opens(path) if sha256 is None else file_digest(path) == sha256
     except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
+        return f"{path.name} cannot be read ({error.strerror or os.strerror(error.errno or 0)})"
     return "" if same else f"{path.name} is not what was written"
 
 
@@ -109,12 +106,7 @@ def _opens(path: Path) -> bool:
 def _settle(path: Path) -> dict[str, Any]:
     """Returns a file's entry once it is on disk."""
     _sync(path)
-    return {"size": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": path.stat().st_size, "sha256": file_digest(path)}
 
 
 def _sync(path: Path) -> None:

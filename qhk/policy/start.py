@@ -11,7 +11,9 @@ from qhk.data.seeds import stream_generator, stream_seed
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.settings import ModelSettings, Settings, task_views
+from qhk.settings.inputs import ModelSettings
+from qhk.settings.root import Settings
+from qhk.settings.views import task_views
 from qhk.tasks import build_task
 from qhk.types import Example
 

@@ -26,6 +26,9 @@ MAX_BYTES = 1 << 30
 
 MAX_CHARS = 1_000_000
 
+BEGUN = "begun"
+"""The first line of the process: all is imported, what happens from here on is the template's doing."""
+
 
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, own: str) -> str:
     """Return what the tokenizer's chat template makes of ``messages``, the assistant's turn opened.
@@ -50,16 +53,26 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, own: s
 
 @lru_cache(maxsize=256)
 def _rendered(job: str) -> tuple[str, str]:
-    """Return the text and, where there is none, what the template did."""
+    """Return the text and, where there is none, what the template did.
+
+    Raises ``UserError`` where the process ends before it has a template to render: that is not its fault.
+    """
     done = subprocess.run(
         [sys.executable, "-P", "-m", __name__], input=job, capture_output=True, text=True, check=False
     )
+    begun, _, answer = done.stdout.partition("\n")
+    said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    if begun != BEGUN:
+        raise UserError(
+            f"the process that renders chat templates does not start ({said[:200]}): python -m {__name__} "
+            "must be able to import transformers and jinja2; repair the installation, or free memory"
+        )
     if done.returncode == -signal.SIGXCPU:
         return "", f"does not end within {MAX_CPU_S} s"
     try:
-        text, problem = json.loads(done.stdout)
+        text, problem = json.loads(answer)
     except ValueError:
-        return "", f"ends its process (exit code {done.returncode})"
+        return "", f"ends its process (exit code {done.returncode}: {said[:200]})"
     return text, problem
 
 
@@ -79,6 +92,7 @@ def _main() -> None:
     for kind, limit in limits.items():
         # The hard limit of the CPU is a second later: at the soft one the signal tells why.
         resource.setrlimit(kind, (limit, limit + (kind == resource.RLIMIT_CPU)))
+    print(BEGUN, flush=True)
     text, problem = "", ""
     try:
         rendered = render_jinja_template(

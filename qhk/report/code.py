@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
+from qhk.files import read_text
 from qhk.report.runs import RunRecord, Runs
 from qhk.sweep.manifest import code_folder
 from qhk.tracking.code import CODE_SUFFIXES, PACKAGE, SHOWN, code_digest, code_text, read_code_parts
@@ -61,21 +62,23 @@ def _labels(records: list[RunRecord]) -> list[str]:
 
 def _copy(digest: str, records: list[RunRecord]) -> Mapping[str, str] | None:
     """Return the files of a code by name, from a sweep beside the runs or from this package; else None."""
-    for record in records:
-        # outputs/<study>/<name>/seed<k> beside outputs/sweeps/<name>
-        for sweep in sorted(record.directory.parents[2].glob("sweeps/*")):
-            folder = code_folder(sweep, digest)
-            if folder.is_dir():
-                return dict(_texts(folder))
-    if code_digest({PACKAGE.name: PACKAGE}) == digest:
-        return {f"{PACKAGE.name}/{name}": text for name, text in _texts(PACKAGE)}
+    # outputs/<study>/<name>/seed<k> beside outputs/sweeps/<name>
+    sweeps = [sweep for record in records for sweep in sorted(record.directory.parents[2].glob("sweeps/*"))]
+    kept = next((folder for sweep in sweeps if (folder := code_folder(sweep, digest)).is_dir()), None)
+    try:
+        if kept is not None:
+            return dict(_texts(kept))
+        if code_digest({PACKAGE.name: PACKAGE}) == digest:
+            return {f"{PACKAGE.name}/{name}": text for name, text in _texts(PACKAGE)}
+    except UserError:  # a copy that cannot be read is as good as none
+        return None
     return None
 
 
 def _texts(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.rglob("*")):
         if path.suffix in CODE_SUFFIXES and path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8", errors="replace")
+            yield path.relative_to(folder).as_posix(), read_text(path)
 
 
 def _diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from qhk.errors import UserError
 from qhk.report.runs import RunRecord, Runs
 from qhk.report.scoring import Reader, Scored, aligned, read_answers, score_benchmark
-from qhk.report.views import View, counted_row
+from qhk.report.views import View, counted_row, find_row, is_seen
 from qhk.statistics.comparison import Estimate, Part, best_and_second, compare_methods, estimate, holm
 
 RANGES = {
@@ -24,6 +24,9 @@ RANGES = {
     **dict.fromkeys(("rmse", "mae"), (0.0, math.inf)),
 }
 """What a metric can be: intervals end there."""
+
+AVERAGES = ("average", "unseen")
+"""Columns that are means over benchmarks: of all, and of those that no method trained on."""
 
 ERRORS = ("rmse", "mae")
 """Metrics of which less is better."""
@@ -54,8 +57,9 @@ class Cell:
 class ComparisonTable:
     """Methods x benchmarks of one view.
 
-    ``average`` is over ``averaged``, the sets that all methods with any result have.
-    ``against`` maps a method and a benchmark (or "average") to its difference from ``reference``; ``p`` is
+    ``average`` is over ``averaged``, the sets that all methods with any result have; ``unseen`` over
+    ``unseen_sets``, those of them that no method trained on: both empty where that is all of them, or none.
+    ``against`` maps a method and a benchmark (or average) to its difference from ``reference``; ``p`` is
     corrected by Holm over methods and benchmarks. ``num_images`` are the images of a benchmark that all runs
     answered, ``num_references`` their clusters; ``left_out`` says by benchmark which runs are in no test.
     """
@@ -65,6 +69,8 @@ class ComparisonTable:
     cells: Mapping[str, Mapping[str, Cell]]
     average: Mapping[str, Cell]
     averaged: tuple[str, ...]
+    unseen: Mapping[str, Cell]
+    unseen_sets: tuple[str, ...]
     reference: str
     against: Mapping[str, Mapping[str, Estimate]]
     num_images: Mapping[str, int]
@@ -108,25 +114,34 @@ def compare(
         for method, records in methods.items()
     }
     measured = [cells for cells in plain.values() if any(cell.values for cell in cells.values())]
-    averaged = tuple(name for name in view.benchmarks if all(cells[name].values for cells in measured))
-    average = {
-        method: _average(
-            records, [plain[method][name] for name in averaged], averaged, scored, confidence, view
-        )
-        for method, records in methods.items()
+    averaged = {"average": tuple(n for n in view.benchmarks if all(cells[n].values for cells in measured))}
+    unseen = tuple(name for name in averaged["average"] if not _any_saw(runs, view, name))
+    if 0 < len(unseen) < len(averaged["average"]):
+        averaged["unseen"] = unseen
+    averages = {
+        column: {
+            method: _average(
+                records, [plain[method][name] for name in names], names, scored, confidence, view
+            )
+            for method, records in methods.items()
+        }
+        for column, names in averaged.items()
     }
     columns = {name: {name: scored[name]} for name in view.benchmarks if name in scored}
-    whole = all(name in scored for name in averaged)
-    columns["average"] = {name: scored[name] for name in averaged} if whole else {}
+    for column, names in averaged.items():
+        whole = all(name in scored for name in names)
+        columns[column] = {name: scored[name] for name in names} if whole else {}
     pairs = _pairwise(list(methods), columns, methods, confidence)
-    marked = _mark(plain, average, pairs, view)
+    marked = _mark(plain, averages, pairs, view)
     return (
         ComparisonTable(
             view=view,
             methods=tuple(methods),
             cells={method: {name: marked[name][method] for name in view.benchmarks} for method in methods},
             average=marked["average"],
-            averaged=averaged,
+            averaged=averaged["average"],
+            unseen=marked.get("unseen", {}),
+            unseen_sets=averaged.get("unseen", ()),
             reference=reference,
             against=_against(reference, list(methods), pairs),
             num_images={name: found.num_images for name, found in scored.items()},
@@ -135,6 +150,12 @@ def compare(
         ),
         scored,
     )
+
+
+def _any_saw(runs: Runs, view: View, benchmark: str) -> bool:
+    """Return whether any run with a row of a benchmark trained on its set."""
+    rows = ((record, find_row(record, view, benchmark)) for record in runs.records)
+    return any(row is not None and is_seen(record, row) for record, row in rows)
 
 
 def _seeds(records: Sequence[RunRecord], scored: Scored) -> dict[int, int]:
@@ -250,10 +271,10 @@ def _pairwise(
 def _corrected(
     pairs: Pairs, keep: Callable[[tuple[str, str]], bool]
 ) -> dict[tuple[str, tuple[str, str]], float]:
-    """Return Holm's p of the chosen pairs over all columns but the average, which is a family of its own."""
+    """Return Holm's p of the chosen pairs over all columns but the averages, each a family of its own."""
     corrected: dict[tuple[str, tuple[str, str]], float] = {}
-    for family in ([name for name in pairs if name != "average"], ["average"]):
-        keys = [(column, pair) for column in family for pair in pairs[column] if keep(pair)]
+    for family in ([name for name in pairs if name not in AVERAGES], *([name] for name in AVERAGES)):
+        keys = [(column, pair) for column in family for pair in pairs.get(column, ()) if keep(pair)]
         p = holm([pairs[column][pair].p for column, pair in keys])
         corrected.update(zip(keys, p, strict=True))
     return corrected
@@ -275,15 +296,18 @@ def _against(reference: str, names: Sequence[str], pairs: Pairs) -> dict[str, di
 
 
 def _mark(
-    plain: Mapping[str, Mapping[str, Cell]], average: Mapping[str, Cell], pairs: Pairs, view: View
+    plain: Mapping[str, Mapping[str, Cell]],
+    averages: Mapping[str, Mapping[str, Cell]],
+    pairs: Pairs,
+    view: View,
 ) -> dict[str, dict[str, Cell]]:
     """Return the cells by column and method, with best and second marked where tests support it."""
     names = list(plain)
     corrected = _corrected(pairs, lambda pair: True)
     sign = -1.0 if view.metric in ERRORS else 1.0
     marked = {}
-    for column in (*view.benchmarks, "average"):
-        cells = {name: average[name] if column == "average" else plain[name][column] for name in names}
+    for column in (*view.benchmarks, *averages):
+        cells = averages.get(column) or {name: plain[name][column] for name in names}
         p = np.ones((len(names), len(names)))
         for (i, first), (j, second) in itertools.combinations(enumerate(names), 2):
             value = corrected.get((column, (first, second)), math.nan)

@@ -7,7 +7,6 @@ images per benchmark, a hundred points per curve.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +18,14 @@ from typing import Any
 import numpy as np
 
 from qhk.errors import UserError
-from qhk.evaluation.predictions import read_predictions
-from qhk.files import read_json_lines
+from qhk.evaluation.predictions import prediction_files, read_predictions
+from qhk.files import read_json, read_json_lines, read_log
 from qhk.report.code import code_differences, code_of
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
 from qhk.report.memory import Memory
 from qhk.report.modules import compare_modules
+from qhk.report.perturbed import perturbed_of
 from qhk.report.published import SETS, published_results
 from qhk.report.runs import (
     METRICS_FILE,
@@ -33,11 +33,10 @@ from qhk.report.runs import (
     Runs,
     benchmarks_of,
     changed_keys,
-    prediction_files,
     read_points,
 )
 from qhk.report.scoring import read_answers
-from qhk.report.views import View, find_row, views, why_missing
+from qhk.report.views import View, find_row, fits, views, why_missing
 from qhk.statistics.comparison import Estimate
 
 TESTED = ("srcc", "plcc", "accuracy")
@@ -101,6 +100,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "published": _published(tables),
         "curves": _curves(runs, progress),
         "images": images_of(runs, progress, pictures=options.thumbnails),
+        "perturbed": perturbed_of(runs),
         "histograms": _histograms(runs, progress),
         "logs": _logs(runs),
     }
@@ -128,7 +128,7 @@ def _tables(
     for moment, readout in views(runs):
         read = functools.cache(read_answers)  # the metrics of one read-out come from the same files
         rows = [row for record in runs.records for row in record.rows]
-        rows = [row for row in rows if (row.moment, row.readout) == (moment, readout)]
+        rows = [row for row in rows if fits(row, moment, readout)]
         measured = dict.fromkeys(metric for row in rows for metric in row.metrics)
         for metric in (*SHOWN, *(name for name in measured if name not in SHOWN)):
             having = [
@@ -180,6 +180,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
         "view": _view(table.view),
         "benchmarks": list(table.view.benchmarks),
         "averaged": list(table.averaged),
+        "unseen": list(table.unseen_sets),
         "reference": table.reference,
         "num_images": dict(table.num_images),
         "num_references": dict(table.num_references),
@@ -188,6 +189,7 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
             method: {
                 **{name: _cell(cell) for name, cell in table.cells[method].items()},
                 "average": _cell(table.average[method]),
+                **({"unseen": _cell(table.unseen[method])} if table.unseen else {}),
             }
             for method in table.methods
         },
@@ -263,8 +265,8 @@ def _unlike_seeds(runs: Runs) -> dict[str, list[str]]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json(path)
+    except UserError:
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -404,18 +406,19 @@ def _logs(runs: Runs) -> list[dict[str, Any]]:
             "cause": record.cause or record.fault,
             "step": record.step,
             "total_steps": record.total_steps,
-            "log": _log_end(record.directory),
+            "log": _log_end(record.directory, runs.memory),
         }
         for record in sorted(shown, key=lambda record: record.state == "running")
     ]
 
 
-def _log_end(directory: Path) -> str:
+def _log_end(directory: Path, memory: Memory) -> str:
     """Return the last lines of the log that was written last: a crash may be in the console's alone."""
     found = [path for name in ("run.log", "console.log") if (path := directory / name).exists()]
     if not found:
         return ""
-    with max(found, key=lambda path: path.stat().st_mtime_ns).open("rb") as file:
-        file.seek(max(0, file.seek(0, 2) - LOG_BYTES))
-        text = file.read().decode("utf-8", errors="replace")
-    return "\n".join(text.splitlines()[-LOG_LINES:])
+    return "\n".join(memory.read(max(found, key=lambda path: path.stat().st_mtime_ns), _last_lines))
+
+
+def _last_lines(path: Path) -> list[str]:
+    return read_log(path, tail=LOG_BYTES)[-LOG_LINES:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ from qhk.data.datasets import load_dataset_entry
 from qhk.data.image import load_image
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, read_predictions
+from qhk.evaluation.reliability import as_arrays, measure_reliability, sparsification, why_no_opinions
 from qhk.report.compare import Progress
 from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, benchmarks_of
 from qhk.report.scoring import answers_path, has_answer
 from qhk.report.views import View, find_row, views
-from qhk.settings import read_settings
-from qhk.statistics.bootstrap import cluster_index
+from qhk.settings.parse import read_settings
 from qhk.statistics.correlation import srcc
-from qhk.statistics.reliability import sparsify, split_conformal, spread_and_error, tie_broken_srcc
+from qhk.types import MOS_HIGH, MOS_LOW
 
 MAX_IMAGES, MIN_IMAGES = 300, 40
 MAX_SCORES = 12_000
@@ -46,6 +45,7 @@ def images_of(runs: Runs, progress: Progress, *, pictures: bool) -> list[dict[st
     max_text = min(MAX_TEXT, MAX_TEXTS // (columns * MAX_THUMBNAILS))
     for name in names:
         by_method: dict[str, list[Prediction]] = {}
+        ratings = _ratings(runs, name)
         source: RunRecord | None = None
         for method, records in runs.methods.items():
             for record in records:
@@ -56,8 +56,16 @@ def images_of(runs: Runs, progress: Progress, *, pictures: bool) -> list[dict[st
                     break
         if by_method and source is not None:
             progress(f"pictures of {name}", 0, 1)
-            found.append(_benchmark_images(name, by_method, source, most, max_text, pictures=pictures))
+            found.append(
+                _benchmark_images(name, by_method, source, ratings, most, max_text, pictures=pictures)
+            )
     return found
+
+
+def _ratings(runs: Runs, benchmark: str) -> float | None:
+    """Return how many opinions each image of a benchmark has, where any run knows it."""
+    rows = (row for record in runs.records for row in record.rows if row.benchmark == benchmark)
+    return next((row.ratings for row in rows if row.ratings is not None), None)
 
 
 def _last_predictions(record: RunRecord, benchmark: str) -> list[Prediction]:
@@ -79,6 +87,7 @@ def _benchmark_images(
     name: str,
     by_method: Mapping[str, list[Prediction]],
     source: RunRecord,
+    ratings: float | None,
     most: int,
     max_text: int,
     *,
@@ -104,7 +113,9 @@ def _benchmark_images(
     pictured = list(dict.fromkeys([*half, *_spread_out(shown, MAX_THUMBNAILS // 2, [])]))
     return {
         "benchmark": name,
-        "reliability": {method: _reliability(list(found.values())) for method, found in scored.items()},
+        "reliability": {
+            method: _reliability(list(found.values()), ratings) for method, found in scored.items()
+        },
         "parts": {method: _parts(list(found.values())) for method, found in scored.items()},
         "worst": [id_ for id_ in worst if id_ in shown][:24],
         "pictures": thumbnails(source, name, pictured) if pictures else {},
@@ -138,46 +149,39 @@ def _about(item: Prediction) -> str:
 
 
 def _said(item: Prediction, max_text: int) -> dict[str, Any]:
+    """Return what is shown of a prediction; a score without bounds is shown at the end of the scale."""
     text = item.texts[0] if item.texts else ""
     shown = text if len(text) <= max_text else f"{text[:max_text]} ..."
     return {
-        "score": item.clipped,
+        "score": None if item.clipped is None else min(MOS_HIGH, max(MOS_LOW, item.clipped)),
         **({"samples": list(item.samples), "text": shown} if max_text else {}),
     }
 
 
-def _spread(item: Prediction) -> float:
-    read = [sample for sample in item.samples if sample is not None]
-    return float(np.std(read, ddof=1)) if len(read) > 1 else math.nan
+def _reliability(items: Sequence[Prediction], ratings: float | None) -> dict[str, Any]:
+    """Return whether the spread over samples tells errors, and how a method does on what opinions tell apart.
 
-
-def _reliability(items: Sequence[Prediction]) -> dict[str, Any]:
-    """Return whether the spread over samples tells errors, and what intervals made from it cover."""
-    prediction = np.array([item.clipped for item in items], dtype=np.float64)
-    mos = np.array([item.mos for item in items], dtype=np.float64)
-    spread = np.array([_spread(item) for item in items])
-    clusters = cluster_index([item.reference for item in items])
-    found: dict[str, Any] = {
+    ``no_opinions`` says why the latter is not known, "" where it is.
+    """
+    prediction, mos, _ = as_arrays(items)
+    curve = sparsification(items)
+    return {
         "n": len(items),
         "distinct": len(set(prediction.tolist())),
         "srcc": srcc(prediction, mos),
-        "tie_broken_srcc": tie_broken_srcc(prediction, mos, num_orders=20, seed=0)
-        if len(items) > 2
-        else math.nan,
-    }
-    if len(items) > 9 and np.isfinite(spread).all():
-        curve = sparsify(spread, mos - prediction)
-        conformal = split_conformal(prediction, spread, mos, clusters, coverage=0.9, seed=0)
-        found |= {
-            "spread_and_error": spread_and_error(spread, mos - prediction),
-            "sparsification_area": curve.area,
-            "sparsification": {
-                "share": curve.shares, "by_spread": curve.by_spread, "by_error": curve.by_error,
-            },
-            "coverage": conformal.found,
-            "width": conformal.mean_width,
-        }  # fmt: skip
-    return found
+        **measure_reliability(items, ratings=ratings),
+        "ratings": ratings,
+        "no_opinions": why_no_opinions(items, ratings=ratings),
+        **(
+            {}
+            if curve is None
+            else {
+                "sparsification": {
+                    "share": curve.shares, "by_spread": curve.by_spread, "by_error": curve.by_error,
+                }
+            }
+        ),
+    }  # fmt: skip
 
 
 def _parts(items: Sequence[Prediction]) -> list[dict[str, Any]]:

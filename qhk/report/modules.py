@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from qhk.report.runs import RunRecord, changed_keys
-from qhk.report.scoring import Scored, aligned
+from qhk.report.scoring import Scored, aligned, of_policies
 from qhk.report.views import View
 from qhk.statistics.comparison import BenchmarkScores, Estimate, holm
 from qhk.statistics.effects import Effects, Run, effect_sentence, module_effects
@@ -56,9 +56,10 @@ def compare_modules(
 ) -> tuple[Effects, list[str]] | None:
     """Return the effects of the modules that the runs differ in, and each as a sentence.
 
-    Over the benchmarks that all methods have, and the runs that have all of these. None where no two runs
-    differ, or none can be scored.
+    Over the benchmarks that all policies have, and the runs that have all of these. None where no two runs
+    differ, or none can be scored. Other scorers have no modules.
     """
+    scored = of_policies(scored)
     methods = [{record.method for record in found.records} for found in scored.values()]
     names = [name for name in view.benchmarks if name in scored]
     names = [name for name in names if {r.method for r in scored[name].records} == set().union(*methods)]

@@ -60,7 +60,8 @@ def as_csv(tables: Sequence[Mapping[str, Any]]) -> str:
 
 def as_latex(table: Mapping[str, Any]) -> str:
     r"""Return one table for a paper (booktabs): mean and spread, best bold, second underlined."""
-    view, columns = table["view"], [*table["benchmarks"], "average"]
+    unseen = ["unseen"] if table["unseen"] else []
+    view, columns = table["view"], [*table["benchmarks"], "average", *unseen]
     lines = [
         f"% {view['metric']}, {view['moment']} training, {view['readout']}; mean and spread over seeds",
         rf"\begin{{tabular}}{{l{'c' * len(columns)}}}",

@@ -14,12 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from qhk.errors import UserError
-from qhk.evaluation.predictions import Prediction, read_predictions
-from qhk.evaluation.results import ResultRow, read_results
-from qhk.files import read_json_lines
+from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
+from qhk.evaluation.results import PerturbedRow, ResultRow, read_results
+from qhk.files import read_json_lines, read_yaml, reading
 from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
@@ -33,8 +31,11 @@ EVALUATIONS = "evaluations"
 """The folder of ``qhk evaluate``, beside the studies."""
 CONFIG_FILE, RESULTS_FILE, METRICS_FILE = "config.yaml", "results.json", "metrics.jsonl"
 
-UNLIKE = ("seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version")
-"""Parts of a config that say where a run lies or which repetition it is, not how its method works."""
+UNLIKE = (
+    "seed", "name", "study", "paths", "tracking", "pairs", "fresh", "dry_run", "version", "perturbation",
+)  # fmt: skip
+"""Parts of a config that say where a run lies, which repetition it is or what else is measured of it, not how
+its method works."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +59,24 @@ class RunRecord:
     rows: tuple[ResultRow, ...]
     wall_times: Mapping[str, float]
     fault: str
+    perturbed: tuple[PerturbedRow, ...] = ()
 
     @property
     def label(self) -> str:
         return f"{self.method}/seed{self.seed}"
+
+    @property
+    def study(self) -> str:
+        return _own_method(self.directory).partition("/")[0]
 
 
 class Runs:
     """Runs and their tables; each table is made when it is first asked for.
 
     ``runs`` (one row per run), ``configs`` (run, key, value), ``results`` (run, benchmark, moment, read-out,
-    metric, value, low, high), ``curves`` (run, step, section, metric, value) and ``predictions`` (run,
-    benchmark, step, read-out, image). Every table has the columns ``method`` and ``seed``.
+    metric, value, low, high), ``perturbed`` (run, benchmark, kind, strength, metric, value, low, high),
+    ``curves`` (run, step, section, metric, value) and ``predictions`` (run, benchmark, step, read-out,
+    image). Every table has the columns ``method`` and ``seed``.
     """
 
     def __init__(self, records: Sequence[RunRecord], memory: Memory | None = None) -> None:
@@ -115,6 +122,12 @@ class Runs:
         return _frame(self.records, lambda record: [cell for row in record.rows for cell in _cells(row)])
 
     @cached_property
+    def perturbed(self) -> pd.DataFrame:
+        return _frame(
+            self.records, lambda record: [cell for row in record.perturbed for cell in _perturbed_cells(row)]
+        )
+
+    @cached_property
     def curves(self) -> pd.DataFrame:
         return _frame(self.records, lambda record: list(read_curves(record)))
 
@@ -152,6 +165,26 @@ def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
         }
 
 
+def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
+    """Return one row per metric of copies that were perturbed in one way."""
+    for metric, measure in row.metrics.items():
+        yield {
+            "benchmark": row.benchmark,
+            "step": row.step,
+            "moment": row.moment.value,
+            "readout": row.readout,
+            "family": row.family,
+            "kind": row.kind,
+            "strength": row.strength,
+            "amount": row.amount,
+            "n_pairs": row.n_pairs,
+            "metric": metric,
+            "value": measure.value,
+            "low": measure.low,
+            "high": measure.high,
+        }
+
+
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
     yield from read_points(record.directory / METRICS_FILE)
@@ -164,34 +197,6 @@ def read_points(path: Path) -> Iterator[dict[str, Any]]:
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
                 yield {"step": row["step"], "section": section, "metric": name, "value": float(value)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictionFile:
-    """Where the predictions of one benchmark, step and read-out lie; ``before``: as a later stage began."""
-
-    path: Path
-    step: int
-    before: bool
-    readout: str
-    benchmark: str
-
-
-def prediction_files(directory: Path) -> list[PredictionFile]:
-    """Return the files of predictions below a run, by step, read-out and benchmark."""
-    found = []
-    for path in sorted(directory.glob("predictions/step_*/*/*.jsonl")):
-        name = path.parts[-3].removeprefix("step_")
-        found.append(
-            PredictionFile(
-                path=path,
-                step=int(name.removesuffix("_before")),
-                before=name.endswith("_before"),
-                readout=path.parts[-2],
-                benchmark=path.stem,
-            )
-        )
-    return found
 
 
 def _all_predictions(record: RunRecord) -> list[dict[str, Any]]:
@@ -214,6 +219,7 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         "mos": prediction.mos,
         "score": prediction.score,
         "clipped": prediction.clipped,
+        "raw": prediction.raw,
         "samples": prediction.samples,
         "reference": prediction.reference,
         "distortion": prediction.distortion,
@@ -227,8 +233,9 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
 def read_runs(*paths: Path | str, memory: Memory | None = None) -> Runs:
     """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
 
-    A run that several paths hold is there once. ``memory`` is of an earlier call: files that have not changed
-    since are not read again. Raises ``UserError`` for a path without any run.
+    A run that several paths hold is there once; scorers that are no policy come last. ``memory`` is of an
+    earlier call: files that have not changed since are not read again. Raises ``UserError`` for a path
+    without any run.
     """
     memory = Memory() if memory is None else memory
     records: dict[Path, RunRecord] = {}
@@ -240,7 +247,8 @@ def read_runs(*paths: Path | str, memory: Memory | None = None) -> Runs:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(_told_apart(list(records.values())), memory)
+    named = sorted(_told_apart(list(records.values())), key=lambda record: not is_policy(record))
+    return Runs(named, memory)
 
 
 def _why_empty(path: Path) -> str:
@@ -260,7 +268,22 @@ def _records(path: Path, memory: Memory) -> Iterator[RunRecord]:
     for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
         folder = config.parent
         if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
-            yield read_run(folder, memory, method=_own_method(folder))
+            yield _named_run(folder, memory)
+
+
+def _named_run(folder: Path, memory: Memory) -> RunRecord:
+    """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
+    record = read_run(folder, memory, method=_own_method(folder))
+    if is_policy(record):
+        return record
+    label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
+    name = label or (Path(path).stem if path else record.config["scorer.form"])
+    return replace(record, method=f"{EVALUATIONS}/{name}")
+
+
+def is_policy(record: RunRecord) -> bool:
+    """Return whether a run's scores are a policy's, not a measure's or a table's."""
+    return bool(record.config.get("scorer.form", "policy") == "policy")
 
 
 def _own_method(directory: Path) -> str:
@@ -284,10 +307,14 @@ def _told_apart(records: list[RunRecord]) -> list[RunRecord]:
     ]
     times = Counter((record.method, record.seed) for record in named)
     twice = {method for (method, _), count in times.items() if count > 1}
-    return [
-        replace(record, method=str(record.directory.parent)) if record.method in twice else record
-        for record in named
-    ]
+    return [replace(record, method=_place(record)) if record.method in twice else record for record in named]
+
+
+def _place(record: RunRecord) -> str:
+    """Return a name that no other method has: the folder of its seeds, or an evaluation's own."""
+    if SEED_FOLDER.fullmatch(record.directory.name):
+        return str(record.directory.parent)
+    return f"{record.method} ({record.directory.name})"
 
 
 def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None = None) -> RunRecord:
@@ -295,11 +322,12 @@ def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None =
     faults: list[str] = []
     config = _config(directory, memory, faults)
     rows: tuple[ResultRow, ...] = ()
+    perturbed: tuple[PerturbedRow, ...] = ()
     wall_times: Mapping[str, float] = {}
     if (directory / RESULTS_FILE).exists():
         try:
             results = memory.read(directory / RESULTS_FILE, read_results)
-            rows, wall_times = results.rows, results.wall_times
+            rows, wall_times, perturbed = results.rows, results.wall_times, results.perturbed
         except UserError as error:
             faults.append(str(error))
     status = None
@@ -326,6 +354,7 @@ def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None =
         rows=rows,
         wall_times=wall_times,
         fault="; ".join(faults),
+        perturbed=perturbed,
     )
 
 
@@ -336,18 +365,14 @@ def _config(directory: Path, memory: Memory, faults: list[str]) -> dict[str, Any
         return {}
     try:
         return memory.read(path, _read_config)
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as fault:
-        faults.append(f"{path} is not a config ({type(fault).__name__})")
+    except UserError as fault:
+        faults.append(str(fault))
         return {}
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    return flat(upgrade(yaml.load(path.read_bytes(), Loader=_loader())))
-
-
-def _loader() -> type[Any]:
-    """Return YAML's loader in C where the library has it, else the one in Python, ten times slower."""
-    return yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    with reading(path, "a config", "put it back"):
+        return flat(upgrade(read_yaml(path)))
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -364,11 +389,22 @@ def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_keys(configs: Iterable[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Return the keys in which configs differ, with each one's value in order; None where it has none."""
+    """Return the keys in which configs differ, with each one's value in order; None where it has none.
+
+    Without the entries of sets that not all of them use: that ``data`` and ``benchmark`` differ says it.
+    """
     configs = list(configs)
-    keys = dict.fromkeys(key for config in configs for key in config)
+    used = [{_set_of(key) for key in config} for config in configs if config]
+    shared = set.intersection(*used) if used else set()
+    keys = dict.fromkeys(key for config in configs for key in config if _set_of(key) in shared)
     values = {key: [config.get(key) for config in configs] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
+
+
+def _set_of(key: str) -> str:
+    """Return the set whose entry a key stands in; "" for other keys."""
+    node, _, below = key.partition(".")
+    return below.partition(".")[0] if node == "dataset" else ""
 
 
 def benchmarks_of(runs: Runs) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, predictions_path, read_predictions
 from qhk.evaluation.results import Moment, ResultRow
-from qhk.report.runs import RunRecord
+from qhk.report.runs import RunRecord, is_policy
 from qhk.report.views import View, counted_row
 from qhk.statistics.bootstrap import RESAMPLED, Statistic, cluster_index, resampled_mean
 from qhk.statistics.comparison import BenchmarkScores, score_runs
@@ -187,11 +187,20 @@ def aligned(scored: Sequence[Scored]) -> tuple[list[RunRecord], list[BenchmarkSc
     for found in scored:
         places = {id(record): place for place, record in enumerate(found.records)}
         rows = [places[id(record)] for record in shared]
-        scores.append(
-            BenchmarkScores(
-                value=found.scores.value[rows],
-                redrawn=found.scores.redrawn[rows],
-                num_clusters=found.scores.num_clusters,
-            )
-        )
+        scores.append(_of_rows(found.scores, rows))
     return shared, scores
+
+
+def of_policies(scored: Mapping[str, Scored]) -> dict[str, Scored]:
+    """Return the scores of the policies alone, of the benchmarks that have any."""
+    found = {}
+    for name, every in scored.items():
+        rows = [place for place, record in enumerate(every.records) if is_policy(record)]
+        if rows:
+            records = tuple(every.records[row] for row in rows)
+            found[name] = replace(every, records=records, scores=_of_rows(every.scores, rows))
+    return found
+
+
+def _of_rows(scores: BenchmarkScores, rows: Sequence[int]) -> BenchmarkScores:
+    return replace(scores, value=scores.value[rows], redrawn=scores.redrawn[rows])

@@ -13,14 +13,14 @@ from qhk.tables import Table, Text
 
 
 def list_table(runs: Runs) -> Table:
-    """Return one line per run: state, steps, mean SRCC before and after, and why it stopped."""
+    """Return one line per run: study, state, steps, mean SRCC before and after, and why it stopped."""
     table = Table()
-    for heading in ("run", "state", "steps", "SRCC before", "SRCC after", "cause"):
+    for heading in ("run", "study", "state", "steps", "SRCC before", "SRCC after", "cause"):
         table.add_column(heading, overflow="fold")
     for record in runs.records:
         steps = f"{record.step}/{record.total_steps or '?'}" if record.step or record.total_steps else ""
         before, after = (_mean_srcc(record, moment) for moment in (Moment.BEFORE, Moment.AFTER))
-        cells = (record.label, record.state, steps, before, after, record.cause or record.fault)
+        cells = (record.label, record.study, record.state, steps, before, after, record.cause or record.fault)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 
@@ -48,14 +48,16 @@ def comparison_table(table: ComparisonTable) -> Table:
         title=f"{view.metric}, {view.moment.value} training, {view.readout}", caption=_caption(table)
     )
     shown.add_column("method", overflow="fold")
-    for name in (*view.benchmarks, "average"):
+    columns = (*view.benchmarks, "average", *(["unseen"] if table.unseen else []))
+    for name in columns:
         shown.add_column(name, justify="right")
     for method in table.methods:
         cells = [table.cells[method][name] for name in view.benchmarks] + [table.average[method]]
+        cells += [table.unseen[method]] if table.unseen else []
         against = table.against.get(method, {})
         texts = [
             _cell_text(cell, None if (found := against.get(name)) is None else found.p)
-            for cell, name in zip(cells, (*view.benchmarks, "average"), strict=True)
+            for cell, name in zip(cells, columns, strict=True)
         ]
         shown.add_row(Text(f"{method} *" if method == table.reference else method), *texts)
     return shown
@@ -66,7 +68,10 @@ def _caption(table: ComparisonTable) -> str:
     text = f"mean ± std over seeds, 95% interval over references and seeds; p against {table.reference} (*)"
     out = [f"{run} on {name} ({why})" for name, runs in table.left_out.items() for run, why in runs.items()]
     text += f"; in no test: {', '.join(out)}" if out else ""
-    return f"{text}, Holm; the average leaves out {', '.join(left)}" if left else f"{text}, Holm"
+    text += ", Holm"
+    unseen = ", ".join(table.unseen_sets)
+    text += f"; unseen: the mean over {unseen}, which no method trained on" if unseen else ""
+    return f"{text}; the average leaves out {', '.join(left)}" if left else text
 
 
 def _cell_text(cell: Cell, p: float | None) -> Text:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from qhk.errors import UserError
-from qhk.evaluation.results import Moment, ResultRow, why_not_counted
+from qhk.evaluation.results import VALUE, Moment, ResultRow, why_not_counted
 from qhk.report.runs import RunRecord, Runs
 
 MIN_PARSED = "evaluation.min_parsed_fraction"
@@ -22,10 +22,22 @@ class View:
     benchmarks: tuple[str, ...]
 
 
+def fits(row: ResultRow, moment: Moment, readout: str) -> bool:
+    """Return whether a row counts for a moment and read-out.
+
+    That of a scorer which is no policy counts for all of them: it stands beside every one.
+    """
+    return row.readout == VALUE or (row.moment, row.readout) == (moment, readout)
+
+
 def views(runs: Runs) -> list[tuple[Moment, str]]:
-    """Return the moments and read-outs that any run has: after training and the headline read-out first."""
+    """Return the moments and read-outs that any policy has: after training and the headline read-out first.
+
+    Without any policy those of the other scorers.
+    """
     headlines = {record.config.get("evaluation.headline") for record in runs.records}
-    found = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
+    every = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
+    found = [view for view in every if view[1] != VALUE] or list(every)
     order = [Moment.AFTER, Moment.BEFORE, Moment.CONTROL]
     return sorted(found, key=lambda view: (order.index(view[0]), view[1] not in headlines, view[1]))
 
@@ -36,7 +48,8 @@ def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) ->
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     if metric not in metrics:
         raise UserError(f"metric={metric}: no run has it; there are {', '.join(metrics) or 'no results yet'}")
-    having = [row for row in rows if metric in row.metrics and row.moment == moment]
+    measured = [row for row in rows if metric in row.metrics]
+    having = [row for row in measured if row.moment == moment]
     if not having:
         raise UserError(f"moment={moment}: no run was measured then")
     known = {row.readout for row in having}
@@ -44,7 +57,7 @@ def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) ->
     chosen = readouts[0] if readout is None else readout
     if chosen not in readouts:
         raise UserError(f"readout={readout}: no such read-out; there are {', '.join(readouts)}")
-    benchmarks = tuple(dict.fromkeys(row.benchmark for row in having if row.readout == chosen))
+    benchmarks = tuple(dict.fromkeys(row.benchmark for row in measured if fits(row, Moment(moment), chosen)))
     return View(metric=metric, moment=Moment(moment), readout=chosen, benchmarks=benchmarks)
 
 
@@ -53,8 +66,7 @@ def find_row(record: RunRecord, view: View, benchmark: str) -> ResultRow | None:
     rows = [
         row
         for row in record.rows
-        if (row.benchmark, row.moment, row.readout) == (benchmark, view.moment, view.readout)
-        and view.metric in row.metrics
+        if row.benchmark == benchmark and fits(row, view.moment, view.readout) and view.metric in row.metrics
     ]
     return max(rows, key=lambda row: row.step) if rows else None
 
@@ -71,6 +83,18 @@ def counted_row(record: RunRecord, view: View, benchmark: str) -> tuple[ResultRo
     if not reason and math.isnan(row.metrics[view.metric].value):
         reason = "no value"
     return (None, reason) if reason else (row, "")
+
+
+def is_seen(record: RunRecord, row: ResultRow) -> bool:
+    """Return whether a run trained on a benchmark's set: as its results say, else by its settings.
+
+    Settings of an evaluation say nothing of that. Of a set for several tasks the benchmark is named after
+    the task as well.
+    """
+    if row.seen is not None or record.state == "evaluation":
+        return bool(row.seen)
+    name = row.benchmark.partition(".")[0]
+    return any(key.split(".")[-2:] == ["data", name] for key in record.config)
 
 
 def least_parsed(record: RunRecord) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from qhk.errors import UserError
+from qhk.plain import show_value
 from qhk.rewards.batch import ScoredGroup
 from qhk.types import Completion, Example
 
@@ -91,7 +92,7 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
         sizes = [len(row) for row in values]
     except TypeError:
         raise UserError(
-            f"reward.terms.{term.name}: gave {_shown(values)} for {len(groups)} groups; "
+            f"reward.terms.{term.name}: gave {show_value(values)} for {len(groups)} groups; "
             "give a list of values per group"
         ) from None
     if sizes != expected:
@@ -116,14 +117,6 @@ def _finite(value: Any, name: str, example: str) -> float:
         number = math.nan
     if not math.isfinite(number):
         raise UserError(
-            f"reward.terms.{name}: gave {_shown(value)} for {example}; a reward must be a finite number"
+            f"reward.terms.{name}: gave {show_value(value)} for {example}; a reward must be a finite number"
         )
     return number
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = " ".join(repr(value).split())
-    except ValueError:  # an integer of more digits than Python writes out
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."

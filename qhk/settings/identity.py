@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
+from qhk.settings.problems import first_few
 from qhk.settings.root import Settings
 
 OUTSIDE_IDENTITY = (
@@ -32,9 +33,6 @@ OUTSIDE_IDENTITY = (
 DESCRIPTIVE = ("expected", "sources")
 """Keys of a set that say what is known of it."""
 
-NAMED = 3
-"""How many differences a line names before it only counts."""
-
 NAME_LENGTH = 96
 DIGEST_LENGTH = 8
 
@@ -55,8 +53,7 @@ def difference(before: Settings, now: Settings) -> str:
     one, other = (dict(_leaves(_identity(settings))) for settings in (before, now))
     keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
     values = [f"{key} was {one.get(key, 'left out')}, is {other.get(key, 'left out')}" for key in keys]
-    more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
-    return "; ".join(values[:NAMED]) + more
+    return first_few(values, separator="; ")
 
 
 def _identity(settings: Settings) -> dict[str, Any]:
@@ -84,15 +81,15 @@ def _leaves(node: Mapping[str, Any], parent: str = "") -> Iterator[tuple[str, st
 
 
 def run_name(experiment: str | None, overrides: Iterable[str]) -> str:
-    """Return a directory name: the experiment (or ``default``) and what the command line changed about it.
+    """Return a directory name: the experiment (None: ``default``) and what the command line changed about it.
 
     ``q_hawkeye__scale-miniature__uncertainty-none``. The seed has its own directory, and keys outside a run's
     identity are left out. Characters that would need quotes, in a shell or in an override, become ``_``; a
     long name is cut and ends in a digest of the whole.
     """
-    parts = [experiment or "default"]
+    parts = ["default" if experiment is None else experiment]
     parts += sorted(override for override in overrides if not _is_silent(override))
-    whole = "__".join(parts)
+    whole = "__".join(filter(None, parts))
     readable = re.sub(r"[\[{]([^\[\]{}]*)[\]}]", _joined, whole).replace("=", "-").replace(":", "-")
     name = re.sub(r"[^A-Za-z0-9._+-]", "_", readable).strip("_") or "default"
     name = name if name[0].isalnum() else f"run_{name}"

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
+from qhk.plain import show_value
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
-from qhk.settings.problems import show_value
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
@@ -99,12 +99,13 @@ class ExpectedSettings(Node):
     """Numbers that the files of a published set can be held against; null or empty where none are known.
 
     ``rows`` counts labelled images, ``low`` and ``high`` are the extremes of the native scores to within
-    ``tolerance``, ``references`` counts contents (null: every image is its own). ``parts`` holds, by
-    protocol, the images of each split. ``unlabelled`` counts images that have no row by design, ``formats``
-    labelled images by file format. ``size`` is the (width, height) that all have, ``median_side`` the pixels
-    that the median of their shorter sides exceeds. ``traps`` tells by a number of rows which other download
-    it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what differs by the value of an
-    option: option -> value -> keys of this node.
+    ``tolerance``, ``references`` counts contents (null: every image is its own). ``ratings`` is how many
+    opinions the mean of an image is of, 1 where the spread in the label files is already that of the mean.
+    ``parts`` holds, by protocol, the images of each split. ``unlabelled`` counts images that have no row by
+    design, ``formats`` labelled images by file format. ``size`` is the (width, height) that all have,
+    ``median_side`` the pixels that the median of their shorter sides exceeds. ``traps`` tells by a number of
+    rows which other download it belongs to, ``hint`` what goes wrong most easily. ``by_option`` holds what
+    differs by the value of an option: option -> value -> keys of this node.
     """
 
     rows: Count | None = None
@@ -115,6 +116,7 @@ class ExpectedSettings(Node):
     parts: dict[str, dict[str, Count]] = {}
     unlabelled: NumOrZero = 0
     formats: dict[str, Count] = {}
+    ratings: Positive | None = None
     size: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
     median_side: Count | None = None
     traps: dict[str, str] = {}

@@ -52,7 +52,10 @@ class ColdStartSettings(Node):
         if self.form == "none" and self.steps != 0:
             raise UserError(f"steps must be 0 with form none, got {self.steps}; or choose cold_start=sft")
         if self.warmup_steps > self.steps:
-            raise UserError(f"warmup_steps must be at most steps {self.steps}, got {self.warmup_steps}")
+            raise UserError(
+                f"warmup_steps is {self.warmup_steps}, more than all {self.steps} steps: "
+                f"give warmup_steps as well, 0 to {self.steps}"
+            )
         return self
 
 

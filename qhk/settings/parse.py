@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from qhk.errors import UserError
 from qhk.files import read_yaml
-from qhk.settings.problems import first_problem
+from qhk.settings.problems import validated
 from qhk.settings.root import STAGE_KEYS, VERSION, Settings
 from qhk.settings.views import StageView, stage_views, task_views
+
+CHECKPOINT_CONFIG = "qhk.yaml"
+"""The stored config of a run in the folder of its weights."""
 
 
 def parse_settings(plain: Mapping[str, Any]) -> Settings:
@@ -22,10 +23,7 @@ def parse_settings(plain: Mapping[str, Any]) -> Settings:
     Raises UserError, one line naming key, value and fix, for an unknown or missing key, a wrong type, a
     value out of range, or values that do not fit each other.
     """
-    try:
-        settings = Settings.model_validate(dict(plain))
-    except ValidationError as error:
-        raise UserError(first_problem(error, plain, Settings)) from None
+    settings = validated(Settings, plain)
     views = [_checked_stage(stage, plain) for stage in stage_views(settings)]
     tasks = [task for view in views for task in task_views(view).values()]
     used = {name for task in tasks for name in (*task.data, *task.benchmark)}
@@ -46,10 +44,7 @@ def _checked_stage(stage: StageView, plain: Mapping[str, Any]) -> Settings:
         },
         "stages": {},
     }
-    try:
-        return Settings.model_validate(whole)
-    except ValidationError as error:
-        raise UserError(f"stages.{stage.name}: {first_problem(error, whole, Settings)}") from None
+    return validated(Settings, whole, where=f"stages.{stage.name}: ")
 
 
 def read_settings(file: Path) -> Settings:

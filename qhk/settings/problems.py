@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+
+from qhk.errors import UserError
+from qhk.plain import show_value
+
+Model = TypeVar("Model", bound=BaseModel)
 
 KINDS = {
     "int_type": "must be a whole number",
@@ -29,6 +34,23 @@ KINDS = {
 
 MANY, FEW = 16, 4
 """Up to how many known names a line lists whole, and how many of more."""
+
+
+def validated(model: type[Model], plain: Mapping[str, Any], *, where: str = "") -> Model:
+    """Return plain data as a typed node.
+
+    Raises UserError for any mistake in it: one line, which begins with ``where`` and names key and fix.
+    """
+    try:
+        return model.model_validate(dict(plain))
+    except ValidationError as error:
+        raise UserError(f"{where}{first_problem(error, plain, model)}") from None
+
+
+def first_few(texts: Sequence[str], *, most: int = 3, separator: str = ", ") -> str:
+    """Return ``a, b, c and 4 more``: the first ``most`` texts, and how many others there are."""
+    more = f" and {len(texts) - most} more" if len(texts) > most else ""
+    return separator.join(texts[:most]) + more
 
 
 def first_problem(error: ValidationError, plain: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -121,16 +143,6 @@ def _message(details: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}"
     return str(details["msg"]).replace("Input should", "must").replace("should", "must")
-
-
-def show_value(value: object) -> str:
-    """Return a value as a message shows it: as YAML writes null and truth values, cut where it is long."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None:
-        return "null"
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def node_fields(model: type[BaseModel], key: str) -> list[str]:

@@ -33,6 +33,7 @@ from qhk.settings.learning import (
     TrainingSettings,
     UncertaintySettings,
 )
+from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import PairsSettings
 from qhk.settings.problems import suggestion
 
@@ -55,11 +56,21 @@ class EvaluationSettings(Node):
 
 
 class TrackingSettings(Node):
-    """The mirror of ``metrics.jsonl`` in Weights & Biases; offline needs no account and no network."""
+    """Where a run's record is mirrored, and what goes there; offline needs no account and no network.
+
+    ``notes`` null and ``tags`` [] are filled with the claim and the names of experiment and sweep.
+    ``completions`` counts the images of a benchmark whose completions make a table, 0 for no table;
+    ``predictions`` are all of them, as files. Images are never mirrored.
+    """
 
     wandb: Literal["off", "offline", "online"]
     project: Text
     entity: Text | None
+    notes: Text | None = None
+    tags: list[Annotated[str, Field(min_length=1, max_length=64)]] = []
+    completions: NumOrZero = 50
+    predictions: bool = True
+    trackio: bool = False
 
 
 class MixtureSettings(Node):
@@ -165,6 +176,8 @@ class Settings(Node):
     stages: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSettings]
     training: TrainingSettings
     evaluation: EvaluationSettings
+    perturbation: PerturbationSettings = UNPERTURBED
+    scorer: ScorerSettings = POLICY
     distributed: DistributedSettings
     tracking: TrackingSettings
 
@@ -206,6 +219,13 @@ class Settings(Node):
                     f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
                     "prepared twins; use none, or twin=generated"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _degradations_have_strengths(self) -> Self:
+        missing = [kind for kind in self.perturbation.degradations if kind not in self.twin.strengths]
+        if missing:
+            raise UserError(f"perturbation.degradations: twin.strengths.{missing[0]} is missing; give it")
         return self
 
     @model_validator(mode="after")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from qhk.errors import UserError
 from qhk.settings.base import Count, Fraction, Node, NumOrZero, Positive, Scalar, Text
-from qhk.settings.problems import first_problem
+from qhk.settings.problems import validated
 
 CellName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
@@ -135,20 +135,16 @@ LauncherSettings = LocalLauncherSettings | SlurmLauncherSettings
 
 def parse_sweep(plain: Mapping[str, Any]) -> SweepSettings:
     """Return the typed ``sweep`` node. Raises UserError in one line naming key, value and fix."""
-    try:
-        return SweepSettings.model_validate(dict(plain))
-    except ValidationError as error:
-        raise UserError(f"sweep.{first_problem(error, plain, SweepSettings)}") from None
+    return validated(SweepSettings, plain, where="sweep.")
 
 
 def parse_launcher(plain: Mapping[str, Any]) -> LauncherSettings:
     """Return the typed ``hydra.launcher`` node. Raises UserError in one line naming key, value and fix."""
-    form = plain.get("form")
-    models: dict[object, type[LocalLauncherSettings] | type[SlurmLauncherSettings]]
-    models = {"local": LocalLauncherSettings, "slurm": SlurmLauncherSettings}
-    if form not in models:
+    models: dict[object, type[LauncherSettings]] = {
+        "local": LocalLauncherSettings,
+        "slurm": SlurmLauncherSettings,
+    }
+    model = models.get(plain.get("form"))
+    if model is None:
         raise UserError("hydra/launcher: must be local or slurm, which start runs and keep their status")
-    try:
-        return models[form].model_validate(dict(plain))
-    except ValidationError as error:
-        raise UserError(f"hydra.launcher.{first_problem(error, plain, models[form])}") from None
+    return validated(model, plain, where="hydra.launcher.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from qhk.settings.inputs import DatasetSettings
 from qhk.settings.root import Settings
 from qhk.tasks import Task, build_task
 
@@ -62,6 +65,26 @@ def task_shares(settings: Settings) -> dict[str, float]:
     """Return the share of all prompts that each task gets, by the names of ``task_views``; the sum is 1."""
     others = {name: part.share for name, part in settings.mixture.items()}
     return {settings.task.form: 1.0 - sum(others.values()), **others}
+
+
+def trained_sets(settings: Settings) -> set[str]:
+    """Return the sets that any task of any stage trains on."""
+    views = [view for stage in stage_views(settings) for view in task_views(stage.settings).values()]
+    return {name for view in views for name in view.data}
+
+
+def seen_sets(trained: Settings, judged: Mapping[str, DatasetSettings]) -> set[str]:
+    """Return which of the ``judged`` sets a run trained on, by name or by the folder that both lie in."""
+    names = trained_sets(trained)
+    roots = {_root(trained.dataset[name]) for name in names} - {None}
+    return {name for name, entry in judged.items() if name in names or _root(entry) in roots}
+
+
+def _root(entry: DatasetSettings) -> str | None:
+    """Return the folder of a set; of a miniature one, which is a name and no path, marked as such."""
+    if entry.root is None:
+        return None
+    return f"miniature {entry.root}" if entry.miniature else os.path.abspath(entry.root)
 
 
 def stage_at(settings: Settings, step: int) -> str:

@@ -7,13 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.live import Live
 
 from qhk.errors import UserError
+from qhk.files import read_log
 from qhk.plain import print
 from qhk.sweep.manifest import CANCELLED, JobEvent, event, last_events, read_manifest, record_events
 from qhk.sweep.states import RunView, launcher_at_work, read_states, sweep_lock
@@ -126,8 +126,7 @@ def logs(folder: Path, *, cell: str | None, seed: int | None, num_lines: int) ->
     for view in views:
         found = [log for log in (view.run.log, view.run.directory / "run.log") if log.exists()]
         for log in found or job_logs(manifest, view):
-            with log.open(encoding="utf-8", errors="replace") as file:
-                lines = [line.rstrip("\n") for line in deque(file, maxlen=num_lines)]
+            lines = read_log(log)[-num_lines:]
             print("\n".join([f"==> {view.run.label} {view.state.value}: {log}", *lines]))
     return 0
 

@@ -8,23 +8,11 @@ Reading images, communication and all that is no matrix product are left out; ``
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from qhk.files import read_json
-from qhk.settings import DatasetSettings, ModelSettings, Settings, TinySettings
+from qhk.policy.shape import ANSWER_TOKENS, Shape, model_shape, picture_patches, prompt_tokens
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
-
-ANSWER_TOKENS = 200
-"""Assumed length of an answer where its limit is longer."""
-
-TEXT_TOKENS = 150
-"""Assumed length of the prompt's words."""
-
-PIXELS = 1024 * 768
-"""Assumed size of a picture where the limits allow it."""
-
-TINY_VOCABULARY = 600
-"""About the tokens of the embedded tiny model."""
 
 UNKNOWN_IMAGES = 5000
 """Assumed images of a part that nothing is known of."""
@@ -33,107 +21,9 @@ BYTES = 2
 """Per weight and per key, in decoding on an accelerator."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shape:
-    """A model in the numbers that its cost depends on; ``text``, ``vision`` and ``head`` count weights.
-
-    ``windowed`` of the vision blocks attend to 64 patches, ``full`` to all of them.
-    """
-
-    hidden: int
-    layers: int
-    kv_width: int
-    text: float
-    head: float
-    vision: float
-    merger: float
-    vision_hidden: int
-    windowed: int
-    full: int
-    patch: int
-
-    @property
-    def kv_bytes(self) -> float:
-        """Bytes of keys and values per token."""
-        return 2.0 * self.layers * self.kv_width * BYTES
-
-
-def decoder_weights(*, hidden: int, layers: int, mlp: int, kv_width: int) -> float:
-    """Return the weights of the matrices in ``layers`` decoder layers."""
-    return float(layers * (2 * hidden * hidden + 2 * hidden * kv_width + 3 * hidden * mlp))
-
-
-def vision_weights(*, hidden: int, layers: int, mlp: int) -> float:
-    """Return the weights of the matrices in ``layers`` vision blocks."""
-    return float(layers * (4 * hidden**2 + 3 * hidden * mlp))
-
-
-def qwen_shape(*, hidden: int, layers: int, mlp: int, kv_width: int, vocabulary: int) -> Shape:
-    """Return a Qwen2.5-VL as published: its vision tower is the same at every size but for the last layer."""
-    return Shape(
-        hidden=hidden,
-        layers=layers,
-        kv_width=kv_width,
-        text=decoder_weights(hidden=hidden, layers=layers, mlp=mlp, kv_width=kv_width),
-        head=float(hidden * vocabulary),
-        vision=vision_weights(hidden=1280, layers=32, mlp=3420),
-        merger=float(5120 * 5120 + 5120 * hidden),
-        vision_hidden=1280,
-        windowed=28,
-        full=4,
-        patch=14,
-    )
-
-
-KNOWN = {
-    "3b": qwen_shape(hidden=2048, layers=36, mlp=11008, kv_width=256, vocabulary=151936),
-    "7b": qwen_shape(hidden=3584, layers=28, mlp=18944, kv_width=512, vocabulary=152064),
-}
-
-
-def model_shape(model: ModelSettings) -> Shape | None:
-    """Return the model's numbers from its settings, its ``config.json`` or its name; None where none says."""
-    if model.tiny is not None:
-        return _tiny_shape(model.tiny)
-    path = str(model.path)
-    config = Path(path).expanduser() / "config.json"
-    if config.is_file():
-        return _read_shape(config)
-    return next((shape for name, shape in KNOWN.items() if f"-{name}" in path.lower()), None)
-
-
-def _tiny_shape(tiny: TinySettings) -> Shape:
-    kv_width = tiny.kv_heads * (tiny.hidden // tiny.heads)
-    merged = tiny.vision_hidden * tiny.merge_size**2
-    return Shape(
-        hidden=tiny.hidden,
-        layers=tiny.depth,
-        kv_width=kv_width,
-        text=decoder_weights(hidden=tiny.hidden, layers=tiny.depth, mlp=tiny.mlp, kv_width=kv_width),
-        head=float(tiny.hidden * TINY_VOCABULARY),
-        vision=vision_weights(hidden=tiny.vision_hidden, layers=tiny.vision_depth, mlp=tiny.vision_mlp),
-        merger=float(merged**2 + merged * tiny.hidden),
-        vision_hidden=tiny.vision_hidden,
-        windowed=0,
-        full=tiny.vision_depth,
-        patch=tiny.patch_size,
-    )
-
-
-def _read_shape(config: Path) -> Shape | None:
-    content = read_json(config)
-    text = content.get("text_config", content) if isinstance(content, dict) else {}
-    try:
-        width = text["hidden_size"] // text["num_attention_heads"]
-        return qwen_shape(
-            hidden=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            mlp=text["intermediate_size"],
-            kv_width=text["num_key_value_heads"] * width,
-            vocabulary=text["vocab_size"],
-        )
-    except KeyError:
-        return None
+def kv_bytes(shape: Shape) -> float:
+    """Return the bytes of keys and values per token."""
+    return 2.0 * shape.layers * shape.kv_width * BYTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +42,8 @@ class Work:
 
 def vision_flop(shape: Shape, patches: float) -> float:
     """Return ``2 V p + 2 M p / 4 + 4 h p (64 windowed + p full)`` for p patches."""
-    attention = 4 * shape.vision_hidden * patches * (64 * shape.windowed + patches * shape.full)
+    windowed = shape.vision_layers - shape.full
+    attention = 4 * shape.vision_hidden * patches * (64 * windowed + patches * shape.full)
     return 2 * shape.vision * patches + 2 * shape.merger * patches / 4 + attention
 
 
@@ -176,7 +67,7 @@ def decode_step_s(
     shape: Shape, machine: MachineSettings, *, prompts: float, prompt: float, group: int, done: float
 ) -> float:
     """Return the seconds of one decoding step of ``prompts`` groups together, after ``done`` tokens."""
-    read = BYTES * (shape.text + shape.head) + shape.kv_bytes * (prompts * prompt + prompts * group * done)
+    read = BYTES * (shape.text + shape.head) + kv_bytes(shape) * (prompts * prompt + prompts * group * done)
     flop = 2 * (shape.text + shape.head) * prompts * group
     return max(read / (machine.memory_tb_s * 1e12), flop / (machine.compute_tflop_s * 1e12))
 
@@ -208,14 +99,17 @@ def estimate_run(
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:
-    """Return the work of all benchmarks with all read-outs, before and after training."""
-    images = 0
+    """Return the work of all benchmarks with all read-outs, and of perturbed copies, before and after."""
+    images = copies = 0
     for name, benchmark in settings.benchmark.items():
         size = num_images(settings.dataset[name], benchmark.split)
-        images += min(size, benchmark.limit or size)
+        shown = min(size, benchmark.limit or size)
+        images += shown
+        copies += settings.perturbation.num_copies * min(shown, settings.perturbation.images)
     whole = Work(flop=0.0)
-    for readout in settings.evaluation.readouts.values():
-        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * images)
+    for name, readout in settings.evaluation.readouts.items():
+        asked = images + (copies if name == settings.evaluation.headline else 0)
+        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * asked)
     return whole
 
 
@@ -230,11 +124,11 @@ class _Group:
 
     @property
     def patches(self) -> float:
-        return min(self.settings.model.max_pixels, PIXELS) / self.shape.patch**2
+        return picture_patches(self.shape, self.settings.model)
 
     @property
     def prompt(self) -> float:
-        return self.patches / 4 + (TEXT_TOKENS if self.settings.model.tiny is None else 40)
+        return prompt_tokens(self.shape, self.settings.model)
 
     def score_flop(self, group: int) -> float:
         """Return one packed forward: picture and prompt once, all completions, the head at their tokens."""

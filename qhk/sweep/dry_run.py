@@ -7,9 +7,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.policy.shape import ANSWER_TOKENS
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings
-from qhk.sweep.cost import ANSWER_TOKENS, estimate_run
+from qhk.sweep.cost import estimate_run
 from qhk.sweep.launch import missing_in
 from qhk.sweep.manifest import sweep_folder
 from qhk.sweep.plan import PlannedRun, SweepPlan

@@ -12,7 +12,8 @@ import qhk
 from qhk.data.missing import missing_files
 from qhk.errors import UserError
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.settings.problems import first_few
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, LocalLauncherSettings, SlurmLauncherSettings
 from qhk.sweep.local import LocalLauncher
 from qhk.sweep.manifest import (
@@ -138,8 +139,8 @@ def _shared_elsewhere(outputs: Path, folder: Path, moved: Sequence[Path]) -> lis
     for file in sorted(outputs.glob(f"{FOLDER}/*/{MANIFEST_FILE}")):
         lost = sorted(there & read_submitted(file).keys()) if file.parent.absolute() != folder else []
         if lost:
-            first, more = "/".join(lost[0].parts[-3:]), f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-            lines.append(f"fresh=true archived {first}{more}, which sweep {file.parent.name} shares")
+            named = first_few(["/".join(directory.parts[-3:]) for directory in lost], most=1)
+            lines.append(f"fresh=true archived {named}, which sweep {file.parent.name} shares")
     return lines
 
 

@@ -24,8 +24,10 @@ from qhk.files import (
     reading,
     typed,
     write_atomically,
+    writing,
 )
-from qhk.settings import Settings, plain_settings, read_settings
+from qhk.settings.parse import plain_settings, read_settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.tracking.code import code_digest, own_sources
 
@@ -172,16 +174,18 @@ def freeze_code(folder: Path, package: Path, modules: Collection[str] = ()) -> s
     if (target / package.name).exists():
         return digest
     unfinished = target.with_name(f".{target.name}.unfinished")
-    for leftover in (unfinished, target):
-        shutil.rmtree(leftover, ignore_errors=True)
-    shutil.copytree(package, unfinished / package.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for source in own_sources(modules, apart=[package.name]):
-        copy = unfinished / source.place
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.path, copy)
+    with writing(target):
+        for leftover in (unfinished, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.copytree(package, unfinished / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for source in own_sources(modules, apart=[package.name]):
+            copy = unfinished / source.place
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source.path, copy)
     if modules:
         _check_import(unfinished, modules)
-    unfinished.rename(target)
+    with writing(target):
+        unfinished.rename(target)
     return digest
 
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qhk.evaluation.results import Moment, ResultRow, read_results, why_not_counted
+from qhk.settings.problems import first_few
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.sweep.states import RunView
 from qhk.tracking.status import RunState
@@ -22,9 +23,6 @@ METRICS = {
 """What the table of means shows, where a sweep has it, and its heading."""
 
 RESULTS_FILE = "results.json"
-
-NAMED = 3
-"""How many runs a line names before it only counts."""
 
 Benchmark = tuple[str, str, str, str, bool, int]
 """What was measured: name, form of the task, part, protocol, whether it is miniature, number of images.
@@ -159,11 +157,7 @@ def _reasons(key: Benchmark, runs: Sequence[_Finished]) -> dict[str, list[str]]:
 
 
 def _reasons_text(reasons: Mapping[str, Sequence[str]]) -> str:
-    parts = []
-    for reason, labels in reasons.items():
-        more = f" and {len(labels) - NAMED} more" if len(labels) > NAMED else ""
-        parts.append(f"{', '.join(labels[:NAMED])}{more}: {reason}")
-    return "; ".join(parts)
+    return "; ".join(f"{first_few(labels)}: {reason}" for reason, labels in reasons.items())
 
 
 def _benchmark_text(key: Benchmark, among: Collection[Benchmark]) -> str:

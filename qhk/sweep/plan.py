@@ -13,17 +13,10 @@ from qhk.config.composer import TrainingComposer
 from qhk.config.overrides import cells, expand, parse_override
 from qhk.config.unused import refuse_unused_strengths
 from qhk.errors import UserError
-from qhk.settings import (
-    Settings,
-    difference,
-    reward_modules,
-    run_directory,
-    run_id,
-    run_name,
-    stage_views,
-    task_views,
-)
+from qhk.settings.identity import difference, run_directory, run_id, run_name
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, SweepSettings, parse_launcher, parse_sweep
+from qhk.settings.views import reward_modules, stage_views, task_views
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.tracking.status import RunState
 
@@ -132,7 +125,7 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     """Return the plan of ``qhk train -m ...``: each combination of the swept values but the seeds is a cell.
 
     A single run is a plan of one cell, which names the plan. Each run has the directory that it would have
-    without a plan. Raises UserError for any mistake in any cell.
+    without a plan; its cell is named by what varies. Raises UserError for any mistake in any cell.
     """
     common, seeds = take_seeds(overrides, catalogue)
     experiment, variants = choice_of("experiment", common), expand(common, catalogue)
@@ -141,10 +134,10 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     for words in variants:
         name = choice_of("name", words) or run_name(choice_of("experiment", words), words)
         changes = tuple(word for word in words if word not in common)
-        found.append(Cell(name=name, changes=changes, words=(*words, f"name={name}")))
-    if len(found) == 1 and len(seeds) <= 1:
-        name = found[0].name
-    else:
+        varying = choice_of("name", changes) or run_name(choice_of("experiment", changes) or "", changes)
+        cell = varying if len(variants) > 1 else name
+        found.append(Cell(name=cell, changes=changes, words=(*words, f"name={name}")))
+    if len(found) > 1 or len(seeds) > 1:
         name = run_name("__".join(filter(None, ["multirun", experiment])), overrides)
     seeds = seeds or [composer.config(variants[0]).seed]
     return _plan(name, common, variants[0], tuple(seeds), found, None, composer)

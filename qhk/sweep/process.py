@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from qhk.files import write_atomically
+from qhk.files import read_log, write_atomically, writing
 from qhk.sweep.manifest import Manifest, SweepRun, import_path
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
 from qhk.tracking.status import STATUS_FILE, RunState, Status, current_status, read_status, write_status
@@ -61,8 +61,10 @@ def start_process(
 
     It has its own session, so that Ctrl-C reaches the launcher alone.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        output = log.open("ab")
+    with output:
         return subprocess.Popen(
             command,
             cwd=cwd,
@@ -159,11 +161,7 @@ def explain_exit(code: int, log: Path, *, out_of_memory: bool) -> str:
 
 def last_message(log: Path) -> str:
     """Return the log's last line that begins with ``qhk:``, without that, else its last line; "" for none."""
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in read_log(log, tail=LOG_TAIL) if line.strip()]
     ours = [line.removeprefix("qhk: ") for line in lines if line.startswith("qhk: ")]
     return (ours or lines or [""])[-1]
 

@@ -15,7 +15,10 @@ from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
 from qhk.files import read_text
 from qhk.plain import print
-from qhk.settings import DatasetSettings, Settings, reward_modules
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.problems import first_few
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules
 from qhk.sweep.manifest import FOLDER, MANIFEST_FILE, read_manifest, read_submitted, sweep_folder
 from qhk.sweep.plan import PlannedRun, SweepPlan, refuse_changed
 from qhk.tracking.code import run_code
@@ -27,9 +30,6 @@ FIX = "choose another study=NAME or fresh=true"
 
 SHAREABLE = (RunState.DONE, RunState.RUNNING, RunState.PENDING, RunState.PREEMPTED)
 """States of another study's run in which it is worth waiting for, rather than starting one's own."""
-
-NAMED = 3
-"""How many runs a line names before it only counts."""
 
 Task = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 """Opens a progress bar of the given label, which is told (done, in all)."""
@@ -229,9 +229,8 @@ def share_plan(plan: SweepPlan, task: Task) -> list[PlannedRun]:
 
 
 def _note(reason: str, which: Sequence[str]) -> str:
-    more = f" and {len(which) - NAMED} more" if len(which) > NAMED else ""
     verb = "" if reason.startswith("kept, ") else "not reused, "
-    return f"{verb}{reason}: {', '.join(which[:NAMED])}{more}"
+    return f"{verb}{reason}: {first_few(which)}"
 
 
 def _state(directory: Path) -> RunState | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from qhk.files import parse_json, read_log
 from qhk.settings.sweep import SlurmLauncherSettings
 from qhk.sweep.manifest import JobEvent, Manifest, SweepRun, is_cancelled, last_events
 from qhk.sweep.process import FINAL, UNPROVEN, record_cause, record_end, record_timeout
@@ -277,16 +277,12 @@ def _eta(run: SweepRun, status: Status | None, state: RunState) -> float | None:
 
 def step_times(path: Path) -> list[float]:
     """Return the seconds of the last training steps in a metrics file; empty for none. Reads its end only."""
-    if not path.exists():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - TAIL))
-        lines = file.read().decode(errors="replace").splitlines()
+    lines = read_log(path, tail=TAIL)
     found = []
-    for line in lines[1:] if len(lines) > 1 else lines:
+    for line in lines[1:] if len(lines) > 1 else lines:  # the first step also gets ready
         if line.endswith("}") and '"time/step_s"' in line:
             try:
-                found.append(float(json.loads(line)["time/step_s"]))
-            except (ValueError, TypeError, RecursionError):  # damaged, or null for a time that was not finite
+                found.append(float(parse_json(line)["time/step_s"]))
+            except (ValueError, TypeError, LookupError):  # damaged, or null for a time that was not finite
                 continue
     return found

@@ -1,1 +1,1 @@
-"""A run's record: declared metrics, ``metrics.jsonl``, its W&B mirror, and the run directory."""
+"""A run's record: declared metrics, ``metrics.jsonl``, its mirrors, and the run directory."""

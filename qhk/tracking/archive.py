@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,11 +18,10 @@ FIX = "fresh=true would move it; end the run first"
 
 def archive_folder(path: Path) -> None:
     """Rename ``path``, a folder or a file, to ``<name>.replaced-<n>``, if it exists."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return
-    number = 1
-    while (archived := path.with_name(f"{path.name}.replaced-{number}")).exists():
-        number += 1
+    names = (f"{path.name}.replaced-{number}" for number in itertools.count(1))
+    archived = next(new for name in names if not os.path.lexists(new := path.with_name(name)))
     with writing(path):
         path.rename(archived)
 

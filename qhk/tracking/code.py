@@ -17,7 +17,8 @@ from pathlib import Path
 
 from qhk.errors import UserError
 from qhk.files import json_line, read_json_lines, reading, typed, write_atomically
-from qhk.settings import Settings, reward_modules
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules
 from qhk.tracking.provenance import earlier_codes, read_provenance
 
 PACKAGE = Path(__file__).parents[1]

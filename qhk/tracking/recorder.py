@@ -1,11 +1,11 @@
-"""``metrics.jsonl``: the record of a run, a line for what was measured at a step. W&B only mirrors it."""
+"""``metrics.jsonl``: the record of a run, a line for what was measured at a step. All else mirrors it."""
 
 from __future__ import annotations
 
 import math
 import types
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +25,7 @@ class MetricSection(StrEnum):
 
 
 class Recorder(Protocol):
-    """Takes a step's metrics: the file recorder, and the live W&B mirror."""
+    """Takes a step's metrics: the file recorder, and mirrors."""
 
     def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None: ...
 
@@ -80,13 +80,22 @@ def read_metrics(path: Path) -> list[MetricRow]:
     file where a row is no metric record.
     """
     rows: dict[tuple[int, str], MetricRow] = {}
+    for row in read_rows(path):
+        earlier = rows.get((row.step, row.section))
+        known = earlier.metrics if earlier is not None else {}
+        rows[row.step, row.section] = replace(row, metrics={**known, **row.metrics})
+    return list(rows.values())
+
+
+def read_rows(path: Path) -> list[MetricRow]:
+    """Return the rows of a record as they were written, else as ``read_metrics`` does."""
+    rows = []
     for row in _read_rows(path):
         step, section = row.pop("step"), _section(row)
         row.pop("section", row.pop("stage", None))
         values = {name: math.nan if value is None else value for name, value in row.items()}
-        earlier = rows[step, section].metrics if (step, section) in rows else {}
-        rows[step, section] = MetricRow(step=step, section=section, metrics={**earlier, **values})
-    return list(rows.values())
+        rows.append(MetricRow(step=step, section=section, metrics=values))
+    return rows
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

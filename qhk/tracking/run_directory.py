@@ -22,7 +22,10 @@ import yaml
 from qhk.errors import UserError
 from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
 from qhk.plain import plain_text
-from qhk.settings import VERSION, PathsSettings, Settings, read_settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.inputs import PathsSettings
+from qhk.settings.parse import read_settings
+from qhk.settings.root import VERSION, Settings
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts
 from qhk.tracking.lock import DirectoryInUseError, RunLock, lock_path
@@ -251,8 +254,11 @@ def find_state(path: Path, *, run_id: str, provenance: Provenance) -> Opened:
         if finished:
             differences = code_differences(before, provenance) + differences
         if differences:
-            state = "finished" if finished else "unfinished"
-            raise UserError(f"{path} is {state}, but {', '.join(differences)} changed since: use fresh=true")
+            state, shown = ("finished", f"qhk report {path} shows it; ") if finished else ("unfinished", "")
+            raise UserError(
+                f"{path} is {state}, but {', '.join(differences)} changed since: {shown}to train anew, "
+                f"{FIX}, which archives it"
+            )
     return Opened.FINISHED if finished else Opened.RESUME
 
 

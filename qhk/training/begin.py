@@ -15,7 +15,8 @@ from qhk.files import keep_rows
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
-from qhk.settings import PromptSettings, build_tasks, task_views
+from qhk.settings.inputs import PromptSettings
+from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.cold_start import choose_taught, run_cold_start

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -16,8 +18,9 @@ from qhk.errors import UserError
 from qhk.files import read_text, read_yaml, sync_folder, writing
 from qhk.policy.contents import folder_fault, write_contents
 from qhk.policy.load import Policy, save_policy
+from qhk.settings.parse import CHECKPOINT_CONFIG
 
-STATE_FILE, CONFIG_FILE = "training.pt", "qhk.yaml"
+STATE_FILE, CONFIG_FILE = "training.pt", CHECKPOINT_CONFIG
 STAGE_FILE = "stage.txt"
 _NAME = re.compile(r"step_(\d{6,})")
 _LEFTOVER = re.compile(r"\.(?:partial|removed)_step_\d{6,}|\.(?:last|best)_link")
@@ -110,10 +113,13 @@ class Checkpoints:
         return ""
 
     def archive_unreadable(self, step: int) -> Path:
-        """Rename the checkpoint of ``step``, so that no run resumes from it; return its new path."""
-        archived = self.folder / f"unreadable_{self.path(step).name}"
-        if archived.exists():
-            shutil.rmtree(archived)
+        """Rename the checkpoint of ``step``, so that no run resumes from it; return its new path.
+
+        One of the same step that was set aside before stays: the new one has a number behind its name.
+        """
+        name = f"unreadable_{self.path(step).name}"
+        names = (name if number == 1 else f"{name}.{number}" for number in itertools.count(1))
+        archived = next(path for name in names if not os.path.lexists(path := self.folder / name))
         self.path(step).rename(archived)
         sync_folder(self.folder)
         return archived

@@ -25,7 +25,9 @@ from qhk.data.selection import (
 )
 from qhk.data.twin import attach_twins
 from qhk.errors import UserError
-from qhk.settings import Settings, task_shares, task_views
+from qhk.settings.inputs import DatasetSettings
+from qhk.settings.root import Settings
+from qhk.settings.views import task_shares, task_views
 from qhk.tasks import build_task
 from qhk.training.display import Display
 from qhk.types import Example
@@ -36,10 +38,12 @@ class BenchmarkSet:
     """The images of one benchmark that are reported on, for which task, and how they were chosen."""
 
     name: str
+    dataset: str
     task: str
     split: str
     protocol: str
     miniature: bool
+    ratings: float | None
     examples: Sequence[Example]
 
 
@@ -106,10 +110,12 @@ def select_benchmarks(
     benchmarks = [
         BenchmarkSet(
             name=name,
+            dataset=name,
             task=task,
             split=benchmark.split,
             protocol=loaded[name].protocol,
             miniature=loaded[name].miniature,
+            ratings=_ratings(settings.dataset[name]),
             examples=select_benchmark(
                 loaded[name], split=benchmark.split, limit=benchmark.limit, seed=settings.seed
             ),
@@ -121,6 +127,11 @@ def select_benchmarks(
         check_pictures(settings.prompt.user, benchmark.examples)
         build_task(settings.task).check_examples(benchmark.examples)
     return benchmarks
+
+
+def _ratings(entry: DatasetSettings) -> float | None:
+    """Return how many opinions each image of a set has, where that is known."""
+    return None if entry.expected is None else entry.expected.under(entry.options).ratings
 
 
 def select_all_benchmarks(settings: Settings, loaded: Mapping[str, LoadedDataset]) -> list[BenchmarkSet]:

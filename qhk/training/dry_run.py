@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from qhk.data.datasets import load_dataset_entry, refuse_pictures
 from qhk.data.labels import has_labels, load_labels
 from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
-from qhk.settings import Settings, reward_modules, stage_views, task_views
+from qhk.settings.identity import run_directory
+from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules, stage_views, task_views
 from qhk.tasks import build_task
-from qhk.tracking.run_directory import output_problems
+from qhk.tracking.code import run_code
+from qhk.tracking.provenance import read_provenance
+from qhk.tracking.run_directory import find_state, known_run_id, output_problems
 from qhk.training.fit import refuse_unfit_rewards
 from qhk.types import Answer, Example
 
@@ -23,6 +29,8 @@ def run_problems(settings: Settings) -> list[str]:
     Files that are missing or wrong, places that cannot be written, rewards that do not work on true answers.
     """
     lines = [*missing_files(settings), *output_problems(settings)]
+    if not lines:
+        lines = _picture_problems(settings)
     for view in stage_views(settings):
         try:
             refuse_unfit_rewards(
@@ -31,6 +39,57 @@ def run_problems(settings: Settings) -> list[str]:
         except UserError as error:
             lines.append(str(error))
     return list(dict.fromkeys(lines))
+
+
+def _picture_problems(settings: Settings) -> list[str]:
+    """Return a line for each set of a run with a picture that is missing, or broken in a part that it uses.
+
+    Parts of which only some images are drawn are held against the disk, not opened.
+    """
+    used: dict[str, set[str]] = {name: set() for name in settings.dataset}
+    for stage in stage_views(settings):
+        for view in task_views(stage.settings).values():
+            for name in view.data:
+                used[name] |= {view.loading.split} if view.loading.limit is None else set()
+            for name, benchmark in view.benchmark.items():
+                used[name] |= {benchmark.split} if benchmark.limit is None else set()
+    lines = []
+    for name, splits in used.items():
+        try:
+            refuse_pictures(name, settings.dataset[name], splits=splits)
+        except UserError as error:
+            lines.append(str(error))
+    return lines
+
+
+def directory_problems(settings: Settings) -> list[str]:
+    """Return a line where the run's directory holds a run that this one could not go on with.
+
+    That run's sets are compared by their fingerprints, for which only files are read that the inventory of
+    that run does not remember.
+    """
+    path = run_directory(settings)
+    if settings.fresh:
+        return []
+    try:
+        before = read_provenance(path / "provenance.json")
+        if before is None:
+            return []
+        now = {
+            name: load_dataset_entry(
+                name,
+                entry,
+                cache=Path(settings.paths.cache),
+                progress=lambda done, total: None,
+                workers=settings.loading.workers,
+            ).fingerprint
+            for name, entry in settings.dataset.items()
+        }
+        provenance = replace(before, data_fingerprints=now, code_digest=run_code(settings))
+        find_state(path, run_id=known_run_id(path, settings), provenance=provenance)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def true_examples(settings: Settings) -> Sequence[Example]:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.predict import Progress, Sampler, evaluate_set
-from qhk.evaluation.predictions import make_prediction, predictions_path
+from qhk.evaluation.predict import Sampler, sampled
 from qhk.evaluation.results import (
     Moment,
+    PerturbedRow,
     ResultRow,
     Results,
     headline_value,
@@ -24,10 +23,12 @@ from qhk.evaluation.results import (
 )
 from qhk.policy.load import Policy
 from qhk.rollout.sample import Parser, read_completions, sample_in_batches
-from qhk.settings import EvaluationSettings, Readout, Settings, build_tasks
+from qhk.settings.base import Readout
+from qhk.settings.root import Settings
+from qhk.settings.views import build_tasks
 from qhk.tasks import Task
 from qhk.tracking.recorder import MetricSection
-from qhk.training.data import BenchmarkSet
+from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets_seen
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
@@ -104,23 +105,36 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
     """Evaluate the benchmarks, on all processes, and add their rows to ``results.json``."""
     settings, tasks = run.settings, build_tasks(run.settings)
 
-    def lead(work: Work) -> list[ResultRow]:
+    def lead(work: Work) -> tuple[list[ResultRow], list[PerturbedRow]]:
         with run.display.task(f"evaluating {moment.value}") as progress:
 
             def report_progress(done: int, total: int) -> None:
                 progress(done, total)
                 run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
 
-            return evaluate_benchmarks(
-                {
-                    (readout, task): partial(_ask, work, (readout, task))
-                    for readout in settings.evaluation.readouts
-                    for task in tasks
-                },
+            predictors = {
+                (readout, name): sampled(partial(_ask, work, (readout, name)), task, keep_texts=True)
+                for readout in settings.evaluation.readouts
+                for name, task in tasks.items()
+            }
+            rows = evaluate_benchmarks(
+                predictors,
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
+                seen=sets_seen(settings, settings.dataset),
                 seed=settings.seed,
+                directory=run.directory.path,
+                step=step,
+                moment=moment,
+                progress=report_progress,
+            )
+            return rows, measure_perturbed(
+                predictors,
+                run.data.benchmarks,
+                settings=settings,
+                tasks=tasks,
+                readout=settings.evaluation.headline,
                 directory=run.directory.path,
                 step=step,
                 moment=moment,
@@ -128,14 +142,16 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
             )
 
     readers = build_readers(settings, policy)
-    rows = run.processes.spread(_sampling(run, policy, readers, settings.evaluation.readouts), lead)
+    rows, perturbed = run.processes.spread(
+        _sampling(run, policy, readers, settings.evaluation.readouts), lead
+    )
     headline = [row for row in rows if row.readout == settings.evaluation.headline]
     if headline:
         _record_rows(run, headline, step=step)
-    write_run_results(run, rows)
+    write_run_results(run, rows, perturbed)
 
 
-def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
+def write_run_results(run: Run, rows: Sequence[ResultRow], perturbed: Sequence[PerturbedRow] = ()) -> Results:
     """Return the run's results with ``rows`` and the wall times so far added, also on disk."""
     if run.processes.is_main:
         update_results(
@@ -144,6 +160,7 @@ def write_run_results(run: Run, rows: Sequence[ResultRow]) -> Results:
             run_id=run.directory.run_id,
             wall_times=run.wall_s,
             rows=rows,
+            perturbed=perturbed,
         )
     run.processes.wait()
     return read_results(run.directory.results)
@@ -220,67 +237,6 @@ def run_samplers(
     }
 
 
-def evaluate_benchmarks(
-    samplers: Mapping[tuple[str, str], Sampler],
-    benchmarks: Sequence[BenchmarkSet],
-    *,
-    settings: EvaluationSettings,
-    tasks: Mapping[str, Task],
-    seed: int,
-    directory: Path,
-    step: int,
-    moment: Moment,
-    progress: Progress,
-) -> list[ResultRow]:
-    """Return one row per benchmark and read-out; predictions below ``directory`` are continued.
-
-    ``samplers`` go by read-out and task.
-    """
-    rows: list[ResultRow] = []
-    readouts = settings.readouts
-    total, before = len(readouts) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
-    for readout in readouts:
-        for benchmark in benchmarks:
-            task = tasks[benchmark.task]
-            predictions = evaluate_set(
-                benchmark.examples,
-                sample=samplers[readout, benchmark.task],
-                path=predictions_path(
-                    directory,
-                    step=step,
-                    before=moment is Moment.BEFORE,
-                    readout=readout,
-                    benchmark=benchmark.name,
-                ),
-                batch_images=settings.batch_images,
-                task=task,
-                keep_texts=True,
-                progress=_shifted(progress, before, total),
-            )
-            before += len(benchmark.examples)
-            rows.append(
-                measure_predictions(
-                    predictions,
-                    task=type(task),
-                    benchmark=benchmark.name,
-                    split=benchmark.split,
-                    protocol=benchmark.protocol,
-                    miniature=benchmark.miniature,
-                    step=step,
-                    moment=moment,
-                    readout=readout,
-                    num_resamples=settings.bootstrap,
-                    confidence=settings.confidence,
-                    seed=seed,
-                )
-            )
-    return rows
-
-
-def _shifted(progress: Progress, before: int, total: int) -> Progress:
-    return lambda done, _of: progress(before + done, total)
-
-
 def validate(
     sample: Sampler,
     examples: Sequence[Example],
@@ -291,11 +247,12 @@ def validate(
     seed: int,
 ) -> ResultRow:
     """Return the validation part's row, without predictions on disk or intervals."""
-    predictions = []
-    for start in range(0, len(examples), batch_images):
-        batch = examples[start : start + batch_images]
-        for example, completions in zip(batch, sample(batch), strict=True):
-            predictions.append(make_prediction(example, completions, task=task, keep_texts=False))
+    predict = sampled(sample, task, keep_texts=False)
+    predictions = [
+        prediction
+        for start in range(0, len(examples), batch_images)
+        for prediction in predict(examples[start : start + batch_images])
+    ]
     return measure_predictions(
         predictions,
         task=type(task),

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fit import refuse_unfit
-from qhk.settings import Settings, StageView, task_views
+from qhk.settings.root import Settings
+from qhk.settings.views import StageView, task_views
 from qhk.tasks import Task, build_task
 from qhk.types import Example
 

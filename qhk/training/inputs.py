@@ -12,12 +12,15 @@ from PIL import Image
 
 from qhk.data.augment import orient
 from qhk.data.image import load_image
+from qhk.data.perturb import read_pictures
 from qhk.data.prompts import build_messages
 from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.settings import Settings, TwinSettings, task_views
+from qhk.settings.inputs import TwinSettings
+from qhk.settings.root import Settings
+from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
@@ -77,7 +80,7 @@ class ExampleReader:
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        return self.encoder.encode(self.messages, [load_image(path) for path in example.images])
+        return self.encoder.encode(self.messages, read_pictures(example))
 
     def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
         """Return the example's pictures, all in the orientation of this pass over its set."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
-from qhk.evaluation.table import print_table, results_tables
+from qhk.evaluation.table import perturbed_table, print_table, results_tables
 from qhk.plain import print
-from qhk.settings import Settings, plain_settings, run_directory, run_id
+from qhk.settings.identity import run_directory, run_id
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
 from qhk.tracking.code import code_text, read_code_parts, run_code
+from qhk.tracking.mirror import Ending, GuardedMirror
+from qhk.tracking.mirrors import open_mirrors
 from qhk.tracking.provenance import Provenance, gather_provenance
 from qhk.tracking.recorder import MetricsRecorder, Recorder
 from qhk.tracking.run_directory import (
@@ -30,10 +34,10 @@ from qhk.tracking.run_directory import (
     refuse_outputs,
 )
 from qhk.tracking.status import RunState
-from qhk.tracking.wandb_mirror import MirrorRun, OnlineMirror, WandbMode, mirror_run
 from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
 from qhk.training.loop import train
+from qhk.training.mirrored import mirror_content, mirror_run
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
 from qhk.training.stop import RunStopped, failure_line, is_known
@@ -61,7 +65,8 @@ def launch(settings: Settings) -> int:
         raise
     with directory:
         if directory.opened is Opened.FINISHED:
-            display.line(f"already done (run {directory.run_id}); fresh=true would run it again")
+            again = "fresh=true would archive it and run it again"
+            display.line(f"already done (run {directory.run_id}); {again}")
             if processes.is_main:
                 print_results(settings, read_results(directory.results), directory.path)
             return 0
@@ -143,23 +148,23 @@ def _train(
     prepared_s: float,
 ) -> int:
     recorders: list[Recorder] = [MetricsRecorder(directory.metrics)] if processes.is_main else []
-    mirror = _online_mirror(settings, directory, processes)
+    mirrors = _open_mirrors(settings, directory) if processes.is_main else []
     display = LoggedDisplay(display, directory.log) if processes.is_main else display
     display.line(f"run {directory.run_id}  {directory.path}")
     job = Run(
         stages=stages,
         config=plain_settings(settings),
         directory=directory,
-        recorders=recorders + ([mirror] if mirror is not None else []),
+        recorders=[*recorders, *mirrors],
         display=display,
         processes=processes,
         wall_s={"preparation": prepared_s},
     )
     closing: list[str] = []
 
-    def finish() -> None:
-        if processes.is_main:
-            closing.extend(_finish_mirror(settings, directory, mirror))
+    def finish(ending: Ending) -> None:
+        gather = partial(mirror_content, directory.path, settings)
+        closing.extend(line for mirror in mirrors if (line := mirror.close(gather, ending)))
 
     results = run_to_end(job, finish=finish)
     if results is None:
@@ -171,25 +176,29 @@ def _train(
     return 0
 
 
-def run_to_end(job: Run, *, finish: Callable[[], None]) -> Results | None:
+def run_to_end(job: Run, *, finish: Callable[[Ending], None]) -> Results | None:
     """Train, and return the results after ``finish``; None, after one line, where training could not go on.
 
     Status and ``run.log`` say how it ended. Errors without a known meaning are raised again after that, and
-    so is ``RunStopped``.
+    so is ``RunStopped``. ``finish`` is told of every end; of one that is not the run's own after its record.
     """
     with job.signals:
         try:
             results = train(job)
-            finish()
+            finish(Ending(state=RunState.DONE, cause=""))
         except RunStopped as stop:
             _end(job, stop.state, str(stop))
+            finish(Ending(state=stop.state, cause=str(stop)))
             raise
         except KeyboardInterrupt:
-            _end(job, RunState.CANCELLED, "interrupted; the same command resumes behind the last checkpoint")
+            cause = "interrupted; the same command resumes behind the last checkpoint"
+            _end(job, RunState.CANCELLED, cause)
+            finish(Ending(state=RunState.CANCELLED, cause=cause))
             raise
         except BaseException as error:
             cause = failure_line(error, directory=job.directory.path)
             _record_failure(job, error, cause)
+            finish(Ending(state=RunState.FAILED, cause=cause))
             if not is_known(error):
                 raise
             print(f"qhk: training failed: {cause}; traceback in {job.directory.log}", file=sys.stderr)
@@ -218,41 +227,20 @@ def _record_failure(job: Run, error: BaseException, cause: str) -> None:
         _end(job, RunState.FAILED, cause)
 
 
-def _mirror_arguments(settings: Settings, directory: RunDirectory) -> dict[str, Any]:
-    return {
-        "project": settings.tracking.project,
-        "entity": settings.tracking.entity,
-        "study": settings.study,
-        "name": f"{settings.name}/seed{settings.seed}",
-        "run_id": directory.wandb_id,
-        "config": plain_settings(settings),
-        "directory": directory.path,
-    }
-
-
-def _online_mirror(settings: Settings, directory: RunDirectory, processes: Processes) -> OnlineMirror | None:
-    if settings.tracking.wandb != "online" or not processes.is_main:
-        return None
+def _open_mirrors(settings: Settings, directory: RunDirectory) -> list[GuardedMirror]:
+    """Return the mirrors of the run. A mistake of the user's ends the run before it has begun."""
+    run = mirror_run(
+        settings, directory.path, run_id=directory.wandb_id, job_type="train", metrics=directory.metrics
+    )
     try:
-        return OnlineMirror(MirrorRun(**_mirror_arguments(settings, directory)))
-    except ValueError as error:
+        return open_mirrors(settings.tracking, run, warn=_warn)
+    except UserError as error:
         directory.end(RunState.FAILED, cause=str(error))
         raise
 
 
-def _finish_mirror(settings: Settings, directory: RunDirectory, mirror: OnlineMirror | None) -> list[str]:
-    """Send or write what W&B has not yet, and return where it is. Its failure is not the run's."""
-    if mirror is not None:
-        return [f"W&B: {mirror.close()}"]
-    mode = WandbMode(settings.tracking.wandb)
-    try:
-        command = mirror_run(directory.metrics, mode=mode, **_mirror_arguments(settings, directory))
-    except (RuntimeError, subprocess.TimeoutExpired) as error:
-        print(
-            f"qhk: the W&B mirror was not written ({error}); metrics.jsonl holds everything", file=sys.stderr
-        )
-        return []
-    return [] if command is None else [f"W&B (offline): to upload, run  {command}"]
+def _warn(text: str) -> None:
+    print(f"qhk: WARNING: {text}", file=sys.stderr)
 
 
 def print_results(settings: Settings, results: Results, directory: Path) -> None:
@@ -265,6 +253,10 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
             min_parsed_fraction=settings.evaluation.min_parsed_fraction,
         ):
             print_table(table, file=sys.stdout)
+    copies = [row for row in results.perturbed if row.moment is not Moment.BEFORE]
+    if copies:
+        last = max(row.step for row in copies)
+        print_table(perturbed_table([row for row in copies if row.step == last]), file=sys.stdout)
     parts = read_code_parts(directory)
     if len(parts) > 1:
         print(f"WARNING: this run is of more than one code: {code_text(parts)}")

@@ -12,7 +12,8 @@ import torch
 from qhk.data.seeds import stream_seed
 from qhk.evaluation.results import Moment, Results
 from qhk.files import append_json_lines
-from qhk.settings import Settings, task_views
+from qhk.settings.root import Settings
+from qhk.settings.views import task_views
 from qhk.tasks import build_task
 from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.metrics import MetricSet

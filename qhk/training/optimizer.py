@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from qhk.data.seeds import stream_seed
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import Terms
-from qhk.settings import Duration, OptimizerSettings, Schedule, Settings
+from qhk.settings.base import Duration, Schedule
+from qhk.settings.learning import OptimizerSettings
+from qhk.settings.root import Settings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.tracking.recorder import MetricSection, Recorder
 from qhk.tracking.run_directory import RunDirectory
 from qhk.training.checkpoint import Checkpoints, TrainingState

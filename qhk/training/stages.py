@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from qhk.errors import UserError
-from qhk.settings import Duration, Settings, StageView, stage_views
+from qhk.settings.base import Duration
+from qhk.settings.root import Settings
+from qhk.settings.views import StageView, stage_views
 from qhk.training.data import RunData, load_run_data, refuse_shared_images
 from qhk.training.display import Display
 from qhk.training.fit import refuse_unfit_rewards

@@ -36,7 +36,8 @@ from qhk.policy.spans import tokens_in_span
 from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
 from qhk.rollout.sample import read_completions, sample_in_batches
-from qhk.settings import ObjectiveSettings, Settings, UncertaintySettings
+from qhk.settings.learning import ObjectiveSettings, UncertaintySettings
+from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch

@@ -12,7 +12,7 @@ from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups
 from qhk.policy.tokenizer import TURN_END
-from qhk.settings import task_views
+from qhk.settings.views import task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.forward import micro_slices, token_logprobs

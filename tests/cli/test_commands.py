@@ -28,7 +28,8 @@ def trained(
     root = tmp_path_factory.mktemp("commands")
     (root / "out").mkdir()
     (root / "out" / "cache").symlink_to(miniature_cache)
-    words = [*base, f"paths.outputs={root}/out", "name=small"]
+    perturbed = ["perturbation=degradations", "perturbation.images=2", "perturbation.degradations=[noise]"]
+    words = [*base, f"paths.outputs={root}/out", "name=small", *perturbed]
     assert main(["train", *words]) == 0
     return root / "out" / "default" / "small" / "seed0", words
 
@@ -74,6 +75,26 @@ def test_evaluate_reads_what_training_reported(trained: Trained, capsys: pytest.
     after = {row["readout"]: row["metrics"]["mae"] for row in trained_rows if row["moment"] == "after"}
     assert after["mean_of_8"]["value"] is not None
     assert {row["readout"]: row["metrics"]["mae"] for row in evaluated} == after
+    assert {row["seen"] for row in [*trained_rows, *evaluated]} == {True}
+
+
+def test_perturbed_copies_are_scored_in_training_and_by_evaluate(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, words = trained
+    own = [word for word in words if not word.startswith(("name=", "model", "rollout."))]
+    assert main(["evaluate", *own, f"checkpoint={directory}/checkpoints/last"]) == 0
+    out = capsys.readouterr().out
+    folder = Path(out.splitlines()[-1].removeprefix("results: "))
+    found, again = (json.loads((place / "results.json").read_text()) for place in (directory, folder))
+    after = [row for row in found["perturbed"] if row["moment"] == "after"]
+    noise = [("noise", step, 2) for step in range(1, 6)]
+    expected = [*noise, ("noise", None, 10), ("another", None, 2), ("grey", None, 2)]
+    assert [(row["kind"], row["strength"], row["n"]) for row in after] == expected
+    assert [{**row, "step": 4} for row in again["perturbed"]] == after
+    assert len(found["perturbed"]) == 2 * len(after) and {row["readout"] for row in after} == {"mean_of_8"}
+    assert "perturbed copies, read-out mean_of_8: after (step 4)" in out
+    assert len(list((directory / "perturbed").rglob("*.jsonl"))) == 2 * 7
 
 
 def test_evaluations_of_different_parts_do_not_meet(
@@ -153,7 +174,7 @@ def test_a_bad_picture_has_a_row_and_foreign_files_are_counted(
     assert all(len(row["samples"]) == 4 for row in rows if row is not bad)
     assert all(row["unparsed"] == sum(sample is None for sample in row["samples"]) for row in rows)
     assert "images/s" in err and "skipped, no images: 1 hidden, 3 other files, 1 folders\n" in err
-    assert "1 images could not be opened" in err
+    assert "1 image could not be opened: the error is in its row" in err
     assert main([*words, "format=csv"]) == 1
     table = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [{**row, "samples": json.loads(row["samples"])} for row in table] == [

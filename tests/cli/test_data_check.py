@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,35 @@ def test_training_refuses_what_a_check_finds_before_anything_is_loaded(
     code, out, err = qhk("train", *words, *COLUMNS)
     assert code == 2 and message in err and err.strip().count("\n") <= 1
     assert not list((tmp_path / "outputs").glob("default/**/config.yaml"))
-    if fault == "label":
-        code, _, err = qhk("train", *words, *COLUMNS, "dry_run=true")
-        assert code == 2 and f"dataset.folder: {root / 'labels.csv'} line 5" in err, err
+    if fault != "copied":  # which only whole files can tell
+        code, out, err = qhk("train", *words, *COLUMNS, "dry_run=true")
+        assert code == 2 and message in err and "for 1 reason;" in out, err
+
+
+def test_options_are_named_by_their_whole_key(qhk: Run, root: Path) -> None:
+    words = ("data", "check", "benchmark=folder", f'root="{root}"', *COLUMNS, "paths.cache=cache")
+    _, out, err = qhk(*words, "dataset.folder.options.score_column=null")
+    assert "dataset.folder.options.score_column must be given as text" in out + err
+
+
+def test_a_dry_run_names_a_directory_that_the_run_could_not_go_on_in(qhk: Run, root: Path) -> None:
+    """A set of another root, or of other labels, under the same name: what the run would refuse."""
+    words = [
+        "data=folder",
+        "benchmark=folder",
+        f'dataset.folder.root="{root}"',
+        "loading.validation_fraction=0.0",
+    ]
+    settings_words = ("train", *words, *COLUMNS, "dry_run=true")
+    code, out, err = qhk(*settings_words)
+    assert code == 0, err
+    directory = Path(re.search(r"directory  (\S+)", out)[1])  # type: ignore[index]
+    number = re.search(r"run id     (\S+)", out)[1]  # type: ignore[index]
+    directory.mkdir(parents=True)
+    (directory / "run_id").write_text(number)
+    hardware = dict.fromkeys(("packages", "hardware"), {})
+    made = {"code_digest": "c", "data_fingerprints": {"folder": "other"}, "accelerators": [], **hardware}
+    (directory / "provenance.json").write_text(json.dumps({**made, "python": "3", "threads": 1}))
+    code, _, err = qhk(*settings_words)
+    assert code == 2 and "data folder changed since: to train anew, choose another name= or" in err, err
+    assert qhk(*settings_words, "fresh=true")[0] == 0

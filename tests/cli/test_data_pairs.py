@@ -118,7 +118,8 @@ def test_a_wrong_server_is_refused_before_anything_is_sent(
 
 
 def test_pairs_are_no_part_of_a_run(compose_plain: object) -> None:
-    from qhk.settings import parse_settings, run_id
+    from qhk.settings.identity import run_id
+    from qhk.settings.parse import parse_settings
 
     plain = compose_plain()  # type: ignore[operator]
     other = compose_plain("pairs=further", "pairs.human_review=skipped")  # type: ignore[operator]
@@ -139,6 +140,6 @@ def test_training_reads_a_built_set(tmp_path: Path, words: list[str], capsys: Ou
     paired = [example for examples in data.train.values() for example in examples]
     assert len(paired) == len(twins.read_text().splitlines()) > 0
     copies = {json.loads(line)["sha256"] for line in twins.read_text().splitlines()}
-    from qhk.pairs.make import file_digest
+    from qhk.files import file_digest
 
     assert {file_digest(example.twin) for example in paired if example.twin} == copies

@@ -20,7 +20,10 @@ from qhk.tasks import find_form
 
 Compose = Callable[..., dict[str, Any]]
 CATALOGUE = read_catalogue(config_root())
-GROUPS = {group: options for group, options in CATALOGUE.options.items() if group not in OVERLAYS}
+APART = (*OVERLAYS, "scorer")
+"""Groups that train has not, or that go over the others."""
+
+GROUPS = {group: options for group, options in CATALOGUE.options.items() if group not in APART}
 EXPERIMENTS = CATALOGUE.options["experiment"]
 COMPANIONS = {
     ("twin", "manifest"): ["twin.manifest=pairs.jsonl"],
@@ -61,6 +64,14 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     assert settings.perception.form == chosen["perception"]
     assert settings.optimizer.form == chosen["optimizer"]
     assert settings.cold_start.form == chosen["cold_start"]
+
+
+@pytest.mark.parametrize("option", CATALOGUE.options["scorer"])
+def test_every_scorer_evaluates_and_none_trains(option: str, catalogue: Catalogue) -> None:
+    words = [f"scorer={option}", *(["scorer.path=their.csv"] if option == "table" else [])]
+    assert prepare("evaluate", words, catalogue).settings.scorer.form == option
+    with pytest.raises(UserError, match=f"scorer={option}: this command does not read scorer; leave it out"):
+        prepare("train", words[:1], catalogue)
 
 
 def test_a_weight_by_the_spread_of_scores_needs_scores(catalogue: Catalogue) -> None:
@@ -294,7 +305,8 @@ def test_the_default_is_q_hawkeye_at_miniature_scale(catalogue: Catalogue) -> No
     default = prepare("train", [], catalogue).settings
     small = prepare("train", ["experiment=q_hawkeye", "scale=miniature"], catalogue).settings
     assert (default.name, small.name) == ("default", "q_hawkeye__scale-miniature")
-    assert small.model_copy(update={"name": "default"}) == default
+    # the names that it has in its mirrors say how it was asked for
+    assert small.model_copy(update={"name": "default", "tracking": default.tracking}) == default
     assert run_id(small) == run_id(default)
     alone = prepare("train", ["scale=miniature"], catalogue).settings
     assert run_id(alone) == run_id(default)

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.data.miniature import ensure_miniature
-from qhk.settings import DatasetSettings
+from qhk.settings.inputs import DatasetSettings
 
 REPOSITORY = Path(__file__).parents[2]
 ENTRIES = read_catalogue(config_root()).dataset

@@ -11,6 +11,7 @@ from qhk.data.adapters import adapter_names, find_adapter
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.labels import label_problems
 from qhk.data.miniature import SETS, TASK_SETS, miniature_folder
+from qhk.data.protocols import offered_protocols
 from qhk.data.selection import check_images, refuse_leakage
 from tests.data.conftest import ENTRIES, REPOSITORY, conf_entry, no_progress
 
@@ -154,7 +155,7 @@ def test_every_entry_of_the_config_is_known_to_its_adapter(tmp_path: Path) -> No
         if entry.root is not None:
             label_problems(name, conf_entry(name, root=str(tmp_path)), cache=tmp_path)
         if entry.expected is not None:
-            assert {*entry.expected.parts} <= {*find_adapter(entry.adapter).protocols}
+            assert {*entry.expected.parts} <= {*offered_protocols(find_adapter(entry.adapter))}
             assert {*entry.expected.by_option} <= {*entry.options}
     assert {*(f"miniature_{name}" for name in [*SETS, *TASK_SETS])} <= names
     adapters = {conf_entry(name).adapter for name in names}

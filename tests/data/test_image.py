@@ -80,7 +80,9 @@ def test_missing_unreadable_truncated(tmp_path: Path) -> None:
         load_image(tmp_path / "gone.png")
     text = tmp_path / "text.png"
     text.write_text("not a picture")
-    with pytest.raises(ValueError, match=r"text\.png: not a readable image"):
+    with pytest.raises(
+        ValueError, match=r"text\.png: not a readable image \(cannot identify image file\): replace"
+    ):
         load_image(text)
     whole = saved(Image.effect_noise((64, 64), 80), tmp_path / "whole.jpg")
     for ending in ("jpg", "png"):

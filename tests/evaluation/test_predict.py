@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.evaluation.predict import evaluate_set
+from qhk.evaluation.predict import evaluate_set, sampled
 from qhk.evaluation.predictions import Prediction, read_predictions
 from qhk.types import Completion, Example
 from tests.evaluation.builders import completions, example
@@ -35,11 +35,9 @@ class Sampler:
 def evaluate(path: Path, sampler: Sampler, calls: list[tuple[int, int]] | None = None) -> list[Prediction]:
     return evaluate_set(
         EXAMPLES,
-        sample=sampler,
+        predict=sampled(sampler, task_of("score", "strict"), keep_texts=True),
         path=path,
         batch_images=3,
-        task=task_of("score", "strict"),
-        keep_texts=True,
         progress=lambda done, total: calls.append((done, total)) if calls is not None else None,
     )
 
@@ -87,10 +85,8 @@ def test_duplicate_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'a' occurs twice"):
         evaluate_set(
             [example("a"), example("b"), example("a")],
-            sample=Sampler(),
+            predict=sampled(Sampler(), task_of("score", "strict"), keep_texts=False),
             path=tmp_path / "koniq.jsonl",
             batch_images=2,
-            task=task_of("score", "strict"),
-            keep_texts=False,
             progress=lambda done, total: None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -35,6 +36,16 @@ def test_cells_mean_and_gain() -> None:
     assert text.means[0][:4] == ("mean", "", "1.0 → 0.0", "0.550 → 0.700")
     assert text.means[1][:4] == ("gain", "", "", "+0.150")
     assert "MINIATURE SYNTHETIC" in text.title and "step 120" in text.title
+
+
+def test_sets_that_training_did_not_see_have_a_mean_of_their_own() -> None:
+    rows = [*pair("koniq", 0.5, 0.7), *pair("spaq", 0.6, 0.8), *pair("kadid", 0.1, 0.3)]
+    seen = [replace(row, seen=row.benchmark == "koniq") for row in rows]
+    text = built(seen)
+    assert [line[0] for line in text.means] == ["mean", "gain", "mean, unseen", "gain, unseen"]
+    assert text.means[2][3] == "0.350 → 0.550" and text.means[3][3] == "+0.200"
+    for every in (True, False, None):
+        assert len(built([replace(row, seen=every) for row in rows]).means) == 2
 
 
 def test_title_of_real_and_mixed_sets() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from datasets import load_from_disk
 
 from qhk.data.twin import attach_twins, make_twin
+from qhk.errors import UserError
 from qhk.pairs import training_set
 from qhk.pairs.build import DATASET, Built, build_set, count_reasons, select_pairs
 from qhk.pairs.degrade import degrade_examples
@@ -177,7 +179,7 @@ def test_nothing_is_overwritten(mixed: PairManifest, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear")
     for fresh in (False, True):
-        with pytest.raises(ValueError, match="holds something else already: give another folder"):
+        with pytest.raises(ValueError, match="holds something else already .thesis.txt.: give another"):
             build(mixed, tmp_path / "mine", fresh=fresh)
     assert contents(tmp_path / "mine") == {"thesis.txt": b"dear"}
 
@@ -187,19 +189,47 @@ def test_fresh_replaces_a_set_of_ours_and_nothing_else(
 ) -> None:
     folder = tmp_path / "out" / "set"
     few = len(build(mixed, folder).selection.kept)
-    (folder / ".DS_Store").write_bytes(b"left by a file browser")
+    for hidden in (folder / ".DS_Store", folder / DATASET / ".DS_Store"):
+        hidden.write_bytes(b"left by a file browser")
     again = build(mixed, folder, unjudged="keep", fresh=True)
     assert len(again.selection.kept) == len(list(read_rows(folder / DATASET))) > few and not again.before
     assert [path.name for path in folder.parent.iterdir()] == ["set"]
     before = contents(folder)
+    assert before[".DS_Store"] == before[f"{DATASET}/.DS_Store"] == b"left by a file browser"
     monkeypatch.setattr(training_set, "verify_set", lambda *words: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         build(mixed, folder, fresh=True)
     assert contents(folder) == before, "a build that fails leaves the set that was there"
     monkeypatch.undo()
-    (folder / "thesis.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else already"):
-        build(mixed, folder, fresh=True)
+    for name in ("thesis.txt", f"{DATASET}/thesis.txt", f"{DATASET}/2024/data.arrow"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("dear")
+        with pytest.raises(ValueError, match=rf"holds something else already \({name}\)"):
+            build(mixed, folder, fresh=True)
+        assert (folder / name).read_text() == "dear"
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_an_exchange_that_was_killed_is_finished(mixed: PairManifest, tmp_path: Path, at: str) -> None:
+    folder, old = tmp_path / "set", tmp_path / ".set.99.old"
+    build(mixed, folder)
+    before = contents(folder)
+    if at == "before":  # the new set took its place: the old one is out of the way
+        folder.rename(old)
+        assert build(mixed, folder).before is True
+    else:
+        shutil.copytree(folder, old)
+        (old / ".note").write_text("dear")
+        before[".note"] = b"dear"
+        build(mixed, folder)
+        shutil.copytree(folder / DATASET, old / DATASET)  # half of it is removed
+        build(mixed, folder)
+    assert contents(folder) == before and not old.exists()
+    old.mkdir()
+    (old / "thesis.txt").write_text("dear")
+    build(mixed, folder)
+    assert contents(old) == {"thesis.txt": b"dear"}, "a folder that only has such a name is left alone"
 
 
 def test_a_word_of_people_makes_it_another_set(mixed: PairManifest, tmp_path: Path) -> None:
@@ -276,3 +306,52 @@ def test_scores_stay_with_the_originals_and_keep_their_digits(
     assert row["score"] == 3.14159265358979 and row["score_native"] == 1 / 3
     digest = hashlib.sha256(examples[0].image.read_bytes()).hexdigest()
     assert row["sha256_orig"] == digest
+
+
+def _rewritten(folder: Path, target: Path, **columns: list[Any]) -> Path:
+    """A built set with other columns, as another program may save it."""
+    built = load_from_disk(str(folder))
+    for name, values in columns.items():
+        built = built.remove_columns(name).add_column(name, values)
+    built.save_to_disk(str(target))
+    return target
+
+
+def test_a_damaged_set_is_one_line_that_names_it(mixed: PairManifest, tmp_path: Path) -> None:
+    whole = build(mixed, tmp_path / "set").folder / DATASET
+    count = len(load_from_disk(str(whole)))
+    good = [{"a": 1}, *[{}] * (count - 1)]
+    assert [
+        example.labels
+        for example in unpack_set(
+            _rewritten(whole, tmp_path / "good", labels=[json.dumps(row) for row in good]),
+            images=tmp_path / "out",
+        )
+    ] == good
+    broken = {
+        "row 1 .* not JSON": {"labels": ["{"] * count},
+        "row 1 .* twice": {"labels": ['{"a": 1, "a": 2}'] * count},
+        "row 1 .* not an object": {"labels": ["[1]"] * count},
+        "column 'labels' is Value": {"labels": [1] * count},
+        "column 'score' is Value": {"score": ["high"] * count},
+        "row 1 .* is no name of a file": {"group_id": ["../x"] * count},
+    }
+    folders = {
+        fault: _rewritten(whole, tmp_path / str(place), **columns)
+        for place, (fault, columns) in enumerate(broken.items())
+    }
+    for name, content in (("state.json", b"{"), ("dataset_info.json", b"[" * 100_000), ("state.json", b"[]")):
+        harmed = folders.setdefault(f"{name}{content[:2]!r}", tmp_path / f"{name}{len(content)}")
+        shutil.copytree(whole, harmed)
+        (harmed / name).write_bytes(content)
+    for cut in (0, 100, 5000):
+        harmed = folders[f"cut {cut}"] = tmp_path / f"cut-{cut}"
+        shutil.copytree(whole, harmed)
+        arrow = next(harmed.glob("*.arrow"))
+        arrow.write_bytes(arrow.read_bytes()[:cut])
+    for fault, harmed in folders.items():
+        with pytest.raises(UserError) as caught:
+            unpack_set(harmed, images=tmp_path / "out")
+        assert str(caught.value).startswith(str(harmed)) and "\n" not in str(caught.value), fault
+        if fault in broken:
+            assert re.search(fault, str(caught.value)), caught.value

@@ -20,7 +20,7 @@ from qhk.pairs.review.app import build_app
 from qhk.pairs.review.desk import Desk
 from qhk.pairs.review.queue import Queue
 from qhk.pairs.review.reviews import Reviews
-from qhk.settings import parse_settings
+from qhk.settings.parse import parse_settings
 from tests.pairs.builders import degraded, source
 from tests.pairs.conftest import example, scene
 from tests.pairs.server import Response, serving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,16 @@ def test_a_process_of_its_own_renders_what_transformers_does() -> None:
     chat = [{"role": "system", "content": "Ünï <b>\u2028"}, *CHAT]
     expected = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     assert render_chat(tokenizer, chat, own=CHAT_TEMPLATE) == expected
+
+
+def test_a_process_that_does_not_start_is_no_fault_of_the_template(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "transformers.py").write_text("raise ImportError('libjinja is gone')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    tokenizer = build_policy(dtype=torch.float32).tokenizer
+    tokenizer.chat_template = "another {{ messages[0].content }}"
+    with pytest.raises(UserError, match=r"does not start \(ImportError: libjinja is gone\): .* repair"):
+        render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE)
+    monkeypatch.undo()
+    assert render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE).startswith("another ")

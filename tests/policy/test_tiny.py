@@ -10,7 +10,7 @@ import torch
 from qhk.policy.load import prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.settings import TinySettings
+from qhk.settings.inputs import TinySettings
 from tests.conftest import picture
 
 SIZES = {

@@ -16,7 +16,8 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, headline_metric, read_results
-from qhk.settings import read_settings, stage_views, task_views
+from qhk.settings.parse import read_settings
+from qhk.settings.views import stage_views, task_views
 from tests.record.cases import CASES
 from tests.record.make import RECORD, machine, run_case, run_directory
 

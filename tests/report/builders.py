@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 
 from qhk.evaluation.measure import measure_predictions
 from qhk.evaluation.predictions import Prediction, append_predictions, predictions_path
-from qhk.evaluation.results import Moment, update_results
+from qhk.evaluation.results import VALUE, Moment, update_results
 from qhk.files import append_json_lines
 from qhk.tasks import find_form
 
@@ -67,6 +68,7 @@ def write_run(
     study: str = "study",
     references: int = 12,
     num_resamples: int = 50,
+    seen: tuple[str, ...] | None = None,
 ) -> Path:
     """Return a run directory with everything that a finished run leaves but for checkpoints."""
     directory = root / study / method / f"seed{seed}"
@@ -108,9 +110,41 @@ def write_run(
                 confidence=0.95,
                 seed=0,
             )
+            row = replace(row, seen=None if seen is None else benchmark in seen)
             update_results(
                 directory / "results.json", seed=seed, run_id="0", wall_times={"training": 60.0}, rows=[row]
             )
+    return directory
+
+
+def write_scorer(
+    root: Path, folder: str, *, noise: float, scorer: Mapping[str, Any], benchmarks: tuple[str, ...]
+) -> Path:
+    """Return a folder of ``qhk evaluate`` with another scorer than a policy."""
+    directory = root / "evaluations" / folder
+    directory.mkdir(parents=True)
+    config = {"version": 2, "seed": 0, "scorer": dict(scorer)}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    for benchmark in benchmarks:
+        predictions = predict(benchmark, noise=noise, seed=0, method=1, samples=1)
+        path = predictions_path(directory, step=0, before=False, readout=VALUE, benchmark=benchmark)
+        append_predictions(path, predictions)
+        row = measure_predictions(
+            predictions,
+            task=find_form("score"),
+            benchmark=benchmark,
+            split="test",
+            protocol="whole set",
+            miniature=True,
+            step=0,
+            moment=Moment.AFTER,
+            readout=VALUE,
+            num_resamples=50,
+            confidence=0.95,
+            seed=0,
+            on_scale=False,
+        )
+        update_results(directory / "results.json", seed=0, run_id=folder, wall_times={}, rows=[row])
     return directory
 
 

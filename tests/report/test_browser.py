@@ -50,10 +50,10 @@ def change_code(study: Path) -> None:
                     "hardware": {}, "accelerators": [], "threads": 1,
                 }  # fmt: skip
                 (run / "provenance.json").write_text(json.dumps(content))
-    first = study / "without_uncertainty" / "seed0" / "config.yaml"
-    first.write_text(
-        yaml.safe_dump({**yaml.safe_load(first.read_text()), "dataset": {"koniq": {"x": "y" * 80}}})
-    )
+    odd = study / "without_uncertainty" / "seed0" / "config.yaml"
+    for config in study.glob("*/*/config.yaml"):
+        entry = {"koniq": {"x": "y" * 80 if config == odd else "short"}}
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "dataset": entry}))
 
 
 def lose_answers(run: Path) -> None:

@@ -101,7 +101,11 @@ def test_latex_text_escapes() -> None:
 def test_names_of_sweeps_and_studies_are_found(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", "list", study.name, f"paths.outputs={study.parent}"]) == 0
     out = capsys.readouterr().out
-    assert "full/seed0" in out and "step 12: </script> is NaN" in out
+    assert (
+        "study" in out
+        and re.search(rf"full/seed0 +│ +{study.name} ", out)
+        and "step 12: </script> is NaN" in out
+    )
 
 
 def test_runs_are_compared_in_the_terminal(study: Path, capsys: pytest.CaptureFixture[str]) -> None:

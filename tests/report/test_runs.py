@@ -65,6 +65,16 @@ def test_changed_keys_and_flat() -> None:
     assert changed_keys([first, second]) == {"a.b": [1, 2], "d": ["{}", None]}
 
 
+def test_the_entry_of_a_set_differs_where_all_use_it() -> None:
+    one = {"data": ["a", "b"], "dataset": {"a": {"scale": 5}, "b": {"scale": 5}}}
+    other = {"data": ["a"], "dataset": {"a": {"scale": 100}}}
+    found = changed_keys([flat(one), flat(other), {}])
+    assert {key: values[:2] for key, values in found.items()} == {
+        "data": ['["a", "b"]', '["a"]'],
+        "dataset.a.scale": [5, 100],
+    }
+
+
 def test_one_method_has_one_run_of_a_seed(tmp_path: Path) -> None:
     """Two folders with runs of one name and seed are two methods, named by where they lie."""
     for root in ("first", "second"):

@@ -11,7 +11,8 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
-from qhk.settings import difference, parse_settings, run_directory, run_id, run_name
+from qhk.settings.identity import difference, run_directory, run_id, run_name
+from qhk.settings.parse import parse_settings
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,9 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
-from qhk.settings import Settings, parse_settings, plain_settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.parse import parse_settings, plain_settings
+from qhk.settings.root import Settings
 
 Plain = dict[str, Any]
 
@@ -156,7 +158,15 @@ def test_wrong_value_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-ADDED = (("lr_schedule", "warmup_from"), ("uncertainty", "answer_rule"), ("pairs", "roots"))
+ADDED = (
+    ("lr_schedule", "warmup_from"),
+    ("uncertainty", "answer_rule"),
+    ("pairs", "roots"),
+    *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
+    ("training", "on_collapse"),
+    ("perturbation",),
+    ("training", "on_collapse"),
+)
 """Keys that came within a version of stored configs, which lack them."""
 
 

@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from qhk.cli.job import prepare
 from qhk.cli.main import main as qhk
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.settings import plain_settings
+from qhk.settings.parse import plain_settings
 
 ROOT, HOST = "@ROOT@", "stored-host"
 TEXT = {".json", ".jsonl", ".yaml", ".txt", ".log", ".csv", ""}

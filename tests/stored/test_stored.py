@@ -15,7 +15,8 @@ import pytest
 
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
-from qhk.settings import read_settings, task_views
+from qhk.settings.parse import read_settings
+from qhk.settings.views import task_views
 from qhk.tracking.recorder import read_metrics
 from tests.record.make import RECORD, machine
 from tests.stored.make import FINISHED, STEPS, STOPPED, SWEEP, photos, place, words

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import LocalLauncherSettings, MachineSettings, SlurmLauncherSettings
 from qhk.sweep.manifest import Manifest, SweepRun
 from qhk.sweep.plan import PlannedRun, plan_run

@@ -10,7 +10,7 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.composer import TrainingComposer
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.sweep.manifest import Manifest, SweepRun, freeze_run, write_manifest
 from tests.sweep.builders import LOCAL, MakeSweep, planned
 

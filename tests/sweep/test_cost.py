@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from qhk.settings import Settings
+from qhk.policy.shape import KNOWN
+from qhk.settings.measuring import PerturbationSettings
+from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
 from qhk.sweep.cost import (
-    KNOWN,
     completions_flop,
     decode_step_s,
     estimate_run,
     head_flop,
+    kv_bytes,
     prefix_flop,
     training_steps,
     vision_flop,
@@ -47,7 +49,7 @@ def test_decoding_reads_weights_until_there_are_many_rows() -> None:
     def per_group(prompts: int) -> float:
         return decode_step_s(shape, H200, prompts=prompts, prompt=PROMPT, group=8, done=TOKENS / 2) / prompts
 
-    assert shape.kv_bytes == pytest.approx(57.3e3, rel=2e-3)
+    assert kv_bytes(shape) == pytest.approx(57.3e3, rel=2e-3)
     assert per_group(1) * TOKENS == pytest.approx(0.663, rel=0.02)
     assert per_group(16) * TOKENS == pytest.approx(0.046, rel=0.1)
 
@@ -63,6 +65,24 @@ def test_an_estimate_grows_with_steps_groups_and_modules(settings: Settings) -> 
     assert total(training=training) == pytest.approx(2 * total())
     assert total(perception=settings.perception.model_copy(update={"form": "none"})) < total()
     assert total(rollout=settings.rollout.model_copy(update={"group_size": 16})) > total()
+
+
+def test_perturbed_copies_cost_as_much_as_other_images(settings: Settings) -> None:
+    """Ten of each benchmark's images, in the headline read-out, with eleven copies each."""
+
+    def hours(**changes: object) -> float:
+        readouts = {settings.evaluation.headline: settings.evaluation.readouts[settings.evaluation.headline]}
+        evaluation = settings.evaluation.model_copy(update={"readouts": readouts})
+        found = estimate_run(settings.model_copy(update={"evaluation": evaluation, **changes}), H200)
+        assert found is not None
+        return found["evaluation"]
+
+    few = {name: one.model_copy(update={"limit": 10}) for name, one in settings.benchmark.items()}
+    copies = PerturbationSettings(
+        images=40, degradations=["noise", "blur"], corruptions=[], replacements=["grey"]
+    )
+    assert copies.num_copies == 11
+    assert hours(benchmark=few, perturbation=copies) == pytest.approx(12 * hours(benchmark=few))
 
 
 def test_unknown_weights_have_no_estimate(settings: Settings) -> None:

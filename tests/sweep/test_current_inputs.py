@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.sweep import sharing
 from qhk.sweep.sharing import CurrentInputs
 from qhk.tracking.code import run_code

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qhk.settings import run_id
+from qhk.settings.identity import run_id
 from qhk.sweep.manifest import (
     code_folder,
     event,

@@ -10,7 +10,8 @@ import pytest
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue, config_root, read_catalogue
 from qhk.errors import UserError
-from qhk.settings import Settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.root import Settings
 from qhk.sweep.plan import plan_multirun, plan_sweep, refuse_changed
 from tests.conftest import Qhk
 from tests.sweep.builders import MakeSweep, planned
@@ -98,6 +99,19 @@ def test_a_multirun_is_every_combination_under_its_usual_names(catalogue: Catalo
     single = prepare("train", ["uncertainty=none", "seed=1"], catalogue).settings
     assert plan.runs[-1].settings == single
     assert plan.name.startswith("multirun")
+    assert {run.cell for run in plan.runs} == {"uncertainty-linear", "uncertainty-none"}
+
+
+def test_cells_of_a_multirun_are_named_by_what_varies(catalogue: Catalogue) -> None:
+    words = ["experiment=q_hawkeye,grpo_baseline", "scale=miniature", "optimizer.lr=1e-4,2e-4", "seed=0"]
+    plan = plan_multirun(words, catalogue)
+    assert [run.cell for run in plan.runs] == [
+        f"{experiment}__optimizer.lr-{lr}"
+        for experiment in ("q_hawkeye", "grpo_baseline")
+        for lr in ("0.0001", "0.0002")
+    ]
+    assert plan.runs[0].settings.name == "q_hawkeye__optimizer.lr-0.0001__scale-miniature"
+    assert {run.cell for run in plan_multirun(["name=a,b", "seed=0"], catalogue).runs} == {"a", "b"}
 
 
 def test_a_single_run_is_a_plan_of_one_cell(catalogue: Catalogue) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from qhk.errors import UserError
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.sweep.plan import PlannedRun
 from qhk.sweep.sharing import Sharing, existing_runs, submitted_codes
 from qhk.tracking.provenance import gather_provenance, write_provenance

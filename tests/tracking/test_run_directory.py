@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from qhk.errors import UserError
-from qhk.settings import PathsSettings, plain_settings, read_settings, run_id
+from qhk.settings.identity import run_id
+from qhk.settings.inputs import PathsSettings
+from qhk.settings.parse import plain_settings, read_settings
 from qhk.tracking import run_directory
 from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance
@@ -92,8 +94,11 @@ CHANGED_CODE, CHANGED_DATA = made(code_digest="b" * 64), made(data_fingerprints=
 def test_finished_run_of_other_code_or_data_is_refused(
     tmp_path: Path, provenance: Provenance, what: str
 ) -> None:
-    left(tmp_path, RunState.DONE)
-    with pytest.raises(ValueError, match=f"seed1 is finished, but {what}.* changed since: use fresh=true"):
+    path = left(tmp_path, RunState.DONE)
+    shows = (
+        f"qhk report {path} shows it; to train anew, choose another name= or fresh=true, which archives it"
+    )
+    with pytest.raises(ValueError, match=f"seed1 is finished, but {what}.* changed since: {shows}"):
         opened(tmp_path, provenance=provenance)
 
 

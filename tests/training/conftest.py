@@ -16,7 +16,9 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.composer import TrainingComposer
-from qhk.settings import Settings, plain_settings, run_directory
+from qhk.settings.identity import run_directory
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
 from qhk.tracking.recorder import MetricsRecorder
 from qhk.training.begin import begin
 from qhk.training.distributed import Processes

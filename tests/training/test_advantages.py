@@ -18,7 +18,8 @@ from qhk.objective.advantage import group_advantages
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
-from qhk.settings import Settings, build_tasks
+from qhk.settings.root import Settings
+from qhk.settings.views import build_tasks
 from qhk.tasks import Task, find_form
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes

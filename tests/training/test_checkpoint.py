@@ -150,8 +150,8 @@ def test_any_harm_to_any_file_is_found(checkpoints: Checkpoints, name: str) -> N
     ("text", "fault"),
     [
         (None, r"contents\.json: cannot be read \(No such file or directory\): .*"),
-        ("{", r"contents\.json: is not JSON .*"),
-        ("[" * 100_000, r"contents\.json: is not JSON .*"),
+        ("{", r"contents\.json line 1: not JSON .*"),
+        ("[" * 100_000, r"contents\.json line 1: brackets are nested too deeply.*"),
         ("[1]", r"contents\.json: is no list of files"),
         ('{"training.pt": {"size": "1", "sha256": ""}}', r"contents\.json: is no list of files"),
         ('{"training.pt": {"size": 1}}', r"contents\.json: is no list of files"),
@@ -185,10 +185,17 @@ def test_a_checkpoint_without_digests_is_opened(
 
 
 def test_what_is_unusable_is_set_aside(checkpoints: Checkpoints) -> None:
-    for _ in range(2):
-        save(checkpoints, 1)
+    """Nothing that was set aside is lost, be it of the same step; links that lead nowhere count."""
+    names = [f"unreadable_step_000001{end}" for end in ("", ".2", ".3", ".4")]
+    checkpoints.folder.mkdir(exist_ok=True, parents=True)
+    (checkpoints.folder / names[2]).symlink_to("nowhere")
+    for name in (names[0], names[1], names[3]):
+        (save(checkpoints, 1) / "mine.txt").write_text(name)
         archived = checkpoints.archive_unreadable(1)
-        assert archived.name == "unreadable_step_000001" and checkpoints.steps() == []
+        assert archived.name == name and checkpoints.steps() == []
+    assert [(checkpoints.folder / name / "mine.txt").read_text() for name in (names[0], names[1])] == names[
+        :2
+    ]
 
 
 def test_foreign_files_are_left_alone(checkpoints: Checkpoints) -> None:

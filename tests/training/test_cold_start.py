@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from qhk.settings import ColdStartSettings
+from qhk.settings.learning import ColdStartSettings
 from qhk.training.cold_start import imperfect_answer, noisy_label
 from qhk.types import Example
 from tests.tasks.builders import task_of

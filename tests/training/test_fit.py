@@ -10,7 +10,7 @@ import pytest
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.training import begin
 from qhk.training.fit import refuse_long_answers
 from qhk.training.loop import train

@@ -13,7 +13,8 @@ import torch
 
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
-from qhk.settings import Settings, task_shares, task_views
+from qhk.settings.root import Settings
+from qhk.settings.views import task_shares, task_views
 from qhk.tasks import Task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData

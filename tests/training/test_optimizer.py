@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from qhk.settings import Duration, Schedule, Settings
+from qhk.settings.base import Duration, Schedule
+from qhk.settings.root import Settings
 from qhk.training.optimizer import (
     Horizon,
     NonFiniteGradientError,

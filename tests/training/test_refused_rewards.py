@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.training.stages import load_stages
 from tests.training.conftest import ListDisplay
 from tests.training.test_step import MIXED

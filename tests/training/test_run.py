@@ -18,7 +18,8 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, read_results
 from qhk.files import json_line, read_json_lines
 from qhk.policy.load import load_policy
-from qhk.settings import Settings, run_directory, run_id
+from qhk.settings.identity import run_directory, run_id
+from qhk.settings.root import Settings
 from qhk.tracking import collapse
 from qhk.tracking.code import read_code_parts
 from qhk.tracking.recorder import MetricSection, read_metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 from qhk.cli.job import prepare
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, read_results
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.training.loop import train
 from qhk.training.run import Run
 

@@ -16,7 +16,9 @@ from safetensors.torch import load_file
 
 from qhk.evaluation.results import Moment, read_results
 from qhk.policy.start import start_policy
-from qhk.settings import Settings, run_id, stage_at, stage_views
+from qhk.settings.identity import run_id
+from qhk.settings.root import Settings
+from qhk.settings.views import stage_at, stage_views
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training import loop
 from qhk.training.begin import taught_examples

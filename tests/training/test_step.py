@@ -18,7 +18,7 @@ import torch
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.start import start_policy
 from qhk.rollout import decode
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
 from qhk.training import forward

@@ -14,8 +14,8 @@ from qhk.config.catalogue import choice_of
 from qhk.errors import UserError
 from qhk.files import write_atomically
 from qhk.plain import print
-from qhk.settings import Settings
 from qhk.settings.base import Node, NumOrZero, Text
+from qhk.settings.root import Settings
 
 if TYPE_CHECKING:
     from qhk.data.check import Report

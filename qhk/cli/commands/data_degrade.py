@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from qhk.cli.command import Command, Job
 from qhk.pairs.manifest import PairManifest, open_pairs
 from qhk.plain import print
-from qhk.settings import Settings
+from qhk.settings.root import Settings
 
 if TYPE_CHECKING:
     from qhk.training.display import Display
@@ -33,6 +34,13 @@ def run(job: Job[None]) -> int:
     _print_kinds(manifest)
     print(f"degrade: {counts.made} pairs made, {counts.before} were there, {counts.failed} failed")
     print("\n".join([*manifest.failure_lines("degrade", counts.failed), f"manifest: {manifest.path}"]))
+    entries = [settings.dataset[name] for name in settings.data]
+    roots = [str(Path(entry.root).resolve()) for entry in entries if entry.root and not entry.miniature]
+    if roots:
+        print(
+            "originals: the next steps may read them where paths.datasets and dataset.*.root are "
+            f"as here, or with 'pairs.roots={json.dumps(roots)}'"
+        )
     return 1 if counts.failed else 0
 
 

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from qhk.cli.command import LightCommand, LightJob
 from qhk.errors import UserError
-from qhk.settings import PairsSettings, PathsSettings
 from qhk.settings.base import Node, Text
+from qhk.settings.inputs import PathsSettings
+from qhk.settings.pairs import PairsSettings
 
 
 class ReviewRequest(Node):

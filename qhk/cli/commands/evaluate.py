@@ -1,4 +1,4 @@
-"""``qhk evaluate``: a checkpoint, or a base model, on the benchmarks of all its tasks."""
+"""``qhk evaluate``: a checkpoint, a base model, or a scorer without a model, on benchmarks."""
 
 from __future__ import annotations
 
@@ -7,19 +7,29 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
-from qhk.evaluation.results import Moment, update_results
+from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, update_results
 from qhk.files import write_atomically
 from qhk.plain import print
-from qhk.settings import Settings, build_tasks, plain_settings, task_views
 from qhk.settings.base import Node, Text
+from qhk.settings.identity import DESCRIPTIVE
+from qhk.settings.parse import plain_settings
+from qhk.settings.root import Settings
+from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.run_directory import refuse_cache, refuse_place
+
+if TYPE_CHECKING:
+    from qhk.training.display import Display
+
+Evaluated = tuple[Settings, Path, list[ResultRow], list[PerturbedRow]]
+"""The settings as they were evaluated, the folder of it, and what was measured."""
 
 
 class EvaluateRequest(Node):
@@ -31,85 +41,203 @@ class EvaluateRequest(Node):
 def run(job: Job[EvaluateRequest]) -> int:
     """Evaluate, print the table and return 0; all files lie in a folder named by what is evaluated.
 
-    The same evaluation, asked for again, continues or reads what is there.
+    The same evaluation, asked for again, continues or reads what is there. A scorer other than the policy
+    loads no model.
     """
-    import torch
-
-    from qhk.cli.checkpoints import evaluated_policy, policy_settings
-    from qhk.evaluation.table import print_table, results_tables
-    from qhk.training.checkpoint import checkpoint_step
-    from qhk.training.data import load_sets, select_all_benchmarks
+    from qhk.evaluation.table import perturbed_table, print_table, results_tables
     from qhk.training.display import ConsoleDisplay
-    from qhk.training.distributed import Processes
-    from qhk.training.evaluation import evaluate_benchmarks, run_samplers
-    from qhk.training.fit import refuse_long_answers
-    from qhk.training.inputs import build_readers
 
-    quiet_libraries()
     display = ConsoleDisplay()
     refuse_place("paths.outputs", Path(job.settings.paths.outputs))
     refuse_cache(job.settings.paths)
-    settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
-    views = task_views(settings)
-    names = [name for view in views.values() for name in view.benchmark]
-    if not names:
-        raise UserError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
-    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
-    loaded = load_sets(settings, list(dict.fromkeys(names)), display)
-    torch.set_num_threads(settings.training.threads)
-    benchmarks = select_all_benchmarks(settings, loaded)
-    policy = evaluated_policy(settings, device=Processes("single").device)
-    examples = {task: [e for b in benchmarks if b.task == task for e in b.examples] for task in views}
-    refuse_long_answers(settings, examples, policy.num_tokens)
-    samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
-    folder = evaluation_folder(settings)
-    if settings.fresh:
-        archive_folder(folder)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
     started = time.perf_counter()
-    with display.task("evaluating") as progress:
-        rows = evaluate_benchmarks(
-            samplers,
-            benchmarks,
-            settings=settings.evaluation,
-            tasks=build_tasks(settings),
-            seed=settings.seed,
-            directory=folder,
-            step=0 if checkpoint is None else checkpoint_step(checkpoint) or 0,
-            moment=Moment.BEFORE if checkpoint is None else Moment.AFTER,
-            progress=progress,
-        )
+    settings, folder, rows, perturbed = (
+        _ask_policy(job, display) if job.settings.scorer.form == "policy" else _ask_scorer(job, display)
+    )
     results = update_results(
         folder / "results.json",
         seed=settings.seed,
         run_id=folder.name,
         wall_times={"evaluation": time.perf_counter() - started},
         rows=rows,
+        perturbed=perturbed,
     )
+    readouts = {row.readout for row in rows}
     for table in results_tables(
         results.rows,
-        readout=settings.evaluation.headline,
+        readout=settings.evaluation.headline if settings.evaluation.headline in readouts else VALUE,
         moments=(Moment.BEFORE, Moment.AFTER),
         min_parsed_fraction=settings.evaluation.min_parsed_fraction,
     ):
         print_table(table, file=sys.stdout)
+    if perturbed:
+        print_table(perturbed_table(perturbed), file=sys.stdout)
     print(f"results: {folder}")
     return 0
 
 
+def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
+    import torch
+
+    from qhk.cli.checkpoints import evaluated_policy, policy_settings, trained_settings
+    from qhk.evaluation.predict import sampled
+    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets_seen
+    from qhk.training.checkpoint import checkpoint_step
+    from qhk.training.data import load_sets, select_all_benchmarks
+    from qhk.training.distributed import Processes
+    from qhk.training.evaluation import run_samplers
+    from qhk.training.fit import refuse_long_answers
+    from qhk.training.inputs import build_readers
+
+    quiet_libraries()
+    settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
+    views = task_views(settings)
+    checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)
+    loaded = load_sets(settings, _benchmark_names(settings), display)
+    torch.set_num_threads(settings.training.threads)
+    benchmarks = select_all_benchmarks(settings, loaded)
+    policy = evaluated_policy(settings, device=Processes("single").device)
+    examples = {task: [e for b in benchmarks if b.task == task for e in b.examples] for task in views}
+    refuse_long_answers(settings, examples, policy.num_tokens)
+    samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
+    tasks = build_tasks(settings)
+    folder = _begin(settings, evaluation_folder(settings))
+    predictors = {
+        (readout, task): sampled(sample, tasks[task], keep_texts=True)
+        for (readout, task), sample in samplers.items()
+    }
+    step = 0 if checkpoint is None else checkpoint_step(checkpoint) or 0
+    moment = Moment.BEFORE if checkpoint is None else Moment.AFTER
+    with display.task("evaluating") as progress:
+        rows = evaluate_benchmarks(
+            predictors,
+            benchmarks,
+            settings=settings.evaluation,
+            tasks=tasks,
+            seen=set() if checkpoint is None else sets_seen(trained_settings(checkpoint), settings.dataset),
+            seed=settings.seed,
+            directory=folder,
+            step=step,
+            moment=moment,
+            progress=progress,
+        )
+    with display.task("evaluating perturbed copies") as progress:
+        perturbed = measure_perturbed(
+            predictors,
+            benchmarks,
+            settings=settings,
+            tasks=tasks,
+            readout=settings.evaluation.headline,
+            directory=folder,
+            step=step,
+            moment=moment,
+            progress=progress,
+        )
+    return settings, folder, rows, perturbed
+
+
+def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
+    from qhk.evaluation.scorers import build_scorer
+    from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
+    from qhk.training.data import load_sets, select_all_benchmarks
+
+    settings = job.settings
+    form = settings.scorer.form
+    for key, value in (("checkpoint", settings.checkpoint), ("stage", job.request.stage)):
+        if value is not None:
+            raise UserError(
+                f"{key}={value}: has no effect on scorer={form}, which asks no policy; leave it out"
+            )
+    if form == "table" and settings.perturbation.num_copies:
+        raise UserError("perturbation: a table has no scores of perturbed copies; choose perturbation=none")
+    tasks = build_tasks(settings)
+    worded = [name for name, task in tasks.items() if not task.has_scores]
+    if worded:
+        raise UserError(
+            f"scorer={form}: gives scores, but task {worded[0]} is answered in words; leave it out"
+        )
+    scorer = build_scorer(settings.scorer, workers=settings.loading.workers)
+    benchmarks = select_all_benchmarks(settings, load_sets(settings, _benchmark_names(settings), display))
+    for benchmark in benchmarks:
+        note = scorer.prepare(benchmark.name, benchmark.examples)
+        if note:
+            display.line(note)
+    folder = _begin(settings, evaluation_folder(settings))
+    predictors = {(VALUE, task): scorer.predict for task in tasks}
+    with display.task(f"scoring by {form}") as progress:
+        rows = evaluate_benchmarks(
+            predictors,
+            benchmarks,
+            settings=settings.evaluation,
+            tasks=tasks,
+            seen=set(settings.scorer.trained_on),
+            seed=settings.seed,
+            directory=folder,
+            step=0,
+            moment=Moment.AFTER,
+            progress=progress,
+            on_scale=scorer.on_scale,
+        )
+        perturbed = measure_perturbed(
+            predictors,
+            benchmarks,
+            settings=settings,
+            tasks=tasks,
+            readout=VALUE,
+            directory=folder,
+            step=0,
+            moment=Moment.AFTER,
+            progress=progress,
+        )
+    return settings, folder, rows, perturbed
+
+
+def _benchmark_names(settings: Settings) -> list[str]:
+    names = [name for view in task_views(settings).values() for name in view.benchmark]
+    if not names:
+        raise UserError("benchmark: is empty; name at least one, such as benchmark=miniature_koniq")
+    return list(dict.fromkeys(names))
+
+
+def _begin(settings: Settings, folder: Path) -> Path:
+    """Return the folder with the settings in it, emptied first where that is asked for."""
+    if settings.fresh:
+        archive_folder(folder)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(plain_settings(settings), sort_keys=False))
+    return folder
+
+
 def evaluation_folder(settings: Settings) -> Path:
     """Return ``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
-    from qhk.cli.checkpoints import OWNED
-
     plain = plain_settings(settings)
-    what = {key: plain[key] for key in (*OWNED, "evaluation", "dataset", "benchmark", "seed")}
+    what = {
+        key: plain[key] for key in (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
+    }
     del what["evaluation"]["batch_images"]
+    for entry in what["dataset"].values():
+        for key in DESCRIPTIVE:
+            entry.pop(key, None)
     if settings.mixture:
         asked = ("task", "prompt", "benchmark")
         what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
+    if settings.perturbation.num_copies:
+        what["perturbation"], what["twin"] = plain["perturbation"], plain["twin"]["strengths"]
+    if settings.scorer.form != "policy":
+        from qhk.evaluation.scorers import scorer_identity
+
+        what["scorer"] = scorer_identity(settings.scorer)
     weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint))
     text = json.dumps({**what, "weights": weights}, sort_keys=True)
     return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _identifying(settings: Settings) -> tuple[str, ...]:
+    """Return the nodes that say who is asked, and what."""
+    if settings.scorer.form != "policy":
+        return ("task",)
+    from qhk.cli.checkpoints import OWNED
+
+    return OWNED
 
 
 def weights_identity(checkpoint: Path) -> str:
@@ -120,7 +248,7 @@ def weights_identity(checkpoint: Path) -> str:
 
 
 COMMAND = Command(
-    sentence="Evaluates a checkpoint, or a base model, on benchmarks.",
+    sentence="Evaluates a checkpoint, a base model or a classical measure on benchmarks.",
     recipes=(
         (
             "a checkpoint on its benchmarks",
@@ -128,6 +256,8 @@ COMMAND = Command(
         ),
         ("chosen benchmarks", "qhk evaluate checkpoint=FOLDER 'benchmark=[miniature_koniq,miniature_spaq]'"),
         ("an untrained base model", "qhk evaluate experiment=q_hawkeye checkpoint=null benchmark=koniq"),
+        ("a measure that needs no model", "qhk evaluate scorer=brisque benchmark=koniq"),
+        ("anyone's scores", "qhk evaluate scorer=table scorer.path=their.csv benchmark=koniq"),
     ),
     request=EvaluateRequest,
     run=run,

@@ -25,6 +25,7 @@ class ReportRequest(Node):
     reference: Text | None
     resamples: Annotated[int, Field(ge=0, le=100_000)]
     thumbnails: bool
+    wandb_workspace: Text | None
     watch: bool
     port: Annotated[int, Field(ge=0, le=65535)]
 
@@ -33,6 +34,7 @@ def run(job: LightJob[ReportRequest]) -> int:
     """Return 0 after the files are written, or after Ctrl-C. Raises UserError for a path without runs."""
     from qhk.report.content import ReportOptions
     from qhk.report.files import find_paths, write_report
+    from qhk.report.workspace import wanted_place
     from qhk.training.display import ConsoleDisplay
 
     request = job.request
@@ -46,6 +48,9 @@ def run(job: LightJob[ReportRequest]) -> int:
         confidence=0.95,
         thumbnails=request.thumbnails,
     )
+    place = None if request.wandb_workspace is None else wanted_place(request.wandb_workspace)
+    if request.watch and place is not None:
+        raise UserError("wandb_workspace: has no effect with watch=true; leave one of them out")
     if request.watch:
         if importlib.util.find_spec("uvicorn") is None or importlib.util.find_spec("starlette") is None:
             raise UserError("watch=true needs the extra review; install it: pip install 'qhk[review]'")
@@ -62,6 +67,11 @@ def run(job: LightJob[ReportRequest]) -> int:
         written = write_report(paths, options, page, progress=lambda what, done, of: progress(done, of))
     for path in written:
         print(path)
+    if place is not None:
+        from qhk.report.mirror import mirror_report
+
+        for line in mirror_report(paths, place, written, title=title):
+            print(line)
     return 0
 
 
@@ -72,6 +82,7 @@ COMMAND = LightCommand(
         ("a sweep by its name, or a study, or single runs", "qhk report modules"),
         ("against a method", "qhk report outputs/default reference=grpo_baseline"),
         ("kept up to date in the browser", "qhk report modules watch=true"),
+        ("and as a W&B workspace", "qhk report modules wandb_workspace=ENTITY/PROJECT"),
     ),
     request=ReportRequest,
     run=run,

@@ -10,7 +10,7 @@ from typing import Literal
 
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
-from qhk.plain import print
+from qhk.plain import counted, print
 from qhk.settings.base import Count, Node, Text
 from qhk.tasks import build_task
 
@@ -63,13 +63,13 @@ def run(job: Job[ScoreRequest]) -> int:
     seconds = time.perf_counter() - started
     if request.format == "table":
         Console(highlight=False).print(as_table(scored, task))
-    display.line(f"{len(scored)} images in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
+    display.line(f"{counted(len(scored), 'image')} in {seconds:.1f} s ({len(scored) / seconds:.1f} images/s)")
     if found.skipped:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.skipped.items())
         display.line(f"skipped, no images: {kinds}")
     failed = sum(item.error is not None for item in scored)
     if failed:
-        display.line(f"{failed} images could not be opened: their rows have the error")
+        display.line(f"{counted(failed, 'image')} could not be opened: the error is in its row")
     return 1 if failed else 0
 
 
@@ -77,8 +77,14 @@ COMMAND = Command(
     sentence="Scores images with a checkpoint: score, reasoning, and spread over several samples.",
     positionals="IMAGE...",
     recipes=(
-        ("some images", "qhk score photo.jpg other.png checkpoint=FOLDER"),
-        ("a folder or a glob, as JSON lines", "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json"),
+        (
+            "images by name; one that is broken is refused",
+            "qhk score photo.jpg other.png checkpoint=FOLDER",
+        ),
+        (
+            "a folder or a glob, as JSON lines; what is broken in it is a row with its error (exit code 1)",
+            "qhk score photos/ 'more/*.png' checkpoint=FOLDER format=json",
+        ),
         (
             "a folder as a table for other programs",
             "qhk score photos/ checkpoint=FOLDER format=csv > scores.csv",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import number, read_csv
 
 LABELS = "data.csv"
@@ -41,10 +40,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout="data.csv, and the .jpg files beside it or in one folder below",
     higher_is_better=True,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import number, read_sheet
 
 LABELS = "DatabaseGrades.xlsx"
@@ -51,10 +50,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout=f"ImageDatabase/DatabaseImage0001.JPG, ... (or beside the workbook), {LABELS}",
     higher_is_better=True,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
 from qhk.data.distortions import CSIQ_TYPES, describe
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import number, read_lines, read_workbook
 from qhk.errors import UserError
 
@@ -89,10 +88,7 @@ def _row(name: str, score: float, std: float | None, where: str) -> LabelRow:
 ADAPTER = Adapter(
     layout=f"dst_imgs/awgn/*.png and its five sister folders (or dst_imgs_all), {WORKBOOK} (or {FLAT})",
     higher_is_better=False,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

@@ -40,5 +40,4 @@ ADAPTER = records_adapter(
     _read_file,
     layout="KONIQ/images/, ..., KONIQ/metas/*.json (options.train_labels, ...)",
     higher_is_better=True,
-    options=frozenset(),
 )

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
-from qhk.data.names import same_name, written_parts
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
+from qhk.data.names import path_key
 from qhk.data.tables import Cells, label_word, number, read_csv
 
 LABELS, TEST, TRAINING = "labels_image.csv", "labels640.csv", "labels=640_padded.csv"
@@ -48,9 +47,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return the split of each row, ``official`` or a common one; None for a picture in no list."""
-    if protocol != "official":
-        return common_split(rows, protocol, root, options)
+    """Return the ``official`` split of each row; None for a picture in no list."""
     parts: dict[str, str] = {}
     path = first_existing(_inside(root, TRAINING))
     for line, cells in _listed(path, ["is_valid"]):
@@ -59,7 +56,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
         ]
     for _, cells in _listed(first_existing(_inside(root, TEST)), []):
         parts[_name(cells)] = "test"
-    return [parts.get(_key(row.name)) for row in rows]
+    return [parts.get(path_key(row.name)) for row in rows]
 
 
 def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
@@ -71,18 +68,13 @@ def _listed(path: Path, columns: list[str]) -> list[tuple[int, Cells]]:
 
 
 def _name(cells: Cells) -> str:
-    return _key(cells.get("name_image") or cells["name"])
-
-
-def _key(name: str) -> str:
-    return "/".join(written_parts(same_name(name)))
+    return path_key(cells.get("name_image") or cells["name"])
 
 
 ADAPTER = Adapter(
     layout=f"database/voc_emotic_ava, blur_dataset, EE371R with the pictures, {LABELS}",
     higher_is_better=True,
-    protocols=("official", *COMMON_PROTOCOLS),
-    options=COMMON_OPTIONS,
+    protocols=("official",),
     expected=expected,
     images=images,
     read_labels=read_labels,

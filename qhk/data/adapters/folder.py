@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, text_option
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 
@@ -60,16 +59,12 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return the split of each row.
-
-    ``column`` takes it from ``options.split_column`` (train, val, validation or test); else a common one.
-    """
-    if protocol == "column":
-        return [_named_split(row, options) for row in rows]
-    return common_split(rows, protocol, root, options)
+    """Return each row's split under ``column``: what ``options.split_column`` says of it."""
+    return [_named_split(row, options) for row in rows]
 
 
 def _named_split(row: LabelRow, options: Options) -> str:
+    """Return train, validation or test, also written val. Raises UserError for any other word, or none."""
     column = text_option(options, "split_column")
     if row.split is None:
         raise UserError(
@@ -89,7 +84,7 @@ def _optional(options: Options, key: str) -> str | None:
 ADAPTER = Adapter(
     layout="a folder of images (options.images) and a CSV with a header (options.labels)",
     higher_is_better=None,
-    protocols=("column", *COMMON_PROTOCOLS),
+    protocols=("column",),
     options=frozenset(
         {
             "labels",
@@ -101,8 +96,7 @@ ADAPTER = Adapter(
             "std_column",
             "allow_unlabelled",
         }
-    )
-    | COMMON_OPTIONS,
+    ),
     expected=expected,
     images=images,
     read_labels=read_labels,

@@ -20,9 +20,8 @@ from typing import Any
 from qhk.data.adapter import Adapter, LabelRow, Options, text_option
 from qhk.data.image import read_header
 from qhk.data.json_records import number_field
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.errors import UserError
-from qhk.files import json_line, read_json_lines, write_atomically
+from qhk.files import json_line, read_json_lines, reading, write_atomically, writing
 
 ROWS, IMAGES = "rows.jsonl", "images"
 BATCH = 64
@@ -67,7 +66,8 @@ def unpack(root: Path, options: Options, cache: Path, progress: Callable[[int, i
     folder = cache / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if (folder / ROWS).is_file():
         return folder
-    (folder / IMAGES).mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        (folder / IMAGES).mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     for split, place, total, record in _records(root):
         where = f"{root} split {split} row {place + 1}"
@@ -83,13 +83,11 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return the split of each row.
+    """Return each row's split under ``files``: the dataset's own.
 
-    ``files`` takes the dataset's own splits and raises ``UserError`` for one whose name does not say whether
-    it is for training, validation or testing, or says several of these; else a common one.
+    Raises ``UserError`` for one whose name does not say whether it is for training, validation or testing, or
+    says several of these.
     """
-    if protocol != "files":
-        return common_split(rows, protocol, root, options)
     return [_named_split(row) for row in rows]
 
 
@@ -151,9 +149,10 @@ def _image(value: Any, stem: str, where: str, folder: Path) -> str:
         raise UserError(f"{where}: {error}") from None
     digest = hashlib.sha256(content).hexdigest()[:12]
     file = folder / IMAGES / f"{stem}_{digest}.{_ENDINGS.get(kind, kind.lower())}"
-    partial = file.with_suffix(".tmp")
-    partial.write_bytes(content)
-    partial.replace(file)
+    with writing(file):
+        partial = file.with_suffix(".tmp")
+        partial.write_bytes(content)
+        partial.replace(file)
     return str(file.resolve())
 
 
@@ -221,24 +220,21 @@ def _saved_tables(root: Path) -> Iterator[tuple[str, int, Any]]:
     from datasets.dataset_dict import DatasetDict
     from datasets.load import load_from_disk
 
-    try:
+    with reading(root, "a saved dataset", "save it again"):
         saved = load_from_disk(str(root))
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{root}: not a saved dataset ({error}): save it again") from None
-    # A dataset without splits knows of which it was one, or else is all that there is to train on.
-    parts = saved if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
-    for split, part in parts.items():
-        arrow = part.with_format("arrow")
-        for first in range(0, len(part), BATCH):
-            yield str(split), len(part), arrow[first : first + BATCH]
+        # A dataset without splits knows of which it was one, or else is all that there is to train on.
+        parts = saved if isinstance(saved, DatasetDict) else {str(saved.split or "train"): saved}
+        for split, part in parts.items():
+            arrow = part.with_format("arrow")
+            for first in range(0, len(part), BATCH):
+                yield str(split), len(part), arrow[first : first + BATCH]
 
 
 ADAPTER = Adapter(
     layout="a folder written by save_to_disk, or one of Parquet files (train-00000-of-00001.parquet)",
     higher_is_better=None,
-    protocols=("files", *COMMON_PROTOCOLS),
-    options=frozenset({"image_column", "score_column", "id_column", "reference_column", "std_column"})
-    | COMMON_OPTIONS,
+    protocols=("files",),
+    options=frozenset({"image_column", "score_column", "id_column", "reference_column", "std_column"}),
     expected=expected,
     images=images,
     read_labels=read_labels,

@@ -46,5 +46,4 @@ ADAPTER = records_adapter(
     _read_file,
     layout="JSON lists or JSON lines of id, images, gt_score (options.train_labels, ...), images",
     higher_is_better=None,
-    options=frozenset(),
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from qhk.data.adapter import Adapter, LabelRow, Options
 from qhk.data.distortions import KADID_TYPES, describe
 from qhk.data.names import name_key
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.protocols import published_names
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 
@@ -62,10 +62,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
     - ``deqa``: the same without the 19 training images that the lists of Q-Align and DeQA-Score leave out
       (8,106 / 2,000).
     - ``visualquality_r1``: 49 / 16 / 16 references, also of PreResQ-R1 (6,125 / 2,000 / 2,000).
-    - Else a common one.
     """
-    if protocol not in ("deqa", "references", "visualquality_r1"):
-        return common_split(rows, protocol, root, options)
     if protocol == "visualquality_r1":
         return [_visualquality(row) for row in rows]
     left_out = published_names("kadid_deqa_left_out") if protocol == "deqa" else frozenset[str]()
@@ -89,8 +86,7 @@ def _visualquality(row: LabelRow) -> str:
 ADAPTER = Adapter(
     layout="images/I01_01_01.png, ..., dmos.csv",
     higher_is_better=True,
-    protocols=("deqa", "references", "visualquality_r1", *COMMON_PROTOCOLS),
-    options=COMMON_OPTIONS,
+    protocols=("deqa", "references", "visualquality_r1"),
     expected=expected,
     images=images,
     read_labels=read_labels,

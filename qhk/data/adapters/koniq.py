@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, text_option
 from qhk.data.names import name_key
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.protocols import published_names
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 
@@ -56,10 +56,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
     - ``official``: the sets file (7,058 / 1,000 / 2,015).
     - ``deqa``: the lists of Q-Align and DeQA-Score, which leave out the official validation part, 12 training
       and 5 test images (7,046 / 2,010).
-    - Else a common one.
     """
-    if protocol not in ("official", "deqa"):
-        return common_split(rows, protocol, root, options)
     official = _official(rows, root / SETS)
     if protocol == "official":
         return list(official)
@@ -89,8 +86,8 @@ def _official(rows: Sequence[LabelRow], path: Path) -> list[str]:
 ADAPTER = Adapter(
     layout=f"1024x768/*.jpg or 512x384/*.jpg (options.image_folder), {SCORES}, {SETS}",
     higher_is_better=True,
-    protocols=("official", "deqa", *COMMON_PROTOCOLS),
-    options=frozenset({"score_column", "image_folder"}) | COMMON_OPTIONS,
+    protocols=("official", "deqa"),
+    options=frozenset({"score_column", "image_folder"}),
     expected=expected,
     images=images,
     read_labels=read_labels,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options
 from qhk.data.distortions import LIVE_TYPES
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import matlab_text, number, read_matlab
 from qhk.errors import UserError
 
@@ -66,10 +65,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout=f"jp2k/img1.bmp, ... and jpeg, wn, gblur, fastfading, {SCORES}, {REFERENCES}",
     higher_is_better=False,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

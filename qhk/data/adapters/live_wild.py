@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import matlab_text, number, read_matlab
 from qhk.errors import UserError
 
@@ -62,10 +61,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout="Images/*.bmp and *.JPG, Data/AllImages_release.mat, AllMOS_release.mat, AllStdDev_release.mat",
     higher_is_better=True,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
 from qhk.data.names import name_key
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.protocols import published_names
 from qhk.data.tables import number, read_lines
 from qhk.errors import UserError
 
@@ -58,13 +58,10 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 
 
 def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: Options) -> list[str | None]:
-    """Return the split of each row.
+    """Return each row's split under ``deqa``.
 
-    ``deqa``: the 40 references of DeQA-Score's test part (4,640 images) are test, the other 160 train; else a
-    common one.
+    The 40 references of DeQA-Score's test part (4,640 images) are test, the other 160 train.
     """
-    if protocol != "deqa":
-        return common_split(rows, protocol, root, options)
     test = published_names("pipal_deqa_test_references")
     return ["test" if name_key(row.reference or "") in test else "train" for row in rows]
 
@@ -72,8 +69,7 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
 ADAPTER = Adapter(
     layout="Distortion_1 to Distortion_4 (or as in training/, or Dist_Imgs), Train_Label/A0001.txt, ...",
     higher_is_better=True,
-    protocols=("deqa", *COMMON_PROTOCOLS),
-    options=COMMON_OPTIONS,
+    protocols=("deqa",),
     expected=expected,
     images=images,
     read_labels=read_labels,

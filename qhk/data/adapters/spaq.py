@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options, first_existing
 from qhk.data.names import name_key
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split, published_names
+from qhk.data.protocols import published_names
 from qhk.data.tables import number, read_csv, read_workbook
 
 SHEET = "MOS and Image attribute scores.xlsx"
@@ -49,12 +49,9 @@ def assign_splits(rows: Sequence[LabelRow], protocol: str, root: Path, options: 
 
     - ``deqa``: the lists of Q-Align and DeQA-Score (8,897 / 2,224, four images in neither).
     - ``hash_80_20``: by a hash of the name, ours, the same for every seed.
-    - Else a common one.
     """
     if protocol == "deqa":
         return _deqa(rows)
-    if protocol != "hash_80_20":
-        return common_split(rows, protocol, root, options)
     return ["test" if _bucket(row.name) < 0.2 else "train" for row in rows]
 
 
@@ -72,8 +69,7 @@ def _bucket(name: str) -> float:
 ADAPTER = Adapter(
     layout=f"TestImage/*.jpg (or Dataset/TestImage), Annotations/{SHEET}",
     higher_is_better=True,
-    protocols=("deqa", "hash_80_20", *COMMON_PROTOCOLS),
-    options=COMMON_OPTIONS,
+    protocols=("deqa", "hash_80_20"),
     expected=expected,
     images=images,
     read_labels=read_labels,

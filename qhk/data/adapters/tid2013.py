@@ -11,7 +11,6 @@ from pathlib import Path
 
 from qhk.data.adapter import Adapter, LabelRow, Options
 from qhk.data.distortions import TID_TYPES, describe
-from qhk.data.protocols import COMMON_OPTIONS, COMMON_PROTOCOLS, common_split
 from qhk.data.tables import number, read_lines
 from qhk.errors import UserError
 
@@ -68,10 +67,7 @@ def read_labels(root: Path, options: Options) -> list[LabelRow]:
 ADAPTER = Adapter(
     layout=f"distorted_images/i01_01_1.bmp, ..., {LABELS}",
     higher_is_better=True,
-    protocols=COMMON_PROTOCOLS,
-    options=COMMON_OPTIONS,
     expected=expected,
     images=images,
     read_labels=read_labels,
-    assign_splits=common_split,
 )

@@ -40,5 +40,4 @@ ADAPTER = records_adapter(
     read_file,
     layout="JSON lines of image and conversations (options.train_labels, ...), images (options.images)",
     higher_is_better=None,
-    options=frozenset(),
 )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from qhk.data.miniature.recipes import RECIPES
 from qhk.data.miniature.tasks import TASK_SETS
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
+from qhk.files import new_folder
 
 MARKER = "MINIATURE"
 """File that every generated set carries, so that it can never be taken for the real one."""
@@ -56,13 +55,8 @@ def ensure_miniature_set(name: str, cache: Path, *, seed: int, size: int, progre
     target = folder(cache, seed=seed, size=size) / name
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
-    try:
+    with new_folder(target) as work:
         _write_set(name, work, seed=seed, size=size, progress=progress)
-        _publish(work, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return target
 
 
@@ -106,12 +100,3 @@ def _write_set(name: str, root: Path, *, seed: int, size: int, progress: Progres
         "after. No picture or score comes from the real set, and no number measured here refers to it.",
     }
     (root / MARKER).write_text(json.dumps(note, indent=2) + "\n")
-
-
-def _publish(work: Path, target: Path) -> None:
-    work.chmod(0o755)
-    try:
-        work.rename(target)
-    except OSError:
-        if not target.is_dir():  # another process that finished first is the one thing we expect here
-            raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -20,6 +19,7 @@ from starlette.routing import Route
 
 from qhk.data.image import load_image
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.pairs.records import ANSWERS
 from qhk.pairs.review.desk import SIDES, Decide, Desk
 from qhk.pairs.review.guard import Guard, Reply
@@ -179,7 +179,7 @@ def _posted(endpoint: Callable[[dict[str, Any]], Response]) -> Any:
 
     async def answer(request: Request) -> Response:
         try:
-            body = json.loads(await request.body())
+            body = parse_json(await request.body())
             if not isinstance(body, dict):
                 raise UserError("the body must be a JSON object")
             return await run_in_threadpool(endpoint, body)

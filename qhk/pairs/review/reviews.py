@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import threading
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
+from qhk.files import RESTORE, parse_json, reading
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Answer, Pair, decision_row
 
@@ -149,10 +149,10 @@ class Reviews:
 
 def _decisions_of(path: Path) -> Iterator[dict[str, Any]]:
     """Return the decisions of a manifest in their order, without parsing its other records."""
-    with path.open("rb") as file:
+    with reading(path, "a manifest of pairs", RESTORE), path.open("rb") as file:
         for line in file:
             if b'"decision"' not in line or not line.endswith(b"\n"):
                 continue
-            row = json.loads(line)
+            row = parse_json(line)
             if row["kind"] == "decision":
                 yield row

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const LOWER_IS_BETTER = ["rmse", "mae"];
-const NAMES = { srcc: "SRCC", plcc: "PLCC", plcc_fitted: "PLCC fitted", krcc: "KRCC", rmse: "RMSE", mae: "MAE", accuracy: "accuracy",
+const NAMES = { tokens_per_image: "tokens per image", "time/seconds_per_image": "seconds per image", tie_broken_srcc: "SRCC, ties broken", srcc: "SRCC", plcc: "PLCC", plcc_fitted: "PLCC fitted", krcc: "KRCC", rmse: "RMSE", mae: "MAE", accuracy: "accuracy",
   score_entropy: "score entropy (nats)", distinct_samples: "distinct scores", within_image_std: "spread within an image" };
 const byId = (id) => document.getElementById(id);
 
@@ -104,7 +104,7 @@ function matches(method, word) {
 const isView = ({ view: v }) => ["metric", "moment", "readout"].every((key) => v[key] === view[key]);
 const table = () => DATA.tables.find(isView);
 const tableAt = (moment) => DATA.tables.find(({ view: v }) => v.metric === view.metric && v.readout === view.readout && v.moment === moment);
-const columnsOf = (shown) => [...shown.benchmarks, "average", ...(shown.unseen?.length ? ["unseen"] : [])];
+const columnsOf = (shown) => [...shown.benchmarks, "average", ...(shown.unseen.length ? ["unseen"] : [])];
 const isMean = (column) => column === "average" || column === "unseen";
 const measuredIn = (shown, method) => columnsOf(shown).some((column) => known(shown?.rows[method]?.[column]?.mean));
 
@@ -302,7 +302,7 @@ function drawTable() {
       seeds === 1 ? "The intervals say nothing of other seeds, and nothing is marked. " : "",
       ...Object.entries(shown.left_out).map(([name, runs]) => `In no test on ${name}: ${Object.entries(runs).map(([run, why]) => `${run} (${why})`).join(", ")}. `),
       left.length ? `The average leaves out ${left.map(short).join(", ")}, which not every method has. ` : "",
-      shown.unseen?.length ? `Unseen: the mean over ${shown.unseen.map(short).join(", ")}, on which no method was trained.` : ""),
+      shown.unseen.length ? `Unseen: the mean over ${shown.unseen.map(short).join(", ")}, on which no method was trained.` : ""),
     element("div", { class: "scroll", tabindex: 0, "aria-label": "Methods by benchmarks" },
       element("table", { class: "methods" },
         head(sortable("method", "method"), ...columns.map((name) => sortable(short(name), name, known(shown.num_images[name]) ? `${name}: tested on ${shown.num_images[name]} images of ${shown.num_references[name]} references` : name))),
@@ -558,7 +558,7 @@ function drawReliability() {
     ["sparsification_area", 3, "sparsification area"], ["coverage", 3, "coverage of 90%"], ["width", 2, "interval width"],
     ["different_auc", 3, "different or similar, AUC"], ["better_auc", 3, "better or worse, AUC"], ["rmse_star", 3, "RMSE*"], ["outlier_ratio", 3, "outlier ratio"]];
   return [
-    element("p", { class: "soft" }, "Of each method's first seed in its headline read-out. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance; drawn: the mean error left as the images of the largest spread are taken away (full line) and as the largest errors are (dotted). Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references."),
+    element("p", { class: "soft" }, "Of each method's first seed in its headline read-out. Spread vs error: SRCC of the spread over samples with the absolute error. Sparsification area: 0 if the spread orders images as their errors do, 1 if by chance; drawn: the mean error left as the images of the largest spread are taken away (full line) and as the largest errors are (dotted). Coverage: what split-conformal intervals scaled by the spread hold on the other half of the references. Different or similar, better or worse: area under the curve on pairs of images that opinions tell apart (Krasula). RMSE* and outliers: errors beyond the interval of the mean opinion, after the logistic fit (ITU-T P.1401)."),
     ...sets.map((set, place) => {
       const methods = shownMethods().filter((method) => set.reliability[method]);
       const some = columns.filter(([key]) => methods.some((method) => known(set.reliability[method][key])));
@@ -567,9 +567,14 @@ function drawReliability() {
         grid(head("method", ...some.map(([, , name]) => name)), methods.map((method) =>
           element("tr", {}, named(method), ...some.map(([key, digits]) => element("td", {}, fixed(set.reliability[method][key], digits)))))),
         curves.length ? element("div", { class: "smalls" }, ...curves.map((method) => element("figure", {}, sparsification(set.reliability[method].sparsification, method), element("figcaption", {}, swatch(method), method)))) : "",
-        parts(set) ?? "");
+        unknownOpinions(set) ?? "", parts(set) ?? "");
     }),
   ];
+}
+
+function unknownOpinions(set) {
+  const reasons = new Set(Object.values(set.reliability).map((found) => found.no_opinions).filter(Boolean));
+  return reasons.size ? element("p", { class: "soft" }, `Not held against how sure opinions are: ${[...reasons].join("; ")}.`) : null;
 }
 
 function sparsification({ share, by_spread, by_error }, method) {
@@ -593,7 +598,7 @@ function parts(set) {
 }
 
 function drawPerception() {
-  const found = (DATA.perturbed ?? []).filter((entry) => entry.moment === view.moment);
+  const found = DATA.perturbed.filter((entry) => entry.moment === view.moment);
   if (!found.length) return null;
   const methods = shownMethods().filter((method) => found.some((entry) => entry.methods[method]));
   return [
@@ -604,7 +609,7 @@ function drawPerception() {
           const said = entry.methods[method];
           if (!said) return element("td", { class: "absent" }, "\u2014");
           return entry.family === "replacement" ? element("td", {}, fixed(said.unchanged, 2), element("small", {}, "unchanged"))
-            : element("td", {}, fixed(said.above, 2), spark(said.drop_by_strength, method), element("small", {}, `fall ${fixed(said.drop, 2)}`));
+            : element("td", { title: `${said.n_pairs} of ${said.n} copies have a readable answer; SRCC of strength and fall ${fixed(said.strength_srcc)}` }, fixed(said.above, 2), spark(said.drop_by_strength, method), element("small", {}, `fall ${fixed(said.drop, 2)}`));
         })))))),
   ];
 }

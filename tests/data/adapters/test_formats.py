@@ -11,6 +11,7 @@ from scipy.io import savemat
 
 from qhk.data.adapters import find_adapter
 from qhk.data.miniature import miniature_folder
+from qhk.data.protocols import assign_splits
 
 KONIQ = {"score_column": "MOS", "image_folder": "512x384"}
 
@@ -32,7 +33,7 @@ def test_koniq_sets_file(tmp_path: Path, sets: str, message: str) -> None:
     root = koniq(tmp_path, sets)
     rows = find_adapter("koniq").read_labels(root, KONIQ)
     with pytest.raises(ValueError, match=message):
-        find_adapter("koniq").assign_splits(rows, "official", root, KONIQ)
+        assign_splits(find_adapter("koniq"), rows, "official", root, KONIQ)
 
 
 def test_koniq_score_columns(tmp_path: Path) -> None:
@@ -127,16 +128,16 @@ def test_name_lists(tmp_path: Path) -> None:
     (root / "train.txt").write_bytes(b'\xef\xbb\xbf"1.JPG"\r\n')
     (root / "test.txt").write_text("2.jpg\n")
     options = {**KONIQ, "train_names": "train.txt", "test_names": None}
-    assert adapter.assign_splits(rows, "names", root, options) == ["train", None]
+    assert assign_splits(adapter, rows, "names", root, options) == ["train", None]
     options["test_names"] = "test.txt"
-    assert adapter.assign_splits(rows, "names", root, options) == ["train", "test"]
+    assert assign_splits(adapter, rows, "names", root, options) == ["train", "test"]
     (root / "test.txt").write_text("1.jpg\n")
     with pytest.raises(ValueError, match=r"1\.jpg is in both"):
-        adapter.assign_splits(rows, "names", root, options)
+        assign_splits(adapter, rows, "names", root, options)
     (root / "test.txt").write_text("9.jpg\n")
     with pytest.raises(ValueError, match=r"test_names lists '9\.jpg' \(1 in all\), which has no label"):
-        adapter.assign_splits(rows, "names", root, options)
+        assign_splits(adapter, rows, "names", root, options)
     with pytest.raises(ValueError, match="options.test_names: no file"):
-        adapter.assign_splits(rows, "names", root, {**options, "test_names": "none.txt"})
+        assign_splits(adapter, rows, "names", root, {**options, "test_names": "none.txt"})
     with pytest.raises(ValueError, match="needs options.train_names or options.test_names"):
-        adapter.assign_splits(rows, "names", root, KONIQ)
+        assign_splits(adapter, rows, "names", root, KONIQ)

@@ -11,6 +11,7 @@ import pytest
 
 from qhk.data.adapter import LabelRow, Options
 from qhk.data.adapters import find_adapter
+from qhk.data.protocols import assign_splits
 from qhk.data.scale import fit_scale
 from tests.data.conftest import REAL_DATA
 
@@ -70,9 +71,8 @@ def splits(
     name: str, folder: str, protocol: str, options: Options
 ) -> tuple[list[LabelRow], list[str | None]]:
     rows = read(name, folder, options)
-    return rows, find_adapter(name).assign_splits(
-        rows, protocol, LABELS / "official_format" / folder, options
-    )
+    root = LABELS / "official_format" / folder
+    return rows, assign_splits(find_adapter(name), rows, protocol, root, options)
 
 
 def names_of(rows: Iterable[LabelRow], split: Iterable[str | None], wanted: str) -> set[str]:
@@ -151,9 +151,9 @@ def test_drawn_by_reference() -> None:
         for part in set(split)
     }
     assert sum(map(len, seen.values())) == len(set().union(*seen.values())) == 81
-    again = find_adapter("kadid").assign_splits(rows[::-1], "by_reference", LABELS, options)
+    again = assign_splits(find_adapter("kadid"), rows[::-1], "by_reference", LABELS, options)
     assert again[::-1] == split
-    other = find_adapter("kadid").assign_splits(rows, "by_reference", LABELS, {**options, "split_seed": 1})
+    other = assign_splits(find_adapter("kadid"), rows, "by_reference", LABELS, {**options, "split_seed": 1})
     assert other != split
 
 

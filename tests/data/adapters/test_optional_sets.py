@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from qhk.data.adapters import find_adapter
 from qhk.data.adapters.live import FOLDERS
+from qhk.data.protocols import assign_splits
 from tests.data.conftest import REAL_DATA, conf_entry
 
 OPTIONAL = REAL_DATA / "labels" / "official_format" / "optional"
@@ -134,10 +135,10 @@ def test_flive_official_parts(tmp_path: Path) -> None:
     (tmp_path / "labels640.csv").write_text("mos_image,name_image\n50,b/3.jpg\n")
     (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,False\na/2.jpg,True\n")
     rows = find_adapter("flive").read_labels(tmp_path, {})
-    parts = find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
+    parts = assign_splits(find_adapter("flive"), rows, "official", tmp_path, {})
     assert parts == ["train", "validation", "test", None]
     (tmp_path / "labels=640_padded.csv").write_text("name_image,is_valid\na/1.jpg,no\n")
     with pytest.raises(
         ValueError, match="padded.csv line 2: is_valid is 'no', expected one of true, 1, false"
     ):
-        find_adapter("flive").assign_splits(rows, "official", tmp_path, {})
+        assign_splits(find_adapter("flive"), rows, "official", tmp_path, {})

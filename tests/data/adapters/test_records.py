@@ -148,7 +148,7 @@ def test_json_rows(tmp_path: Path, ending: str) -> None:
         ({"images": ["a.jpg"], "gt_score": 3.0}, "id is missing, expected text"),
         ({"id": "a", "images": [], "gt_score": 3.0}, r"images is \[\], expected the path of one image"),
         ({"id": "a", "gt_score": 3.0}, "images is missing, expected the path of one image"),
-        ({"id": "a", "images": ["a.jpg"], "gt_score": True}, "gt_score is True, not a finite number"),
+        ({"id": "a", "images": ["a.jpg"], "gt_score": True}, "gt_score is true, not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": "good"}, "gt_score is 'good', not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": "3_5"}, "gt_score is '3_5', not a finite number"),
         ({"id": "a", "images": ["a.jpg"], "gt_score": 3, "step": 10**400}, "step is 1000*.*, not a finite"),

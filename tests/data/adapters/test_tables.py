@@ -182,3 +182,12 @@ def test_lines(tmp_path: Path) -> None:
         (1, "one"),
         (3, "two"),
     ]
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+def test_cells_that_are_parted_by_another_mark_get_a_hint(tmp_path: Path, mark: str) -> None:
+    path = written(tmp_path / "a.csv", f"name{mark}mos\na.png{mark}3.5\n".encode())
+    with pytest.raises(ValueError, match=r"no column 'name'; .*parted by .*: save it with commas"):
+        read_csv(path, ["name", "mos"])
+    with pytest.raises(ValueError, match="columns present: name, mos$"):
+        read_csv(written(tmp_path / "b.csv", b"name,mos\n"), ["score"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qhk.data.miniature import MARKER, SETS, ensure_miniature_set, miniature_folder
-from qhk.data.miniature import build as build_module
+from qhk.files import new_folder
 
 
 def no_progress(done: int, total: int) -> None:
@@ -60,12 +60,12 @@ def test_interrupted_build_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_the_second_of_two_builders_keeps_the_first_result(tmp_path: Path) -> None:
-    work, target = tmp_path / "work", tmp_path / "target"
-    work.mkdir()
-    target.mkdir()
-    (target / "kept").touch()
-    build_module._publish(work, target)
-    assert (target / "kept").is_file()
+    target = tmp_path / "target"
+    with new_folder(target) as work:
+        (work / "late").touch()
+        target.mkdir()
+        (target / "kept").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "kept"]
 
 
 def test_marker_says_synthetic(miniature_cache: Path) -> None:

@@ -1,0 +1,238 @@
+"""How much memory one process of a run takes, part by part, from its settings alone: an estimate.
+
+Weights, gradients, moments and the reference stay. On top of them come the activations of an update or the
+keys and values of a rollout, whichever is more. Counted are the tensors that the backward pass keeps for each
+kind of layer; ``SLACK`` stands for what passes by: temporaries, and holes in the allocator's memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
+from qhk.settings.root import Settings
+
+MOMENTS = 8
+"""Bytes per weight of AdamW's two moments in float32."""
+
+SLACK = 1.08
+"""Measured over estimated, median over the cells of ``make bench-memory``."""
+
+PROCESS = 500 * 2**20
+"""Bytes of Python and its libraries, which count where the device is the CPU."""
+
+HEAD_CHUNK = 2048
+"""Positions whose full-vocabulary logits exist at one time, as in ``training.forward``."""
+
+HEAD_TENSORS = {"single": 4, "pair": 9}
+"""Tensors (positions, vocabulary) in float32 around the head: of one branch, of two with their exact KL."""
+
+PIXEL_COPIES = 3
+"""Of the patches in float32: as encoded, as one batch, and as the first layer keeps them."""
+
+CARDS_GIB = (24, 40, 48, 80, 141)
+"""Memory of the usual GPUs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """Bytes of one process by part: ``kept`` throughout, and at the peaks of an update and of a rollout."""
+
+    kept: dict[str, float]
+    update: dict[str, float]
+    rollout: dict[str, float]
+
+    @property
+    def largest(self) -> dict[str, float]:
+        """Return all parts at the higher of the two peaks, the largest first."""
+        peak = max(self.update, self.rollout, key=lambda parts: sum(parts.values()))
+        return dict(sorted((self.kept | peak).items(), key=lambda part: -part[1]))
+
+    @property
+    def total(self) -> float:
+        """Return the bytes at the higher peak."""
+        return sum(self.largest.values())
+
+
+def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu: bool) -> MemoryPlan | None:
+    """Return what a process needs; None for a model of unknown size.
+
+    Answers have ``answer_tokens``, or as many as their limit (None). ``on_cpu`` adds the process's own.
+    """
+    shape = model_shape(settings.model)
+    if shape is None:
+        return None
+    element = 2 if settings.model.dtype in ("bfloat16", "float16") else 4
+    supervised = settings.training.learner == "supervised"
+    vision = shape.vision + shape.merger
+    learning = shape.weights - (vision if settings.model.freeze_vision else 0.0)
+    kept = {
+        "weights": shape.weights * element,
+        "gradients": learning * element,
+        "moments": learning * MOMENTS,
+    }
+    if settings.objective.kl_coef > 0 and not supervised:
+        kept["reference"] = shape.weights * element
+    if on_cpu:
+        kept["process"] = PROCESS
+    limit = settings.rollout.max_new_tokens
+    tokens = limit if answer_tokens is None else min(limit, answer_tokens)
+    lengths = _Lengths(
+        shape=shape,
+        element=element,
+        prompts=settings.training.prompts_per_device,
+        group=1 if supervised else settings.rollout.group_size,
+        tokens=tokens,
+        prompt=prompt_tokens(shape, settings.model),
+        patches=picture_patches(shape, settings.model),
+        checkpointing=settings.model.gradient_checkpointing,
+    )
+    twins = settings.perception.form != "none" and not supervised
+    return MemoryPlan(
+        kept=kept,
+        update=lengths.update(twins, settings.model.freeze_vision),
+        rollout=lengths.rollout(settings),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lengths:
+    """A micro-batch: ``prompts`` groups of ``group`` completions of ``tokens`` tokens."""
+
+    shape: Shape
+    element: int
+    prompts: int
+    group: int
+    tokens: int
+    prompt: float
+    patches: float
+    checkpointing: bool
+
+    def update(self, twins: bool, frozen: bool) -> dict[str, float]:
+        """Return the parts of an update's peak: both branches' activations, once both heads are read."""
+        branches = 2 if twins else 1
+        positions = min(HEAD_CHUNK, self.prompts * self.group * self.tokens)
+        tensors = HEAD_TENSORS["pair" if twins else "single"]
+        parts = {
+            "activations of the language model": SLACK * branches * self.text(),
+            "activations of the vision tower": 0.0 if frozen else SLACK * branches * self.vision(),
+            "logits": SLACK * tensors * positions * self.shape.vocabulary * 4,
+            "pixels": SLACK * branches * self.pixels(),
+        }
+        return {name: size for name, size in parts.items() if size}
+
+    def rollout(self, settings: Settings) -> dict[str, float]:
+        """Return the parts of a rollout's peak: keys and values of the groups that are decoded together."""
+        group = 1 if settings.training.learner == "supervised" else settings.rollout.group_size
+        together = max(1, settings.rollout.decode_batch // group)
+        together = min(together, settings.training.prompts_per_step)
+        width = 2 * self.shape.layers * self.shape.kv_width * self.element
+        return {
+            "keys and values": SLACK * together * (self.prompt + group * self.tokens) * width,
+            "next logits": SLACK * together * group * self.shape.vocabulary * 4,
+        }
+
+    def text(self) -> float:
+        """Return what the decoder keeps for one branch."""
+        row = self.prompts * (self.prompt + self.group * self.tokens)
+        shared = 2 * self.prompts * self.prompt * self.shape.kv_width
+        own = 2 * self.prompts * self.group * (self.prompt + self.tokens) * self.shape.kv_width
+        layer = self.layer(row, self.shape.hidden, shared + own, self.shape.mlp)
+        return self.blocks(self.shape.layers, layer, row * self.shape.hidden)
+
+    def vision(self) -> float:
+        """Return what the vision tower keeps for one branch."""
+        patches, width = self.prompts * self.patches, self.shape.vision_hidden
+        layer = self.layer(patches, width, 2 * patches * width, self.shape.vision_mlp)
+        return self.blocks(self.shape.vision_layers, layer, patches * width)
+
+    def blocks(self, count: int, layer: float, entry: float) -> float:
+        """Return what ``count`` layers keep: all of each, or with checkpointing their input and one layer."""
+        return count * entry * self.element + layer if self.checkpointing else count * layer
+
+    def layer(self, tokens: float, hidden: int, keys_and_values: float, mlp: int) -> float:
+        """Return the bytes that the backward pass of one layer keeps.
+
+        Two norms keep what they normalised in float32 and their output, in half precision also their input in
+        float32. Then come the residual stream before each of them, queries, what attention gave in its order
+        and in that of the row, keys and values as it reads them; of the MLP gate, activation, up and product.
+        """
+        half = self.element == 2
+        norms = 2 * tokens * hidden * (4 + self.element + (4 if half else 0))
+        return norms + self.element * (tokens * (5 * hidden + 4 * mlp) + keys_and_values)
+
+    def pixels(self) -> float:
+        """Return the patches of one branch's pictures; a patch has two frames of three colours."""
+        return PIXEL_COPIES * self.prompts * self.patches * 6 * self.shape.patch**2 * 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One change that saves memory: what is written on the command line, and the settings that it gives."""
+
+    words: str
+    apply: Callable[[Settings], Settings]
+
+
+def fitting_changes(settings: Settings, *, gib: float, answer_tokens: int | None) -> list[str]:
+    """Return the single changes, as written on a command line, each of which lets the run fit in ``gib``."""
+    found = []
+    for change in CHANGES:
+        changed = change.apply(settings)
+        plan = memory_plan(changed, answer_tokens=answer_tokens, on_cpu=False)
+        if changed != settings and plan is not None and plan.total <= gib * 2**30:
+            found.append(change.words)
+    return found
+
+
+def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
+    """Return what gives settings with other ``values`` in one node."""
+
+    def apply(settings: Settings) -> Settings:
+        return settings.model_copy(update={node: getattr(settings, node).model_copy(update=values)})
+
+    return apply
+
+
+CHANGES = (
+    Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
+    Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
+    Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
+    Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
+    Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
+)
+"""In the order of how little they change what is learned."""
+
+
+def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> list[str]:
+    """Return the plan in words: totals with its largest parts, and what would make it fit the usual cards."""
+    limit = settings.rollout.max_new_tokens
+    plan = memory_plan(settings, answer_tokens=answer_tokens, on_cpu=on_cpu)
+    longest = memory_plan(settings, on_cpu=on_cpu)
+    if plan is None or longest is None:
+        return [f"memory     no estimate: the size of {settings.model.path} is not known"]
+    tokens = min(limit, answer_tokens)
+    lines = [f"memory     about {_gib(plan.total)} a process, estimated, with answers of {tokens} tokens"]
+    if longest.total > plan.total:
+        lines[0] += f"; {_gib(longest.total)} where all are as long as allowed ({limit})"
+    parts = [f"{name} {_gib(size)}" for name, size in list(plan.largest.items())[:4]]
+    lines.append(f"           most of it: {', '.join(parts)}")
+    if not on_cpu:
+        lines += [f"           {line}" for line in _cards(settings, plan, answer_tokens=answer_tokens)]
+    return lines
+
+
+def _cards(settings: Settings, plan: MemoryPlan, *, answer_tokens: int) -> list[str]:
+    """Return a line for the smallest card that holds the run, and one for each smaller with what helps."""
+    lines: list[str] = []
+    for gib in CARDS_GIB:
+        if plan.total <= gib * 2**30:
+            return [*lines, f"{gib} GiB: fits"]
+        changes = fitting_changes(settings, gib=gib, answer_tokens=answer_tokens)
+        lines.append(f"{gib} GiB: {' or '.join(changes) if changes else 'no single change is enough'}")
+    return lines
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"

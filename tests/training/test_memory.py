@@ -1,0 +1,98 @@
+"""The planner of memory: a 7B model by hand, what each setting adds or saves, and what it says."""
+
+from __future__ import annotations
+
+import pytest
+
+from qhk.settings.root import Settings
+from qhk.training.memory import PROCESS, MemoryPlan, fitting_changes, memory_lines, memory_plan
+from tests.training.conftest import composer
+
+
+def full_size(*words: str) -> Settings:
+    """Q-Hawkeye at 7B."""
+    (settings,) = composer().settings(["experiment=q_hawkeye", *words], [0])
+    return settings
+
+
+def planned(*words: str, on_cpu: bool = False) -> MemoryPlan:
+    found = memory_plan(full_size(*words), on_cpu=on_cpu)
+    assert found is not None
+    return found
+
+
+def test_seven_billion_weights_by_hand() -> None:
+    """8.29e9 weights: two bytes each for weights, gradients and reference, eight for the moments."""
+    kept = planned().kept
+    assert kept["weights"] == pytest.approx(16.58e9, rel=2e-3)
+    assert kept["gradients"] == kept["reference"] == kept["weights"]
+    assert kept["moments"] == 4 * kept["weights"]
+
+
+def test_activations_by_hand() -> None:
+    """Checkpointing keeps the input of each of 28 layers of width 3584, in two bytes, and one layer."""
+    short, long = (
+        planned(f"rollout.max_new_tokens={tokens}", "perception=none").update[
+            "activations of the language model"
+        ]
+        for tokens in (100, 200)
+    )
+    rows = 4 * 100  # more tokens, in four completions
+    inputs, norms = 28 * 3584 * 2, 2 * 3584 * (4 + 2 + 4)
+    layer = norms + 2 * (5 * 3584 + 4 * 18944) + 2 * 2 * 512
+    assert long - short == pytest.approx(1.08 * rows * (inputs + layer))
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("objective.kl_coef=0", "reference"),
+        ("model.freeze_vision=true", "activations of the vision tower"),
+        ("training.learner=supervised", "reference"),
+    ],
+)
+def test_what_is_left_out_takes_nothing(words: str, part: str) -> None:
+    assert part in planned().largest and part not in planned(words).largest
+
+
+def test_more_takes_more() -> None:
+    """Each setting moves the update's peak its own way."""
+
+    def update(*words: str) -> float:
+        return sum(planned("rollout.max_new_tokens=256", *words).update.values())
+
+    plain = update()
+    assert update("model.gradient_checkpointing=false") > 3 * plain
+    assert update("perception=none") < 0.7 * plain
+    assert update("strengths.group_size=8") > 1.5 * plain
+    assert update("training.prompts_per_device=2") > 1.5 * plain
+    assert update("model.max_pixels=100352") < plain
+    assert planned(on_cpu=True).total == pytest.approx(planned().total + PROCESS)
+
+
+def test_a_rollout_may_be_the_peak() -> None:
+    """Keys and values of many groups together outweigh one group's activations."""
+    many = planned("rollout.decode_batch=4096", "training.prompts_per_step=1024", "perception=none")
+    assert "keys and values" in many.largest and "logits" not in many.largest
+
+
+def test_the_lines_name_the_largest_part_and_what_helps() -> None:
+    lines = memory_lines(full_size(), answer_tokens=200, on_cpu=False)
+    assert lines[0].startswith("memory     about 116 GiB a process, estimated, with answers of 200 tokens; ")
+    assert lines[1].startswith("           most of it: moments 61.8 GiB, ")
+    assert lines[-1] == "           141 GiB: fits"
+    assert lines[2].endswith("24 GiB: no single change is enough")
+
+
+def test_a_change_is_named_where_it_is_enough_alone() -> None:
+    heavy = full_size("model.gradient_checkpointing=false", "strengths.group_size=16")
+    changes = fitting_changes(heavy, gib=141, answer_tokens=200)
+    assert "model.gradient_checkpointing=true" in changes and "objective.kl_coef=0" not in changes
+
+
+def test_a_model_of_unknown_size_has_no_plan() -> None:
+    settings = full_size("model.path=somebody/else")
+    assert memory_plan(settings, on_cpu=False) is None
+    assert (
+        "the size of somebody/else is not known" in memory_lines(settings, answer_tokens=9, on_cpu=False)[0]
+    )

@@ -20,20 +20,23 @@ import numpy as np
 from qhk.errors import UserError
 from qhk.evaluation.predictions import prediction_files, read_predictions
 from qhk.files import read_json, read_json_lines, read_log
+from qhk.report.code import code_differences, code_of
 from qhk.report.compare import Cell, ComparisonTable, Progress, compare
 from qhk.report.images import images_of
+from qhk.report.memory import Memory
 from qhk.report.modules import compare_modules
 from qhk.report.perturbed import perturbed_of
 from qhk.report.published import SETS, published_results
 from qhk.report.runs import (
+    METRICS_FILE,
     RunRecord,
     Runs,
     benchmarks_of,
     changed_keys,
-    read_curves,
+    read_points,
 )
 from qhk.report.scoring import read_answers
-from qhk.report.views import View, fits, views
+from qhk.report.views import View, find_row, fits, views, why_missing
 from qhk.statistics.comparison import Estimate
 
 TESTED = ("srcc", "plcc", "accuracy")
@@ -58,7 +61,10 @@ MAX_POINTS = 120
 MAX_CURVE_POINTS = 60_000
 """Points of all curves: with many methods each has fewer."""
 HISTOGRAM_STEPS = 8
-LOG_LINES = 30
+LOGGED = ("failed", "cancelled", "preempted", "running")
+"""States whose log is looked at."""
+LOG_LINES, LOG_BYTES = 30, 8192
+COMPLETIONS_FILE = "completions.jsonl"
 BINS = 20
 
 
@@ -75,7 +81,11 @@ class ReportOptions:
 
 def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, Any]:
     """Return the page's data. Numbers that are not finite are None."""
-    tables, effects = _tables(runs, options, progress)
+    # What tests rest on: while runs go on, results come seldom and tests take longest.
+    rested_on = tuple((record.label, why_missing(record), record.rows) for record in runs.records)
+    tables, effects = runs.memory.keep(
+        ("tables", options), rested_on, lambda: _tables(runs, options, progress)
+    )
     content = {
         "title": options.title,
         "version": version("qhk"),
@@ -83,6 +93,8 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "methods": list(runs.methods),
         "runs": [_run(record) for record in runs.records],
         "changes": _changes(runs),
+        "unlike_seeds": _unlike_seeds(runs),
+        "codes": code_differences(runs),
         "tables": tables,
         "effects": effects,
         "published": _published(tables),
@@ -90,7 +102,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "images": images_of(runs, progress, pictures=options.thumbnails),
         "perturbed": perturbed_of(runs),
         "histograms": _histograms(runs, progress),
-        "failures": _failures(runs),
+        "logs": _logs(runs),
     }
     plain: dict[str, Any] = _finite(content)
     return plain
@@ -117,7 +129,8 @@ def _tables(
         read = functools.cache(read_answers)  # the metrics of one read-out come from the same files
         rows = [row for record in runs.records for row in record.rows]
         rows = [row for row in rows if fits(row, moment, readout)]
-        for metric in SHOWN:
+        measured = dict.fromkeys(metric for row in rows for metric in row.metrics)
+        for metric in (*SHOWN, *(name for name in measured if name not in SHOWN)):
             having = [
                 name for name in names if any(r.benchmark == name and metric in r.metrics for r in rows)
             ]
@@ -133,7 +146,7 @@ def _tables(
                 progress=progress,
                 read=read,
             )
-            tables.append(_table(table))
+            tables.append({**_table(table), "answers": _answers(runs, view)})
             found = compare_modules(view, scored, confidence=options.confidence)
             if found is not None:
                 whole, sentences = found
@@ -143,8 +156,14 @@ def _tables(
                         "sentences": sentences,
                         "residual_df": whole.residual_df,
                         "not_estimable": list(whole.not_estimable),
+                        "unpaired_seeds": list(whole.unpaired_seeds),
                         "rows": [
-                            {"name": e.name, **e.estimate.__dict__, "p_adjusted": e.p_adjusted}
+                            {
+                                "name": e.name,
+                                "modules": list(e.modules),
+                                **e.estimate.__dict__,
+                                "p_adjusted": e.p_adjusted,
+                            }
                             for e in whole.effects
                         ],
                     }
@@ -194,6 +213,19 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
+def _answers(runs: Runs, view: View) -> dict[str, dict[str, dict[str, int]]]:
+    """Return method -> benchmark -> counts over its seeds: images, those read, samples, those not read."""
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for record in runs.records:
+        for name in view.benchmarks:
+            row = find_row(record, view, name)
+            if row is not None:
+                cell = found.setdefault(record.method, {}).setdefault(name, {})
+                for count in ("n", "n_parsed", "samples", "samples_failed", "samples_out_of_range"):
+                    cell[count] = cell.get(count, 0) + row.__dict__[count]
+    return found
+
+
 def _estimate(found: Estimate) -> dict[str, float]:
     return {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
 
@@ -209,7 +241,7 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "step": record.step,
         "total_steps": record.total_steps,
         "seconds": dict(record.wall_times),
-        "code": str(provenance.get("code_digest", ""))[:12],
+        "code": code_of(record)[1],
         "hardware": provenance.get("hardware", {}),
         "accelerators": provenance.get("accelerators", []),
         "packages": {
@@ -220,6 +252,15 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "data": provenance.get("data_fingerprints", {}),
         "miniature": any(row.miniature for row in record.rows),
     }
+
+
+def _unlike_seeds(runs: Runs) -> dict[str, list[str]]:
+    """Return the methods whose own runs differ in settings, with the keys: their seeds are no repetitions."""
+    found = {
+        method: list(changed_keys([record.config for record in records if record.config]))
+        for method, records in runs.methods.items()
+    }
+    return {method: keys for method, keys in found.items() if keys}
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -254,16 +295,11 @@ def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
     collected: dict[str, dict[str, dict[int, list[float]]]] = {}
     for place, record in enumerate(runs.records):
         progress("reading curves", place, len(runs.records))
+        path = record.directory / METRICS_FILE
         try:
-            points = list(read_curves(record))
+            last = runs.memory.read(path, _last_points) if path.exists() else {}
         except UserError:
             continue
-        # A resumed run says a step twice: the later line is what counts.
-        last = {
-            (point["metric"], point["step"]): point["value"]
-            for point in points
-            if point["metric"] in CURVES and math.isfinite(point["value"])
-        }
         for (metric, step), value in last.items():
             at = collected.setdefault(metric, {}).setdefault(record.method, {})
             at.setdefault(step, []).append(value)
@@ -272,6 +308,15 @@ def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
         metric: {method: _thinned(steps, most) for method, steps in collected[metric].items()}
         for metric in CURVES
         if metric in collected
+    }
+
+
+def _last_points(path: Path) -> dict[tuple[str, int], float]:
+    """Return each drawn metric at each step; of a step that a resumed run says twice, the later value."""
+    return {
+        (point["metric"], point["step"]): point["value"]
+        for point in read_points(path)
+        if point["metric"] in CURVES and math.isfinite(point["value"])
     }
 
 
@@ -288,58 +333,92 @@ def _thinned(steps: Mapping[int, Sequence[float]], most: int) -> dict[str, list[
 
 
 def _histograms(runs: Runs, progress: Progress) -> dict[str, list[dict[str, Any]]]:
-    """Return, by method, how often each range of scores was said at each step that has predictions."""
-    edges = np.linspace(1, 5, BINS + 1)
+    """Return, by method and source, how often each range of scores was said at each step.
+
+    Sources stand apart, since they are other images and other ways to draw: samples of training, and those of
+    the benchmarks in each read-out.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for place, (method, records) in enumerate(runs.methods.items()):
         progress("score histograms", place, len(runs.methods))
-        by_step: dict[int, list[float]] = {}
+        counts: dict[str, dict[int, Counter[float]]] = {}
         for record in records:
-            for step, scores in _said_scores(record):
-                by_step.setdefault(step, []).extend(scores)
-        steps = sorted(step for step, scores in by_step.items() if scores)
-        if len(steps) > HISTOGRAM_STEPS:
-            steps = [steps[place] for place in np.linspace(0, len(steps) - 1, HISTOGRAM_STEPS).astype(int)]
-        found[method] = [
-            {
-                "step": step,
-                "counts": np.histogram(np.clip(by_step[step], 1, 5), edges)[0].tolist(),
-                "distinct": len(Counter(by_step[step])),
-            }
-            for step in steps
-        ]
-    return {method: steps for method, steps in found.items() if steps}
+            for source, step, said in _said_scores(record, runs.memory):
+                counts.setdefault(source, {}).setdefault(step, Counter()).update(said)
+        found[method] = [{"source": source, "steps": _bars(by_step)} for source, by_step in counts.items()]
+    return {method: sources for method, sources in found.items() if sources}
 
 
-def _said_scores(record: RunRecord) -> Iterator[tuple[int, list[float]]]:
-    """Return the scores of single samples at each step: of the benchmarks, and of logged completions."""
+def _bars(by_step: Mapping[int, Counter[float]]) -> list[dict[str, Any]]:
+    """Return the histograms of a few steps, the first and the last among them."""
+    edges = np.linspace(1, 5, BINS + 1)
+    steps = sorted(by_step)
+    if len(steps) > HISTOGRAM_STEPS:
+        steps = [steps[place] for place in np.linspace(0, len(steps) - 1, HISTOGRAM_STEPS).astype(int)]
+    return [
+        {
+            "step": step,
+            "counts": np.histogram(
+                np.clip(list(by_step[step]), 1, 5), edges, weights=list(by_step[step].values())
+            )[0].tolist(),
+            "distinct": len(by_step[step]),
+        }
+        for step in steps
+    ]
+
+
+def _said_scores(record: RunRecord, memory: Memory) -> Iterator[tuple[str, int, Counter[float]]]:
+    """Return source, step and scores of single samples: of benchmarks, and of logged completions."""
+    completions = record.directory / COMPLETIONS_FILE
     try:
         for file in prediction_files(record.directory):
-            items = read_predictions(file.path)
-            yield file.step, [sample for item in items for sample in item.samples if sample is not None]
-        for row in read_json_lines(record.directory / "completions.jsonl"):
-            yield row["step"], [score for score in row.get("scores", []) if isinstance(score, int | float)]
+            said = memory.read(file.path, _said_in_predictions)
+            if said and not file.before:
+                yield f"benchmarks, {file.readout}", file.step, said
+        if completions.exists():
+            for step, said in memory.read(completions, _said_in_completions).items():
+                yield "training", step, said
     except UserError:
         return
 
 
-def _failures(runs: Runs) -> list[dict[str, Any]]:
-    """Return the runs that failed or stopped, with the end of their log."""
+def _said_in_predictions(path: Path) -> Counter[float]:
+    return Counter(sample for item in read_predictions(path) for sample in item.samples if sample is not None)
+
+
+def _said_in_completions(path: Path) -> dict[int, Counter[float]]:
+    found: dict[int, Counter[float]] = {}
+    for row in read_json_lines(path):
+        said = [score for score in row.get("scores", []) if isinstance(score, int | float)]
+        if said:
+            found.setdefault(row["step"], Counter()).update(said)
+    return found
+
+
+def _logs(runs: Runs) -> list[dict[str, Any]]:
+    """Return the runs that failed, stopped or go on, with the end of their log; those that failed first."""
+    shown = [record for record in runs.records if record.state in LOGGED or record.fault]
     return [
         {
             "run": record.label,
+            "method": record.method,
             "state": record.state,
             "cause": record.cause or record.fault,
-            "log": _log_end(record.directory),
+            "step": record.step,
+            "total_steps": record.total_steps,
+            "log": _log_end(record.directory, runs.memory),
         }
-        for record in runs.records
-        if record.state in ("failed", "cancelled", "preempted") or record.fault
+        for record in sorted(shown, key=lambda record: record.state == "running")
     ]
 
 
-def _log_end(directory: Path) -> str:
-    for name in ("run.log", "console.log"):
-        lines = read_log(directory / name)
-        if lines:
-            return "\n".join(lines[-LOG_LINES:])
-    return ""
+def _log_end(directory: Path, memory: Memory) -> str:
+    """Return the last lines of the log that was written last: a crash may be in the console's alone."""
+    found = [path for name in ("run.log", "console.log") if (path := directory / name).exists()]
+    if not found:
+        return ""
+    return "\n".join(memory.read(max(found, key=lambda path: path.stat().st_mtime_ns), _last_lines))
+
+
+def _last_lines(path: Path) -> list[str]:
+    return read_log(path, tail=LOG_BYTES)[-LOG_LINES:]

@@ -19,6 +19,7 @@ from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
 from qhk.evaluation.results import Measure, PerturbedRow, ResultRow, read_results
 from qhk.files import read_json_lines, read_yaml, reading
+from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
@@ -79,8 +80,9 @@ class Runs:
     image). Every table has the columns ``method`` and ``seed``.
     """
 
-    def __init__(self, records: Sequence[RunRecord]) -> None:
+    def __init__(self, records: Sequence[RunRecord], memory: Memory | None = None) -> None:
         self.records = tuple(records)
+        self.memory = Memory() if memory is None else memory
 
     def __repr__(self) -> str:
         return f"Runs({len(self.records)} runs of {len(self.methods)} methods)"
@@ -187,7 +189,12 @@ def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
 
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
-    for row in read_json_lines(record.directory / METRICS_FILE):
+    yield from read_points(record.directory / METRICS_FILE)
+
+
+def read_points(path: Path) -> Iterator[dict[str, Any]]:
+    """Return the points of a file of metrics in order."""
+    for row in read_json_lines(path):
         section = row.get("section", row.get("stage"))  # ``stage`` in files of earlier versions
         for name, value in row.items():
             if isinstance(value, int | float) and name != "step":
@@ -225,22 +232,25 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
     }
 
 
-def read_runs(*paths: Path | str) -> Runs:
+def read_runs(*paths: Path | str, memory: Memory | None = None) -> Runs:
     """Return the runs that lie in or below ``paths``: runs, studies, a whole outputs folder, or sweeps.
 
-    A run that several paths hold is there once; scorers that are no policy come last. Raises ``UserError``
-    for a path without any run.
+    A run that several paths hold is there once; scorers that are no policy come last. ``memory`` is of an
+    earlier call: files that have not changed since are not read again. Raises ``UserError`` for a path
+    without any run.
     """
+    memory = Memory() if memory is None else memory
     records: dict[Path, RunRecord] = {}
     for path in map(Path, paths):
-        found = list(_records(path.resolve()))
+        found = list(_records(path.resolve(), memory))
         if not found:
             raise UserError(f"{path}: {_why_empty(path)}")
         for record in found:
             key = record.directory.resolve()
             if key not in records or records[key].method == _own_method(record.directory):
                 records[key] = record
-    return Runs(sorted(_told_apart(list(records.values())), key=lambda record: not is_policy(record)))
+    named = sorted(_told_apart(list(records.values())), key=lambda record: not is_policy(record))
+    return Runs(named, memory)
 
 
 def _why_empty(path: Path) -> str:
@@ -249,23 +259,23 @@ def _why_empty(path: Path) -> str:
     return "holds no run (a folder seed<k> with config.yaml); give outputs/<study> or outputs/sweeps/<name>"
 
 
-def _records(path: Path) -> Iterator[RunRecord]:
+def _records(path: Path, memory: Memory) -> Iterator[RunRecord]:
     """Return the runs of a path: of the sweep that it is, else of the directories below it."""
     if (path / MANIFEST_FILE).exists():
         manifest = read_manifest(path)
         for run in manifest.runs:
             directory = run.directory if run.directory.is_absolute() else manifest.cwd / run.directory
-            yield read_run(directory, method=run.cell, seed=run.seed)
+            yield read_run(directory, memory, method=run.cell, seed=run.seed)
         return
     for config in sorted([*path.glob(CONFIG_FILE), *path.glob(f"**/{CONFIG_FILE}")]):
         folder = config.parent
         if SEED_FOLDER.fullmatch(folder.name) or folder.parent.name == EVALUATIONS:
-            yield _named_run(folder)
+            yield _named_run(folder, memory)
 
 
-def _named_run(folder: Path) -> RunRecord:
+def _named_run(folder: Path, memory: Memory) -> RunRecord:
     """Return a run under the method that its place names, or the scorer's name where it is no policy's."""
-    record = read_run(folder, method=_own_method(folder))
+    record = read_run(folder, memory, method=_own_method(folder))
     if is_policy(record):
         return record
     label, path = record.config.get("scorer.label"), record.config.get("scorer.path")
@@ -309,22 +319,23 @@ def _place(record: RunRecord) -> str:
     return f"{record.method} ({record.directory.name})"
 
 
-def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRecord:
+def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None = None) -> RunRecord:
     """Return a run as its directory tells it; what cannot be read is said in ``fault`` and left empty."""
     faults: list[str] = []
-    config = _config(directory, faults)
+    config = _config(directory, memory, faults)
     rows: tuple[ResultRow, ...] = ()
     perturbed: tuple[PerturbedRow, ...] = ()
     wall_times: Mapping[str, float] = {}
     if (directory / RESULTS_FILE).exists():
         try:
-            results = read_results(directory / RESULTS_FILE)
+            results = memory.read(directory / RESULTS_FILE, read_results)
             rows, wall_times, perturbed = results.rows, results.wall_times, results.perturbed
         except UserError as error:
             faults.append(str(error))
     status = None
     try:
-        status = read_status(directory / STATUS_FILE)
+        if (directory / STATUS_FILE).exists():
+            status = memory.read(directory / STATUS_FILE, read_status)
     except UserError as error:
         faults.append(str(error))
     if status is not None:
@@ -349,17 +360,21 @@ def read_run(directory: Path, *, method: str, seed: int | None = None) -> RunRec
     )
 
 
-def _config(directory: Path, faults: list[str]) -> dict[str, Any]:
+def _config(directory: Path, memory: Memory, faults: list[str]) -> dict[str, Any]:
     """Return a run's settings, flat; empty where it has none yet."""
     path = directory / CONFIG_FILE
     if not path.exists():
         return {}
     try:
-        with reading(path, "a config", "put it back"):
-            return flat(upgrade(read_yaml(path)))
+        return memory.read(path, _read_config)
     except UserError as fault:
         faults.append(str(fault))
         return {}
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    with reading(path, "a config", "put it back"):
+        return flat(upgrade(read_yaml(path)))
 
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

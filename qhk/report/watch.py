@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -17,8 +18,9 @@ from qhk.pairs.review.guard import Guard
 from qhk.pairs.review.serve import serve_app
 from qhk.plain import print
 from qhk.report.content import ReportOptions, gather
+from qhk.report.memory import Memory
 from qhk.report.render import html
-from qhk.report.runs import read_runs
+from qhk.report.runs import Runs, read_runs
 
 POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -36,28 +38,38 @@ class Report:
         self._paths, self._options = paths, options
         self._lock = threading.Lock()
         self._state, self._page = "", ""
+        self._memory = Memory()
 
     def state(self) -> str:
-        """Return a text that changes whenever a watched file does: the newest time, and their number."""
-        times = list(self._times())
-        return f"{max(times, default=0)}-{len(times)}"
-
-    def _times(self) -> Iterator[int]:
-        for record in read_runs(*self._paths).records:
-            for name in WATCHED:
-                file = record.directory / name
-                if file.exists():
-                    yield file.stat().st_mtime_ns
+        """Return a text that changes whenever a watched file or the state of a run does."""
+        with self._lock:
+            return _state(self._runs())
 
     def page(self) -> str:
         """Return the page of the present state."""
         with self._lock:
-            state = self.state()
+            runs = self._runs()
+            state = _state(runs)
             if state != self._state:
-                content = gather(read_runs(*self._paths), self._options, lambda what, done, of: None)
+                content = gather(runs, self._options, lambda what, done, of: None)
                 self._page = html({**content, "state": state}, connect="'self'")
                 self._state = state
             return self._page
+
+    def _runs(self) -> Runs:
+        return read_runs(*self._paths, memory=self._memory)
+
+
+def _state(runs: Runs) -> str:
+    seen = hashlib.sha256()
+    for record in runs.records:
+        # A run whose process is gone has failed, though no file of it says so.
+        seen.update(f"{record.directory}\0{record.state}\0".encode())
+        for name in WATCHED:
+            file = record.directory / name
+            there = file.stat() if file.exists() else None
+            seen.update(f"{there and (there.st_mtime_ns, there.st_size)}\0".encode())
+    return seen.hexdigest()[:16]
 
 
 def build_app(report: Report) -> ASGIApp:

@@ -1,8 +1,10 @@
 """What each module adds, from runs whose configs differ by modules.
 
 A linear model of the runs' scores: one column per level of a module against the module's reference level,
-products of these for pairs of modules, and one block per seed, so that a hard seed weighs on nobody. Columns
-that the runs cannot tell apart from earlier ones are left out and named.
+products of these for pairs of modules, and one block per seed, so that a hard seed weighs on nobody. A seed
+with one combination of levels only compares nothing within itself: all such seeds are one block, so that runs
+of disjoint seeds are compared as two samples are. Columns that the runs cannot tell apart from earlier ones
+are left out and named.
 
 Every effect is a weighted sum of runs. What seeds bring to it follows from the residuals, what images bring
 from the same weighted sum over redrawn images (``comparison``); both are added.
@@ -50,11 +52,15 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class Effects:
-    """All effects that the runs can tell, the names of those that they cannot, and the residuals' df."""
+    """All effects that the runs can tell, the names of those that they cannot, and the residuals' df.
+
+    ``unpaired_seeds`` ran with one combination of levels only, so that they share a block.
+    """
 
     effects: tuple[Effect, ...]
     not_estimable: tuple[str, ...]
     residual_df: int
+    unpaired_seeds: tuple[int, ...]
 
 
 def module_effects(
@@ -100,6 +106,7 @@ def module_effects(
         ),
         not_estimable=tuple(not_estimable),
         residual_df=residual_df,
+        unpaired_seeds=_unpaired_seeds(runs),
     )
 
 
@@ -111,8 +118,10 @@ def _design(
 ) -> tuple[Array, list[tuple[int, Term]], list[str]]:
     """Return the columns ``(runs, k)``, the terms by their column, and the names of what cannot be told."""
     columns: list[Array] = [np.ones(len(runs))]
-    seeds = sorted({run.seed for run in runs})
-    columns += [np.array([float(run.seed == seed) for run in runs]) for seed in seeds[1:]]
+    unpaired = _unpaired_seeds(runs)
+    paired = sorted({run.seed for run in runs} - set(unpaired))
+    own_column = paired if unpaired else paired[1:]  # the block without one is what the ones stand for
+    columns += [np.array([float(run.seed == seed) for run in runs]) for seed in own_column]
     main: list[tuple[Term, Array]] = []
     for module, reference in references.items():
         levels = dict.fromkeys(run.levels[module] for run in runs)
@@ -135,6 +144,14 @@ def _design(
         else:
             not_estimable.append(" x ".join(f"{module}={level}" for module, level in term))
     return np.stack(columns, axis=1), terms, not_estimable
+
+
+def _unpaired_seeds(runs: Sequence[Run]) -> tuple[int, ...]:
+    """Return the seeds that ran with one combination of levels only."""
+    combinations: dict[int, set[tuple[tuple[str, str], ...]]] = {}
+    for run in runs:
+        combinations.setdefault(run.seed, set()).add(tuple(sorted(run.levels.items())))
+    return tuple(sorted(seed for seed, found in combinations.items() if len(found) == 1))
 
 
 def effect_sentence(

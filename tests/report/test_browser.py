@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import yaml
 
 from qhk.cli.main import main
 from tests.report.builders import module_config, write_modules, write_run
@@ -21,9 +24,45 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = write_modules(root, seeds=3)
     config = module_config(uncertainty=True, perception=True)
     write_run(root, "broken", 0, noise=0.5, config=config, state="failed", cause="loss is NaN")
+    for seed in range(3):
+        control = write_run(root, "supervised_control", seed, noise=0.6, config=config)
+        measured = control / "results.json"
+        measured.write_text(measured.read_text().replace('"after"', '"control"'))
+    change_code(study)
+    lose_answers(study / "full" / "seed0")
     file = root / "report.html"
     assert main(["report", str(study), f"output={file}", "reference=grpo_baseline", "resamples=60"]) == 0
     return file
+
+
+def change_code(study: Path) -> None:
+    """Let one run be of another code, of which a sweep keeps a copy, and one of a code without a copy."""
+    codes = {"full": "a" * 64, "grpo_baseline": "b" * 64, "without_perception": "c" * 64}
+    for method, code in codes.items():
+        if method != "without_perception":
+            module = study.parent / "sweeps" / "s" / "code" / code[:16] / "qhk" / "loss.py"
+            module.parent.mkdir(parents=True)
+            module.write_text(f"beta = '{method}'\n")
+        for run in (study / method).iterdir():
+            if method == "full" or run.name == "seed0":
+                content = {
+                    "code_digest": code, "data_fingerprints": {}, "packages": {}, "python": "3",
+                    "hardware": {}, "accelerators": [], "threads": 1,
+                }  # fmt: skip
+                (run / "provenance.json").write_text(json.dumps(content))
+    odd = study / "without_uncertainty" / "seed0" / "config.yaml"
+    for config in study.glob("*/*/config.yaml"):
+        entry = {"koniq": {"x": "y" * 80 if config == odd else "short"}}
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "dataset": entry}))
+
+
+def lose_answers(run: Path) -> None:
+    """Let a run have read 45 of 60 images of one benchmark."""
+    content = json.loads((run / "results.json").read_text())
+    for row in content["rows"]:
+        if row["benchmark"] == "kadid" and row["moment"] == "after":
+            row["n_parsed"], row["samples_failed"] = 45, 60
+    (run / "results.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -45,13 +84,16 @@ def page(chromium: Any, report: Path) -> Iterator[Any]:
 
 
 def methods(page: Any) -> list[str]:
-    return [text.strip() for text in page.locator("#section-methods tbody td:first-child").all_inner_texts()]
+    return [
+        text.strip()
+        for text in page.locator("#section-methods tbody:not(.control) td:first-child").all_inner_texts()
+    ]
 
 
 def await_methods(page: Any, expected: list[str]) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator("#section-methods tbody td:first-child")).to_have_text(expected)
+    expect(page.locator("#section-methods tbody:not(.control) td:first-child")).to_have_text(expected)
 
 
 def view(page: Any) -> dict[str, list[str]]:
@@ -106,8 +148,87 @@ def test_an_image_opens_by_keys_and_closes(page: Any) -> None:
 def test_curves_modules_and_published_results_are_drawn(page: Any) -> None:
     assert page.locator("#section-curves canvas").count() >= 1
     assert page.locator("#section-modules .finding.shown").count() == 1
-    assert page.locator("#section-modules svg circle").count() == 3
+    assert page.locator("#section-answer figure:first-child .forest .dot").count() == 3
     assert page.locator("#section-published details").count() >= 1
+
+
+def test_the_first_sentence_is_the_answer_of_the_view(page: Any) -> None:
+    assert (
+        page.inner_text("#section-answer .lead")
+        == "Uncertainty (linear) helps; perception (kl) shows no effect."
+    )
+    numbers = page.inner_text("#section-answer .lead + p")
+    assert re.search(
+        r"Mean SRCC over 2 benchmarks and 3 seeds: .*uncertainty \(linear\) \+0\.\d{3} \[", numbers
+    )
+    page.select_option("#metric", "mae")
+    assert "too few runs" in page.inner_text("#section-answer .lead")  # this metric has no test
+
+
+def test_the_supervised_control_stands_beside_the_ranking(page: Any) -> None:
+    assert "supervised_control" not in methods(page)
+    control = page.inner_text("#section-methods tbody.control")
+    assert "supervised control" in control and "\u00b1" in control
+    assert "supervised_control (supervised control)" in page.inner_text("#section-answer .row.control")
+    assert page.locator("#section-methods .control :is(.best, .second)").count() == 0
+
+
+def test_what_is_missing_or_unread_is_in_its_cell(page: Any) -> None:
+    cells = page.locator("#section-methods tbody tr", has_text="broken").locator("td.absent")
+    assert cells.count() == 3 and "failed: loss is NaN" in cells.first.inner_text()
+    full = page.locator("#section-methods tbody:not(.control) tr").nth(1).locator("td")
+    assert "unread" not in full.nth(1).inner_text() and "8.3% of images unread" in full.nth(2).inner_text()
+    assert "165 of 180 images have a readable answer" in full.nth(2).get_attribute("title")
+
+
+def test_settings_and_code_of_chosen_methods_that_differ(page: Any) -> None:
+    shown = page.inner_text("#section-settings")
+    assert "without_uncertainty differ in more than their seed" in shown and "dataset.koniq.x" in shown
+    folded = page.locator("#section-settings details")
+    assert (
+        "dataset: 1 key" in folded.locator("summary").inner_text()
+        and not folded.locator("table").is_visible()
+    )
+    cut = folded.locator("td[title]").last
+    assert cut.get_attribute("title") == "y" * 80 and len(cut.text_content()) == 40
+    page.fill("#search", "uncertainty.form=linear")
+    await_methods(page, ["broken", "full", "without_perception"])
+    assert "uncertainty.form" not in page.inner_text("#section-settings")
+    code = page.locator("#section-code")
+    code.locator("summary").click()
+    assert "-beta = 'full'" in code.inner_text() and "+beta = 'grpo_baseline'" in code.inner_text()
+    assert "No copy of one of the codes is left" in code.inner_text()
+
+
+def test_the_shown_table_is_copied_for_a_paper(page: Any, report: Path) -> None:
+    """Unfiltered it is what the command writes; filtered it has the shown methods only."""
+    written = report.with_suffix(".tex").read_text().splitlines()
+    assert page.evaluate("asLatex()").splitlines() == written
+    page.fill("#search", "full")
+    await_methods(page, ["full"])
+    lines = page.evaluate("asCsv()").splitlines()
+    assert lines[0] == "method,benchmark,mean,std,low,high,seeds,missing"
+    assert [line.split(",")[:2] for line in lines[1:]] == [["full", n] for n in ("koniq", "kadid", "average")]
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as CSV").click()
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()").splitlines() == lines
+
+
+def test_keys_sort_and_what_was_opened_stays_open(page: Any) -> None:
+    page.locator("#section-reliability summary").first.click()
+    closed = page.locator("#section-reliability details:not([open])").count()
+    page.focus("#sort-kadid")
+    page.keyboard.press("Enter")
+    assert view(page)["sort"] == ["kadid:down"]
+    assert page.evaluate("document.activeElement.id") == "sort-kadid"
+    assert page.locator("#section-reliability details:not([open])").count() == closed
+
+
+def test_a_read_out_that_the_moment_lacks_brings_the_nearest_view(page: Any) -> None:
+    page.evaluate("location.hash = 'metric=krcc&moment=before&readout=gone'")
+    page.wait_for_function("document.getElementById('moment').value === 'before'")
+    assert page.input_value("#metric") == "krcc" and page.input_value("#readout") == "mean4"
 
 
 @pytest.mark.parametrize("width", [390, 1200])

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qhk.cli.main import main
+from qhk.files import append_json_lines
+from qhk.report.content import ReportOptions, gather
 from qhk.report.render import HEADING, latex_text
-from tests.report.builders import module_config, write_modules, write_run
+from qhk.report.runs import Runs, read_runs
+from tests.report.builders import STEPS, module_config, write_modules, write_run
+
+OPTIONS = ReportOptions(title="t", reference=None, num_resamples=0, confidence=0.95, thumbnails=False)
 
 KEY = {"metric", "moment", "method", "benchmark"}
 
@@ -49,8 +56,8 @@ def test_the_page_holds_everything_itself(page: Path) -> None:
     assert "connect-src 'none'" in text and "https://" not in text.split('id="data"')[0]
     data = data_of(page)
     assert data["methods"][0] == "broken" and len(data["runs"]) == 9
-    assert data["failures"][0]["cause"] == "step 12: </script> is NaN"
-    assert "RuntimeError: loss is NaN" in data["failures"][0]["log"]
+    assert data["logs"][0]["cause"] == "step 12: </script> is NaN"
+    assert "RuntimeError: loss is NaN" in data["logs"][0]["log"]
     assert data["changes"]["task.name"]["broken"] == "</script><b>"
 
 
@@ -68,7 +75,9 @@ def test_tables_effects_and_images_of_the_page(page: Path) -> None:
     assert "<think>" in said["text"] and len(said["samples"]) == 4
     assert {part["by"] for part in kadid["parts"]["full"]} == {"distortion", "level"}
     assert 0 <= kadid["reliability"]["full"]["coverage"] <= 1
-    assert data["histograms"]["full"][0]["step"] == 0 and sum(data["histograms"]["full"][0]["counts"]) == 960
+    (said,) = data["histograms"]["full"]
+    assert said["source"] == "benchmarks, mean4"
+    assert said["steps"][0]["step"] == 0 and sum(said["steps"][0]["counts"]) == 960
     assert {row["benchmark"] for row in data["published"]} == {"koniq", "kadid"}
     assert data["curves"]["train/reward/total/mean"]["full"]["step"][-1] == 20
 
@@ -126,3 +135,30 @@ def test_what_is_not_there_is_one_line(
     err = capsys.readouterr().err
     assert said in err and len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_sources_of_scores_stand_apart_and_runs_that_go_on_show_their_log(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
+    rows = [{"step": step, "scores": [1.0, 5.0, None, 5.0]} for step in (5, 10, 10)]
+    append_json_lines(run / "completions.jsonl", rows)
+    (run / "run.log").write_text("old\n")
+    (run / "console.log").write_text("x\n" * 9000 + "Killed\n")
+    os.utime(run / "run.log", ns=(1, 1))
+    records = [replace(record, state="running", step=7) for record in read_runs(tmp_path).records]
+    content = gather(Runs(records), OPTIONS, lambda what, done, of: None)
+    training, benchmarks = sorted(content["histograms"]["m"], key=lambda said: said["source"] != "training")
+    assert [(bars["step"], sum(bars["counts"])) for bars in training["steps"]] == [(5, 3), (10, 6)]
+    assert training["steps"][1]["counts"][0] == 2 and training["steps"][1]["counts"][-1] == 4
+    assert benchmarks["source"] == "benchmarks, mean4"
+    assert [bars["step"] for bars in benchmarks["steps"]] == [0, STEPS]
+    (log,) = content["logs"]
+    assert (log["state"], log["step"]) == ("running", 7)
+    assert log["log"].endswith("x\nKilled") and len(log["log"].splitlines()) == 30
+
+
+def test_a_metric_that_the_page_does_not_know_has_its_table(tmp_path: Path) -> None:
+    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
+    text = (run / "results.json").read_text().replace('"distinct_samples"', '"tokens_per_image"')
+    (run / "results.json").write_text(text)
+    content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
+    assert "tokens_per_image" in {table["view"]["metric"] for table in content["tables"]}

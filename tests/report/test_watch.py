@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qhk.report import content, runs
+from qhk.report.compare import compare
 from qhk.report.content import ReportOptions
 from tests.report.builders import module_config, write_run, write_status
 
@@ -43,3 +47,31 @@ def test_other_sites_are_kept_out(client: TestClient) -> None:
     assert client.get("/state", headers={"sec-fetch-site": "cross-site"}).status_code == 403
     policy = client.get("/").headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+
+
+def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = module_config(uncertainty=True, perception=True)
+    first, second = (write_run(tmp_path, "one", seed, noise=0.5, config=config) for seed in (0, 1))
+    report = Report([tmp_path], OPTIONS)
+    read: list[Path] = []
+    compared: list[str] = []
+
+    def counted(reader: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        return lambda path: (read.append(path), reader(path))[1]
+
+    def counted_compare(*args: Any, **named: Any) -> Any:
+        compared.append("compared")
+        return compare(*args, **named)
+
+    monkeypatch.setattr(runs, "_read_config", counted(runs._read_config))
+    monkeypatch.setattr(runs, "read_results", counted(runs.read_results))
+    monkeypatch.setattr(content, "compare", counted_compare)
+    report.page()
+    assert len(read) == 4 and compared
+    del read[:], compared[:]
+    (second / "config.yaml").write_text((second / "config.yaml").read_text() + "loading: {workers: 1}\n")
+    report.state()
+    report.page()
+    assert read == [second / "config.yaml"] and not compared
+    write_status(first, state="failed", cause="loss is NaN")
+    assert "loss is NaN" in report.page() and read == [second / "config.yaml"]

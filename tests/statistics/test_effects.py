@@ -133,3 +133,30 @@ def test_sentence(p: float, koniq: float, spaq: float, said: str) -> None:
         by_benchmark={"koniq": single(0.02, koniq), "spaq": single(0.01, spaq)},
     )
     assert text == f"uncertainty=linear: +0.012 SRCC [0.004, 0.020], {said}"
+
+
+def test_seeds_of_one_module_only_are_compared_as_two_samples() -> None:
+    runs = [
+        Run(seed=seed, levels={"uncertainty": "linear" if seed > 3 else "none", "perception": "none"})
+        for seed in range(9)
+    ]
+    value = np.random.default_rng(3).normal(0.6, 0.1, 9)
+    found = effects_of(runs, benchmark(value))
+    expected = stats.ttest_ind(value[4:], value[:4])
+    assert found.effects[0].estimate.p == pytest.approx(expected.pvalue)
+    assert found.unpaired_seeds == tuple(range(9)) and found.not_estimable == ()
+
+
+def test_a_seed_of_one_run_shares_a_block_and_the_others_stay_paired() -> None:
+    both = [
+        Run(seed=s, levels={"uncertainty": u, "perception": "none"})
+        for s in (0, 1)
+        for u in ("none", "linear")
+    ]
+    alone = [Run(seed=s, levels={"uncertainty": "linear", "perception": "none"}) for s in (2, 3)]
+    # A hard seed 0 weighs on nobody: its pair says +0.1, as seed 1's does.
+    value = np.array([0.1, 0.2, 0.5, 0.6, 0.55, 0.65])
+    found = effects_of([*both, *alone], benchmark(value))
+    assert found.effects[0].estimate.value == pytest.approx(0.1)
+    assert found.unpaired_seeds == (2, 3)
+    assert effects_of(both, benchmark(value[:4])).unpaired_seeds == ()

@@ -41,8 +41,8 @@ def train_watched(root: Path, cache: Path, words: Sequence[str], base: Sequence[
             torch.save(own, gradients / f"{len(list(gradients.iterdir()))}.pt")
         return apply(model, *args, **keys)
 
-    def keep_copy(run: Any, learner: Any, *, step: int) -> None:
-        save(run, learner, step=step)
+    def keep_copy(run: Any, policy: Any, learner: Any, *, step: int) -> None:
+        save(run, policy, learner, step=step)
         if step == 2 and is_main():
             shutil.copytree(directory, root / KILLED / directory.relative_to(root), symlinks=True)
 

@@ -273,9 +273,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _changes(runs: Runs) -> dict[str, dict[str, Any]]:
     """Return the keys in which methods differ -> each method's value, of its first run with a config."""
+    # A method that has not begun says nothing yet; with it, every key would differ.
     configs = {
-        method: next((record.config for record in records if record.config), {})
+        method: next(record.config for record in records if record.config)
         for method, records in runs.methods.items()
+        if any(record.config for record in records)
     }
     changed = changed_keys(configs.values())
     return {

@@ -162,3 +162,10 @@ def test_a_metric_that_the_page_does_not_know_has_its_table(tmp_path: Path) -> N
     (run / "results.json").write_text(text)
     content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
     assert "tokens_per_image" in {table["view"]["metric"] for table in content["tables"]}
+
+
+def test_a_method_that_has_not_begun_makes_no_key_differ(tmp_path: Path) -> None:
+    write_run(tmp_path, "begun", 0, noise=0.5, config={"objective": {"beta": 1}})
+    write_run(tmp_path, "waits", 0, noise=0.5, config={})
+    content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
+    assert content["changes"] == {}

@@ -97,7 +97,7 @@ function matches(method, word) {
   const [key, value] = word.split("=");
   if (value === undefined) return method.toLowerCase().includes(word);
   return Object.entries(DATA.changes).some(
-    ([name, values]) => name.toLowerCase().includes(key) && String(values[method]).toLowerCase().includes(value),
+    ([name, values]) => method in values && name.toLowerCase().includes(key) && String(values[method]).toLowerCase().includes(value),
   );
 }
 
@@ -534,7 +534,7 @@ function openCard(key) {
 function drawHistograms() {
   const methods = shownMethods().filter((method) => DATA.histograms[method]);
   if (!methods.length) return null;
-  const sources = [...new Set(methods.flatMap((method) => DATA.histograms[method].map(({ source }) => source)))];
+  const sources = [...new Set(methods.flatMap((method) => DATA.histograms[method].map(({ source }) => source)))].sort((a, b) => (b === "training") - (a === "training"));
   return [
     element("p", { class: "soft" }, "How often each score from 1 to 5 was said, step by step. Few bars left at the end: the answers have collapsed."),
     ...sources.map((source, place) => element("details", { "data-name": `scores ${source}`, open: place === 0 },
@@ -629,19 +629,19 @@ function drawWorst() {
   if (!sets.length) return null;
   return [
     element("p", { class: "soft" }, "Images on which some method is furthest from people."),
-    ...sets.flatMap((set) => [element("h3", {}, set.benchmark), element("div", { class: "cards" }, ...set.worst.slice(0, 12).map((id) => {
+    ...sets.map((set, place) => element("details", { "data-name": `worst ${set.benchmark}`, open: place === 0 }, element("summary", {}, set.benchmark), element("div", { class: "cards" }, ...set.worst.slice(0, 12).map((id) => {
       const image = set.images.find((entry) => entry.id === id);
       const said = shownMethods().filter((method) => known(image.scores[method]?.score)).map((method) => `${method} ${fixed(image.scores[method].score, 2)}`);
       return element("button", { type: "button", onclick: () => change({ image: `${set.benchmark}\n${id}` }) },
         set.pictures[id] ? element("img", { src: set.pictures[id], alt: "" }) : element("div", { class: "nopicture" }, "no picture"),
         element("b", {}, `opinion ${fixed(image.mos, 2)}`), element("div", { class: "soft" }, said.slice(0, 4).join("; ")));
-    }))]),
+    })))),
   ];
 }
 
 // Keys in which the chosen methods differ; what differs in a set's own description is folded away.
 function drawSettings() {
-  const methods = shownMethods();
+  const methods = shownMethods().filter((method) => Object.values(DATA.changes).some((values) => method in values));
   const keys = Object.keys(DATA.changes).filter((key) => new Set(methods.map((method) => JSON.stringify(DATA.changes[key][method]))).size > 1);
   const unlike = Object.entries(DATA.unlike_seeds).filter(([method]) => methods.includes(method));
   if (!keys.length && !unlike.length) return null;

@@ -30,7 +30,7 @@ def show_value(value: object, *, none: str = "null") -> str:
             value = value.item()  # type: ignore[attr-defined]
         text = repr(value)
     except Exception:  # an integer of too many digits, nesting too deep, or a foreign class
-        text = f"a value of type {type(value).__name__}"
+        text = f"a {type(value).__name__}"
     if value is None or isinstance(value, bool):
         text = {None: none, True: "true", False: "false"}[value]
     text = " ".join(line.strip() for line in text.splitlines())

@@ -92,13 +92,30 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreDistribution:
+    """What a policy might have written in the place of an answer's number, all before it held fixed.
+
+    ``mean`` and ``std`` are on the scale of the scores, ``entropy`` is in nats, of values and not of ways to
+    write them; ``mass`` in [0, 1] is the probability of all possible scores together, before they are
+    normalised.
+    """
+
+    mean: float
+    std: float
+    entropy: float
+    mass: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Completion:
     """One sampled answer: its text (special tokens removed), what was read in it, and its length.
 
     ``truncated`` is true when the length limit cut it off, so that no end-of-turn token was sampled.
+    ``distribution`` is there where the answer's score is the expected one instead of the one in the text.
     """
 
     text: str
     answer: Answer
     num_tokens: int
     truncated: bool
+    distribution: ScoreDistribution | None = None

@@ -62,8 +62,8 @@ def test_values_in_messages() -> None:
     shown = [
         show_value(value) for value in (None, True, "a\nb", np.float64(3.5), np.array([[1], [2]]), Odd())
     ]
-    assert shown == ["null", "true", r"'a\nb'", "3.5", "array([[1], [2]])", "a value of type Odd"]
+    assert shown == ["null", "true", r"'a\nb'", "3.5", "array([[1], [2]])", "a Odd"]
     assert show_value(None, none="missing") == "missing"
-    assert show_value(10**5000) == "a value of type int" and show_value(nested) == "a value of type list"
+    assert show_value(10**5000) == "a int" and show_value(nested) == "a list"
     assert show_value("x" * 100) == "'" + "x" * 56 + "..."
     assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]

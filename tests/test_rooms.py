@@ -48,6 +48,8 @@ OWNERS = {
     "submitit": "sweep/slurm.py sweep/slurm_job.py",
     "optuna": "sweep/search.py",
     "av": "data",
+    "peft": "policy",
+    "bitsandbytes": "policy",
     "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
     "httpx": "pairs",
@@ -188,7 +190,7 @@ AT_HOME = {
     "tracking/code.py": "sources that were imported",
     "tracking/provenance.py": "/proc",
     "tracking/status.py": "/proc, and a status on a full disk, whose fault is the one before",
-    "tracking/wandb_mirror.py": "what its parent process sends",
+    "tracking/mirror.py": "what its parent process sends",
     "training/checkpoint.py": "any fault of a state is caught by _read_state; the writers run inside writing",
 }
 """Files that open something outside ``reading`` and ``writing`` -> why no foreign file is at fault there."""

@@ -4,7 +4,8 @@
 begins) holds one row per image: ``id``, ``mos``,
 ``score`` (mean of the parsed samples as the model said them), ``clipped`` (mean of the same samples
 after each was clipped to the scale), ``samples`` (null = not parsed), ``out_of_range`` (how many
-samples lay outside the scale) and, where wanted, ``texts``. Of a task that is answered in words, a row
+samples lay outside the scale), ``tokens`` of each sample and, where wanted, ``texts``. Where samples are
+expected scores, ``distributions`` says what they are the means of. Of a task that is answered in words, a row
 holds ``labels`` (the truth) and ``answers`` (one mapping per sample, null = not parsed) instead. Where the
 set knows them: ``reference``, ``mos_std``, ``distortion`` and ``level`` of the image.
 """
@@ -15,14 +16,14 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, typed, write_atomically
 from qhk.tasks import Task
-from qhk.types import SCORE_DECIMALS, Completion, Example
+from qhk.types import SCORE_DECIMALS, Completion, Example, ScoreDistribution
 
 KNOWN = ("reference", "mos_std", "distortion", "level", "raw")
 """What a row says only where it is known: of its image by the set, and a measure's own value."""
@@ -37,7 +38,9 @@ class Prediction:
     empty for a task answered in numbers, as ``samples`` is for one in words. ``reference`` names the content
     that several images share, ``mos_std`` is the spread of opinions on the common scale, ``distortion`` and
     ``level`` are what the set says was done to the image; each is None where the set does not know it.
-    ``raw`` is the value that a measure or a table gave as it is, None for a policy.
+    ``raw`` is the value that a measure or a table gave as it is, None for a policy. ``tokens`` are the
+    lengths of the samples, empty in files of earlier versions; ``distributions`` what expected scores are the
+    means of, empty for written ones.
     """
 
     id: str
@@ -54,6 +57,8 @@ class Prediction:
     distortion: str | None = None
     level: float | None = None
     raw: float | None = None
+    tokens: tuple[int, ...] = ()
+    distributions: tuple[ScoreDistribution | None, ...] = ()
 
     @property
     def num_samples(self) -> int:
@@ -126,7 +131,12 @@ def make_prediction(
     wild answer among eight moves the mean by no more than the scale allows.
     """
     texts = tuple(completion.text for completion in completions) if keep_texts else None
-    known = _known(example)
+    distributions = tuple(completion.distribution for completion in completions)
+    known = {
+        "tokens": tuple(completion.num_tokens for completion in completions),
+        "distributions": distributions if any(distributions) else (),
+        **_known(example),
+    }
     if not task.has_scores:
         return Prediction(
             id=example.id,
@@ -204,13 +214,28 @@ def read_predictions(path: Path) -> list[Prediction]:
 
 
 def resume_predictions(
-    path: Path, examples: Sequence[Example], *, batch_images: int
-) -> dict[str, Prediction]:
-    """Return predictions by id that an earlier, interrupted evaluation of the same examples left in ``path``.
+    paths: Mapping[str, Path], examples: Sequence[Example], *, batch_images: int
+) -> dict[str, dict[str, Prediction]]:
+    """Return, by read-out and id, what an interrupted evaluation of the same examples left in ``paths``.
 
-    Cuts a batch that is not whole off the file, so that appending may go on. Raises ``UserError`` where
-    the file holds an image that is not among ``examples``, another mos for one, or one image twice.
+    All read-outs have the same images: what one of them lacks, and a batch that is not whole, is cut off the
+    files, so that appending may go on. Raises ``UserError`` where a file holds an image that is not among
+    ``examples``, another mos for one, or one image twice.
     """
+    done = {readout: _read_known(path, examples) for readout, path in paths.items()}
+    common = set.intersection(*(set(found) for found in done.values()))
+    whole = len(common) if len(common) == len(examples) else len(common) // batch_images * batch_images
+    kept = set(itertools.islice((id_ for id_ in next(iter(done.values())) if id_ in common), whole))
+    for readout, found in done.items():
+        if kept != set(found):
+            done[readout] = {id_: prediction for id_, prediction in found.items() if id_ in kept}
+            rows = [json_line(_as_row(prediction)) for prediction in done[readout].values()]
+            write_atomically(paths[readout], "".join(rows))
+    return done
+
+
+def _read_known(path: Path, examples: Sequence[Example]) -> dict[str, Prediction]:
+    """Return the predictions in ``path`` by id; raises ``UserError`` where they are of other examples."""
     drop_torn_line(path)
     known = {example.id: example for example in examples}
     done: dict[str, Prediction] = {}
@@ -227,11 +252,7 @@ def resume_predictions(
             done[prediction.id] = prediction
             continue
         raise UserError(f"{path} {fault}: it belongs to other data; remove the file or use fresh=true")
-    whole = len(done) if len(done) == len(examples) else len(done) // batch_images * batch_images
-    kept = dict(itertools.islice(done.items(), whole))
-    if len(kept) < len(done):
-        write_atomically(path, "".join(json_line(_as_row(prediction)) for prediction in kept.values()))
-    return kept
+    return done
 
 
 def _as_row(prediction: Prediction) -> dict[str, Any]:
@@ -250,6 +271,10 @@ def _as_row(prediction: Prediction) -> dict[str, Any]:
             "answers": [None if answer is None else dict(answer) for answer in prediction.answers],
         }
     row.update((name, value) for name in KNOWN if (value := prediction.__dict__[name]) is not None)
+    if prediction.tokens:
+        row["tokens"] = list(prediction.tokens)
+    if prediction.distributions:
+        row["distributions"] = [each and asdict(each) for each in prediction.distributions]
     if prediction.texts is not None:
         row["texts"] = list(prediction.texts)
     return row

@@ -46,7 +46,8 @@ class ResultRow:
     so that ``plcc_fitted`` flatters. ``form`` is the task's: one answered in words has accuracies for
     metrics, and ``distinct`` counts its different answers. ``seen``: whether training saw the set, or
     another that is read from the same folder; None where that is not known. ``ratings`` is how many opinions
-    an image has, ``reliability`` what ``evaluation.reliability`` says of the predictions.
+    an image has, ``reliability`` what ``evaluation.reliability`` says of the predictions. ``figures`` are
+    plain numbers beside the metrics (``measure_predictions``), none in files of earlier versions.
     """
 
     benchmark: str
@@ -69,6 +70,7 @@ class ResultRow:
     ratings: float | None = None
     reliability: Mapping[str, float | None] = field(default_factory=dict)
     metrics: Mapping[str, Measure]
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, int, Moment, str]:
@@ -256,6 +258,7 @@ def _row_to_json(row: ResultRow | PerturbedRow) -> dict[str, Any]:
     flat = {known.name: row.__dict__[known.name] for known in fields(row)}
     if isinstance(row, ResultRow):
         flat["reliability"] = {name: _finite(value) for name, value in row.reliability.items()}
+        flat["figures"] = {name: _finite(value) for name, value in row.figures.items()}
     return {**flat, "moment": row.moment.value, "metrics": metrics}
 
 
@@ -273,5 +276,9 @@ def _row_from_json(kind: type[Row], row: Mapping[str, Any]) -> Row:
     }
     # Files of earlier versions have ``stage`` for ``moment``.
     named = {"moment" if key == "stage" else key: value for key, value in row.items()}
+    named |= {"figures": {}} if kind is ResultRow else {}
     plain = typed(kind, {**named, "metrics": {}})
+    if isinstance(plain, ResultRow):
+        figures = row.get("figures", {}).items()
+        plain = replace(plain, figures={name: math.nan if x is None else float(x) for name, x in figures})
     return replace(plain, metrics=metrics)

@@ -7,7 +7,6 @@ raw values but for the sign of measures of which less is better.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from qhk.data.perturb import read_pictures
 from qhk.data.tables import number, read_csv
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, value_prediction
+from qhk.files import file_digest
 from qhk.settings.measuring import ScorerSettings
 from qhk.types import MOS_HIGH, MOS_LOW, Example
 
@@ -208,5 +208,5 @@ def scorer_identity(settings: ScorerSettings) -> dict[str, Any]:
     """Return what decides the scores of a scorer: its settings, and the bytes of its table."""
     plain = settings.model_dump(mode="json", exclude={"label", "path"}, exclude_defaults=True)
     if settings.path is not None:
-        plain["table"] = hashlib.sha256(Path(settings.path).read_bytes()).hexdigest()
+        plain["table"] = file_digest(Path(settings.path))
     return plain

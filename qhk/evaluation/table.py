@@ -48,7 +48,6 @@ def failed_percent(row: ResultRow) -> float:
 
 FAILED = Column(heading="unparsed %", value=failed_percent, decimals=1, gain=False, over_all=True)
 DISTINCT = Column(heading="distinct", value=lambda row: row.distinct, decimals=0, gain=False, over_all=False)
-
 ENTROPY = Column(heading="entropy", value=_metric("score_entropy"), decimals=2, gain=False, over_all=False)
 
 
@@ -76,7 +75,10 @@ class TableText:
 def results_tables(
     rows: Iterable[ResultRow], *, readout: str, moments: Sequence[Moment], min_parsed_fraction: float
 ) -> list[TableText]:
-    """Return one table for each form of task among the rows of a read-out; see ``results_table``."""
+    """Return one table for each form of task among the rows of a read-out, and one that compares read-outs.
+
+    See ``results_table`` and ``readouts_table``.
+    """
     rows = list(rows)
     forms = dict.fromkeys(row.form for row in rows if row.readout == readout) or {"score": None}
     return [
@@ -87,7 +89,63 @@ def results_tables(
             min_parsed_fraction=min_parsed_fraction,
         )
         for form in forms
+    ] + readouts_table(rows, moments=moments, min_parsed_fraction=min_parsed_fraction)
+
+
+def readouts_table(
+    rows: Sequence[ResultRow], *, moments: Sequence[Moment], min_parsed_fraction: float
+) -> list[TableText]:
+    """Return a table with a line per read-out, of the last of ``moments`` and step; none for fewer than two.
+
+    Read-outs of scores are compared by means over the benchmarks that count in all of them, so over the same
+    images. Rows without a tie-broken correlation, of earlier versions, have no part in it.
+    """
+    known = [row for row in rows if "tie_broken_srcc" in row.figures and row.moment in moments]
+    if not known:
+        return []
+    moment = max((row.moment for row in known), key=list(moments).index)
+    found: dict[str, dict[str, ResultRow]] = {}
+    for row in sorted((row for row in known if row.moment is moment), key=lambda row: row.step):
+        found.setdefault(row.readout, {})[row.benchmark] = row
+    counted = [
+        name
+        for name in next(iter(found.values()))
+        if all(
+            name in own and not why_not_counted(own[name], min_parsed_fraction=min_parsed_fraction)
+            for own in found.values()
+        )
     ]
+    if len(found) < 2 or not counted:
+        return []
+    columns = {
+        "unparsed %": (failed_percent, 1),
+        "SRCC": (_metric("srcc"), 3),
+        "ties broken": (_figure("tie_broken_srcc"), 3),
+        "distinct": (DISTINCT.value, 0),
+        "tokens": (_figure("tokens_per_image"), 1),
+    }
+    return [
+        TableText(
+            title=f"read-outs of the same images, {moment}: means over {len(counted)} benchmarks",
+            headings=("read-out", *columns),
+            body=tuple(
+                (
+                    readout,
+                    *(
+                        f"{math.fsum(value(own[name]) for name in counted) / len(counted):.{decimals}f}"
+                        for value, decimals in columns.values()
+                    ),
+                )
+                for readout, own in found.items()
+            ),
+            means=(),
+            notes=("ties broken: SRCC with equal scores in random order; tokens: sampled for an image.",),
+        )
+    ]
+
+
+def _figure(name: str) -> Callable[[ResultRow], float]:
+    return lambda row: row.figures[name]
 
 
 def results_table(
@@ -286,7 +344,8 @@ def as_rich(table: TableText) -> Table:
         drawn.add_column(heading, justify="right" if place else "left", no_wrap=place == 0)
     for line in table.body:
         drawn.add_row(*(Text(cell) for cell in line))
-    drawn.add_section()
+    if table.means:
+        drawn.add_section()
     for line in table.means:
         drawn.add_row(*(Text(cell, style="bold") for cell in line))
     return drawn
@@ -312,8 +371,7 @@ def as_text(table: TableText) -> str:
             written(lines[0]),
             rule,
             *map(written, rows),
-            rule,
-            *map(written, means),
+            *([rule, *map(written, means)] if means else []),
             *(textwrap.fill(note, WIDTH, subsequent_indent="    ") for note in table.notes),
         ]
     )

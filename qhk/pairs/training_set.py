@@ -129,6 +129,8 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{folder}: no built set; give the folder 'dataset' that qhk data build wrote")
     with reading(folder, "a whole set of qhk data build", "build the set again"):
         built = load_from_disk(str(folder))
+        if not isinstance(built, Dataset):
+            raise ValueError("it has several splits")
         for name, kind in COLUMNS.items():
             found = built.features.get(name)
             if not (isinstance(found, Image) if name in IMAGES else found == kind):

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoTokenizer, GenerationConfig, Qwen2_5_VLForConditionalGeneration
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils.hub import cached_file
 
 from qhk.errors import UserError
+from qhk.policy.adapter import (
+    at_reference,
+    is_trained,
+    load_adapter,
+    merge_adapter,
+    put_adapter,
+    save_adapter,
+)
+from qhk.policy.adapter_base import Base, bits_problem, is_adapter, read_base, weights_digest
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.contents import folder_fault, has_contents
+from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
+from qhk.settings.learning import AdapterSettings
 
 CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 """Tried on a chat template before any weight is read."""
@@ -23,11 +45,15 @@ CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text":
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """A model with the tokenizer and image processor that belong to it."""
+    """A model with the tokenizer and image processor that belong to it.
+
+    ``base`` says which weights an adapter in the model belongs to, None where there is no adapter.
+    """
 
     model: Any
     tokenizer: Any
     image_processor: Any
+    base: Base | None = None
 
     @property
     def encoder(self) -> PromptEncoder:
@@ -68,7 +94,15 @@ def prepare_model(model: Any) -> Any:
 
 
 def load_policy(
-    path: str, *, dtype: str, min_pixels: int, max_pixels: int, device: str, intact: bool = False
+    path: str,
+    *,
+    dtype: str,
+    min_pixels: int,
+    max_pixels: int,
+    device: str,
+    intact: bool = False,
+    bits: int | None = None,
+    whole: bool = False,
 ) -> Policy:
     """Return the policy saved in folder ``path`` (or published under that hub id).
 
@@ -78,16 +112,25 @@ def load_policy(
     No code of the checkpoint is run: no classes that its files name, no kernels for its attention, which is
     set here. One that cannot do without is refused, as is one whose chat template does not work.
 
+    A folder of an adapter is loaded into the base that it names, on which it must have an effect. ``bits`` 4
+    reads the weights quantised; ``whole`` reads a base in full that its adapter was trained on in 4 bits.
+
     Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
-    ours whose files are not those that were written (``intact``: they are known to be).
+    ours whose files are not those that were written (``intact``: they are known to be), or an adapter whose
+    base is not the one that it was trained on.
     """
     folder = Path(path)
-    if folder.is_dir() and not (folder / "config.json").is_file():
+    adapts = is_adapter(folder)
+    if folder.is_dir() and not adapts and not (folder / "config.json").is_file():
         raise UserError(f"model.path: {path} holds no config.json; give a folder in the Hugging Face layout")
     if not intact and has_contents(folder):
         fault, _ = folder_fault(folder, left_out=("training.pt",))
         if fault:
             raise UserError(f"{path}: is damaged ({fault}); put the file back, or give another checkpoint")
+    if adapts:
+        pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        return _adapted(folder, dtype=dtype, device=device, whole=whole, **pixels)
+    quantised = _quantised(bits, dtype=dtype, device=device)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         image_processor = Qwen2VLImageProcessorPil.from_pretrained(
@@ -95,7 +138,11 @@ def load_policy(
         )
         render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE)
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation="sdpa", trust_remote_code=False
+            path,
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            trust_remote_code=False,
+            **quantised,
         )
     except (torch.OutOfMemoryError, MemoryError, UserError):
         raise
@@ -109,8 +156,111 @@ def load_policy(
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error
-    model = _owned(model.to(device))  # type: ignore[arg-type]
+    if not quantised:
+        model = _owned(model.to(device))  # type: ignore[arg-type]
     return Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
+
+
+def _quantised(bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
+    """What transformers is told to read weights in 4 bits, straight onto the device; nothing for None."""
+    if bits is None:
+        return {}
+    if bits_problem():
+        raise UserError(bits_problem())
+    config = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+        llm_int8_skip_modules=["lm_head", "model.visual"],
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+def load_merged(path: str, *, dtype: str, min_pixels: int, max_pixels: int) -> Policy:
+    """Return the policy saved at ``path`` as a plain model on the CPU, an adapter added to its weights.
+
+    They are added in float32 at least, and rounded to ``dtype`` once. Weights that were trained on in 4 bits
+    are read whole.
+    """
+    policy = load_policy(
+        path,
+        dtype=_wide(dtype),
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        device="cpu",
+        whole=True,
+    )
+    if policy.base is not None:
+        merge_adapter(policy.model)
+    model = policy.model.to(getattr(torch, dtype))
+    return replace(policy, model=model, base=None)
+
+
+def _wide(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _adapted(
+    folder: Path, *, dtype: str, min_pixels: int, max_pixels: int, device: str, whole: bool
+) -> Policy:
+    """The base of an adapter with that adapter in it."""
+    base = read_base(folder)
+    path = base.beside(folder)
+    if base.path.startswith(".") and not Path(path).is_dir():
+        raise UserError(f"{folder}: the weights that its adapter belongs to are gone ({path}); put them back")
+    if is_adapter(Path(path)):
+        raise UserError(f"{folder}: its base {path} is an adapter itself; merge that one with qhk export")
+    policy = load_policy(
+        path,
+        dtype=dtype,
+        min_pixels=min_pixels,
+        max_pixels=max_pixels,
+        device=device,
+        bits=None if whole else base.bits,
+    )
+    if base.sha256 is not None and digest_of(path) != base.sha256:
+        raise UserError(
+            f"{folder}: its adapter belongs to other weights than {path} holds now; put those back, "
+            "or give a checkpoint that was trained on these"
+        )
+    load_adapter(policy.model, folder)
+    policy = replace(policy, base=base)
+    if is_trained(policy.model):
+        assert _has_effect(policy), f"the adapter in {folder} has no effect on the model"
+    return policy
+
+
+@torch.no_grad()
+def _has_effect(policy: Policy) -> bool:
+    """Return whether the model with its adapter answers otherwise about a picture than without it."""
+    image_processor = policy.image_processor
+    side = math.isqrt(image_processor.size["shortest_edge"])
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    prompt = policy.encoder.encode(CHAT, [Image.fromarray(noise)])
+    packed = pack_groups([prompt], [[prompt.input_ids[-1:]]], device=policy.model.device)
+
+    def hidden() -> Tensor:
+        return packed_hidden(policy.model, packed, encode_images(policy.model, [prompt]))
+
+    with at_reference(policy.model):
+        without = hidden()
+    return not torch.equal(hidden(), without)
+
+
+def digest_of(path: str) -> str:
+    """Return the digest of the weight files in a folder, or of a hub id's copy in the cache."""
+    if Path(path).is_dir():
+        return weights_digest(Path(path))
+    config = cached_file(path, "config.json")
+    assert config is not None, "it has just been loaded from there"
+    return weights_digest(Path(config).parent)
+
+
+def with_adapter(policy: Policy, settings: AdapterSettings, *, seed: int, base: Base) -> Policy:
+    """Return the policy with a new adapter in its model, which computes what it did until that is trained."""
+    put_adapter(policy.model, settings, seed=seed)
+    return replace(policy, base=base)
 
 
 def _owned(model: Any) -> Any:
@@ -126,8 +276,15 @@ def _owned(model: Any) -> Any:
     return model
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Write model, tokenizer and image processor for plain transformers, under stock class names."""
-    policy.model.save_pretrained(folder)
+def save_policy(policy: Policy, folder: Path, *, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write model, tokenizer and image processor for plain transformers, under stock class names.
+
+    Of a model with an adapter, that one alone, for plain peft. ``weights`` by name are written where they are
+    given, else the model's own.
+    """
+    if policy.base is None:
+        policy.model.save_pretrained(folder, state_dict=weights)
+    else:
+        save_adapter(policy.model, policy.base, folder)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

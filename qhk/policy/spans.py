@@ -27,6 +27,17 @@ def tokens_in_span(tokenizer: Any, ids: Tensor, span: tuple[int, int]) -> Tensor
     return (places >= first) & (places < behind)
 
 
+def tokens_before(tokenizer: Any, ids: Tensor, place: int) -> int | None:
+    """Return how many of ``ids`` (T,) make up the first ``place`` characters of their text, or None.
+
+    None where a token reaches over that place. Tokens without characters at the place are counted.
+    """
+    count = _bisect(len(ids), lambda k: len(tokenizer.decode(ids[: k + 1], skip_special_tokens=True)) > place)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    before = tokenizer.decode(ids[:count], skip_special_tokens=True)
+    return count if before == text[:place] else None
+
+
 def _bisect(limit: int, holds: Callable[[int], bool]) -> int:
     """Return the smallest k in [0, limit) with ``holds(k)``, which is monotone in k; else ``limit``."""
     low, high = 0, limit

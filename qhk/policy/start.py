@@ -8,6 +8,9 @@ from qhk.data.distortions import descriptions
 from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed
+from qhk.errors import UserError
+from qhk.policy.adapter import rest_dropout
+from qhk.policy.adapter_base import start_problems
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
@@ -30,15 +33,20 @@ def start_policy(
     tokenizer knows the prompts of all ``stages``.
     """
     model = settings.model
+    for problem in start_problems(settings):
+        raise UserError(problem)
     if model.form == "tiny":
         policy = _tiny_policy(settings, examples, stages=stages, device=device)
     else:
         assert model.path is not None
-        policy = open_policy(model.path, model, device=device)
+        is_quantised = settings.adapter is not None and settings.adapter.form == "qlora"
+        policy = open_policy(model.path, model, device=device, bits=4 if is_quantised else None)
     return _as_trained(policy, model)
 
 
-def open_policy(path: str, model: ModelSettings, *, device: str, intact: bool = False) -> Policy:
+def open_policy(
+    path: str, model: ModelSettings, *, device: str, intact: bool = False, bits: int | None = None
+) -> Policy:
     """Return the policy saved at ``path``, with this run's precision and pixels; see ``load_policy``."""
     return load_policy(
         path,
@@ -47,6 +55,7 @@ def open_policy(path: str, model: ModelSettings, *, device: str, intact: bool = 
         max_pixels=model.max_pixels,
         device=device,
         intact=intact,
+        bits=bits,
     )
 
 
@@ -60,8 +69,9 @@ def _as_trained(policy: Policy, model: ModelSettings) -> Policy:
         policy.model.model.visual.requires_grad_(False)
     if model.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        # transformers recomputes activations in training mode only; the model has no dropout.
+        # transformers recomputes activations in training mode only; the model has no dropout of its own.
         policy.model.train()
+        rest_dropout(policy.model)
     return policy
 
 

@@ -146,7 +146,8 @@ def _tables(
                 progress=progress,
                 read=read,
             )
-            tables.append({**_table(table), "answers": _answers(runs, view)})
+            figures = _figures(runs, view)
+            tables.append({**_table(table), "answers": _answers(runs, view), "figures": figures})
             found = compare_modules(view, scored, confidence=options.confidence)
             if found is not None:
                 whole, sentences = found
@@ -224,6 +225,20 @@ def _answers(runs: Runs, view: View) -> dict[str, dict[str, dict[str, int]]]:
                 for count in ("n", "n_parsed", "samples", "samples_failed", "samples_out_of_range"):
                     cell[count] = cell.get(count, 0) + row.__dict__[count]
     return found
+
+
+def _figures(runs: Runs, view: View) -> dict[str, dict[str, float]]:
+    """Return method -> figure beside the metrics -> its mean over the benchmarks and runs that have it."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for record in runs.records:
+        for row in (find_row(record, view, name) for name in view.benchmarks):
+            for name, value in ({} if row is None else row.figures).items():
+                if math.isfinite(value):
+                    values.setdefault(record.method, {}).setdefault(name, []).append(value)
+    return {
+        method: {name: math.fsum(each) / len(each) for name, each in found.items()}
+        for method, found in values.items()
+    }
 
 
 def _estimate(found: Estimate) -> dict[str, float]:

@@ -6,6 +6,7 @@ A *method* is what its runs share but for the seed: the directory ``<study>/<nam
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, prediction_files, read_predictions
-from qhk.evaluation.results import PerturbedRow, ResultRow, read_results
+from qhk.evaluation.results import Measure, PerturbedRow, ResultRow, read_results
 from qhk.files import read_json_lines, read_yaml, reading
 from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
@@ -146,8 +147,9 @@ def _frame(records: Sequence[RunRecord], rows: Any) -> pd.DataFrame:
 
 
 def _cells(row: ResultRow) -> Iterator[dict[str, Any]]:
-    """Return one row per metric of a cell."""
-    for metric, measure in row.metrics.items():
+    """Return one row per metric and figure of a cell."""
+    figures = {name: Measure(value=value, low=math.nan, high=math.nan) for name, value in row.figures.items()}
+    for metric, measure in {**row.metrics, **figures}.items():
         yield {
             "benchmark": row.benchmark,
             "protocol": row.protocol,

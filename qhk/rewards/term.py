@@ -92,7 +92,7 @@ def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[fl
         sizes = [len(row) for row in values]
     except TypeError:
         raise UserError(
-            f"reward.terms.{term.name}: gave {show_value(values)} for {len(groups)} groups; "
+            f"reward.terms.{term.name}: gave {show_value(values, none='None')} for {len(groups)} groups; "
             "give a list of values per group"
         ) from None
     if sizes != expected:
@@ -116,7 +116,6 @@ def _finite(value: Any, name: str, example: str) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise UserError(
-            f"reward.terms.{name}: gave {show_value(value)} for {example}; a reward must be a finite number"
-        )
+        shown = show_value(value, none="None")
+        raise UserError(f"reward.terms.{name}: gave {shown} for {example}; a reward must be a finite number")
     return number

@@ -6,7 +6,8 @@ depend on which other prompts happen to share its batch, but for the rounding of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,33 +40,52 @@ class Group:
         """Return the number of completion tokens of the whole group."""
         return sum(len(ids) for ids in self.completion_ids)
 
+    def part(self, first: int, behind: int) -> Group:
+        """Return the group of the completions from ``first`` to before ``behind``."""
+        own = slice(first, behind)
+        return Group(
+            completion_ids=self.completion_ids[own],
+            logprobs=self.logprobs[own],
+            truncated=self.truncated[own],
+        )
+
+
+class EncodedPrompts:
+    """B prompts that went through the model once: what all that follows them needs, however often.
+
+    ``layers`` holds keys and values (B, kv heads, longest prompt, head size) of each layer, ``lengths`` (B,)
+    the real tokens of each prompt, ``next_positions`` (B,) the positions behind them and ``hidden``
+    (B, hidden size) the states that predict the first token of a completion. Nothing changes them later.
+
+    Keys and values are kept in float32 at least: scores rounded to bfloat16 would make the distribution that
+    is sampled from another than the one that the training forward, which accumulates widely, assigns.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[EncodedPrompt], features: Tensor) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.lengths = torch.tensor([prompt.num_tokens for prompt in prompts], device=model.device)
+        self.hidden = encode_prompts(model, prompts, features, prompt_cache=self)
+        self.next_positions = torch.tensor([prompt.next_position for prompt in prompts], device=model.device)
+
+    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
+        assert layer == len(self.layers)
+        self.layers.append((wide(key), wide(value)))
+
 
 class GroupCache:
     """Keys and values while groups decode: the prompts' kept once per group, the completions' per row.
 
-    Both are kept in float32 at least: scores rounded to bfloat16 would make the distribution that is sampled
-    from another than the one that the training forward, which accumulates widely, assigns.
-
     Rows form a rectangle of ``groups`` x ``size``; :meth:`regroup` shrinks it as rows finish.
     """
 
-    def __init__(self, *, num_layers: int, prompt_lengths: Tensor, max_new_tokens: int) -> None:
-        self.prompt: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, prompts: EncodedPrompts, *, group_size: int, max_new_tokens: int) -> None:
+        self.prompt = list(prompts.layers)
+        self.prompt_lengths = prompts.lengths
+        self.is_ragged = len(set(prompts.lengths.tolist())) > 1
+        self.size, self.length = group_size, 0
         self.own: list[tuple[Tensor, Tensor]] = []
-        self.num_layers, self.max_new_tokens = num_layers, max_new_tokens
-        self.prompt_lengths = prompt_lengths
-        self.is_ragged = len(set(prompt_lengths.tolist())) > 1
-        self.size, self.length = 1, 0
-
-    def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
-        assert layer == len(self.prompt)
-        self.prompt.append((_wide(key), _wide(value)))
-
-    def start(self, group_size: int) -> None:
-        """Make room for ``group_size`` completions of every prompt."""
-        self.size = group_size
         for key, _ in self.prompt:
-            shape = (key.shape[0] * group_size, key.shape[1], self.max_new_tokens, key.shape[3])
+            shape = (key.shape[0] * group_size, key.shape[1], max_new_tokens, key.shape[3])
             self.own.append((key.new_empty(shape), key.new_empty(shape)))
 
     def regroup(self, groups: Tensor, rows: Tensor) -> None:
@@ -87,7 +107,7 @@ class GroupCache:
         groups, kv_heads, prompt_width, size = prompt_key.shape
         rows, heads = query.shape[0], query.shape[1]
         share = heads // kv_heads
-        per_row = _wide(query).reshape(rows, kv_heads, share, size) * scaling
+        per_row = wide(query).reshape(rows, kv_heads, share, size) * scaling
         per_group = per_row.view(groups, self.size, kv_heads, share, size).transpose(1, 2).flatten(2, 3)
         prompt_scores = per_group @ prompt_key.transpose(2, 3)
         if self.is_ragged:
@@ -106,8 +126,8 @@ class GroupCache:
         )
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    """In float32 at least."""
+def wide(tensor: Tensor) -> Tensor:
+    """Return the tensor in float32 at least."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
@@ -127,6 +147,16 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tenso
     wanted = uniforms[:, None] * cumulative[:, -1:]
     tokens = torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def draw_each(logits: Tensor, uniforms: Tensor, *, temperatures: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what ``draw`` returns where each row has a temperature (rows,) of its own."""
+    temperatures = temperatures.to(logits.dtype if logits.dtype == torch.float64 else torch.float32)
+    greedy = temperatures == 0
+    scaled = wide(logits) / torch.where(greedy, 1.0, temperatures)[:, None]
+    drawn, logprobs = draw(scaled, uniforms, temperature=1.0)
+    best, best_logprobs = draw(scaled, uniforms, temperature=0.0)
+    return torch.where(greedy, best, drawn), torch.where(greedy, best_logprobs, logprobs)
 
 
 class _Rows:
@@ -164,36 +194,43 @@ def sample_groups(
 
     ``features`` are those of the prompts' images where they are known; None encodes the pixels here.
     """
-    was_training = model.training
-    model.eval()  # activation checkpointing, on while training, would only slow the decoding down
-    try:
+    with for_decoding(model):
         features = encode_images(model, prompts) if features is None else features
-        return _decode(model, prompts, uniforms, features, temperature=temperature, end_tokens=end_tokens)
+        encoded = EncodedPrompts(model, prompts, features)
+        return decode_groups(
+            model, encoded, uniforms, temperatures=[temperature] * uniforms.shape[1], end_tokens=end_tokens
+        )
+
+
+@contextmanager
+def for_decoding(model: Any) -> Iterator[None]:
+    """Keep the model in evaluation mode: activation checkpointing would only slow the decoding down."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(was_training)
 
 
-def _decode(
+def decode_groups(
     model: Any,
-    prompts: Sequence[EncodedPrompt],
+    encoded: EncodedPrompts,
     uniforms: np.ndarray,
-    features: Tensor,
     *,
-    temperature: float,
+    temperatures: Sequence[float],
     end_tokens: Sequence[int],
 ) -> list[Group]:
+    """Return one group per encoded prompt; its g-th completion is drawn at the g-th of ``temperatures``."""
     device = model.device
     count, group_size, max_new_tokens = uniforms.shape
-    lengths = torch.tensor([prompt.num_tokens for prompt in prompts], device=device)
-    layers = len(model.model.language_model.layers)
-    cache = GroupCache(num_layers=layers, prompt_lengths=lengths, max_new_tokens=max_new_tokens)
-    hidden = encode_prompts(model, prompts, features, prompt_cache=cache)
-    cache.start(group_size)
-    logits = model.lm_head(hidden).repeat_interleave(group_size, dim=0)
+    cache = GroupCache(encoded, group_size=group_size, max_new_tokens=max_new_tokens)
+    next_positions = encoded.next_positions
+    logits = model.lm_head(encoded.hidden).repeat_interleave(group_size, dim=0)
     numbers = (
         torch.from_numpy(np.ascontiguousarray(uniforms)).to(device).view(count * group_size, max_new_tokens)
     )
-    next_positions = torch.tensor([prompt.next_position for prompt in prompts], device=device)
+    each = torch.tensor(temperatures, dtype=torch.float64, device=device).repeat(count)
     ends = torch.tensor(list(end_tokens), device=device)
     tokens = torch.zeros(count * group_size, max_new_tokens, dtype=torch.long, device=device)
     logprobs = torch.zeros(count * group_size, max_new_tokens, dtype=torch.float64, device=device)
@@ -201,7 +238,11 @@ def _decode(
     rows = _Rows(count, group_size, device)
     for step in range(max_new_tokens):
         ids = rows.ids.flatten()
-        drawn, drawn_logprobs = draw(logits, numbers[ids, step], temperature=temperature)
+        drawn, drawn_logprobs = (
+            draw(logits, numbers[ids, step], temperature=temperatures[0])
+            if len(set(temperatures)) == 1
+            else draw_each(logits, numbers[ids, step], temperatures=each[ids])
+        )
         live = rows.live.flatten()
         tokens[ids[live], step] = drawn[live]
         logprobs[ids[live], step] = drawn_logprobs[live].double()

@@ -98,11 +98,16 @@ class Schedule(Node):
 
 
 class Readout(Node):
-    """How an answer is read from a policy: one greedy answer, or the mean of ``num_samples`` sampled ones."""
+    """How an answer is read from a policy: one greedy answer, or the mean of ``num_samples`` sampled ones.
+
+    ``score`` says which number an answer counts for: the one that is ``written``, or the one ``expected`` in
+    its place (see ``qhk.rollout.expected``), which only tasks answered in numbers have.
+    """
 
     num_samples: Count
     temperature: NonNegative
     max_new_tokens: Count
+    score: Literal["written", "expected"] = "written"
 
     @model_validator(mode="after")
     def _greedy_is_one_sample(self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.objective.forms import PERCEPTION_FORMS, UNCERTAINTY_FORMS
@@ -57,6 +57,45 @@ class ColdStartSettings(Node):
                 f"give warmup_steps as well, 0 to {self.steps}"
             )
         return self
+
+
+LinearLayer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+"""The linear layers of a block of the language model, by the names of the Qwen2.5-VL class."""
+
+
+class AdapterSettings(Node):
+    """Low-rank matrices beside frozen weights: LoRA (arXiv 2106.09685); ``adapter=none`` has no such node.
+
+    A layer of weight W gives ``W x + alpha / rank * B A x``, with B zero at the start. ``targets`` are layers
+    of the language model; ``vision`` and ``merger`` add all linear layers of the vision tower and of what
+    leads from it to the language model. ``lr_factor`` times ``optimizer.lr`` is the learning rate. ``qlora``
+    keeps the frozen weights in 4 bits (arXiv 2305.14314).
+    """
+
+    form: Literal["lora", "qlora"]
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    targets: list[LinearLayer]
+    vision: bool
+    merger: bool
+    lr_factor: Positive
+
+    @model_validator(mode="after")
+    def _adapts_something(self) -> Self:
+        if not (self.targets or self.vision or self.merger):
+            raise UserError("targets must name a layer, or set vision or merger to true, got []")
+        if len(set(self.targets)) != len(self.targets):
+            raise UserError(f"targets must differ from each other, got {self.targets}")
+        return self
+
+
+def _absent(value: object) -> object:
+    return None if value == {} else value
+
+
+Adapter = Annotated[AdapterSettings | None, BeforeValidator(_absent)]
+"""None, also written ``{}``: all weights are trained."""
 
 
 class RolloutSettings(Node):
@@ -244,4 +283,4 @@ class TrainingSettings(Node):
 class DistributedSettings(Node):
     """How many processes train one policy, and by which engine."""
 
-    form: Literal["single", "ddp"]
+    form: Literal["single", "ddp", "fsdp2"]

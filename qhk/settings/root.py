@@ -23,6 +23,7 @@ from qhk.settings.inputs import (
     TwinSettings,
 )
 from qhk.settings.learning import (
+    Adapter,
     ColdStartSettings,
     DistributedSettings,
     ObjectiveSettings,
@@ -36,6 +37,7 @@ from qhk.settings.learning import (
 from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import PairsSettings
 from qhk.settings.problems import suggestion
+from qhk.tasks import find_form
 
 
 class EvaluationSettings(Node):
@@ -156,6 +158,7 @@ class Settings(Node):
     checkpoint: FileText | None
     paths: PathsSettings
     model: ModelSettings
+    adapter: Adapter = None
     dataset: dict[str, DatasetSettings]
     data: Data
     benchmark: Benchmarks
@@ -195,6 +198,23 @@ class Settings(Node):
     @model_validator(mode="after")
     def _prompt_fits_task(self) -> Self:
         _check_prompt(self.prompt, self.task)
+        return self
+
+    @model_validator(mode="after")
+    def _every_task_has_the_readouts_it_needs(self) -> Self:
+        tasks = [self.task, *(part.task for part in self.mixture.values())]
+        tasks += [stage.task for stage in self.stages.values() if stage.task is not None]
+        words = [task.form for task in tasks if not find_form(task.form).has_scores]
+        headline = self.evaluation.headline
+        for key, readout in {
+            f"evaluation.readouts.{headline}.score": self.evaluation.readouts[headline],
+            "training.validation_readout.score": self.training.validation_readout,
+        }.items():
+            if readout.score == "expected" and words:
+                raise UserError(
+                    f"{key}: expected needs answers in numbers, but task {words[0]} is answered in words; "
+                    "use written, or another headline"
+                )
         return self
 
     @model_validator(mode="after")
@@ -248,6 +268,33 @@ class Settings(Node):
                     f"{key}rollout.max_new_tokens: x rollout.group_size x training.prompts_per_step are "
                     f"{tokens:.1e} tokens a step, at most {MOST:.1e}; lower one of them"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _adapter_fits(self) -> Self:
+        adapter = self.adapter
+        if adapter is None:
+            return self
+        if self.model.freeze_vision and (adapter.vision or adapter.merger):
+            raise UserError(
+                "model.freeze_vision: true would freeze what adapter.vision and adapter.merger train; "
+                "set it to false, or both of them"
+            )
+        if self.distributed.form == "fsdp2":
+            raise UserError(
+                f"distributed: fsdp2 does not go with adapter {adapter.form}; "
+                "take distributed=ddp or adapter=none"
+            )
+        if adapter.dropout and self.training.learner == "reinforcement":
+            raise UserError(
+                f"adapter.dropout: must be 0 with training.learner reinforcement, got {adapter.dropout:g}; "
+                "answers are sampled without dropout, and ratio and KL would measure it"
+            )
+        if adapter.form == "qlora" and (self.model.form == "tiny" or self.cold_start.form != "none"):
+            raise UserError(
+                "adapter.form: qlora needs published weights and no cold start, which trains all weights; "
+                "choose adapter=lora, or model=qwen2_5_vl_7b cold_start=none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from qhk.types import MOS_HIGH, MOS_LOW, Answer, Example
 Span = Callable[[str], tuple[int, int] | None]
 """Returns the first character of the part of a text where a rule looks for the answer and the one behind its
 last, or None where it finds no such part. Never empty; linear like a rule."""
+
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)")
 
 LEVELS = ("bad", "poor", "fair", "good", "excellent")
 """Words for five equal parts of [1, 5], worst first."""
@@ -100,6 +104,14 @@ class Task(ABC):
         """Return every answer in words that the task allows; none of a task answered in numbers."""
         return []
 
+    def possible_scores(self, *, decimals: int) -> dict[str, float]:
+        """Return every number that the task allows, as it is written; none of a task answered in words."""
+        return {}
+
+    def number_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where the numbers that ``parse`` reads stand in the text; empty where that is nowhere."""
+        return []
+
     def text_to_teach(
         self, answer: Answer, *, decimals: int, reasoning: bool, labels: Mapping[str, str | float]
     ) -> str:
@@ -148,6 +160,35 @@ class ScoreTask(Task):
         """Return the answer that says these numbers, in the order of ``Answer.numbers``."""
         (score,) = numbers
         return Answer(score=score)
+
+    def possible_scores(self, *, decimals: int) -> dict[str, float]:
+        """Return the numbers from ``low`` to ``high`` with at most ``decimals`` decimals, by their text.
+
+        Fewer decimals are further ways to write some of them: ``3``, ``3.0`` and ``3.00`` are all there.
+        """
+        return {
+            text: float(text)
+            for places in range(decimals + 1)
+            for step in range(
+                math.ceil(round(self.low * 10**places, 6)), math.floor(round(self.high * 10**places, 6)) + 1
+            )
+            for text in [f"{step / 10**places:.{places}f}"]
+        }
+
+    def number_spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where the answer's numbers stand: the first of successive numbers with just their values.
+
+        Empty where the answer cannot be read, and where a release's rule made numbers out of others.
+        """
+        span, wanted = self.answer_span(text), self.parse(text).numbers
+        if span is None or not wanted:
+            return []
+        found = list(_NUMBER.finditer(text, *span))
+        values = [float(match.group()) for match in found]
+        for start in range(len(found) - len(wanted) + 1):
+            if tuple(values[start : start + len(wanted)]) == wanted:
+                return [match.span() for match in found[start : start + len(wanted)]]
+        return []
 
     def thought(self, answer: Answer, labels: Mapping[str, str | float]) -> str:
         """Return the level word of the mean score."""

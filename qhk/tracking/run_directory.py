@@ -106,6 +106,11 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def parameters(self) -> Path:
+        """The numbers of parameters, trainable and in all, by block of the model."""
+        return self.path / "parameters.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from qhk.data.seeds import stream_seed
 from qhk.errors import UserError
 from qhk.evaluation.results import Moment
 from qhk.files import keep_rows
-from qhk.policy.load import Policy
+from qhk.policy.adapter import adapter_weights, keep_start, read_weights
+from qhk.policy.adapter_base import Base
+from qhk.policy.load import Policy, digest_of, with_adapter
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
 from qhk.settings.inputs import PromptSettings
+from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
@@ -25,6 +30,7 @@ from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
+from qhk.training.sharding import is_sharded, load_optimizer_state, shard_model
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.types import Example
@@ -44,13 +50,46 @@ def begin(run: Run) -> tuple[Learner, int]:
         with run.timed("cold_start"):
             _cold_start(run, policy)
         run.processes.share_weights(policy.model)
-    learner = build_learner(run, policy, start=lambda: copy.deepcopy(policy.model))
-    if settings.cold_start.form != "none" or settings.model.path is None:
-        # Neither can be had again from elsewhere: the reference of a resumed run is read from here.
-        save_checkpoint(run, learner, step=0)
+    if _start_is_kept(settings):
+        save_checkpoint(run, policy, None, step=0)
+    policy = _with_adapter(run, policy)
+    learner = build_learner(run, policy, start=lambda: _present_start(policy))
     with run.timed("evaluation_before"):
         report_benchmarks(run, policy, step=0, moment=Moment.BEFORE)
     return learner, 0
+
+
+def _start_is_kept(settings: Settings) -> bool:
+    """Return whether the start is a checkpoint: it cannot be had again from elsewhere.
+
+    The reference of a resumed run is read from there, and an adapter belongs to it.
+    """
+    return settings.cold_start.form != "none" or settings.model.path is None
+
+
+def _with_adapter(run: Run, policy: Policy) -> Policy:
+    """Return the policy with a new adapter on what the cold start ends with, where the run trains one."""
+    settings, processes = run.settings, run.processes
+    if settings.adapter is None:
+        return policy
+    if _start_is_kept(settings):
+        path, found = f"../{run.checkpoints.path(0).name}", str(run.checkpoints.path(0))
+    else:
+        assert settings.model.path is not None
+        found = settings.model.path
+        path = str(Path(found).resolve()) if Path(found).is_dir() else found
+    # Weights on disk are digested once, by the process that wrote them.
+    digest = processes.shared(digest_of(found) if processes.is_main else None)
+    base = Base(path=path, sha256=digest, bits=4 if settings.adapter.form == "qlora" else None)
+    seed = stream_seed(settings.seed, "adapter")
+    policy = with_adapter(policy, settings.adapter, seed=seed, base=base)
+    processes.share_weights(policy.model)
+    return policy
+
+
+def _present_start(policy: Policy) -> Any:
+    """The model that a stage which begins now is held against: a copy, or the adapter's own model."""
+    return copy.deepcopy(policy.model) if policy.base is None else policy.model
 
 
 def resume_point(run: Run) -> int | None:
@@ -82,10 +121,12 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
     _refuse_long_answers(run, policy)
-    learner = build_learner(run, policy, start=lambda: _start_model(run))
+    if policy.base is None:
+        policy = _with_adapter(run, policy)
+    learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
     if state.optimizer is not None:
-        learner.optimizer.load_state_dict(state.optimizer)
+        load_optimizer_state(learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
     run.best = state.best
     run.directory.report(step=step)
@@ -140,11 +181,17 @@ def _refuse_long_answers(run: Run, policy: Policy) -> None:
 def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
     """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
-    ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it.
+    ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it. With
+    an adapter it is the policy's own model, see ``at_reference``.
     """
     settings = run.settings
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
-    reference = start().eval().requires_grad_(False) if needs_reference else None
+    reference = start() if needs_reference else None
+    if reference is not None and reference is not policy.model:
+        reference = reference.eval().requires_grad_(False)
+    for model in (reference, policy.model):
+        if run.processes.shards and model is not None and not is_sharded(model):
+            shard_model(model, device=run.processes.device, count=run.processes.count)
     return Learner(
         policy=policy,
         reference=reference,
@@ -167,9 +214,12 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:
-        return (
-            copy.deepcopy(learner.policy.model) if run.stage.reference == "stage_start" else _start_model(run)
-        )
+        # What is spread over processes cannot be copied; the checkpoint behind the stage before can be read.
+        if run.stage.reference != "stage_start" or is_sharded(learner.policy.model):
+            return _start_model(run, learner.policy)
+        if learner.policy.base is not None:
+            keep_start(learner.policy.model, adapter_weights(learner.policy.model))
+        return _present_start(learner.policy)
 
     entered = build_learner(run, learner.policy, start=start)
     entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
@@ -179,15 +229,25 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     return entered
 
 
-def _start_model(run: Run) -> Any:
-    """The model that this stage's KL is held against: a kept start, or the published weights."""
+def _start_model(run: Run, policy: Policy) -> Any:
+    """The model that this stage's KL is held against: a kept start, or the published weights.
+
+    Of a policy with an adapter, its own model, in which those are, with the adapter of a kept start beside
+    them.
+    """
     first = run.stage.first if run.stage.reference == "stage_start" else 0
+    if policy.base is not None and not first:
+        keep_start(policy.model, None)
+        return policy.model
     kept, path = run.checkpoints.path(first), run.settings.model.path
     is_published = first == 0 and run.settings.cold_start.form == "none" and path is not None
     if not kept.exists() and not is_published:
         raise UserError(
             f"{kept}: is gone, and the KL is held against it; put it back, or start over with fresh=true"
         )
+    if policy.base is not None:
+        keep_start(policy.model, read_weights(kept))
+        return policy.model
     source = str(kept) if kept.exists() else str(path)
     return open_policy(source, run.settings.model, device=run.processes.device).model
 

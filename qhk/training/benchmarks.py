@@ -34,11 +34,12 @@ def sets_seen(trained: Settings, judged: Mapping[str, DatasetSettings]) -> set[s
 
 
 def evaluate_benchmarks(
-    predictors: Mapping[tuple[str, str], Predictor],
+    predictors: Mapping[str, Predictor],
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: EvaluationSettings,
     tasks: Mapping[str, Task],
+    readouts: Mapping[str, Sequence[str]],
     seen: Collection[str],
     seed: int,
     directory: Path,
@@ -49,31 +50,35 @@ def evaluate_benchmarks(
 ) -> list[ResultRow]:
     """Return one row per benchmark and read-out; predictions below ``directory`` are continued.
 
-    ``predictors`` go by read-out and task. ``seen`` are the sets that were trained on; ``on_scale``: scores
-    mean what opinions mean.
+    ``predictors`` and the names of their ``readouts`` go by task: all read-outs of a benchmark come from one
+    pass over its images. ``seen`` are the sets that were trained on; ``on_scale``: scores mean what opinions
+    mean.
     """
     rows: list[ResultRow] = []
-    readouts = list(dict.fromkeys(readout for readout, _ in predictors))
-    total, before = len(readouts) * sum(len(benchmark.examples) for benchmark in benchmarks), 0
-    for readout in readouts:
-        for benchmark in benchmarks:
-            predictions = evaluate_set(
-                benchmark.examples,
-                predict=predictors[readout, benchmark.task],
-                path=predictions_path(
+    total, before = sum(len(benchmark.examples) for benchmark in benchmarks), 0
+    for benchmark in benchmarks:
+        task = benchmark.task
+        found = evaluate_set(
+            benchmark.examples,
+            predict=predictors[task],
+            paths={
+                readout: predictions_path(
                     directory,
                     step=step,
                     before=moment is Moment.BEFORE,
                     readout=readout,
                     benchmark=benchmark.name,
-                ),
-                batch_images=settings.batch_images,
-                progress=_shifted(progress, before, total),
-            )
-            before += len(benchmark.examples)
+                )
+                for readout in readouts[task]
+            },
+            batch_images=settings.batch_images,
+            progress=_shifted(progress, before, total),
+        )
+        before += len(benchmark.examples)
+        for readout, predictions in found.predictions.items():
             row = measure_predictions(
                 predictions,
-                task=type(tasks[benchmark.task]),
+                task=type(tasks[task]),
                 benchmark=benchmark.name,
                 split=benchmark.split,
                 protocol=benchmark.protocol,
@@ -85,16 +90,19 @@ def evaluate_benchmarks(
                 confidence=settings.confidence,
                 seed=seed,
                 on_scale=on_scale,
+                seconds_per_image=found.seconds_per_image,
             )
             known = measure_reliability(predictions, ratings=benchmark.ratings)
             rows.append(
                 replace(row, seen=benchmark.dataset in seen, ratings=benchmark.ratings, reliability=known)
             )
+    order = list(dict.fromkeys(name for names in readouts.values() for name in names))
+    rows.sort(key=lambda row: order.index(row.readout))
     return rows
 
 
 def measure_perturbed(
-    predictors: Mapping[tuple[str, str], Predictor],
+    predictors: Mapping[str, Predictor],
     benchmarks: Sequence[BenchmarkSet],
     *,
     settings: Settings,
@@ -138,13 +146,13 @@ def measure_perturbed(
         for part in copies:
             predictions = evaluate_set(
                 part.examples,
-                predict=predictors[readout, benchmark.task],
-                path=folder / f"{part.name}.jsonl",
+                predict=predictors[benchmark.task],
+                paths={readout: folder / f"{part.name}.jsonl"},
                 batch_images=settings.evaluation.batch_images,
                 progress=_shifted(progress, before, total),
             )
             before += len(part.examples)
-            said.append((part, predictions))
+            said.append((part, predictions.predictions[readout]))
         rows += compare_copies(
             {item.id: item for item in read_predictions(path)},
             said,

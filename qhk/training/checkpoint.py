@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,15 +68,26 @@ class Checkpoints:
         matches = (_NAME.fullmatch(entry.name) for entry in self.folder.iterdir() if entry.is_dir())
         return sorted(int(match[1]) for match in matches if match)
 
-    def save(self, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> Path:
-        """Write the checkpoint of ``state.step``, point ``last`` to it and return its path."""
+    def save(
+        self,
+        policy: Policy,
+        state: TrainingState,
+        config: dict[str, Any],
+        *,
+        stage: str,
+        weights: Mapping[str, torch.Tensor] | None = None,
+    ) -> Path:
+        """Write the checkpoint of ``state.step``, point ``last`` to it and return its path.
+
+        ``weights`` by name are written where they are given, else the model's own.
+        """
         target = self.path(state.step)
         partial = self.folder / f".partial_{target.name}"
         self.clear_leftovers()
         with writing(target):
             partial.mkdir(parents=True)
             try:
-                _write(partial, policy, state, config, stage=stage)
+                _write(partial, policy, state, config, stage=stage, weights=weights)
             except BaseException:
                 # A full disk gets its room back at once; the checkpoints before this one stand.
                 _remove(partial)
@@ -179,9 +190,17 @@ def _read_state(path: Path) -> TrainingState:
         raise UserError(f"{path}: is no training state ({type(error).__name__}: {reason})") from error
 
 
-def _write(folder: Path, policy: Policy, state: TrainingState, config: dict[str, Any], *, stage: str) -> None:
+def _write(
+    folder: Path,
+    policy: Policy,
+    state: TrainingState,
+    config: dict[str, Any],
+    *,
+    stage: str,
+    weights: Mapping[str, torch.Tensor] | None,
+) -> None:
     """Writes all files, the list of their sizes and digests last, and puts them on disk."""
-    save_policy(policy, folder)
+    save_policy(policy, folder, weights=weights)
     (folder / CONFIG_FILE).write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (folder / STAGE_FILE).write_text(f"{stage}\n", encoding="utf-8")
     with (folder / STATE_FILE).open("wb") as file:

@@ -55,12 +55,15 @@ def _first(pair: tuple[int, Any]) -> int:
 class Processes:
     """One process of ``count``; the number of processes changes speed, never the experiment.
 
+    Each holds the whole model, or a part of it where the run ``shards``.
+
     Every prompt of a step has a global index; process ``rank`` owns a contiguous part of them. Losses are
     divided by global counts before they meet, so gradients are *summed* over processes.
     """
 
     def __init__(self, form: str) -> None:
-        self._state = _join() if form == "ddp" else None
+        self._state = None if form == "single" else _join()
+        self.shards = form == "fsdp2"
         self.rank: int = self._state.process_index if self._state else 0  # type: ignore[has-type]
         self.count: int = self._state.num_processes if self._state else 1  # type: ignore[has-type]
 
@@ -107,8 +110,11 @@ class Processes:
         return value if self.count == 1 else sum(_gather([value]))
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up gradients over processes, in place; a parameter without one counts as zero."""
-        if self.count == 1:
+        """Add up gradients over processes, in place; a parameter without one counts as zero.
+
+        Where the model is spread over processes, its backward pass has done so.
+        """
+        if self.count == 1 or self.shards:
             return
         for parameter in parameters:
             if not parameter.requires_grad:

@@ -9,7 +9,8 @@ from functools import partial
 
 from qhk.data.seeds import stream_generator
 from qhk.evaluation.measure import measure_predictions
-from qhk.evaluation.predict import Sampler, sampled
+from qhk.evaluation.predict import Predictor, Readings, Sampler, sampled
+from qhk.evaluation.readouts import ReadoutSampler, applicable
 from qhk.evaluation.results import (
     Moment,
     PerturbedRow,
@@ -22,7 +23,6 @@ from qhk.evaluation.results import (
     update_results,
 )
 from qhk.policy.load import Policy
-from qhk.rollout.sample import Parser, read_completions, sample_in_batches
 from qhk.settings.base import Readout
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks
@@ -32,7 +32,8 @@ from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets
 from qhk.training.distributed import Work
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.run import Run
-from qhk.types import Completion, Example
+from qhk.training.sharding import gathered
+from qhk.types import Example
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +98,9 @@ def validate_run(
             if examples
         }
 
-    readouts = {"validation": settings.training.validation_readout}
-    return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
+    readouts = {"validation": {"validation": settings.training.validation_readout}}
+    with gathered(policy.model):
+        return Validation(rows=run.processes.spread(_sampling(run, policy, readers, readouts), lead))
 
 
 def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) -> None:
@@ -112,16 +114,12 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 progress(done, total)
                 run.stop_here(f"the evaluation after step {step} goes on from image {done} of {total}")
 
-            predictors = {
-                (readout, name): sampled(partial(_ask, work, (readout, name)), task, keep_texts=True)
-                for readout in settings.evaluation.readouts
-                for name, task in tasks.items()
-            }
             rows = evaluate_benchmarks(
-                predictors,
+                _predictors(work, "benchmarks", tasks),
                 run.data.benchmarks,
                 settings=settings.evaluation,
                 tasks=tasks,
+                readouts=readout_names(readouts, tasks),
                 seen=sets_seen(settings, settings.dataset),
                 seed=settings.seed,
                 directory=run.directory.path,
@@ -130,7 +128,7 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 progress=report_progress,
             )
             return rows, measure_perturbed(
-                predictors,
+                _predictors(work, "perturbed", tasks),
                 run.data.benchmarks,
                 settings=settings,
                 tasks=tasks,
@@ -141,10 +139,11 @@ def report_benchmarks(run: Run, policy: Policy, *, step: int, moment: Moment) ->
                 progress=report_progress,
             )
 
-    readers = build_readers(settings, policy)
-    rows, perturbed = run.processes.spread(
-        _sampling(run, policy, readers, settings.evaluation.readouts), lead
-    )
+    readers, readouts = build_readers(settings, policy), settings.evaluation.readouts
+    headline_alone = {settings.evaluation.headline: readouts[settings.evaluation.headline]}
+    asked = {"benchmarks": readouts, "perturbed": headline_alone}
+    with gathered(policy.model):
+        rows, perturbed = run.processes.spread(_sampling(run, policy, readers, asked), lead)
     headline = [row for row in rows if row.readout == settings.evaluation.headline]
     if headline:
         _record_rows(run, headline, step=step)
@@ -166,17 +165,31 @@ def write_run_results(run: Run, rows: Sequence[ResultRow], perturbed: Sequence[P
     return read_results(run.directory.results)
 
 
-def _ask(work: Work, asked: tuple[str, str], examples: Sequence[Example]) -> list[list[Completion]]:
+def _ask(work: Work, asked: tuple[str, str], examples: Sequence[Example]) -> list[Readings]:
     return work(asked, list(examples))
 
 
+def _predictors(work: Work, purpose: str, tasks: Mapping[str, Task]) -> dict[str, Predictor]:
+    """The predictor of each task, of the read-outs that the purpose has."""
+    return {
+        name: sampled(partial(_ask, work, (purpose, name)), task, keep_texts=True)
+        for name, task in tasks.items()
+    }
+
+
 def _sampling(
-    run: Run, policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout]
+    run: Run,
+    policy: Policy,
+    readers: Mapping[str, ExampleReader],
+    readouts: Mapping[str, Mapping[str, Readout]],
 ) -> Work:
-    """A function (read-out and task, examples) -> completions of each."""
-    settings = run.settings
-    samplers = run_samplers(policy, readers, readouts, settings)
-    return lambda asked, examples: [list(completions) for completions in samplers[asked](examples)]
+    """A function ((purpose, task), examples) -> completions of each, by read-out; ``readouts`` by purpose."""
+    samplers = {
+        (purpose, task): sampler
+        for purpose, some in readouts.items()
+        for task, sampler in run_samplers(policy, readers, some, run.settings).items()
+    }
+    return lambda asked, examples: list(samplers[asked](examples))
 
 
 def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
@@ -195,46 +208,61 @@ def _record_rows(run: Run, rows: Sequence[ResultRow], *, step: int) -> None:
 
 
 def make_sampler(
-    policy: Policy, reader: ExampleReader, readout: Readout, *, seed: int, parse: Parser, decode_batch: int
+    policy: Policy,
+    reader: ExampleReader,
+    readouts: Mapping[str, Readout],
+    *,
+    seed: int,
+    task: Task,
+    decode_batch: int,
 ) -> Sampler:
-    """Return a function from examples to ``num_samples`` completions each.
+    """Return a function from examples to the completions of every read-out.
 
     Random numbers follow the image (seed, data set, id), not the batch or the step: the same image meets
     the same numbers before and after training, and a resumed evaluation is the same evaluation.
     """
+    most = max(readout.num_samples for readout in readouts.values())
+    sampler = ReadoutSampler(
+        policy,
+        readouts,
+        task=task,
+        decimals=reader.answer_decimals,
+        decode_batch=max(decode_batch, most),
+    )
 
-    def sample(examples: Sequence[Example]) -> list[list[Completion]]:
-        sampled = sample_in_batches(
-            policy,
+    def sample(examples: Sequence[Example]) -> Sequence[Readings]:
+        return sampler(
             [reader.prompt(example) for example in examples],
-            [stream_generator(seed, "evaluation", example.dataset, example.id) for example in examples],
-            group_size=readout.num_samples,
-            max_new_tokens=readout.max_new_tokens,
-            temperature=readout.temperature,
-            decode_batch=max(decode_batch, readout.num_samples),
+            [
+                partial(stream_generator, seed, "evaluation", example.dataset, example.id)
+                for example in examples
+            ],
         )
-        return [read_completions(policy, group, parse) for group in sampled]
 
     return sample
 
 
 def run_samplers(
     policy: Policy, readers: Mapping[str, ExampleReader], readouts: Mapping[str, Readout], settings: Settings
-) -> dict[tuple[str, str], Sampler]:
-    """Return the sampler of each read-out and task."""
-    tasks = build_tasks(settings)
+) -> dict[str, Sampler]:
+    """Return the sampler of each task, for the read-outs that it has."""
     return {
-        (name, task): make_sampler(
+        name: make_sampler(
             policy,
-            readers[task],
-            readout,
+            readers[name],
+            applicable(readouts, task),
             seed=settings.seed,
-            parse=tasks[task].parse,
+            task=task,
             decode_batch=settings.rollout.decode_batch,
         )
-        for name, readout in readouts.items()
-        for task in tasks
+        for name, task in build_tasks(settings).items()
+        if applicable(readouts, task)
     }
+
+
+def readout_names(readouts: Mapping[str, Readout], tasks: Mapping[str, Task]) -> dict[str, list[str]]:
+    """Return the names of the read-outs that each task has."""
+    return {name: list(applicable(readouts, task)) for name, task in tasks.items()}
 
 
 def validate(
@@ -251,7 +279,8 @@ def validate(
     predictions = [
         prediction
         for start in range(0, len(examples), batch_images)
-        for prediction in predict(examples[start : start + batch_images])
+        for said in predict(examples[start : start + batch_images])
+        for prediction in said.values()
     ]
     return measure_predictions(
         predictions,

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from qhk.objective.total import Branch, Needs
+from qhk.policy.adapter import at_reference
 from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.training.batch import Batch
+from qhk.training.sharding import run_in_forward
 
 HEAD_CHUNK = 2048
 """Positions whose full-vocabulary logits exist at one time."""
@@ -66,7 +69,8 @@ def frozen_features(model: Any, prompts: Sequence[EncodedPrompt], *, size: int) 
     features: list[Tensor] = []
     for rows in micro_slices(len(prompts), size):
         lengths = [int(prompt.is_image.sum()) for prompt in prompts[rows]]
-        features += torch.split(encode_images(model, prompts[rows]), lengths)
+        encoded = run_in_forward(model, partial(encode_images, model, prompts[rows]))
+        features += torch.split(encoded, lengths)
     return features
 
 
@@ -112,9 +116,17 @@ def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temper
 
 @torch.no_grad()
 def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
-    """Return (R, T) log-probabilities of the completions under the frozen reference."""
-    features = part.original.encoded_by(reference)
-    return part.packed.pad(token_logprobs(reference, part.packed, features, temperature=temperature))
+    """Return (R, T) log-probabilities of the completions under the frozen reference.
+
+    With an adapter that is the policy's own model, which computes here what the adapter started from.
+    """
+
+    def logprobs() -> Tensor:
+        features = part.original.encoded_by(reference)
+        return token_logprobs(reference, part.packed, features, temperature=temperature)
+
+    with at_reference(reference):
+        return part.packed.pad(run_in_forward(reference, logprobs))
 
 
 def policy_branches(

@@ -91,7 +91,15 @@ def _leave_failure(settings: Settings, error: Exception) -> None:
 
 
 def check_processes(settings: Settings, processes: Processes) -> None:
-    """Raise UserError where the prompts of a step do not divide over processes and micro-batches."""
+    """Raise UserError where a model is to be spread over one process, or prompts do not divide over them.
+
+    The prompts of a step divide over processes and micro-batches.
+    """
+    if processes.shards and processes.count == 1:
+        raise UserError(
+            f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "
+            "start several with torchrun --nproc-per-node=N -m qhk ..., or choose distributed=single"
+        )
     per_step, per_device = settings.training.prompts_per_step, settings.training.prompts_per_device
     if per_step % (processes.count * per_device):
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,8 @@ import torch
 
 from qhk.data.seeds import stream_seed
 from qhk.evaluation.results import Moment, Results
-from qhk.files import append_json_lines
+from qhk.files import append_json_lines, write_atomically
+from qhk.policy.adapter import count_parameters
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.tasks import build_task
@@ -52,6 +54,7 @@ def train(run: Run) -> Results:
     run.directory.report(total_steps=run.total_steps)
     kept = resume_point(run)
     learner, first = begin(run) if kept is None else resume_run(run, kept)
+    _tell_parameters(run, learner)
     _take_steps(run, learner, first)
     for place in range(run.place + 1, len(run.stages)):
         if not run.stages[place].asks_like(run.stage):
@@ -60,6 +63,18 @@ def train(run: Run) -> Results:
         _take_steps(run, learner, run.stage.first)
     _report_after(run, learner)
     return write_run_results(run, ())
+
+
+def _tell_parameters(run: Run, learner: Learner) -> None:
+    """Tells and records how many parameters learn, by block of the model."""
+    counts = count_parameters(learner.policy.model)
+    trainable, total = (sum(block[key] for block in counts.values()) for key in ("trainable", "total"))
+    blocks = ", ".join(
+        f"{name} {block['trainable']:,} of {block['total']:,}" for name, block in counts.items()
+    )
+    run.display.line(f"trainable parameters: {trainable:,} of {total:,} ({blocks})")
+    if run.processes.is_main:
+        write_atomically(run.directory.parameters, json.dumps(counts, indent=1) + "\n")
 
 
 def add_in_order(device: str) -> None:
@@ -212,7 +227,7 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
             collapse = _look_for_collapse(run, step=step)
     asked = run.asked_to_stop()
     if is_best or last or asked is not None or step % training.checkpoint_every == 0:
-        save_checkpoint(run, learner, step=step)
+        save_checkpoint(run, learner.policy, learner, step=step)
     if asked is not None:
         raise RunStopped(asked, f"checkpointed at step {step} of {run.total_steps}")
     if collapse and training.on_collapse == "stop":

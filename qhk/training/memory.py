@@ -11,10 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
+from qhk.settings.learning import AdapterSettings
 from qhk.settings.root import Settings
 
 MOMENTS = 8
 """Bytes per weight of AdamW's two moments in float32."""
+
+NF4 = 0.516
+"""Bytes per weight in 4 bits, the scales of its blocks quantised as well."""
 
 SLACK = 1.08
 """Measured over estimated, median over the cells of ``make bench-memory``."""
@@ -65,15 +69,26 @@ def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu:
         return None
     element = 2 if settings.model.dtype in ("bfloat16", "float16") else 4
     supervised = settings.training.learner == "supervised"
-    vision = shape.vision + shape.merger
-    learning = shape.weights - (vision if settings.model.freeze_vision else 0.0)
-    kept = {
-        "weights": shape.weights * element,
-        "gradients": learning * element,
-        "moments": learning * MOMENTS,
-    }
-    if settings.objective.kl_coef > 0 and not supervised:
-        kept["reference"] = shape.weights * element
+    adapter, frozen = settings.adapter, settings.model.freeze_vision
+    if adapter is None:
+        learning = shape.weights - (shape.vision + shape.merger if frozen else 0.0)
+        kept = {
+            "weights": shape.weights * element,
+            "gradients": learning * element,
+            "moments": learning * MOMENTS,
+        }
+        if settings.objective.kl_coef > 0 and not supervised:
+            kept["reference"] = shape.weights * element
+    else:
+        frozen = not (adapter.vision or adapter.merger)
+        learning = adapter_size(shape, adapter)
+        quantised = shape.text if adapter.form == "qlora" else 0.0
+        weights = (shape.weights - quantised) * element + quantised * NF4
+        kept = {
+            "weights": weights + learning * 4,
+            "gradients": learning * 4,
+            "moments": learning * MOMENTS,
+        }
     if on_cpu:
         kept["process"] = PROCESS
     limit = settings.rollout.max_new_tokens
@@ -87,18 +102,48 @@ def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu:
         prompt=prompt_tokens(shape, settings.model),
         patches=picture_patches(shape, settings.model),
         checkpointing=settings.model.gradient_checkpointing,
+        copies=0 if adapter is None or element == 4 else _copies(shape, adapter),
     )
     twins = settings.perception.form != "none" and not supervised
     return MemoryPlan(
         kept=kept,
-        update=lengths.update(twins, settings.model.freeze_vision),
+        update=lengths.update(twins, frozen),
         rollout=lengths.rollout(settings),
     )
 
 
+def _inputs(shape: Shape) -> dict[str, int]:
+    """The width of what each linear layer of the language model reads, by name."""
+    wide = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), shape.hidden)
+    return {**wide, "down_proj": shape.mlp}
+
+
+def _copies(shape: Shape, adapter: AdapterSettings) -> int:
+    inputs = _inputs(shape)
+    return 4 * sum(inputs[name] for name in adapter.targets)
+
+
+def adapter_size(shape: Shape, adapter: AdapterSettings) -> float:
+    """Return the weights of an adapter's matrices: its rank times the two widths of every adapted layer."""
+    narrow, wide = ("k_proj", "v_proj"), ("gate_proj", "up_proj")
+    outputs = dict.fromkeys(narrow, shape.kv_width) | dict.fromkeys(wide, shape.mlp)
+    inputs = _inputs(shape)
+    text = sum(inputs[name] + outputs.get(name, shape.hidden) for name in adapter.targets)
+    width, merged = shape.vision_hidden, shape.vision_hidden * shape.merge**2
+    widths = shape.layers * text
+    if adapter.vision:
+        widths += shape.vision_layers * (4 * width + 2 * width + 3 * (width + shape.vision_mlp))
+    if adapter.merger:
+        widths += 2 * merged + merged + shape.hidden
+    return float(adapter.rank * widths)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Lengths:
-    """A micro-batch: ``prompts`` groups of ``group`` completions of ``tokens`` tokens."""
+    """A micro-batch: ``prompts`` groups of ``group`` completions of ``tokens`` tokens.
+
+    ``copies``: bytes per token and layer that an adapter keeps of what its layers read, in float32.
+    """
 
     shape: Shape
     element: int
@@ -108,6 +153,7 @@ class _Lengths:
     prompt: float
     patches: float
     checkpointing: bool
+    copies: int
 
     def update(self, twins: bool, frozen: bool) -> dict[str, float]:
         """Return the parts of an update's peak: both branches' activations, once both heads are read."""
@@ -138,7 +184,7 @@ class _Lengths:
         row = self.prompts * (self.prompt + self.group * self.tokens)
         shared = 2 * self.prompts * self.prompt * self.shape.kv_width
         own = 2 * self.prompts * self.group * (self.prompt + self.tokens) * self.shape.kv_width
-        layer = self.layer(row, self.shape.hidden, shared + own, self.shape.mlp)
+        layer = self.layer(row, self.shape.hidden, shared + own, self.shape.mlp) + row * self.copies
         return self.blocks(self.shape.layers, layer, row * self.shape.hidden)
 
     def vision(self) -> float:
@@ -195,11 +241,24 @@ def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
     return apply
 
 
+LORA = AdapterSettings(
+    form="lora",
+    rank=16,
+    alpha=32.0,
+    dropout=0.0,
+    targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    vision=False,
+    merger=False,
+    lr_factor=10.0,
+)
+"""What the option of that name gives."""
+
 CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
+    Change(words="adapter=lora", apply=lambda settings: settings.model_copy(update={"adapter": LORA})),
     Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
 )
 """In the order of how little they change what is learned."""

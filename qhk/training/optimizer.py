@@ -16,6 +16,7 @@ from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
 from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
+from qhk.training.sharding import part_of, whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +96,9 @@ class Coefficients:
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
     """Return rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
     objective, perception = settings.objective, settings.perception
+    lr_factor = 1.0 if settings.adapter is None else settings.adapter.lr_factor
     return Coefficients(
-        learning_rate=settings.optimizer.lr * factor(settings.lr_schedule, step, run),
+        learning_rate=settings.optimizer.lr * lr_factor * factor(settings.lr_schedule, step, run),
         alpha=settings.uncertainty.alpha * factor(settings.uncertainty.schedule, step, run),
         twin_factor=factor(settings.twin.strength_schedule, step, run),
         terms=Terms(
@@ -147,10 +149,10 @@ def apply_gradients(
     Raises :class:`NonFiniteGradientError`, before any weight changes, naming the first parameter at fault.
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    total = nn.utils.get_total_norm(gradients.values())
+    total = whole(nn.utils.get_total_norm(gradients.values()))
     norm = float(total)
     if not math.isfinite(norm):
-        faulty = (name for name, gradient in gradients.items() if not bool(torch.isfinite(gradient).all()))
+        faulty = (name for name, gradient in gradients.items() if not bool(whole(gradient.isfinite().all())))
         raise NonFiniteGradientError(f"gradient of {next(faulty, 'all parameters together')} is not finite")
     nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total)
     for group in optimizer.param_groups:
@@ -171,11 +173,11 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     probability s: noise of 16 bits is added below the kept bits, which are then cut off. An exact
     bfloat16 stays itself. Infinities and NaN are left to the caller, who has refused such gradients.
     """
-    bits = values.contiguous().view(torch.int32)
     noise = torch.randint(
-        0, 1 << _DROPPED_BITS, bits.shape, dtype=torch.int32, device=bits.device, generator=generator
+        0, 1 << _DROPPED_BITS, values.shape, dtype=torch.int32, device=values.device, generator=generator
     )
-    kept = (bits + noise) & ~((1 << _DROPPED_BITS) - 1)
+    bits = values.contiguous().view(torch.int32)
+    kept = (bits + part_of(noise, values)) & ~((1 << _DROPPED_BITS) - 1)
     return kept.view(torch.float32).to(torch.bfloat16)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from qhk.policy.load import Policy
 from qhk.settings.root import Settings
 from qhk.tracking.recorder import MetricSection, Recorder
 from qhk.tracking.run_directory import RunDirectory
@@ -18,6 +19,7 @@ from qhk.training.data import RunData
 from qhk.training.display import Display
 from qhk.training.distributed import Processes
 from qhk.training.optimizer import Horizon
+from qhk.training.sharding import whole_optimizer_state, whole_weights
 from qhk.training.stages import RunStage
 from qhk.training.step import Learner
 from qhk.training.stop import RunStopped, StopSignals
@@ -97,21 +99,27 @@ class Run:
             self.wall_s[part] = self.wall_s.get(part, 0.0) + time.perf_counter() - started
 
 
-def save_checkpoint(run: Run, learner: Learner, *, step: int) -> None:
-    """Write the checkpoint of a step on the main process, and remove those that are no longer kept."""
+def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: int) -> None:
+    """Write the checkpoint of a step on the main process, and remove those that are no longer kept.
+
+    ``learner`` is None where nothing has been learnt by reinforcement yet.
+    """
     run.processes.wait()
-    if not run.processes.is_main:
+    is_main = run.processes.is_main
+    weights = whole_weights(policy.model, keep=is_main)
+    optimizer = whole_optimizer_state(learner.optimizer, keep=is_main) if learner else None
+    if not is_main:
         return
     state = TrainingState(
         step=step,
         run_id=run.directory.run_id,
-        optimizer=learner.optimizer.state_dict() if step else None,
+        optimizer=optimizer,
         torch_rng=torch.get_rng_state(),
         best=run.best,
-        history=dict(learner.memory),
+        history=dict(learner.memory) if learner else {},
         wall_s=dict(run.wall_s),
     )
-    run.checkpoints.save(learner.policy, state, dict(run.config), stage=run.stage.name)
+    run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)
 
 

@@ -14,6 +14,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from qhk.data.seeds import stream_generator
 from qhk.objective.advantage import equal_rewards, group_advantages
 from qhk.objective.aggregate import Counts
 from qhk.objective.reference import Estimator, sequence_kl
-from qhk.objective.total import total_loss
+from qhk.objective.total import Branch, LossOutput, total_loss
 from qhk.objective.uncertainty import (
     group_variances,
     relative_uncertainty,
@@ -60,6 +61,7 @@ from qhk.training.metrics import (
     rollout_metrics,
 )
 from qhk.training.optimizer import Coefficients, apply_gradients
+from qhk.training.sharding import gathered, run_in_forward
 
 FreshPrompts = Callable[[int, Sequence[int]], Batch]
 """(round from 1, indices) -> the loaded prompts that take these places of the step."""
@@ -180,17 +182,18 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
     # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
     size = settings.training.prompts_per_device
     frozen = vision_is_frozen(policy.model)
-    features = frozen_features(policy.model, batch.prompts, size=size) if frozen else []
-    groups = sample_in_batches(
-        policy,
-        batch.prompts,
-        [stream_generator(settings.seed, *place, index) for index in batch.indices],
-        group_size=rollout.group_size,
-        max_new_tokens=rollout.max_new_tokens,
-        temperature=rollout.temperature,
-        decode_batch=rollout.decode_batch,
-        features=features,
-    )
+    with gathered(policy.model):
+        features = frozen_features(policy.model, batch.prompts, size=size) if frozen else []
+        groups = sample_in_batches(
+            policy,
+            batch.prompts,
+            [stream_generator(settings.seed, *place, index) for index in batch.indices],
+            group_size=rollout.group_size,
+            max_new_tokens=rollout.max_new_tokens,
+            temperature=rollout.temperature,
+            decode_batch=rollout.decode_batch,
+            features=features,
+        )
     completions = [
         read_completions(policy, group, learner.tasks[task].parse)
         for group, task in zip(groups, batch.tasks, strict=True)
@@ -452,10 +455,9 @@ def update(
     """
     metrics, old = MetricSet(), list[Tensor]()
     for number in range(learner.settings.objective.updates_per_rollout):
-        with learner.processes.together():
-            measured, logprobs = accumulate(
-                learner, batch, parts, old, references, now, measure=measure and number == 0
-            )
+        measured, logprobs = accumulate(
+            learner, batch, parts, old, references, now, measure=measure and number == 0
+        )
         # In the first update the old policy is the present one, so the ratio is exactly 1 and needs no old
         # log-probabilities; what its forward finds is what later updates are held against. The sampler's are
         # not used for that: decoding rounds otherwise than the training forward, and the difference would
@@ -483,7 +485,8 @@ def accumulate(
     metrics, total, logprobs = MetricSet(), 0.0, list[Tensor]()
     own = learner.processes.own_part(len(batch.rewards))
     advantages, loss_mask = batch.advantages[own], batch.loss_mask[own]
-    for number, part in enumerate(parts):
+
+    def forward(number: int, part: MicroBatch) -> tuple[Tensor, LossOutput, Branch, Tensor | None]:
         original, degraded, exact_kl = policy_branches(
             learner.policy.model,
             part,
@@ -492,10 +495,9 @@ def accumulate(
             measure=measure,
         )
         device, dtype = original.logprobs.device, original.logprobs.dtype
-        tokens = part.packed.mask()
         answers = [mask for group in batch.answer_masks[part.rows] for mask in group]
         output = total_loss(
-            mask=tokens & loss_mask[part.rows].flatten()[:, None].to(device),
+            mask=part.packed.mask() & loss_mask[part.rows].flatten()[:, None].to(device),
             advantages=advantages[part.rows].flatten().to(device, dtype),
             original=original,
             old_logprobs=old[number] if old else None,
@@ -506,12 +508,20 @@ def accumulate(
             terms=now.terms,
             answer_mask=pad_sequence(answers, batch_first=True).to(device) if answers else None,
         )
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        total += float(output.loss.detach())
+        return output.loss, output, original, exact_kl
+
+    for number, part in enumerate(parts):
+        # Before the backward pass, which processes may have to take together.
+        with learner.processes.together():
+            loss, output, original, exact_kl = run_in_forward(
+                learner.policy.model, partial(forward, number, part)
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
         logprobs.append(original.logprobs.detach())
         metrics.merge(loss_metrics(output))
         if measure:
-            metrics.merge(branch_metrics(tokens, original, exact_kl, batch.groups[part.rows]))
+            metrics.merge(branch_metrics(part.packed.mask(), original, exact_kl, batch.groups[part.rows]))
     # A metric is a mean over processes, but their losses carry global counts already and add up.
     metrics.add_sum("train/loss/total", total * learner.processes.count, 1.0)
     return metrics, logprobs

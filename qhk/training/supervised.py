@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from qhk.objective.total import check_finite
+from qhk.policy.adapter import adapter_dropout
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups
 from qhk.policy.tokenizer import TURN_END
@@ -17,6 +19,7 @@ from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.forward import micro_slices, token_logprobs
 from qhk.training.optimizer import Coefficients
+from qhk.training.sharding import run_in_forward
 from qhk.training.step import Learner, apply_update
 
 
@@ -54,11 +57,15 @@ def supervised_step(learner: Learner, batch: Batch, *, now: Coefficients) -> Met
     ]
     batch = replace(batch, answers=[answer_ids(learner.policy, text) for text in texts])
     num_tokens, total = learner.processes.total(sum(map(len, batch.answers))), 0.0
-    with learner.processes.together():
+    with adapter_dropout(learner.policy.model):
         for rows in micro_slices(len(batch), settings.training.prompts_per_device):
             part = batch.select(range(rows.start, rows.stop))
-            loss = supervised_loss(learner.policy, part, num_tokens=num_tokens)
-            check_finite({"supervised": (float(loss.detach()), 1)})
+            with learner.processes.together():
+                loss = run_in_forward(
+                    learner.policy.model,
+                    partial(supervised_loss, learner.policy, part, num_tokens=num_tokens),
+                )
+                check_finite({"supervised": (float(loss.detach()), 1)})
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
     metrics = MetricSet()

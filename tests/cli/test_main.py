@@ -49,7 +49,7 @@ MISTAKES = [
     (["train", "dataset=koniq"], "write data=koniq or benchmark=koniq"),
     (["train", "+strengths.nope=1"], "no option in use refers to it"),
     (["train", "perception=none", "strengths.perception_gamma=1"], "no option in use refers to it"),
-    (["train", "strengths.nope=1"], "known: group_size, kl_coef, perception_eta, "),
+    (["train", "strengths.nope=1"], "known: group_size, kl_coef, lora_lr_factor, "),
     (["train", "experiment=q_insight", "mixture.degradation.looding=1"], "known: benchmark, data, prompt"),
     (["train", "data.limit=6"], "write loading.limit=6"),
     (["train", "mixture.x.data.limit=6"], "for this part alone, add +loading@mixture.x.loading=default and"),
@@ -121,7 +121,7 @@ def test_a_dry_run_of_another_command_names_no_training(qhk: Run, tmp_path: Path
     code, out, err = qhk("evaluate", "checkpoint=x", "dry_run=true")
     assert (code, err) == (2, "error: checkpoint: x is not there\n")
     assert list(tmp_path.iterdir()) == []
-    assert out == "dry run: a run would be refused, for 1 reasons; nothing was started\n"
+    assert out == "dry run: a run would be refused, for 1 reason; nothing was started\n"
 
 
 def test_dry_run_fails_where_files_are_missing(qhk: Run) -> None:

@@ -55,6 +55,11 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
         chosen |= {"reward": f"q_insight_{form}", "stages": "none", "uncertainty": "none"}
     if chosen["stages"] == "exploration_then_stability":
         del chosen["reward"]  # each of its stages has its own
+    if chosen["adapter"] == "qlora":
+        chosen |= {
+            "model": "qwen2_5_vl_7b",
+            "cold_start": "none",
+        }  # published weights, no step on all of them
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():

@@ -24,22 +24,38 @@ class Sampler:
         self.left = dies_after
         self.num_samples = num_samples
 
-    def __call__(self, batch: Sequence[Example]) -> list[list[Completion]]:
+    def __call__(self, batch: Sequence[Example]) -> list[dict[str, list[Completion]]]:
         self.left -= len(batch)
         if self.left < 0:
             raise KeyboardInterrupt
         self.seen.append([item.id for item in batch])
-        return [completions([item.mos, *[None] * (self.num_samples - 1)]) for item in batch]
+        return [
+            {
+                "mean": completions([item.mos, *[None] * (self.num_samples - 1)]),
+                "greedy": completions([6.0 - item.opinion]),
+            }
+            for item in batch
+        ]
+
+
+def others(path: Path) -> Path:
+    """Where the second read-out's predictions are beside those of the first."""
+    return path.with_name(f"greedy_{path.name}")
 
 
 def evaluate(path: Path, sampler: Sampler, calls: list[tuple[int, int]] | None = None) -> list[Prediction]:
-    return evaluate_set(
+    """Return the predictions of the first read-out."""
+    found = evaluate_set(
         EXAMPLES,
         predict=sampled(sampler, task_of("score", "strict"), keep_texts=True),
-        path=path,
+        paths={"mean": path, "greedy": others(path)},
         batch_images=3,
         progress=lambda done, total: calls.append((done, total)) if calls is not None else None,
     )
+    assert found.predictions["greedy"] == read_predictions(others(path))
+    assert [item.score for item in found.predictions["greedy"]] == [6 - item.opinion for item in EXAMPLES]
+    assert (found.seconds_per_image >= 0) == bool(sampler.seen), "NaN where nothing was sampled"
+    return found.predictions["mean"]
 
 
 def test_batches_order_and_progress(tmp_path: Path) -> None:
@@ -66,6 +82,21 @@ def test_interrupted_evaluation_goes_on_where_it_stopped(tmp_path: Path) -> None
     assert found == evaluate(tmp_path / "whole.jsonl", Sampler())
 
 
+def test_all_readouts_go_on_from_what_each_of_them_has(tmp_path: Path) -> None:
+    """An interruption between the files of a batch leaves one ahead of the other."""
+    whole = evaluate(tmp_path / "whole.jsonl", Sampler())
+    path = tmp_path / "koniq.jsonl"
+    evaluate(path, Sampler())
+    lines = others(path).read_text().splitlines(keepends=True)
+    others(path).write_text("".join(lines[:3]))
+    sampler, calls = Sampler(), []
+    assert evaluate(path, sampler, calls) == whole
+    assert sampler.seen == [["i3", "i4", "i5"], ["i6"]]
+    assert calls == [(3, 7), (6, 7), (7, 7)]
+    for file in (path, others(path)):
+        assert [item.id for item in read_predictions(file)] == [item.id for item in EXAMPLES]
+
+
 def test_complete_file_is_not_sampled_again(tmp_path: Path) -> None:
     first = evaluate(tmp_path / "koniq.jsonl", Sampler())
     assert evaluate(tmp_path / "koniq.jsonl", Sampler(dies_after=0)) == first
@@ -86,7 +117,7 @@ def test_duplicate_image_is_refused(tmp_path: Path) -> None:
         evaluate_set(
             [example("a"), example("b"), example("a")],
             predict=sampled(Sampler(), task_of("score", "strict"), keep_texts=False),
-            path=tmp_path / "koniq.jsonl",
+            paths={"mean": tmp_path / "koniq.jsonl"},
             batch_images=2,
             progress=lambda done, total: None,
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qhk.evaluation import predictions
 from qhk.evaluation.predictions import Prediction
+from qhk.types import Example, ScoreDistribution
 from tests.evaluation.builders import completions, example
 from tests.tasks.builders import task_of
 
@@ -65,14 +67,32 @@ def test_round_trip_with_and_without_texts(tmp_path: Path) -> None:
     predictions.append_predictions(path, [kept])
     assert predictions.read_predictions(path) == [made([2.5]), kept]
     first = json.loads(path.read_text().splitlines()[0])
-    assert list(first) == ["id", "mos", "score", "clipped", "samples", "out_of_range"]
+    assert list(first) == ["id", "mos", "score", "clipped", "samples", "out_of_range", "tokens"]
+
+
+def test_expected_scores_keep_what_they_are_the_means_of(tmp_path: Path) -> None:
+    spread = ScoreDistribution(mean=2.5, std=0.5, entropy=0.7, mass=0.9)
+    read, unread = completions([2.5, None])
+    kept = predictions.make_prediction(
+        example("b"),
+        [replace(read, distribution=spread), unread],
+        task=task_of("score", "strict"),
+        keep_texts=False,
+    )
+    assert (kept.score, kept.num_failed, kept.distributions) == (2.5, 1, (spread, None))
+    predictions.append_predictions(tmp_path / "koniq.jsonl", [kept])
+    assert predictions.read_predictions(tmp_path / "koniq.jsonl") == [kept]
+
+
+def resume(path: Path, examples: list[Example], *, batch_images: int) -> dict[str, Prediction]:
+    return predictions.resume_predictions({"greedy": path}, examples, batch_images=batch_images)["greedy"]
 
 
 def test_resume_drops_a_torn_line_and_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "koniq.jsonl"
     predictions.append_predictions(path, [made([2.5], "a"), made([3.5], "b")])
     path.write_bytes(path.read_bytes()[:-9])
-    done = predictions.resume_predictions(path, [example("a"), example("b")], batch_images=1)
+    done = resume(path, [example("a"), example("b")], batch_images=1)
     assert list(done) == ["a"]
     predictions.append_predictions(path, [made([3.5], "b")])
     assert [row.id for row in predictions.read_predictions(path)] == ["a", "b"]
@@ -83,7 +103,7 @@ def test_a_batch_that_was_cut_off_is_not_resumed_from(tmp_path: Path, rows: str,
     """Five images in batches of two: two, two, one."""
     path = tmp_path / "koniq.jsonl"
     predictions.append_predictions(path, [made([2.5], name) for name in rows])
-    done = predictions.resume_predictions(path, [example(name) for name in "abcde"], batch_images=2)
+    done = resume(path, [example(name) for name in "abcde"], batch_images=2)
     assert "".join(done) == kept
     assert "".join(row.id for row in predictions.read_predictions(path)) == kept
 
@@ -100,7 +120,7 @@ def test_file_of_other_data_is_refused(tmp_path: Path, rows: list[Prediction], f
     path = tmp_path / "koniq.jsonl"
     predictions.append_predictions(path, rows)
     with pytest.raises(ValueError, match=fault) as caught:
-        predictions.resume_predictions(path, [example("a"), example("b")], batch_images=1)
+        resume(path, [example("a"), example("b")], batch_images=1)
     assert "koniq.jsonl" in str(caught.value) and "\n" not in str(caught.value)
 
 

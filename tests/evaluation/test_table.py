@@ -134,3 +134,31 @@ def test_terminal_gets_the_drawn_table_unless_too_narrow(monkeypatch: pytest.Mon
         table.print_table(full_size(), file=outputs[columns])
     assert "─" in outputs["120"].getvalue() and "0.500 → 0.700" in outputs["120"].getvalue()
     assert "─" not in outputs["70"].getvalue() and "0.500 -> 0.700" in outputs["70"].getvalue()
+
+
+def test_readouts_are_compared_over_the_benchmarks_that_count_in_all_of_them() -> None:
+    def cell(name: str, readout: str, srcc: float, broken: float, parsed: int = 100) -> ResultRow:
+        found = row(name, moment=Moment.AFTER, step=3, readout=readout, srcc=srcc, n_parsed=parsed)
+        return replace(found, figures={"tie_broken_srcc": broken, "tokens_per_image": 9.0})
+
+    rows = [
+        cell("koniq", "mean8", 0.7, 0.69),
+        cell("spaq", "mean8", 0.5, 0.48),
+        cell("csiq", "mean8", 0.1, 0.1),
+        cell("koniq", "greedy", 0.6, 0.4),
+        cell("spaq", "greedy", 0.4, 0.3),
+        cell("csiq", "greedy", 0.9, 0.9, parsed=50),
+    ]
+    one, compared = table.results_tables(
+        [row(), *rows], readout="mean8", moments=BOTH, min_parsed_fraction=0.95
+    )
+    assert one.headings[0] == "benchmark"
+    assert compared.headings == ("read-out", "unparsed %", "SRCC", "ties broken", "distinct", "tokens")
+    assert compared.body == (
+        ("mean8", "0.0", "0.600", "0.585", "40", "9.0"),
+        ("greedy", "0.0", "0.500", "0.350", "40", "9.0"),
+    )
+    assert "after: means over 2 benchmarks" in compared.title
+    assert table.as_text(compared).count("---\n") == 1
+    for alone in (rows[:3], [row(), row(readout="greedy")]):
+        assert not table.readouts_table(alone, moments=BOTH, min_parsed_fraction=0.95)

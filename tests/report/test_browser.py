@@ -240,8 +240,10 @@ def test_a_read_out_that_the_moment_lacks_brings_the_nearest_view(page: Any) -> 
     assert page.input_value("#moment") == "before" and page.input_value("#readout") == "mean4"
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
+@pytest.mark.parametrize(("width", "media"), [(390, "screen"), (1200, "screen"), (1047, "print")])
+def test_nothing_is_wider_than_the_window(page: Any, width: int, media: Any) -> None:
+    """1047 pixels are A4 on its side; a page is laid out for the screen before it is printed."""
+    page.emulate_media(media=media)
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 

@@ -10,6 +10,7 @@ import pytest
 
 from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
+from qhk.errors import UserError
 from qhk.settings.identity import run_id
 from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
@@ -159,6 +160,8 @@ def test_wrong_value_is_one_line(
 
 
 ADDED = (
+    ("adapter",),
+    ("training", "on_collapse"),
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
@@ -257,3 +260,23 @@ def test_reward_arguments_are_the_keys_beside_target_and_weight(default_plain: P
     term = parse_settings(default_plain).reward.terms["accuracy"]
     expected = set(default_plain["reward"]["terms"]["accuracy"]) - {"_target_", "weight"}
     assert set(term.arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("evaluation.headline=expected",), "evaluation.readouts.expected.score"),
+        (("+training.validation_readout.score=expected",), "training.validation_readout.score"),
+    ],
+)
+def test_expected_scores_are_refused_where_answers_are_words(
+    compose_plain: Callable[..., Plain], words: tuple[str, ...], key: str
+) -> None:
+    parse_settings(compose_plain(*words))
+    asked = ("task=degradation", "prompt=degradation_short", "reward=q_insight_degradation")
+    with pytest.raises(
+        UserError, match=f"{key}: expected needs answers in numbers.*task degradation"
+    ) as caught:
+        parse_settings(compose_plain(*asked, *words))
+    assert "\n" not in str(caught.value)
+    parse_settings(compose_plain(*asked))

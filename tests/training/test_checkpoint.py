@@ -30,7 +30,7 @@ class Killed(BaseException):
 def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkpoints:
     """Checkpoints of a model of a hundred numbers."""
 
-    def save(policy: Any, folder: Path) -> None:
+    def save(policy: Any, folder: Path, *, weights: Any) -> None:
         save_file({"weight": np.arange(100)}, folder / "model.safetensors")
         (folder / "config.json").write_text("{}")
 

@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from qhk.policy.adapter import count_parameters, put_adapter
+from qhk.policy.shape import model_shape
+from qhk.policy.start import start_policy
+from qhk.settings.inputs import ModelSettings
 from qhk.settings.root import Settings
-from qhk.training.memory import PROCESS, MemoryPlan, fitting_changes, memory_lines, memory_plan
+from qhk.training.memory import (
+    LORA,
+    PROCESS,
+    MemoryPlan,
+    adapter_size,
+    fitting_changes,
+    memory_lines,
+    memory_plan,
+)
 from tests.training.conftest import composer
 
 
@@ -41,6 +53,37 @@ def test_activations_by_hand() -> None:
     inputs, norms = 28 * 3584 * 2, 2 * 3584 * (4 + 2 + 4)
     layer = norms + 2 * (5 * 3584 + 4 * 18944) + 2 * 2 * 512
     assert long - short == pytest.approx(1.08 * rows * (inputs + layer))
+
+
+def test_an_adapter_by_hand() -> None:
+    """Rank 16 beside seven matrices in each of 28 layers: 40 million weights in float32, and no reference."""
+    widths = 28 * (2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944))
+    whole, kept = planned().kept, planned("adapter=lora").kept
+    assert kept["weights"] == pytest.approx(whole["weights"] + 16 * widths * 4)
+    assert kept["gradients"] == 16 * widths * 4 and kept["moments"] == 16 * widths * 8
+    assert "reference" not in kept
+    assert "activations of the vision tower" not in planned("adapter=lora").largest
+    assert "activations of the vision tower" in planned("adapter=lora", "adapter.vision=true").largest
+    assert full_size("adapter=lora").adapter == LORA
+    quantised = planned("adapter=qlora").kept["weights"]
+    assert 0.3 * whole["weights"] < quantised < 0.5 * whole["weights"]
+
+
+def test_the_size_of_an_adapter_is_that_of_the_real_class() -> None:
+    (settings,) = composer().settings(["adapter=lora", "adapter.vision=true", "adapter.merger=true"], [0])
+    shape = model_shape(settings.model)
+    assert shape is not None and settings.adapter is not None
+    unwhitened = settings.model_copy(update={"model": _unwhitened(settings.model)})
+    policy = start_policy(unwhitened, [], stages=[settings], device="cpu")
+    put_adapter(policy.model, settings.adapter, seed=0)
+    assert adapter_size(shape, settings.adapter) == sum(
+        block["trainable"] for block in count_parameters(policy.model).values()
+    )
+
+
+def _unwhitened(model: ModelSettings) -> ModelSettings:
+    assert model.tiny is not None
+    return model.model_copy(update={"tiny": model.tiny.model_copy(update={"whiten": False})})
 
 
 @pytest.mark.parametrize(
@@ -81,7 +124,9 @@ def test_the_lines_name_the_largest_part_and_what_helps() -> None:
     assert lines[0].startswith("memory     about 116 GiB a process, estimated, with answers of 200 tokens; ")
     assert lines[1].startswith("           most of it: moments 61.8 GiB, ")
     assert lines[-1] == "           141 GiB: fits"
-    assert lines[2].endswith("24 GiB: no single change is enough")
+    assert lines[2].endswith("24 GiB: adapter=lora")
+    heavy = memory_lines(full_size("model.gradient_checkpointing=false"), answer_tokens=200, on_cpu=False)
+    assert heavy[2].endswith("24 GiB: no single change is enough")
 
 
 def test_a_change_is_named_where_it_is_enough_alone() -> None:

@@ -215,7 +215,7 @@ def test_results_hold_before_and_after(finished: Path) -> None:
     assert cells == {
         ("miniature_spaq", moment, readout, step)
         for moment, step in ((Moment.BEFORE, 0), (Moment.AFTER, 4))
-        for readout in ("mean_of_8", "greedy")
+        for readout in ("mean_of_8", "greedy", "expected")
     }
     assert all(row.miniature and row.n == 6 for row in rows)
     predictions = finished / "predictions" / "step_000004" / "mean_of_8" / "miniature_spaq.jsonl"

@@ -16,6 +16,7 @@ from qhk.cli.commands import (
     data_review,
     data_strengthen,
     evaluate,
+    export,
     report,
     runs_compare,
     runs_list,
@@ -28,7 +29,7 @@ from qhk.cli.commands import (
 )
 
 _MODULES = (
-    train, evaluate, score, report,
+    train, evaluate, score, export, report,
     runs_list, runs_compare,
     data_check, data_degrade, data_filter, data_review, data_strengthen, data_build,
     sweep_status, sweep_cancel, sweep_resume, sweep_logs,

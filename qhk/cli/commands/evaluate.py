@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from qhk.errors import UserError
 from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, update_results
 from qhk.files import write_atomically
 from qhk.plain import print
-from qhk.settings.base import Node, Text
+from qhk.settings.base import Node, Readout, Text
 from qhk.settings.identity import DESCRIPTIVE
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -80,12 +81,12 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
     import torch
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings, trained_settings
-    from qhk.evaluation.predict import sampled
+    from qhk.evaluation.predict import Predictor, sampled
     from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed, sets_seen
     from qhk.training.checkpoint import checkpoint_step
     from qhk.training.data import load_sets, select_all_benchmarks
     from qhk.training.distributed import Processes
-    from qhk.training.evaluation import run_samplers
+    from qhk.training.evaluation import readout_names, run_samplers
     from qhk.training.fit import refuse_long_answers
     from qhk.training.inputs import build_readers
 
@@ -99,21 +100,26 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
     policy = evaluated_policy(settings, device=Processes("single").device)
     examples = {task: [e for b in benchmarks if b.task == task for e in b.examples] for task in views}
     refuse_long_answers(settings, examples, policy.num_tokens)
-    samplers = run_samplers(policy, build_readers(settings, policy), settings.evaluation.readouts, settings)
-    tasks = build_tasks(settings)
+    tasks, readouts, readers = (
+        build_tasks(settings),
+        settings.evaluation.readouts,
+        build_readers(settings, policy),
+    )
     folder = _begin(settings, evaluation_folder(settings))
-    predictors = {
-        (readout, task): sampled(sample, tasks[task], keep_texts=True)
-        for (readout, task), sample in samplers.items()
-    }
+
+    def predictors(readouts: Mapping[str, Readout]) -> dict[str, Predictor]:
+        samplers = run_samplers(policy, readers, readouts, settings)
+        return {task: sampled(sample, tasks[task], keep_texts=True) for task, sample in samplers.items()}
+
     step = 0 if checkpoint is None else checkpoint_step(checkpoint) or 0
     moment = Moment.BEFORE if checkpoint is None else Moment.AFTER
     with display.task("evaluating") as progress:
         rows = evaluate_benchmarks(
-            predictors,
+            predictors(readouts),
             benchmarks,
             settings=settings.evaluation,
             tasks=tasks,
+            readouts=readout_names(readouts, tasks),
             seen=set() if checkpoint is None else sets_seen(trained_settings(checkpoint), settings.dataset),
             seed=settings.seed,
             directory=folder,
@@ -123,7 +129,7 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
         )
     with display.task("evaluating perturbed copies") as progress:
         perturbed = measure_perturbed(
-            predictors,
+            predictors({settings.evaluation.headline: readouts[settings.evaluation.headline]}),
             benchmarks,
             settings=settings,
             tasks=tasks,
@@ -137,6 +143,7 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
 
 
 def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
+    from qhk.evaluation.predict import read_by
     from qhk.evaluation.scorers import build_scorer
     from qhk.training.benchmarks import evaluate_benchmarks, measure_perturbed
     from qhk.training.data import load_sets, select_all_benchmarks
@@ -163,13 +170,14 @@ def _ask_scorer(job: Job[EvaluateRequest], display: Display) -> Evaluated:
         if note:
             display.line(note)
     folder = _begin(settings, evaluation_folder(settings))
-    predictors = {(VALUE, task): scorer.predict for task in tasks}
+    predictors = {task: read_by(VALUE, scorer.predict) for task in tasks}
     with display.task(f"scoring by {form}") as progress:
         rows = evaluate_benchmarks(
             predictors,
             benchmarks,
             settings=settings.evaluation,
             tasks=tasks,
+            readouts={task: [VALUE] for task in tasks},
             seen=set(settings.scorer.trained_on),
             seed=settings.seed,
             directory=folder,

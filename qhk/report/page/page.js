@@ -693,15 +693,15 @@ function drawCost() {
   if (!runs.length) return null;
   const phases = [...new Set(runs.flatMap((run) => Object.keys(run.seconds)))];
   const methods = shownMethods().filter((method) => runs.some((run) => run.method === method));
-  // What an answer costs is measured where benchmarks are, so it has tables of its own.
-  const perImage = DATA.tables.filter(({ view: v }) => v.metric.endsWith("_per_image") && v.moment === view.moment && v.readout === view.readout);
+  const figures = table()?.figures ?? {};
+  const perImage = ["tokens_per_image", "time/seconds_per_image"].filter((name) => methods.some((method) => known(figures[method]?.[name])));
   const mean = (own, phase) => { const values = own.map((run) => run.seconds[phase]).filter(known); return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length / 60 : null; };
   return [
-    element("p", { class: "soft" }, "Minutes of a run by phase, the mean over seeds; hours of all seeds together."),
-    grid(head("method", "runs", "hours", ...phases.map((phase) => phase.replaceAll("_", " ")), ...perImage.map(({ view: v }) => NAMES[v.metric] ?? v.metric.replaceAll("_", " "))), methods.map((method) => {
+    element("p", { class: "soft" }, `Minutes of a run by phase, the mean over seeds; hours of all seeds together.${perImage.length ? ` Tokens and seconds per image: means over the benchmarks, read-out ${view.readout}.` : ""}`),
+    grid(head("method", "runs", "hours", ...phases.map((phase) => phase.replaceAll("_", " ")), ...perImage.map((name) => NAMES[name])), methods.map((method) => {
       const own = runs.filter((run) => run.method === method);
       return element("tr", {}, named(method), element("td", {}, own.length), element("td", {}, own.reduce((sum, run) => sum + hours(run.seconds), 0).toFixed(2)),
-        ...phases.map((phase) => element("td", {}, fixed(mean(own, phase), 1))), ...perImage.map((entry) => element("td", {}, fixed(entry.rows[method].average.mean, 2))));
+        ...phases.map((phase) => element("td", {}, fixed(mean(own, phase), 1))), ...perImage.map((name) => element("td", {}, fixed(figures[method]?.[name], 2))));
     })),
   ];
 }

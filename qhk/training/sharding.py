@@ -1,0 +1,129 @@
+"""A model spread over processes (FSDP2): of weights, gradients and moments each process keeps a part.
+
+Weights are gathered where they are needed, by all processes together, so every process must come to the same
+forward passes: layer by layer in the passes of an update, once for a whole rollout or evaluation, in which
+processes decode answers of different lengths. All functions take models that are not spread, too, and then do
+what is done on one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+Result = TypeVar("Result")
+_FORWARD = "run_in_forward"
+
+
+def shard_model(model: Any, *, device: str, count: int) -> None:
+    """Spread the weights of ``model``, alike on all ``count`` processes, in place.
+
+    Each layer of text and each block of vision is gathered by itself; embeddings, norms and the head, which
+    may share weights, together.
+    """
+    mesh = init_device_mesh(torch.device(device).type, (count,))
+    for unit in (*model.model.visual.blocks, *model.model.language_model.layers, model):
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True)
+        # Losses are divided by counts over all processes: gradients are added up, where FSDP would average.
+        unit.set_gradient_divide_factor(1.0)
+        unit.set_force_sum_reduction_for_comms(True)
+    setattr(model, _FORWARD, _call)
+    register_fsdp_forward_method(model, _FORWARD)
+    # The first forward pass makes its module the one that the others belong to; parts are called before it.
+    run_in_forward(model, lambda: None)
+
+
+def _call(work: Callable[[], Result]) -> Result:
+    return work()
+
+
+def run_in_forward(model: Any, work: Callable[[], Result]) -> Result:
+    """Return what ``work`` returns, which runs one forward pass of ``model`` or of parts of it.
+
+    A tensor that is differentiated later must be the result, or stand in a tuple that is.
+    """
+    if not isinstance(model, FSDPModule):
+        return work()
+    result: Result = getattr(model, _FORWARD)(work)
+    return result
+
+
+@contextmanager
+def gathered(model: Any) -> Iterator[None]:
+    """Hold all weights on every process inside, gathered once: any process may run any forward pass."""
+    units = [unit for unit in model.modules() if isinstance(unit, FSDPModule)]
+    for unit in units:
+        unit.set_reshard_after_forward(False, recurse=False)
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.set_reshard_after_forward(True, recurse=False)
+            unit.reshard()
+
+
+def is_sharded(model: Any) -> bool:
+    """Return whether the model is spread over processes."""
+    return isinstance(model, FSDPModule)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return the tensor with the parts of all processes; every process must ask."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def part_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this process's part of ``tensor``, which is alike on all, spread as ``like`` is."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+
+
+def whole_weights(model: Any, *, keep: bool) -> dict[str, Tensor] | None:
+    """Return all weights by name, on the CPU; None where this process need not ``keep`` them.
+
+    None as well for a model that is not spread, which holds them itself. Shared weights stay shared.
+    """
+    if not is_sharded(model):
+        return None
+    weights, names = dict[str, Tensor](), dict[int, str]()
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        first = names.setdefault(id(tensor), name)
+        weights[name] = weights[first] if first in weights else _on_cpu(tensor, keep=keep)
+    return weights if keep else None
+
+
+def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any] | None:
+    """Return the optimiser's state as one process would have it; None where this one need not ``keep`` it."""
+    state = optimizer.state_dict()
+    state["state"] = {
+        number: {
+            name: _on_cpu(value, keep=keep) if isinstance(value, DTensor) else value
+            for name, value in moments.items()
+        }
+        for number, moments in state["state"].items()
+    }
+    return state if keep else None
+
+
+def _on_cpu(tensor: Tensor, *, keep: bool) -> Tensor:
+    full = whole(tensor.detach())
+    return full.cpu() if keep else full.new_empty(0)
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Continue from the state of one process or of any number, of which each process takes its part."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        number: {name: part_of(value, parameters[number]) for name, value in saved.items()}
+        for number, saved in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": moments})

@@ -13,7 +13,7 @@ BARE := $(CURDIR)/.venv/bare
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report bench-memory lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report bench-memory picture lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -82,3 +82,6 @@ bench-report: install  ## a report of 200 synthetic runs: time, size, and time u
 
 bench-memory: install  ## the planner's memory beside what runs of one step take, three minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.memory_plan $(ARGS)
+
+picture: install  ## .github/report.png, the upper part of a report; ARGS="REPORT.html .github/report.png"
+	@$(BIN)/python -m tests.bench.picture $(ARGS)

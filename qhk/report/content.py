@@ -146,7 +146,8 @@ def _tables(
                 progress=progress,
                 read=read,
             )
-            tables.append({**_table(table), "answers": _answers(runs, view)})
+            figures = _figures(runs, view)
+            tables.append({**_table(table), "answers": _answers(runs, view), "figures": figures})
             found = compare_modules(view, scored, confidence=options.confidence)
             if found is not None:
                 whole, sentences = found
@@ -226,6 +227,20 @@ def _answers(runs: Runs, view: View) -> dict[str, dict[str, dict[str, int]]]:
     return found
 
 
+def _figures(runs: Runs, view: View) -> dict[str, dict[str, float]]:
+    """Return method -> figure beside the metrics -> its mean over the benchmarks and runs that have it."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for record in runs.records:
+        for row in (find_row(record, view, name) for name in view.benchmarks):
+            for name, value in ({} if row is None else row.figures).items():
+                if math.isfinite(value):
+                    values.setdefault(record.method, {}).setdefault(name, []).append(value)
+    return {
+        method: {name: math.fsum(each) / len(each) for name, each in found.items()}
+        for method, found in values.items()
+    }
+
+
 def _estimate(found: Estimate) -> dict[str, float]:
     return {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
 
@@ -273,9 +288,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _changes(runs: Runs) -> dict[str, dict[str, Any]]:
     """Return the keys in which methods differ -> each method's value, of its first run with a config."""
+    # A method that has not begun says nothing yet; with it, every key would differ.
     configs = {
-        method: next((record.config for record in records if record.config), {})
+        method: next(record.config for record in records if record.config)
         for method, records in runs.methods.items()
+        if any(record.config for record in records)
     }
     changed = changed_keys(configs.values())
     return {

@@ -12,7 +12,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from qhk.report.content import ReportOptions
 from qhk.report.files import write_report
@@ -43,16 +46,27 @@ def main(num_methods: int = 40, num_seeds: int = 5) -> None:
         _open(page)
 
 
-def _open(page: Path) -> None:
+@contextmanager
+def opened_browser() -> Iterator[Any]:
+    """Give a Chromium, None where this machine has none."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        print("not opened: no chromium on this machine")
+        yield None
         return
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
         browser = driver.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
+def _open(page: Path) -> None:
+    with opened_browser() as browser:
+        if browser is None:
+            print("not opened: no chromium on this machine")
+            return
         tab = browser.new_page()
         started = time.perf_counter()
         tab.goto(page.as_uri())
@@ -62,7 +76,6 @@ def _open(page: Path) -> None:
         tab.click("#sort-average")
         tab.evaluate("new Promise((done) => requestAnimationFrame(() => done(1)))")
         print(f"drawn after {drawn:.2f} s; sorted anew in {time.perf_counter() - started:.2f} s")
-        browser.close()
 
 
 if __name__ == "__main__":

@@ -57,11 +57,12 @@ def change_code(study: Path) -> None:
 
 
 def lose_answers(run: Path) -> None:
-    """Let a run have read 45 of 60 images of one benchmark."""
+    """Let a run have read 45 of 60 images of one benchmark; it has a read-out of after training only."""
     content = json.loads((run / "results.json").read_text())
     for row in content["rows"]:
         if row["benchmark"] == "kadid" and row["moment"] == "after":
             row["n_parsed"], row["samples_failed"] = 45, 60
+    content["rows"] += [{**row, "readout": "single"} for row in content["rows"] if row["moment"] == "after"]
     (run / "results.json").write_text(json.dumps(content))
 
 
@@ -189,6 +190,7 @@ def test_settings_and_code_of_chosen_methods_that_differ(page: Any) -> None:
         "dataset: 1 key" in folded.locator("summary").inner_text()
         and not folded.locator("table").is_visible()
     )
+    assert "dataset." not in page.inner_text("#section-settings > .scroll")
     cut = folded.locator("td[title]").last
     assert cut.get_attribute("title") == "y" * 80 and len(cut.text_content()) == 40
     page.fill("#search", "uncertainty.form=linear")
@@ -216,7 +218,10 @@ def test_the_shown_table_is_copied_for_a_paper(page: Any, report: Path) -> None:
 
 
 def test_keys_sort_and_what_was_opened_stays_open(page: Any) -> None:
-    page.locator("#section-reliability summary").first.click()
+    first = page.locator("#section-reliability details").first
+    assert first.get_attribute("open") is not None
+    first.locator("summary").first.click()
+    assert first.get_attribute("open") is None
     closed = page.locator("#section-reliability details:not([open])").count()
     page.focus("#sort-kadid")
     page.keyboard.press("Enter")
@@ -229,10 +234,16 @@ def test_a_read_out_that_the_moment_lacks_brings_the_nearest_view(page: Any) -> 
     page.evaluate("location.hash = 'metric=krcc&moment=before&readout=gone'")
     page.wait_for_function("document.getElementById('moment').value === 'before'")
     assert page.input_value("#metric") == "krcc" and page.input_value("#readout") == "mean4"
+    page.select_option("#readout", "single")
+    assert page.input_value("#moment") == "after"
+    page.select_option("#moment", "before")
+    assert page.input_value("#moment") == "before" and page.input_value("#readout") == "mean4"
 
 
-@pytest.mark.parametrize("width", [390, 1200])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
+@pytest.mark.parametrize(("width", "media"), [(390, "screen"), (1200, "screen"), (1047, "print")])
+def test_nothing_is_wider_than_the_window(page: Any, width: int, media: Any) -> None:
+    """1047 pixels are A4 on its side; a page is laid out for the screen before it is printed."""
+    page.emulate_media(media=media)
     page.set_viewport_size({"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 

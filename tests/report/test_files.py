@@ -162,3 +162,21 @@ def test_a_metric_that_the_page_does_not_know_has_its_table(tmp_path: Path) -> N
     (run / "results.json").write_text(text)
     content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
     assert "tokens_per_image" in {table["view"]["metric"] for table in content["tables"]}
+
+
+def test_a_method_that_has_not_begun_makes_no_key_differ(tmp_path: Path) -> None:
+    write_run(tmp_path, "begun", 0, noise=0.5, config={"objective": {"beta": 1}})
+    write_run(tmp_path, "waits", 0, noise=0.5, config={})
+    content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
+    assert content["changes"] == {}
+
+
+def test_tokens_and_seconds_are_means_over_the_runs_that_have_them(tmp_path: Path) -> None:
+    for seed, tokens in ((0, 10.0), (1, 30.0), (2, None)):
+        path = write_run(tmp_path, "m", seed, noise=0.5, config={}, benchmarks=("koniq",)) / "results.json"
+        content = json.loads(path.read_text())
+        for row in content["rows"]:
+            row["figures"] = {"tokens_per_image": tokens}
+        path.write_text(json.dumps(content))
+    (shown, *_) = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)["tables"]
+    assert shown["figures"] == {"m": {"tokens_per_image": 20.0}}

@@ -97,7 +97,7 @@ function matches(method, word) {
   const [key, value] = word.split("=");
   if (value === undefined) return method.toLowerCase().includes(word);
   return Object.entries(DATA.changes).some(
-    ([name, values]) => name.toLowerCase().includes(key) && String(values[method]).toLowerCase().includes(value),
+    ([name, values]) => method in values && name.toLowerCase().includes(key) && String(values[method]).toLowerCase().includes(value),
   );
 }
 
@@ -534,7 +534,7 @@ function openCard(key) {
 function drawHistograms() {
   const methods = shownMethods().filter((method) => DATA.histograms[method]);
   if (!methods.length) return null;
-  const sources = [...new Set(methods.flatMap((method) => DATA.histograms[method].map(({ source }) => source)))];
+  const sources = [...new Set(methods.flatMap((method) => DATA.histograms[method].map(({ source }) => source)))].sort((a, b) => (b === "training") - (a === "training"));
   return [
     element("p", { class: "soft" }, "How often each score from 1 to 5 was said, step by step. Few bars left at the end: the answers have collapsed."),
     ...sources.map((source, place) => element("details", { "data-name": `scores ${source}`, open: place === 0 },
@@ -629,19 +629,19 @@ function drawWorst() {
   if (!sets.length) return null;
   return [
     element("p", { class: "soft" }, "Images on which some method is furthest from people."),
-    ...sets.flatMap((set) => [element("h3", {}, set.benchmark), element("div", { class: "cards" }, ...set.worst.slice(0, 12).map((id) => {
+    ...sets.map((set, place) => element("details", { "data-name": `worst ${set.benchmark}`, open: place === 0 }, element("summary", {}, set.benchmark), element("div", { class: "cards" }, ...set.worst.slice(0, 12).map((id) => {
       const image = set.images.find((entry) => entry.id === id);
       const said = shownMethods().filter((method) => known(image.scores[method]?.score)).map((method) => `${method} ${fixed(image.scores[method].score, 2)}`);
       return element("button", { type: "button", onclick: () => change({ image: `${set.benchmark}\n${id}` }) },
         set.pictures[id] ? element("img", { src: set.pictures[id], alt: "" }) : element("div", { class: "nopicture" }, "no picture"),
         element("b", {}, `opinion ${fixed(image.mos, 2)}`), element("div", { class: "soft" }, said.slice(0, 4).join("; ")));
-    }))]),
+    })))),
   ];
 }
 
 // Keys in which the chosen methods differ; what differs in a set's own description is folded away.
 function drawSettings() {
-  const methods = shownMethods();
+  const methods = shownMethods().filter((method) => Object.values(DATA.changes).some((values) => method in values));
   const keys = Object.keys(DATA.changes).filter((key) => new Set(methods.map((method) => JSON.stringify(DATA.changes[key][method]))).size > 1);
   const unlike = Object.entries(DATA.unlike_seeds).filter(([method]) => methods.includes(method));
   if (!keys.length && !unlike.length) return null;
@@ -693,15 +693,15 @@ function drawCost() {
   if (!runs.length) return null;
   const phases = [...new Set(runs.flatMap((run) => Object.keys(run.seconds)))];
   const methods = shownMethods().filter((method) => runs.some((run) => run.method === method));
-  // What an answer costs is measured where benchmarks are, so it has tables of its own.
-  const perImage = DATA.tables.filter(({ view: v }) => v.metric.endsWith("_per_image") && v.moment === view.moment && v.readout === view.readout);
+  const figures = table()?.figures ?? {};
+  const perImage = ["tokens_per_image", "time/seconds_per_image"].filter((name) => methods.some((method) => known(figures[method]?.[name])));
   const mean = (own, phase) => { const values = own.map((run) => run.seconds[phase]).filter(known); return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length / 60 : null; };
   return [
-    element("p", { class: "soft" }, "Minutes of a run by phase, the mean over seeds; hours of all seeds together."),
-    grid(head("method", "runs", "hours", ...phases.map((phase) => phase.replaceAll("_", " ")), ...perImage.map(({ view: v }) => NAMES[v.metric] ?? v.metric.replaceAll("_", " "))), methods.map((method) => {
+    element("p", { class: "soft" }, `Minutes of a run by phase, the mean over seeds; hours of all seeds together.${perImage.length ? ` Tokens and seconds per image: means over the benchmarks, read-out ${view.readout}.` : ""}`),
+    grid(head("method", "runs", "hours", ...phases.map((phase) => phase.replaceAll("_", " ")), ...perImage.map((name) => NAMES[name])), methods.map((method) => {
       const own = runs.filter((run) => run.method === method);
       return element("tr", {}, named(method), element("td", {}, own.length), element("td", {}, own.reduce((sum, run) => sum + hours(run.seconds), 0).toFixed(2)),
-        ...phases.map((phase) => element("td", {}, fixed(mean(own, phase), 1))), ...perImage.map((entry) => element("td", {}, fixed(entry.rows[method].average.mean, 2))));
+        ...phases.map((phase) => element("td", {}, fixed(mean(own, phase), 1))), ...perImage.map((name) => element("td", {}, fixed(figures[method]?.[name], 2))));
     })),
   ];
 }

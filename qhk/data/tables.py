@@ -15,8 +15,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from openpyxl.reader.excel import load_workbook
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadWarning
 
 from qhk.errors import UserError
 from qhk.files import read_text
@@ -106,6 +104,9 @@ def read_matlab(path: Path, variable: str) -> NDArray[np.generic]:
     Raises ``UserError`` naming the file when it is broken, of version 7.3, without that variable, or has
     one of its variables twice.
     """
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadWarning
+
     with _readable(path, "MATLAB file"), warnings.catch_warnings():
         warnings.simplefilter("error", MatReadWarning)  # of a repeated variable, the last would win
         try:

@@ -77,6 +77,9 @@ bench-cli: install  ## CPU seconds of common commands beside an import of torch,
 bench-busy: install  ## a run of two threads alone and beside another one, with waiting and spinning threads
 	@$(BIN)/python -m tests.bench.busy_neighbour $(ARGS)
 
+bench-evaluate: install  ## images per second of the read-outs beside a plain generate loop, a few minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.evaluate $(ARGS)
+
 bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)
 

@@ -21,12 +21,8 @@ from qhk.statistics.bootstrap import (
     resampled_plcc,
 )
 from qhk.statistics.correlation import POINT_METRICS, Array, LogisticPlcc, logistic_plcc
-from qhk.statistics.reliability import tie_broken_srcc
 from qhk.tasks import Task
 from qhk.types import MOS_HIGH, MOS_LOW
-
-NUM_ORDERS = 20
-"""Random orders of tied predictions that a tie-broken correlation is the mean over."""
 
 
 def measure_predictions(
@@ -58,9 +54,9 @@ def measure_predictions(
     fits that do not converge. Scores that are not ``on_scale`` mean something in their order and spacing
     alone: they have no rmse and no mae.
 
-    Figures beside the metrics: tie_broken_srcc, which ties do not flatter; tokens_per_image, of all samples;
-    time/seconds_per_image, of all read-outs of the image together; and of expected scores the means over
-    answers of answer_std, answer_entropy (nats) and answer_mass (see ``ScoreDistribution``).
+    Figures beside the metrics: tokens_per_image, of all samples; time/seconds_per_image, of all read-outs of
+    the image together; and of expected scores the means over answers of answer_std, answer_entropy (nats) and
+    answer_mass (see ``ScoreDistribution``).
     """
     scored = [item for item in predictions if item.clipped is not None and item.mos is not None]
     x = np.array([item.clipped for item in scored], dtype=np.float64)
@@ -97,16 +93,11 @@ def measure_predictions(
         plcc_step=is_step,
         metrics=metrics,
         figures={
-            **({"tie_broken_srcc": _tie_broken(x, y)} if task.has_scores else {}),
             **_distributions(predictions),
             "tokens_per_image": _mean([sum(item.tokens) for item in predictions if item.tokens]),
             "time/seconds_per_image": seconds_per_image,
         },
     )
-
-
-def _tie_broken(x: Array, y: Array) -> float:
-    return tie_broken_srcc(x, y, num_orders=NUM_ORDERS, seed=0) if len(x) else math.nan
 
 
 def _distributions(predictions: Sequence[Prediction]) -> dict[str, float]:

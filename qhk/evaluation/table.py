@@ -100,7 +100,8 @@ def readouts_table(
     Read-outs of scores are compared by means over the benchmarks that count in all of them, so over the same
     images. Rows without a tie-broken correlation, of earlier versions, have no part in it.
     """
-    known = [row for row in rows if "tie_broken_srcc" in row.figures and row.moment in moments]
+    rows = [row for row in rows if row.moment in moments]
+    known = [row for row in rows if row.reliability.get("tie_broken_srcc") is not None]
     if not known:
         return []
     moment = max((row.moment for row in known), key=list(moments).index)
@@ -120,9 +121,9 @@ def readouts_table(
     columns = {
         "unparsed %": (failed_percent, 1),
         "SRCC": (_metric("srcc"), 3),
-        "ties broken": (_figure("tie_broken_srcc"), 3),
+        "ties broken": (_tie_broken, 3),
         "distinct": (DISTINCT.value, 0),
-        "tokens": (_figure("tokens_per_image"), 1),
+        "tokens": (lambda row: row.figures["tokens_per_image"], 1),
     }
     return [
         TableText(
@@ -144,8 +145,10 @@ def readouts_table(
     ]
 
 
-def _figure(name: str) -> Callable[[ResultRow], float]:
-    return lambda row: row.figures[name]
+def _tie_broken(row: ResultRow) -> float:
+    value = row.reliability["tie_broken_srcc"]
+    assert value is not None, "rows without it are left out"
+    return value
 
 
 def results_table(

@@ -17,10 +17,8 @@ from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.training.batch import Batch
+from qhk.training.memory import HEAD_CHUNK
 from qhk.training.sharding import run_in_forward
-
-HEAD_CHUNK = 2048
-"""Positions whose full-vocabulary logits exist at one time."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ PROCESS = 500 * 2**20
 """Bytes of Python and its libraries, which count where the device is the CPU."""
 
 HEAD_CHUNK = 2048
-"""Positions whose full-vocabulary logits exist at one time, as in ``training.forward``."""
+"""Positions whose full-vocabulary logits exist at one time."""
 
 HEAD_TENSORS = {"single": 4, "pair": 9}
 """Tensors (positions, vocabulary) in float32 around the head: of one branch, of two with their exact KL."""
@@ -37,6 +37,9 @@ PIXEL_COPIES = 3
 
 CARDS_GIB = (24, 40, 48, 80, 141)
 """Memory of the usual GPUs."""
+
+SPREAD = 4
+"""Processes that a model is spread over where a plan speaks of that: the number is not in the settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +62,14 @@ class MemoryPlan:
         return sum(self.largest.values())
 
 
-def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu: bool) -> MemoryPlan | None:
+def memory_plan(
+    settings: Settings, *, answer_tokens: int | None = None, on_cpu: bool, processes: int = 1
+) -> MemoryPlan | None:
     """Return what a process needs; None for a model of unknown size.
 
     Answers have ``answer_tokens``, or as many as their limit (None). ``on_cpu`` adds the process's own.
+    ``processes`` matter where the model is spread over them: each keeps its share, and gathers embeddings and
+    head in an update, the whole policy in a rollout.
     """
     shape = model_shape(settings.model)
     if shape is None:
@@ -89,6 +96,12 @@ def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu:
             "gradients": learning * 4,
             "moments": learning * MOMENTS,
         }
+    gathered, rest = {}, {}
+    if settings.distributed.form == "fsdp2":
+        kept = {name: size / processes for name, size in kept.items()}
+        others = (processes - 1) / processes * element
+        gathered = {"gathered embeddings and head": others * (shape.head + shape.embedding)}
+        rest = {"gathered weights": others * shape.weights}
     if on_cpu:
         kept["process"] = PROCESS
     limit = settings.rollout.max_new_tokens
@@ -107,8 +120,8 @@ def memory_plan(settings: Settings, *, answer_tokens: int | None = None, on_cpu:
     twins = settings.perception.form != "none" and not supervised
     return MemoryPlan(
         kept=kept,
-        update=lengths.update(twins, frozen),
-        rollout=lengths.rollout(settings),
+        update=lengths.update(twins, frozen) | gathered,
+        rollout=lengths.rollout(settings) | rest,
     )
 
 
@@ -226,7 +239,7 @@ def fitting_changes(settings: Settings, *, gib: float, answer_tokens: int | None
     found = []
     for change in CHANGES:
         changed = change.apply(settings)
-        plan = memory_plan(changed, answer_tokens=answer_tokens, on_cpu=False)
+        plan = memory_plan(changed, answer_tokens=answer_tokens, on_cpu=False, processes=SPREAD)
         if changed != settings and plan is not None and plan.total <= gib * 2**30:
             found.append(change.words)
     return found
@@ -239,6 +252,15 @@ def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
         return settings.model_copy(update={node: getattr(settings, node).model_copy(update=values)})
 
     return apply
+
+
+def _spread(settings: Settings) -> Settings:
+    # An adapter and a model spread over processes do not go together.
+    return settings if settings.adapter else _with("distributed", form="fsdp2")(settings)
+
+
+def _adapted(settings: Settings) -> Settings:
+    return settings if settings.distributed.form == "fsdp2" else settings.model_copy(update={"adapter": LORA})
 
 
 LORA = AdapterSettings(
@@ -258,7 +280,8 @@ CHANGES = (
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
-    Change(words="adapter=lora", apply=lambda settings: settings.model_copy(update={"adapter": LORA})),
+    Change(words=f"distributed=fsdp2 on {SPREAD} processes", apply=_spread),
+    Change(words="adapter=lora", apply=_adapted),
     Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
 )
 """In the order of how little they change what is learned."""
@@ -267,12 +290,13 @@ CHANGES = (
 def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> list[str]:
     """Return the plan in words: totals with its largest parts, and what would make it fit the usual cards."""
     limit = settings.rollout.max_new_tokens
-    plan = memory_plan(settings, answer_tokens=answer_tokens, on_cpu=on_cpu)
-    longest = memory_plan(settings, on_cpu=on_cpu)
+    plan = memory_plan(settings, answer_tokens=answer_tokens, on_cpu=on_cpu, processes=SPREAD)
+    longest = memory_plan(settings, on_cpu=on_cpu, processes=SPREAD)
     if plan is None or longest is None:
         return [f"memory     no estimate: the size of {settings.model.path} is not known"]
     tokens = min(limit, answer_tokens)
-    lines = [f"memory     about {_gib(plan.total)} a process, estimated, with answers of {tokens} tokens"]
+    each = f"each of {SPREAD} processes" if settings.distributed.form == "fsdp2" else "a process"
+    lines = [f"memory     about {_gib(plan.total)} {each}, estimated, with answers of {tokens} tokens"]
     if longest.total > plan.total:
         lines[0] += f"; {_gib(longest.total)} where all are as long as allowed ({limit})"
     parts = [f"{name} {_gib(size)}" for name, size in list(plan.largest.items())[:4]]

@@ -113,7 +113,7 @@ def our_pass(
         batch = images[start : start + settings.evaluation.batch_images]
         sampler(
             [policy.encoder.encode(messages, [image]) for image in batch],
-            [partial(stream_generator, 0, start + place) for place in range(len(batch))],
+            [partial(stream_generator, 0, "bench", start + place) for place in range(len(batch))],
         )
 
 

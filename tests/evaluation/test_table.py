@@ -139,7 +139,7 @@ def test_terminal_gets_the_drawn_table_unless_too_narrow(monkeypatch: pytest.Mon
 def test_readouts_are_compared_over_the_benchmarks_that_count_in_all_of_them() -> None:
     def cell(name: str, readout: str, srcc: float, broken: float, parsed: int = 100) -> ResultRow:
         found = row(name, moment=Moment.AFTER, step=3, readout=readout, srcc=srcc, n_parsed=parsed)
-        return replace(found, figures={"tie_broken_srcc": broken, "tokens_per_image": 9.0})
+        return replace(found, reliability={"tie_broken_srcc": broken}, figures={"tokens_per_image": 9.0})
 
     rows = [
         cell("koniq", "mean8", 0.7, 0.69),

@@ -59,38 +59,49 @@ def read(
         return scores.read(encoded, groups, completions)
 
 
-def plain_logprob(policy: Policy, prompt: EncodedPrompt, given: Tensor, wanted: Sequence[int]) -> float:
-    """log p(wanted | image, prompt, given) from one forward pass of the stock model, without any cache."""
-    behind = torch.cat([given, torch.tensor(list(wanted), dtype=torch.long)])
-    steps = torch.arange(len(behind)) + prompt.next_position
-    ids = torch.cat([prompt.input_ids, behind])
-    with torch.no_grad():
-        logits = policy.model(
-            input_ids=ids[None],
-            attention_mask=torch.ones_like(ids)[None],
-            position_ids=torch.cat([prompt.position_ids, steps.expand(3, -1)], dim=1)[:, None],
-            pixel_values=prompt.pixel_values,
-            image_grid_thw=prompt.image_grid_thw,
-        ).logits[0]
-    logprobs = logits.log_softmax(-1)
-    first = len(ids) - len(wanted)
-    return math.fsum(float(logprobs[first - 1 + k, token]) for k, token in enumerate(wanted))
+def plain_logprobs(
+    policy: Policy, prompt: EncodedPrompt, given: Tensor, wanted: Sequence[Sequence[int]]
+) -> list[float]:
+    """log p(one of wanted | image, prompt, given), a row of the stock model for each, without any cache.
+
+    Rows of one length share a forward pass, so that none is padded.
+    """
+    found = dict[int, float]()
+    for length in {len(tokens) for tokens in wanted}:
+        places = [place for place, tokens in enumerate(wanted) if len(tokens) == length]
+        rows = [torch.cat([prompt.input_ids, given, torch.tensor(list(wanted[place]))]) for place in places]
+        ids, count = torch.stack(rows), len(rows)
+        steps = torch.arange(len(given) + length) + prompt.next_position
+        positions = torch.cat([prompt.position_ids, steps.expand(3, -1)], dim=1)
+        with torch.no_grad():
+            logits = policy.model(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                position_ids=positions[:, None].expand(-1, count, -1),
+                pixel_values=prompt.pixel_values.repeat(count, 1),
+                image_grid_thw=prompt.image_grid_thw.repeat(count, 1),
+            ).logits
+        logprobs = logits[:, -length - 1 : -1].log_softmax(-1)
+        for place, row, own in zip(places, ids[:, -length:], logprobs, strict=True):
+            found[place] = float(own.gather(1, row[:, None]).sum())
+    return [found[place] for place in range(len(wanted))]
 
 
 def plain_distribution(
     policy: Policy, prompt: EncodedPrompt, before: str, behind: str, decimals: int
 ) -> ScoreDistribution:
     """The definition, by one forward pass for each possible score, tokens of whole texts."""
-    tokenizer, found = policy.tokenizer, list[tuple[float, float]]()
+    tokenizer, wanted = policy.tokenizer, list[list[int]]()
     given = torch.tensor(tokenizer(before)["input_ids"], dtype=torch.long)
     grid = task_of("score", "strict").possible_scores(decimals=decimals)
-    for number, value in grid.items():
+    for number in grid:
         whole = tokenizer(before + number + behind)["input_ids"]
         assert whole[: len(given)] == given.tolist()
         for length in range(len(given) + 1, len(whole) + 1):
             if len(tokenizer.decode(whole[:length])) > len(before + number):
                 break
-        found.append((plain_logprob(policy, prompt, given, whole[len(given) : length]), value))
+        wanted.append(whole[len(given) : length])
+    found = list(zip(plain_logprobs(policy, prompt, given, wanted), grid.values(), strict=True))
     mass = math.fsum(math.exp(logprob) for logprob, _ in found)
     by_value: dict[float, float] = {}
     for logprob, value in found:
@@ -155,9 +166,7 @@ def test_tree_equals_enumeration_and_its_mass_is_the_share_of_all_continuations(
         few = [(5, 6), (5, 7, 8), (9,)]
         given = torch.tensor([4, 3])
         (found,) = score_trees(policy.model, encoded, [(0, given, build_tree(few))], rows_at_once=1)
-        assert found.tolist() == pytest.approx(
-            [plain_logprob(policy, prompt, given, wanted) for wanted in few], rel=1e-10
-        )
+        assert found.tolist() == pytest.approx(plain_logprobs(policy, prompt, given, few), rel=1e-10)
         size = policy.model.lm_head.out_features
         every = [(3, token) for token in range(size)] + [(token,) for token in range(size) if token != 3]
         empty = torch.empty(0, dtype=torch.long)
@@ -198,12 +207,12 @@ def test_other_ways_to_cut_the_same_text_are_kept_as_sampled(
     group = Group(completion_ids=[ids], logprobs=[], truncated=[False])
     ((found,),) = read(policy, [prompt], [group], decimals=0)
     logprobs = torch.tensor(
-        [
-            plain_logprob(
-                policy, prompt, torch.tensor(sampled), [*tokenizer(str(score))["input_ids"], tags[3]]
-            )
-            for score in range(1, 6)
-        ],
+        plain_logprobs(
+            policy,
+            prompt,
+            torch.tensor(sampled),
+            [[*tokenizer(str(score))["input_ids"], tags[3]] for score in range(1, 6)],
+        ),
         dtype=torch.float64,
     )
     assert values(found) == pytest.approx(
@@ -219,12 +228,12 @@ def test_a_number_at_the_end_of_a_text_ends_the_turn(
     ((found,),) = read(policy, [prompt], [group], decimals=0, rule="visualquality_r1_release")
     before = torch.tensor(policy.tokenizer("quality ")["input_ids"])
     logprobs = torch.tensor(
-        [
-            plain_logprob(
-                policy, prompt, before, [*policy.tokenizer(str(score))["input_ids"], policy.end_tokens[0]]
-            )
-            for score in range(1, 6)
-        ],
+        plain_logprobs(
+            policy,
+            prompt,
+            before,
+            [[*policy.tokenizer(str(score))["input_ids"], policy.end_tokens[0]] for score in range(1, 6)],
+        ),
         dtype=torch.float64,
     )
     assert values(found)[3] == pytest.approx(float(logprobs.exp().sum()), rel=1e-10)

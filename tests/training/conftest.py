@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -20,6 +21,7 @@ from qhk.settings.identity import run_directory
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 from qhk.tracking.recorder import MetricsRecorder
+from qhk.training import loop
 from qhk.training.begin import begin
 from qhk.training.distributed import Processes
 from qhk.training.launch import open_directory
@@ -106,6 +108,26 @@ def prepared_run(settings: Settings) -> Run:
         display=display,
         processes=processes,
     )
+
+
+def finish(run: Run) -> Path:
+    """The directory of the run after training it."""
+    with run.directory:
+        train(run)
+    return run.directory.path
+
+
+def interrupt(run: Run, *, before: int) -> None:
+    """Train until Ctrl-C comes a second time, before that step (counted from 0)."""
+    take_step = loop._take_step
+
+    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["step"] == before:
+            raise KeyboardInterrupt
+        return take_step(run, *args, **kwargs)
+
+    with patch.object(loop, "_take_step", stopping), pytest.raises(KeyboardInterrupt):
+        finish(run)
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,11 @@ from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
 from qhk.training import begin, forward, loop
 from qhk.training.inputs import build_readers, load, plan
-from qhk.training.loop import train
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
 from qhk.training.step import Learner, accumulate, add_advantages, make_micro_batches, reward, sample
 from tests.conftest import picture
-from tests.training.conftest import SMALL, prepared_run, small_settings
+from tests.training.conftest import SMALL, finish, interrupt, prepared_run, small_settings
 from tests.training.test_run import records
 from tests.training.test_stages import SWITCH
 from tests.training.test_step import Weights, largest_difference, spread_reward
@@ -47,12 +46,6 @@ LORA = ("adapter=lora", "adapter.rank=4")
 @pytest.fixture
 def small(taught_small: Small) -> Small:
     return taught_small
-
-
-def finish(run: Run) -> Path:
-    with run.directory:
-        train(run)
-    return run.directory.path
 
 
 def weights(directory: Path, step: str = "last") -> Weights:
@@ -244,17 +237,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
     lora: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
 ) -> None:
     """Before 0: behind the base alone, the adapter is put on anew. Before 3: behind one of an adapter."""
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == stop_before:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*LORA, name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*LORA, name="stopped")), before=stop_before)
     run = open_run(small(*LORA, name="stopped"))
     stopped = finish(run)
     assert f"resuming behind step {max(0, stop_before - 1)}" in run.display.lines  # type: ignore[attr-defined]
@@ -269,17 +252,7 @@ def test_a_stage_is_held_against_its_own_start_and_resumes_bit_for_bit(
     kls = {row[0]: row[2].get("train/reference/kl") for row in records(whole) if row[1].value == "train"}
     assert kls[1] == 0.0 and kls[2] > 0.0, "the run's start"
     assert kls[3] == pytest.approx(0.0, abs=1e-9) and kls[4] > 0.0, "the stage's start"
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*words, name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*words, name="stopped")), before=3)
     stopped = finish(open_run(small(*words, name="stopped")))
     assert same(stopped, whole) and records(stopped) == records(whole)
 
@@ -292,17 +265,7 @@ def test_dropout_of_the_control_resumes_bit_for_bit(
     words += ("adapter.dropout=0.5",)
     whole = finish(open_run(small(*words, name="whole")))
     assert not same(still, whole)
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*words, name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*words, name="stopped")), before=3)
     stopped = finish(open_run(small(*words, name="stopped")))
     assert same(stopped, whole) and records(stopped) == records(whole)
 

@@ -43,8 +43,11 @@ def read(train: Sequence[Example], validation: Sequence[Example]) -> RunData:
 
 
 def test_a_set_with_copies_is_read_in_two_stages() -> None:
-    one = read([picture("a")], [picture("copy of a")])
+    """Stages of equal data are one: its validation part was read beside its own copies, and told then."""
+    one, other = read([picture("a")], [picture("copy of a")]), read([picture("b")], [])
     refuse_shared_images([("first", one), ("second", replace(one)), ("third", one)])
+    with pytest.raises(ValueError, match="copy of a has the"):
+        refuse_shared_images([("first", one), ("second", replace(one)), ("third", other)])
 
 
 def test_another_stages_copies_are_told() -> None:

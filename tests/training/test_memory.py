@@ -141,3 +141,17 @@ def test_a_model_of_unknown_size_has_no_plan() -> None:
     assert (
         "the size of somebody/else is not known" in memory_lines(settings, answer_tokens=9, on_cpu=False)[0]
     )
+
+
+def test_a_model_spread_over_processes_keeps_a_share_and_gathers_the_rest() -> None:
+    """A quarter of weights, gradients, moments and reference each; a rollout needs the whole policy."""
+    alone, spread = full_size(), full_size("distributed=fsdp2")
+    one, four = (memory_plan(each, on_cpu=False, processes=4) for each in (alone, spread))
+    assert one is not None and four is not None
+    assert {name: size / 4 for name, size in one.kept.items()} == four.kept
+    assert four.rollout["gathered weights"] == pytest.approx(one.kept["weights"] * 3 / 4)
+    lines = memory_lines(spread, answer_tokens=200, on_cpu=False)
+    assert "each of 4 processes" in lines[0] and "adapter=lora" not in " ".join(lines)
+    assert "distributed=fsdp2 on 4 processes" in fitting_changes(alone, gib=48, answer_tokens=200)
+    adapted = fitting_changes(full_size("adapter=lora"), gib=999, answer_tokens=9)
+    assert adapted and not any("fsdp2" in change for change in adapted)

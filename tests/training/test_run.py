@@ -30,7 +30,7 @@ from qhk.training.inputs import plan
 from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stop import RunFailure
-from tests.training.conftest import SMALL
+from tests.training.conftest import SMALL, finish, interrupt
 
 pytestmark = pytest.mark.long
 
@@ -41,13 +41,6 @@ OpenRun = Callable[[Settings], Run]
 @pytest.fixture
 def small(taught_small: Small) -> Small:
     return taught_small
-
-
-def finish(run: Run) -> Path:
-    """The directory of the run after training it."""
-    with run.directory:
-        train(run)
-    return run.directory.path
 
 
 def weights(directory: Path, step: str = "last") -> dict[str, torch.Tensor]:
@@ -90,17 +83,7 @@ def test_a_stopped_run_resumes_bit_for_bit(
     finished: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch, stop_before: int
 ) -> None:
     whole = finished
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == stop_before:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(name="stopped")), before=stop_before)
     stopped = finish(open_run(small(name="stopped")))
     assert records(stopped) == records(whole)
     assert same_weights(stopped, whole)
@@ -136,17 +119,7 @@ def test_a_damaged_checkpoint_is_set_aside_with_a_loud_line(
     def opened() -> Run:
         return open_run(small("training.keep_every=1", "training.checkpoint_every=1", name="harmed"))
 
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_take_step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            finish(opened())
+    interrupt(opened(), before=3)
     run = opened()
     for number in harmed:
         file = run.checkpoints.path(number) / ("model.safetensors" if number == 3 else "training.pt")
@@ -190,17 +163,7 @@ def test_memory_and_replaced_groups_resume_bit_for_bit(
         "benchmark={miniature_spaq:{limit:2}}",
     )
     whole = finish(open_run(small(*options, name="whole")))
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*options, name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*options, name="stopped")), before=3)
     stopped = finish(open_run(small(*options, name="stopped")))
     trained = [[row for row in records(path) if row[1] is MetricSection.TRAIN] for path in (stopped, whole)]
     assert trained[0] == trained[1] and len(trained[0]) == 4
@@ -289,17 +252,7 @@ def test_a_resumed_run_without_cold_start_keeps_its_reference(
     )
     base = [word for word in SMALL if not word.startswith("cold_start")]
     whole = finish(open_run(small(*bare, name="whole", base=base)))
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*bare, name="stopped", base=base)))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*bare, name="stopped", base=base)), before=3)
     stopped = finish(open_run(small(*bare, name="stopped", base=base)))
     assert records(stopped) == records(whole)
 

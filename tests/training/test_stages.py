@@ -20,12 +20,11 @@ from qhk.settings.identity import run_id
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_at, stage_views
 from qhk.tracking.recorder import MetricSection, read_metrics
-from qhk.training import loop
 from qhk.training.begin import taught_examples
 from qhk.training.loop import notes, train
 from qhk.training.run import Run
 from qhk.training.stages import load_stages
-from tests.training.conftest import SMALL, prepared_run, small_settings
+from tests.training.conftest import SMALL, finish, interrupt, prepared_run, small_settings
 
 pytestmark = pytest.mark.long
 
@@ -48,12 +47,6 @@ SWITCH = (
 @pytest.fixture
 def small(taught_small: Small) -> Small:
     return taught_small
-
-
-def finish(run: Run) -> Path:
-    with run.directory:
-        train(run)
-    return run.directory.path
 
 
 def weights(directory: Path, step: str = "last") -> dict[str, torch.Tensor]:
@@ -289,17 +282,7 @@ def test_a_run_stopped_in_its_second_stage_resumes_bit_for_bit(
         ("miniature_csiq", Moment.BEFORE, 2),
         ("miniature_csiq", Moment.AFTER, 4),
     }
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == stop_before:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*SWITCH, "training.checkpoint_every=1", name="stopped")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*SWITCH, "training.checkpoint_every=1", name="stopped")), before=stop_before)
     stopped = finish(open_run(small(*SWITCH, "training.checkpoint_every=1", name="stopped")))
     assert same(stopped, switched)
     steps = {
@@ -324,18 +307,8 @@ def test_workers_of_a_part_are_outside_the_identity(small: Small) -> None:
 def test_a_lost_reference_is_not_replaced(
     switched: Path, small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = loop._take_step
-
-    def stopping(run: Run, *args: Any, **kwargs: Any) -> Any:
-        if kwargs["step"] == 3:
-            raise KeyboardInterrupt
-        return step(run, *args, **kwargs)
-
     words = (*SWITCH, "objective.kl_coef=0.1", "training.checkpoint_every=1")
-    monkeypatch.setattr(loop, "_take_step", stopping)
-    with pytest.raises(KeyboardInterrupt):
-        finish(open_run(small(*words, name="lost")))
-    monkeypatch.setattr(loop, "_take_step", step)
+    interrupt(open_run(small(*words, name="lost")), before=3)
     run = open_run(small(*words, name="lost"))
     shutil.rmtree(run.directory.checkpoints / "step_000002")
     with (

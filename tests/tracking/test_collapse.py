@@ -72,9 +72,22 @@ def test_a_fall_within_the_noise_of_few_images_is_no_sign() -> None:
 
 
 def test_a_later_stage_has_its_own_start() -> None:
-    rows = record() + record(first=100, train__scores__entropy=(1.5, 1.4), srcc=(0.3, 0.3))
+    rows = record() + record(first=100, train__scores__entropy=(0.7, 0.6), srcc=(0.3, 0.3))
     assert not signs(rows, first=100)
-    assert "validation" in signs(rows, first=0)
+    assert {"validation", "scores"} <= signs(rows, first=0)
+
+
+def test_training_is_judged_by_two_windows_that_do_not_overlap() -> None:
+    def fallen(steps: int) -> list[MetricRow]:
+        rows = record(steps=steps, train__reward__total__mean=(0.2, 0.9))
+        values = [(1, 0.7), (steps - 1, 0.3), (steps, 0.3)]
+        return rows + [
+            MetricRow(step=step, section=MetricSection.VALIDATION, metrics={"validation/srcc": value})
+            for step, value in values
+        ]
+
+    assert signs(fallen(15)) == {"validation"}
+    assert signs(fallen(19)) == {"validation"} and "reward hacking" in signs(fallen(25))
 
 
 def test_one_score_for_all_images_has_no_order() -> None:

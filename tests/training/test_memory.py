@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
 from qhk.policy.adapter import count_parameters, put_adapter
@@ -21,6 +23,7 @@ from qhk.training.memory import (
 from tests.training.conftest import composer
 
 
+@cache
 def full_size(*words: str) -> Settings:
     """Q-Hawkeye at 7B."""
     (settings,) = composer().settings(["experiment=q_hawkeye", *words], [0])

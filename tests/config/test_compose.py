@@ -356,8 +356,12 @@ def test_published_hyperparameters(compose_plain: Compose) -> None:
     assert run["uncertainty"]["answer_rule"] == "q_hawkeye_release_uncertainty"
 
 
-def test_one_sample_is_drawn_at_temperature_one(compose_plain: Compose) -> None:
-    evaluation = compose_plain("experiment=q_insight", "evaluation=one_sample")["evaluation"]
+def test_what_q_insights_header_offers_can_be_had(compose_plain: Compose) -> None:
+    turns = [f"{node}.system='Ask for the tags.'" for node in ("prompt", "mixture.degradation.prompt")]
+    run = compose_plain("experiment=q_insight", "evaluation=one_sample", *turns)
+    prompts = (run["prompt"], run["mixture"]["degradation"]["prompt"])
+    assert [prompt["system"] for prompt in prompts] == ["Ask for the tags."] * 2
+    evaluation = run["evaluation"]
     drawn = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 512}
     read = {name: {key: readout[key] for key in drawn} for name, readout in evaluation["readouts"].items()}
     assert (evaluation["headline"], read) == ("one_sample", {"one_sample": drawn})

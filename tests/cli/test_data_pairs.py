@@ -12,8 +12,8 @@ import pytest
 
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
-from tests.data.conftest import REAL_DATA
 from tests.conftest import repository_catalogue
+from tests.data.conftest import REAL_DATA
 from tests.pairs.server import Response, serving
 
 Out = pytest.CaptureFixture[str]

@@ -180,30 +180,3 @@ def test_tokens_and_seconds_are_means_over_the_runs_that_have_them(tmp_path: Pat
         path.write_text(json.dumps(content))
     (shown, *_) = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)["tables"]
     assert shown["figures"] == {"m": {"tokens_per_image": 20.0}}
-
-
-def test_sources_of_scores_stand_apart_and_runs_that_go_on_show_their_log(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
-    rows = [{"step": step, "scores": [1.0, 5.0, None, 5.0]} for step in (5, 10, 10)]
-    append_json_lines(run / "completions.jsonl", rows)
-    (run / "run.log").write_text("old\n")
-    (run / "console.log").write_text("x\n" * 9000 + "Killed\n")
-    os.utime(run / "run.log", ns=(1, 1))
-    records = [replace(record, state="running", step=7) for record in read_runs(tmp_path).records]
-    content = gather(Runs(records), OPTIONS, lambda what, done, of: None)
-    training, benchmarks = sorted(content["histograms"]["m"], key=lambda said: said["source"] != "training")
-    assert [(bars["step"], sum(bars["counts"])) for bars in training["steps"]] == [(5, 3), (10, 6)]
-    assert training["steps"][1]["counts"][0] == 2 and training["steps"][1]["counts"][-1] == 4
-    assert benchmarks["source"] == "benchmarks, mean4"
-    assert [bars["step"] for bars in benchmarks["steps"]] == [0, STEPS]
-    (log,) = content["logs"]
-    assert (log["state"], log["step"]) == ("running", 7)
-    assert log["log"].endswith("x\nKilled") and len(log["log"].splitlines()) == 30
-
-
-def test_a_metric_that_the_page_does_not_know_has_its_table(tmp_path: Path) -> None:
-    run = write_run(tmp_path, "m", 0, noise=0.5, config={})
-    text = (run / "results.json").read_text().replace('"distinct_samples"', '"tokens_per_image"')
-    (run / "results.json").write_text(text)
-    content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
-    assert "tokens_per_image" in {table["view"]["metric"] for table in content["tables"]}

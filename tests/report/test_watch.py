@@ -11,8 +11,6 @@ import pytest
 
 from qhk.report import content, runs
 from qhk.report.compare import compare
-from qhk.report import content, runs
-from qhk.report.compare import compare
 from qhk.report.content import ReportOptions
 from tests.report.builders import module_config, write_run, write_status
 

@@ -117,19 +117,24 @@ Qhk = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def qhk(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    catalogue: Catalogue,
-) -> Qhk:
-    """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
-    monkeypatch.chdir(tmp_path)
+def one_catalogue(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> None:
+    """Lets command lines take the repository's YAML files as they were read once for all tests."""
     monkeypatch.setattr(
         command_line,
         "read_catalogue",
         lambda root, own=(): read_catalogue(root, own) if own else catalogue,
     )
+
+
+@pytest.fixture
+def qhk(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    one_catalogue: None,
+) -> Qhk:
+    """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
+    monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:
         code = command_line.main(words)

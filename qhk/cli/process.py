@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -27,6 +28,8 @@ INTERNAL_ERROR = 1
 INTERRUPTED = 130
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: not done, and the same command goes on."""
+OUT_OF_REACH = (errno.ENAMETOOLONG, errno.EACCES)
+"""What looking for a user's file raises instead of saying that it is not there."""
 READER_GONE = 141
 """What a shell says of a process that SIGPIPE has ended."""
 
@@ -60,8 +63,8 @@ def report(action: Callable[[], int]) -> int:
     75 for a run that was preempted, 130 for one that was interrupted: the same command goes on with both. 1
     where anything called ``exit``, whatever with, and 141 where the reader of our output has gone.
 
-    A user's mistake is a ``UserError``; a ValueError out of a library, or of a failed operation in our own
-    code, is shown for the defect that it is.
+    A user's mistake is a ``UserError``, or a name that is too long or that nobody may look up; a ValueError
+    out of a library, or of a failed operation in our own code, is shown for the defect that it is.
     """
     try:
         with _exit_raised():
@@ -87,6 +90,15 @@ def report(action: Callable[[], int]) -> int:
         if logging.getLogger("qhk").isEnabledFor(logging.DEBUG):
             print(traceback.format_exc(), end="", file=sys.stderr)
         print(f"qhk: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in OUT_OF_REACH or error.filename is None:
+            print(traceback.format_exc(), end="", file=sys.stderr)
+            return INTERNAL_ERROR
+        line = (
+            f"{error.filename}: cannot be looked up ({error.strerror}): correct the name or its permissions"
+        )
+        print(f"qhk: {' '.join(line.split())}", file=sys.stderr)
         return USER_ERROR
     except Exception:
         print(traceback.format_exc(), end="", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from qhk.cli.process import report
+
+Run = Callable[..., tuple[int, str, str]]
+LONG = "n" * 300
 
 
 def fork_and_leave() -> int:
@@ -35,6 +39,37 @@ def test_an_exit_is_a_failure_with_its_place(
     assert report(action) == code
     assert os._exit is leave
     assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (
+            errno.ENAMETOOLONG,
+            2,
+            "qhk: a b: cannot be looked up (File name too long): correct the name or its",
+        ),
+        (errno.EACCES, 2, "qhk: a b: cannot be looked up (Permission denied): correct the name or its"),
+        (errno.EIO, 1, "Traceback"),
+    ],
+)
+def test_what_cannot_be_looked_up_is_one_line(
+    number: int, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def look() -> int:
+        raise OSError(number, os.strerror(number), "a\nb")
+
+    assert report(look) == code
+    err = capsys.readouterr().err
+    assert err.startswith(said) and (err.count("\n") == 1) is (code == 2)
+
+
+@pytest.mark.parametrize(
+    "words", [["runs", "list", LONG], ["export", LONG], ["evaluate", f"checkpoint={LONG}"]]
+)
+def test_a_name_that_is_too_long_is_one_line(qhk: Run, words: list[str]) -> None:
+    code, _, err = qhk(*words)
+    assert code == 2 and "File name too long" in err and err.count("\n") == 1
 
 
 PROGRAM = """

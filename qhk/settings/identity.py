@@ -20,6 +20,7 @@ OUTSIDE_IDENTITY = (
     "study",
     "name",
     "distributed",
+    "model.branch_checkpointing",
     "training.prompts_per_device",
     "rollout.decode_batch",
     "evaluation.batch_images",

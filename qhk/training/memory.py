@@ -42,6 +42,24 @@ SPREAD = 4
 """Processes that a model is spread over where a plan speaks of that: the number is not in the settings."""
 
 
+def goes_on_from_rollout(settings: Settings, *, prompts: int) -> bool:
+    """Return whether the first update of a learning vision tower differentiates the features of the rollout.
+
+    They are those that it would compute itself, where one micro-batch is all of a process's ``prompts``: then
+    the activations of the tower, which it needs anyway, are kept while completions are decoded. Not where
+    rollouts hold whole weights that updates do not, prompts may give way to others, or the branch is computed
+    anew.
+    """
+    together = settings.rollout.decode_batch // settings.rollout.group_size
+    return (
+        prompts <= min(settings.training.prompts_per_device, together)
+        and settings.training.learner == "reinforcement"
+        and settings.distributed.form != "fsdp2"
+        and settings.objective.max_resamples == 0
+        and not settings.model.branch_checkpointing
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class MemoryPlan:
     """Bytes of one process by part: ``kept`` throughout, and at the peaks of an update and of a rollout."""
@@ -115,9 +133,13 @@ def memory_plan(
         prompt=prompt_tokens(shape, settings.model),
         patches=picture_patches(shape, settings.model),
         checkpointing=settings.model.gradient_checkpointing,
+        recomputed=settings.model.branch_checkpointing,
         copies=0 if adapter is None or element == 4 else _copies(shape, adapter),
     )
     twins = settings.perception.form != "none" and not supervised
+    own = settings.training.prompts_per_step // processes
+    if not frozen and goes_on_from_rollout(settings, prompts=own):
+        rest = {**rest, "activations of the vision tower": SLACK * lengths.vision()}
     return MemoryPlan(
         kept=kept,
         update=lengths.update(twins, frozen) | gathered,
@@ -166,16 +188,21 @@ class _Lengths:
     prompt: float
     patches: float
     checkpointing: bool
+    recomputed: bool
     copies: int
 
     def update(self, twins: bool, frozen: bool) -> dict[str, float]:
-        """Return the parts of an update's peak: both branches' activations, once both heads are read."""
+        """Return the parts of an update's peak: both branches' activations, once both heads are read.
+
+        With one branch recomputed, those of the other alone are alive then, and its own later.
+        """
         branches = 2 if twins else 1
+        alive = 1 if self.recomputed else branches
         positions = min(HEAD_CHUNK, self.prompts * self.group * self.tokens)
         tensors = HEAD_TENSORS["pair" if twins else "single"]
         parts = {
-            "activations of the language model": SLACK * branches * self.text(),
-            "activations of the vision tower": 0.0 if frozen else SLACK * branches * self.vision(),
+            "activations of the language model": SLACK * alive * self.text(),
+            "activations of the vision tower": 0.0 if frozen else SLACK * alive * self.vision(),
             "logits": SLACK * tensors * positions * self.shape.vocabulary * 4,
             "pixels": SLACK * branches * self.pixels(),
         }
@@ -277,6 +304,7 @@ LORA = AdapterSettings(
 
 CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
+    Change(words="model.branch_checkpointing=true", apply=_with("model", branch_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),

@@ -46,11 +46,13 @@ from qhk.training.distributed import Processes
 from qhk.training.forward import (
     MicroBatch,
     frozen_features,
+    learning_features,
     make_micro_batches,
     policy_branches,
     reference_logprobs,
     vision_is_frozen,
 )
+from qhk.training.memory import goes_on_from_rollout
 from qhk.training.metrics import (
     branch_metrics,
     coefficient_metrics,
@@ -179,11 +181,14 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
     """
     policy, settings, rollout = learner.policy, learner.settings, learner.settings.rollout
     place = ("resample", step, resample) if resample else ("rollout", step)
-    # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
-    size = settings.training.prompts_per_device
-    frozen = vision_is_frozen(policy.model)
+    size, features = settings.training.prompts_per_device, list[Tensor]()
     with gathered(policy.model):
-        features = frozen_features(policy.model, batch.prompts, size=size) if frozen else []
+        # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
+        # One that learns gives prefill and the policy's first forward the same.
+        if vision_is_frozen(policy.model):
+            features = frozen_features(policy.model, batch.prompts, size=size)
+        elif goes_on_from_rollout(settings, prompts=len(batch)):
+            features = learning_features(policy.model, batch.prompts)
         groups = sample_in_batches(
             policy,
             batch.prompts,
@@ -192,7 +197,7 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
             max_new_tokens=rollout.max_new_tokens,
             temperature=rollout.temperature,
             decode_batch=rollout.decode_batch,
-            features=features,
+            features=[one.detach() for one in features],
         )
     completions = [
         read_completions(policy, group, learner.tasks[task].parse)
@@ -463,6 +468,7 @@ def update(
         # not used for that: decoding rounds otherwise than the training forward, and the difference would
         # stand in the ratio as if the policy had changed.
         old = old or logprobs
+        parts = [part.after_an_update() for part in parts]
         metrics.merge(measured)
         metrics.add("train/optimizer/grad_norm", apply_update(learner, now))
     return metrics
@@ -493,6 +499,7 @@ def accumulate(
             needs=now.terms.needs(),
             temperature=learner.settings.rollout.temperature,
             measure=measure,
+            branch_checkpointing=learner.settings.model.branch_checkpointing,
         )
         device, dtype = original.logprobs.device, original.logprobs.dtype
         answers = [mask for group in batch.answer_masks[part.rows] for mask in group]

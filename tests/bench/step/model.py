@@ -18,6 +18,7 @@ from qhk.policy.load import Policy, prepare_model
 from qhk.policy.shape import Shape
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
+from qhk.sweep.cost import completions_flop, head_flop, prefix_flop, vision_flop
 
 SIDES = {300: 448, 1200: 960}
 """Prompt tokens, about, and the side in pixels of the picture that gives them."""
@@ -168,12 +169,7 @@ def step_flops(cell: Cell, *, prompt: int, patches: int, degraded: bool) -> floa
     token once, in each of: the rollout, the reference, and the policy, whose backward pass takes twice its
     forward; a degraded branch with gradient takes the policy's share again.
     """
-    shape, tokens = SHAPE, cell.group * cell.completion
-    windowed = shape.vision_layers - shape.full
-    vision = 2 * shape.vision * patches + 2 * shape.merger * patches / shape.merge**2
-    vision += 4 * shape.vision_hidden * patches * (64 * windowed + patches * shape.full)
-    width = 4 * shape.hidden * shape.layers
-    text = 2 * shape.text * (prompt + tokens) + width * prompt**2 / 2
-    text += width * cell.group * (cell.completion * prompt + cell.completion**2 / 2)
-    head = 2 * shape.head * tokens
-    return (vision + text + head) * (8 if degraded else 5)
+    group, tokens = cell.group, cell.completion
+    once = vision_flop(SHAPE, patches) + prefix_flop(SHAPE, prompt)
+    once += completions_flop(SHAPE, prompt, group, tokens) + head_flop(SHAPE, group, tokens)
+    return once * (8 if degraded else 5)

@@ -26,7 +26,7 @@ SLACK = 1.08
 PROCESS = 500 * 2**20
 """Bytes of Python and its libraries, which count where the device is the CPU."""
 
-HEAD_CHUNK = 2048
+HEAD_CHUNK = 1024
 """Positions whose full-vocabulary logits exist at one time."""
 
 HEAD_TENSORS = {"single": 4, "pair": 9}

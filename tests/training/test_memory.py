@@ -105,11 +105,14 @@ def test_more_takes_more() -> None:
     """Each setting moves the update's peak its own way."""
 
     def update(*words: str) -> float:
-        return sum(planned("rollout.max_new_tokens=256", *words).update.values())
+        return sum(planned("rollout.max_new_tokens=128", *words).update.values())
 
     plain = update()
     assert update("model.gradient_checkpointing=false") > 3 * plain
     assert update("perception=none") < 0.7 * plain
+    whole = "model.gradient_checkpointing=false"
+    one_branch = update(whole, "model.branch_checkpointing=true")
+    assert update(whole, "perception=none") < one_branch < 0.6 * update(whole)
     assert update("strengths.group_size=8") > 1.5 * plain
     assert update("training.prompts_per_device=2") > 1.5 * plain
     assert update("model.max_pixels=100352") < plain
@@ -120,6 +123,13 @@ def test_a_rollout_may_be_the_peak() -> None:
     """Keys and values of many groups together outweigh one group's activations."""
     many = planned("rollout.decode_batch=4096", "training.prompts_per_step=1024", "perception=none")
     assert "keys and values" in many.largest and "logits" not in many.largest
+
+
+def test_a_rollout_keeps_the_tower_of_the_update_that_goes_on_from_it() -> None:
+    part, one = "activations of the vision tower", ("training.prompts_per_step=1",)
+    assert part in planned(*one).rollout and part not in planned().rollout
+    for word in ("model.branch_checkpointing=true", "objective.max_resamples=1", "model.freeze_vision=true"):
+        assert part not in planned(*one, word).rollout
 
 
 def test_the_lines_name_the_largest_part_and_what_helps() -> None:

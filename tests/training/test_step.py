@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,11 +26,11 @@ from qhk.rollout import decode
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
-from qhk.training import forward
+from qhk.training import forward, loop
 from qhk.training import step as step_module
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import build_readers, load, plan, prefetch
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
@@ -351,6 +352,34 @@ def test_pictures_are_encoded_as_often_as_weights_differ(
     assert seen["patches"] == seen["picture"] * (2 if frozen else scored + 1 - shared)
     completions = round(12 * metrics.values()["train/completion/tokens/mean"])
     assert seen["tokens"] == seen["prompt tokens"] + scored * (seen["prompt tokens"] + completions)
+
+
+def test_twins_are_made_where_loss_or_log_looks_at_them(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no coefficient is left, in the logged steps alone; a step that needs none reads no twin."""
+    words = ("training.log_every=2", "training.duration={steps: 5, epochs: null}", "perception=exact")
+    run = open_run(small(*words, *EXACT_OFF[1:]))
+    assert [loop._twin_factor(run, step) for step in range(5)] == [None, 1.0, None, 1.0, 1.0]
+    needed = open_run(small(*words, *EXACT_OFF[1:3], "perception.eta_degraded=0.1", name="needed"))
+    assert [loop._twin_factor(needed, step) for step in range(5)] == [1.0] * 5
+    encoder: Any = SimpleNamespace(
+        encode=lambda messages, images: SimpleNamespace(with_pixels=lambda *pixels: pixels)
+    )
+    encoder.encode_pixels = lambda images: images
+    reader = ExampleReader(
+        encoder,
+        task=run.settings,  # type: ignore[arg-type]  # not looked at
+        messages=(),
+        answer_decimals=2,
+        augmentation="none",
+        seed=0,
+        degrade=lambda *place: [place[-1]],  # type: ignore[list-item]
+    )
+    monkeypatch.setattr(ExampleReader, "training_images", lambda *args, **kwargs: [])
+    example: Any = None
+    assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
+    assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
 
 
 def test_going_on_from_the_features_of_the_rollout_changes_no_bit(

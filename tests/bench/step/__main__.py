@@ -46,9 +46,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small cell, once")
     parser.add_argument("--cell", nargs=3, type=int, metavar=("P", "C", "G"), action="append")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument(
-        "--steps", type=int, default=1, help="measured behind a first one; the fastest counts"
-    )
+    parser.add_argument("--steps", type=int, default=2, help="the fastest counts")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--way", choices=(*WAYS, "matmul"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

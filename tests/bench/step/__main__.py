@@ -7,6 +7,7 @@ rollout, the forward passes of policy, reference and degraded picture, backward,
 long as allowed.
 
 ours          ``perception=exact``: a degraded branch with its gradient, which the others do not have
+ours, lean    the same with ``model.branch_checkpointing``: one branch's activations at a time
 ours, plain   ``perception=none``
 TRL           GRPOTrainer, which keeps all activations here; left out where it is not installed
 published     the releases' scheme as a plain oracle: prompt and picture once per completion, logits at every
@@ -32,7 +33,7 @@ from typing import Any
 CELLS = ((300, 64, 8), (300, 64, 16), (1200, 64, 8), (1200, 64, 16), (1200, 200, 8), (1200, 200, 16))
 """P, C, G."""
 
-WAYS = ("ours", "ours, plain", "TRL", "published")
+WAYS = ("ours", "ours, lean", "ours, plain", "TRL", "published")
 PARTS = ("read", "rollout", "vision", "forward", "backward", "optimizer", "rest")
 
 

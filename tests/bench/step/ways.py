@@ -23,7 +23,7 @@ from transformers import (
 from transformers.processing_utils import ProcessorMixin
 
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.config.composer import TrainingComposer
+from qhk.config.training import training_settings
 from qhk.policy.load import save_policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rewards.compose import build_terms
@@ -53,21 +53,16 @@ Take = Callable[[], list[dict[str, float]]]
 """Takes the steps, each of another picture: CPU seconds of each by part."""
 
 
-def ours(cell: Cell, folder: Path, clock: Clock, steps: int, *, perception: str) -> Take:
+def ours(cell: Cell, folder: Path, clock: Clock, steps: int, *words: str) -> Take:
     """The steps of this project, as a run takes them between two logged ones."""
-    words = [
-        *(
-            "model.dtype=float32",
-            f"perception={perception}",
-            "objective=grpo",
-            f"objective.kl_coef={KL_COEF}",
-        ),
+    every = [
+        *("model.dtype=float32", "objective=grpo", f"objective.kl_coef={KL_COEF}"),
         *(f"rollout.group_size={cell.group}", f"rollout.max_new_tokens={cell.completion}"),
         *("training.prompts_per_step=1", "training.prompts_per_device=1", "optimizer=adamw"),
         f"optimizer.lr={LEARNING_RATE}",
     ]
     add_in_order("cpu")
-    (settings,) = TrainingComposer(read_catalogue(config_root())).settings(words, [0])
+    (settings,) = training_settings([*every, *words], [0], read_catalogue(config_root()))
     policy = bench_policy()
     reference = copy.deepcopy(policy.model).requires_grad_(False)
     learner = step.Learner(
@@ -254,8 +249,9 @@ def trl(cell: Cell, folder: Path, clock: Clock, steps: int) -> Take:
 
 
 WAYS: dict[str, Callable[[Cell, Path, Clock, int], Take]] = {
-    "ours": lambda *place: ours(*place, perception="exact"),
-    "ours, plain": lambda *place: ours(*place, perception="none"),
+    "ours": lambda *place: ours(*place, "perception=exact"),
+    "ours, lean": lambda *place: ours(*place, "perception=exact", "model.branch_checkpointing=true"),
+    "ours, plain": lambda *place: ours(*place, "perception=none"),
     "TRL": trl,
     "published": published,
 }
@@ -281,4 +277,4 @@ def ideal_seconds(cell: Cell) -> dict[str, float]:
     policy, side = bench_policy(), SIDES[cell.prompt]
     prompt = policy.encoder.encode(MESSAGES, [Image.new("RGB", (side, side))])
     rate, sizes = matmul_rate(), {"prompt": prompt.num_tokens, "patches": len(prompt.pixel_values)}
-    return {way: step_flops(cell, degraded=way == "ours", **sizes) / rate for way in WAYS}
+    return {way: step_flops(cell, degraded=way in ("ours", "ours, lean"), **sizes) / rate for way in WAYS}

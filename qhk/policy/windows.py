@@ -37,7 +37,7 @@ def window_attention(
     lengths = windows.diff()
     # Windows by length: the patches of equal ones then lie side by side.
     by_length, chosen = lengths.sort(stable=True)
-    sizes, counts = by_length.unique_consecutive(return_counts=True)
+    sizes, counts = by_length.unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
     rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (patches, heads, head size)
     order = None
     if len(sizes) > 1:
@@ -47,7 +47,8 @@ def window_attention(
     pieces, start = list[Tensor](), 0
     for length, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         own = slice(start, start := start + count * length)
-        q, k, v = (tensor[own].unflatten(0, (count, length)).transpose(1, 2) for tensor in rows)
+        shape = (count, length, *rows[0].shape[1:])
+        q, k, v = (tensor[own].reshape(shape).transpose(1, 2) for tensor in rows)
         output = scaled_dot_product_attention(q, k, v, scale=scaling)
         pieces.append(output.transpose(1, 2).flatten(0, 1))
     output = torch.cat(pieces) if order is not None else pieces[0]

@@ -154,7 +154,7 @@ class _Group:
         return Work(flop=prefill, decode_s=decode_s)
 
     def readouts(self, readouts: Sequence[Readout]) -> Work:
-        """Return the work of one picture in one pass of read-outs: those that draw alike share their answers."""
+        """Return the work of one picture in one pass: read-outs that draw alike share their answers."""
         answers: dict[int, int] = {}
         for draw in dict.fromkeys(readout.draw for readout in readouts):
             answers[draw.max_new_tokens] = answers.get(draw.max_new_tokens, 0) + draw.num_samples
@@ -162,7 +162,7 @@ class _Group:
         return self.rollout(answers) + Work(flop=sum(expected))
 
     def expected_flop(self, readout: Readout) -> float:
-        """Return one forward of the answers and of every score that could stand there, a token a character."""
+        """Return one forward of the answers and all scores that could stand there, a token a character."""
         decimals = self.settings.prompt.answer_decimals
         possible = build_task(self.settings.task).possible_scores(decimals=decimals)
         if not possible:

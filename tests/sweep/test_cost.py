@@ -100,7 +100,7 @@ def test_readouts_of_one_pass_share_prompt_and_answers(settings: Settings) -> No
     few = {name: one.model_copy(update={"limit": images}) for name, one in settings.benchmark.items()}
 
     def seconds(*names: str) -> float:
-        """Of one picture in one moment, on a machine that computes and reads as fast as can be counted."""
+        """Of one picture at one moment."""
         chosen = {"readouts": {name: readouts[name] for name in names}, "headline": names[0]}
         changed = {"evaluation": settings.evaluation.model_copy(update=chosen), "benchmark": few}
         found = estimate_run(settings.model_copy(update=changed), H200)

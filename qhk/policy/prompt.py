@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE
 
@@ -111,7 +112,7 @@ class PromptEncoder:
         return replace(self._layout(text, sizes), pixel_values=pixel_values, image_grid_thw=grid)
 
     def _render(self, messages: str) -> str:
-        return render_chat(self.tokenizer, json.loads(messages), own=CHAT_TEMPLATE)
+        return render_chat(self.tokenizer, parse_json(messages), own=CHAT_TEMPLATE)
 
     def _lay_out(self, text: str, sizes: Sequence[tuple[int, int, int]]) -> EncodedPrompt:
         """The prompt of pictures of these grids but for their pixels; prompts share its tensors."""

@@ -47,9 +47,9 @@ def test_a_picture_takes_one_call_per_length_of_window(monkeypatch: pytest.Monke
     shapes = list[torch.Size]()
     attend = windows.scaled_dot_product_attention
 
-    def count(query: Tensor, *args: Tensor, scale: float) -> Tensor:
+    def count(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
         shapes.append(query.shape)
-        return attend(query, *args, scale=scale)
+        return attend(query, key, value, scale=scale)
 
     monkeypatch.setattr(windows, "scaled_dot_product_attention", count)
     policy = build_policy()

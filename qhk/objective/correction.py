@@ -1,4 +1,4 @@
-"""Weights for completions that another engine sampled: it rounds otherwise than the forward that is trained."""
+"""Weights for completions that another engine sampled, which rounds otherwise than the training forward."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def correction_weights(
     token:     ``w_t = min(exp(old_t - mu_t), bound)``
     sequence:  ``w_t = w = min(exp(sum over the completion of old_t - mu_t), bound)``
 
-    ``old_logprobs`` ``(R, T)`` are those of the policy before the first update, as the training forward finds
-    them, ``sampled_logprobs`` ``(R, T)`` those that the completions were drawn with (``mu``), both in nats and
-    at the same temperature; ``mask`` ``(R, T)`` is True where a token counts. The weight belongs to the
-    sampling alone: it stays the same in every update on these completions, beside the ratio of the present
-    to the old policy. Truncation bounds the variance and leaves a bias where it acts.
+    ``old_logprobs`` ``(R, T)`` are those of the policy before the first update, as the training forward
+    finds them, ``sampled_logprobs`` ``(R, T)`` those that the completions were drawn with (``mu``), both in
+    nats and at the same temperature; ``mask`` ``(R, T)`` is True where a token counts. The weight belongs to
+    the sampling alone: it stays the same in every update on these completions, beside the ratio of the
+    present to the old policy. Truncation bounds the variance and leaves a bias where it acts.
 
     Source: truncated importance sampling, Ionides, J. Comput. Graph. Stat. 17(2), 2008; for the gap between
     sampler and trainer, Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL

@@ -187,6 +187,43 @@ def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]
     return {f"{PREFIX}{key}": value.detach().clone().contiguous() for key, value in state.items()}
 
 
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every weight by the name that it has in a plain model, with the adapter's product in it.
+
+    The product is added to a copy, in float32 at least, and rounded once; the model stays as it is, so
+    nothing drifts however often this is done (added to and taken off again in bfloat16, weights wander away
+    from what was trained). Without an adapter, the weights themselves. Weights that are shared come once.
+    """
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        if ".base_layer." not in name:
+            yield name, parameter.detach()
+            continue
+        own, _, last = name.partition(".base_layer.")
+        weight = parameter.detach()
+        if last == "weight":
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            layer: Any = model.get_submodule(own)
+            weight = (weight.to(wide) + layer.get_delta_weight(LEARNING).detach().to(wide)).to(weight.dtype)
+        yield f"{own}.{last}", weight
+
+
+def save_language_adapter(model: Any, folder: Path) -> None:
+    """Write what adapts the language model, for plain peft; the vision tower's part stays here."""
+    weights = {
+        name: value
+        for name, value in adapter_weights(model).items()
+        if block_of(name.removeprefix(PREFIX)) == "language"
+    }
+    layers = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in weights})
+    config = {**model.peft_config[LEARNING].to_dict(), "target_modules": layers, "inference_mode": True}
+    with writing(folder):
+        save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
+        (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
+
+
 def save_adapter(model: Any, base: Base, folder: Path) -> None:
     """Write the adapter for plain peft, and which weights it belongs to."""
     with writing(folder):

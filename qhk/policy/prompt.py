@@ -23,7 +23,8 @@ class EncodedPrompt:
 
     ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
     temporal, height and width rotary positions, ``next_position`` the position of the first completion
-    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3).
+    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3). ``messages`` are the
+    chat that it was made of.
     """
 
     input_ids: Tensor
@@ -32,6 +33,7 @@ class EncodedPrompt:
     next_position: int
     pixel_values: Tensor
     image_grid_thw: Tensor
+    messages: Sequence[Mapping[str, Any]] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -114,7 +116,14 @@ class PromptEncoder:
             next_position=next_position,
             pixel_values=pixel_values,
             image_grid_thw=grid,
+            messages=messages,
         )
+
+    def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Return how many tokens a prompt has besides those of its pictures, and how many pictures."""
+        text = render_chat(self.tokenizer, messages, own=CHAT_TEMPLATE)
+        words = text.replace(IMAGE_TOKEN, "")
+        return len(self.tokenizer(words, add_special_tokens=False)["input_ids"]), text.count(IMAGE_TOKEN)
 
     def encode_pixels(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Return the pictures' ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3)."""

@@ -22,6 +22,10 @@ OUTSIDE_IDENTITY = (
     "distributed",
     "training.prompts_per_device",
     "rollout.decode_batch",
+    *(
+        f"rollout.vllm.{key}"
+        for key in ("mode", "url", "exchange", "max_model_len", "gpu_memory_utilization", "sleep")
+    ),
     "evaluation.batch_images",
     "loading.workers",
     "dry_run",

@@ -48,7 +48,7 @@ def test_weights_equal_a_loop_and_are_truncated(scene: Scene, level: str) -> Non
 
 
 def test_two_distributions_come_out_right_on_average() -> None:
-    """A mean over the sampler's tokens, so weighed, is the mean over the policy's: that is what they are for."""
+    """A mean over the sampler's tokens, so weighed, is the mean over the policy's."""
     policy, sampler = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.4, 0.4, 0.2])
     value = torch.tensor([1.0, -2.0, 5.0])
     weights = correction_weights(

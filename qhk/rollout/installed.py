@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from qhk.errors import UserError
 from qhk.settings.root import Settings
@@ -34,7 +34,7 @@ def engine_problems(settings: Settings) -> list[str]:
 def installed_problem() -> str:
     """Return why the vLLM of this environment cannot be used; empty where it can."""
     fix = f"install it: pip install 'qhk[vllm]', which brings {' or '.join(VLLM_VERSIONS)}"
-    if importlib.util.find_spec("vllm") is None:
+    if find_spec("vllm") is None:
         return f"rollout.engine: vllm is not installed; {fix}; or take rollout=default"
     for name in DISTRIBUTIONS:
         try:

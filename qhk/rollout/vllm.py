@@ -296,6 +296,7 @@ class Colocated:
             enable_sleep_mode=options.sleep,
             limit_mm_per_prompt={"image": num_pictures, "video": 0},
             enable_mm_embeds=True,
+            skip_mm_profiling=True,  # its tower sees no picture
             mm_processor_cache_gb=0,
             logprobs_mode="processed_logprobs",  # of the distribution that is sampled, temperature included
             generation_config="vllm",  # nothing is read from a checkpoint's own

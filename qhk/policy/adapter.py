@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +80,12 @@ _PLACES = {
 }
 
 
+def _pattern(layers: Mapping[str, Sequence[str]]) -> str:
+    """The regular expression by which peft finds the layers of each block."""
+    places = (f"{_PLACES[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
+    return f"(?:{'|'.join(places)})"
+
+
 def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> None:
     """Put an adapter into the model, in place: all its weights are frozen, those of the adapter learn.
 
@@ -90,12 +96,11 @@ def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> No
     from peft import LoraConfig
 
     layers = adapted_layers(model, settings)
-    pattern = "|".join(f"{_PLACES[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank
         lora_dropout=settings.dropout,
-        target_modules=f"(?:{pattern})",
+        target_modules=_pattern(layers),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -217,7 +222,8 @@ def save_language_adapter(model: Any, folder: Path) -> None:
         if block_of(name.removeprefix(PREFIX)) == "language"
     }
     layers = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in weights})
-    config = {**model.peft_config[LEARNING].to_dict(), "target_modules": layers, "inference_mode": True}
+    config = model.peft_config[LEARNING].to_dict()
+    config |= {"target_modules": _pattern({"language": layers}), "inference_mode": True}
     with writing(folder):
         save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=1, sort_keys=True, default=sorted)

@@ -278,8 +278,8 @@ def install(monkeypatch: Any, policy: Callable[[], Policy], **behaviour: Any) ->
 class Serving:
     """``vllm serve`` around the fake: the routes that are used, by name and body."""
 
-    def __init__(self, llm: LLM, *, template: str = CHAT_TEMPLATE, version: str = VERSION) -> None:
-        self.llm, self.template, self.version = llm, template, version
+    def __init__(self, llm: LLM, *, version: str = VERSION) -> None:
+        self.llm, self.version = llm, version
         self.calls: list[str] = []
 
     def client(self, url: str) -> httpx.Client:
@@ -324,7 +324,7 @@ class Serving:
                 parts.append(part)
             messages.append({**message, "content": parts})
         tokenizer = self.llm.copy.tokenizer
-        text = render_chat(tokenizer, messages, own=self.template)
+        text = render_chat(tokenizer, messages, own=CHAT_TEMPLATE)
         (output,) = self.llm.generate(
             [
                 {

@@ -20,6 +20,7 @@ from qhk.rollout.decode import Group
 from qhk.rollout.vllm import Colocated, Request, Server, VllmEngine
 from qhk.settings.learning import AdapterSettings, CorrectionSettings, RolloutSettings, VllmSettings
 from tests.conftest import MESSAGES, build_policy, picture
+from tests.rollout import fake_vllm
 from tests.rollout.fake_vllm import LLM, Serving, install
 from tests.rollout.test_decode import scored_at
 
@@ -86,7 +87,7 @@ class Setting:
     def server(self, *, rank: int | None = None, **changed: Any) -> tuple[VllmEngine, Serving]:
         _, llm = self.colocated(rank=rank)
         llm.wake_up(["weights", "kv_cache"])
-        serving = Serving(llm, **{key: changed.pop(key) for key in ("template", "version") if key in changed})
+        serving = Serving(llm, **{key: changed.pop(key) for key in ("version",) if key in changed})
         self.options = options(self.folder, mode="server", url=URL, **changed)
         return VllmEngine(
             Server(self.options, max_model_len=200, client=serving.client(URL)), self.options
@@ -266,8 +267,7 @@ def adapted(setting: Setting) -> Setting:
 def test_merged_weights_are_those_of_a_merge_and_leave_the_base_alone(adapted: Setting) -> None:
     model = adapted.policy.model
     for name, parameter in model.named_parameters():
-        if ".lora_" not in name:
-            parameter.data = parameter.data.bfloat16()
+        parameter.data = parameter.data.float() if ".lora_" in name else parameter.data.bfloat16()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     first = dict(merged_weights(model))
     for _ in range(20):
@@ -319,10 +319,11 @@ def test_a_server_gives_what_a_colocated_engine_gives(
     assert not list(Path(setting.options.exchange).iterdir()), "nothing is left behind"
 
 
-def test_a_server_of_another_template_is_noticed(setting: Setting) -> None:
-    served, serving = setting.server()
+def test_a_server_of_another_template_is_noticed(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    served, _ = setting.server()
     served.load(setting.policy)
-    serving.template = serving.template.replace("<|im_start|>", "<|im_start|> ")
+    rendered = fake_vllm.render_chat
+    monkeypatch.setattr(fake_vllm, "render_chat", lambda *args, **keys: rendered(*args, **keys) + "x")
     with pytest.raises(UserError, match="read another prompt"):
         setting.sample(served)
 

@@ -21,6 +21,7 @@ from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import sample_groups
 from qhk.settings.learning import CorrectionSettings
+from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
 from qhk.training import step
 from qhk.training.batch import Batch
@@ -257,9 +258,19 @@ def test_a_run_without_vllm_is_refused_before_its_data(small: Callable[..., Sett
 
 
 def test_one_engine_serves_all_stages(small: Callable[..., Settings]) -> None:
+    plain = plain_settings(small(*VLLM))
+    own = {
+        **plain["rollout"],
+        "engine": "policy",
+        "vllm": None,
+        "correction": {"level": "none", "bound": 2.0},
+    }
+    plain["stages"]["first"] = {
+        "place": 1,
+        "share": 1.0,
+        "reference": "run_start",
+        "schedules": "run",
+        "rollout": own,
+    }
     with pytest.raises(UserError, match="stages.first.rollout.engine: one engine serves the whole run"):
-        small(
-            *VLLM,
-            "+stages.first={place: 1, share: 1.0, reference: run_start, schedules: run}",
-            "+rollout@stages.first.rollout=default",
-        )
+        parse_settings(plain)

@@ -88,6 +88,10 @@ class WeightReceiver:
             self.reload_weights(weights_iterator=items)
         finally:
             del model.load_weights
+        head = getattr(model.get_language_model(), "lm_head", None)
+        if head is not None and hasattr(head, "quant_method"):
+            # One that shares the embedding's weights has received none, and kernels of the CPU keep a copy.
+            head.quant_method.process_weights_after_loading(head)
         return {"filled": len(wanted & filled), "missing": sorted(wanted - filled)}
 
 

@@ -89,7 +89,14 @@ class Model:
     """vLLM's model around a policy's: fused names, and a loader that refuses what it does not know."""
 
     def __init__(self, plain: nn.Module, extra: Sequence[str]) -> None:
-        self.plain, self.extra = plain, extra
+        self.plain, self.extra, self.head_is_new = plain, extra, True
+
+    def get_language_model(self) -> Any:
+        """A head that shares the embedding's weights: a kernel's copy of them is made anew when asked for."""
+        return SimpleNamespace(lm_head=SimpleNamespace(quant_method=self))
+
+    def process_weights_after_loading(self, head: Any) -> None:
+        self.head_is_new = True
 
     def named_parameters(self) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in self.plain.named_parameters():
@@ -99,7 +106,7 @@ class Model:
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
         places = dict(self.plain.named_parameters())
-        loaded = set()
+        loaded, self.head_is_new = set[str](), False
         for name, tensor in weights:
             if name not in places:
                 raise ValueError(f"There is no module or parameter named {name!r} in the model")
@@ -212,6 +219,8 @@ class LLM:
         is_image = torch.tensor(ids) == self.copy.encoder.image_token_id
         key = json.dumps(ids).encode() + features.float().numpy().tobytes()
         model = self.prefixes.setdefault(key, copy.deepcopy(self.copy.model))
+        if not self.model.head_is_new:
+            model.lm_head.weight.data.mul_(0.5)
         if int(is_image.sum()) != len(features):  # shifted: the pictures' features end too early
             features = torch.cat([features, features[-1:].expand(int(is_image.sum()) - len(features), -1)])
             positions, following = torch.arange(len(ids)).expand(3, -1), len(ids)

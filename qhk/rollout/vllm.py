@@ -290,25 +290,27 @@ class Colocated:
         self.options, self.keeps_base = options, adapter_rank is not None
         self._adapter: Any = None
         adapters = {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(adapter_rank)}
-        self.llm = LLM(
-            model=folder,
-            dtype=dtype,
-            load_format="auto" if self.keeps_base else "dummy",
-            max_model_len=max_model_len,
-            max_num_seqs=rollout.decode_batch,
-            gpu_memory_utilization=options.gpu_memory_utilization,
-            enable_sleep_mode=options.sleep,
-            limit_mm_per_prompt={"image": num_pictures, "video": 0},
-            enable_mm_embeds=True,
-            skip_mm_profiling=True,  # its tower sees no picture
-            mm_processor_cache_gb=0,
-            logprobs_mode="processed_logprobs",  # of the distribution that is sampled, temperature included
-            generation_config="vllm",  # nothing is read from a checkpoint's own
-            worker_extension_cls=RECEIVER,
-            distributed_executor_backend="external_launcher" if processes > 1 else None,
-            seed=0,
-            **(adapters if self.keeps_base else {}),
-        )
+        with torch.random.fork_rng():  # it seeds the whole process
+            self.llm = LLM(
+                model=folder,
+                dtype=dtype,
+                load_format="auto" if self.keeps_base else "dummy",
+                max_model_len=max_model_len,
+                max_num_seqs=rollout.decode_batch,
+                gpu_memory_utilization=options.gpu_memory_utilization,
+                enable_sleep_mode=options.sleep,
+                enforce_eager=options.enforce_eager,
+                limit_mm_per_prompt={"image": num_pictures, "video": 0},
+                enable_mm_embeds=True,
+                skip_mm_profiling=True,  # its tower sees no picture
+                mm_processor_cache_gb=0,
+                logprobs_mode="processed_logprobs",  # of what is sampled from, temperature included
+                generation_config="vllm",  # nothing is read from a checkpoint's own
+                worker_extension_cls=RECEIVER,
+                distributed_executor_backend="external_launcher" if processes > 1 else None,
+                seed=0,
+                **(adapters if self.keeps_base else {}),
+            )
         self.rest()
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> Mapping[str, Any]:

@@ -24,7 +24,15 @@ OUTSIDE_IDENTITY = (
     "rollout.decode_batch",
     *(
         f"rollout.vllm.{key}"
-        for key in ("mode", "url", "exchange", "max_model_len", "gpu_memory_utilization", "sleep")
+        for key in (
+            "mode",
+            "url",
+            "exchange",
+            "max_model_len",
+            "gpu_memory_utilization",
+            "sleep",
+            "enforce_eager",
+        )
     ),
     "evaluation.batch_images",
     "loading.workers",

@@ -116,8 +116,9 @@ class VllmSettings(Node):
     """How vLLM samples; see ``qhk.rollout.vllm``.
 
     ``colocated``: every process has an engine of its own on its GPU, of which ``gpu_memory_utilization`` is
-    vLLM's share while it samples; it ``sleep``s while the policy learns. ``server``: all processes ask the
-    one at ``url``, which reads weights from the folder ``exchange``. ``adapter`` says whether a LoRA adapter
+    vLLM's share while it samples; it ``sleep``s while the policy learns, and with ``enforce_eager`` captures
+    no graphs. ``server``: all processes ask the one at ``url``, which reads weights from the folder
+    ``exchange``. ``adapter`` says whether a LoRA adapter
     is handed over ``merged`` into whole weights, or ``alone``. ``max_model_len`` null is what the longest
     prompt and answer need. A step whose mean gap between sampling and training log-probability, in nats per
     token, is above ``max_logprob_gap`` ends the run: such an engine samples from another model.
@@ -130,6 +131,7 @@ class VllmSettings(Node):
     max_model_len: Count | None
     gpu_memory_utilization: Annotated[float, Field(gt=0, lt=1)]
     sleep: bool
+    enforce_eager: bool
     max_logprob_gap: Positive
 
     @model_validator(mode="after")

@@ -35,7 +35,14 @@ VERSION = "0.33.0"
 ARGUMENTS = {
     *("model", "dtype", "load_format", "max_model_len", "max_num_seqs", "gpu_memory_utilization"),
     *("enable_sleep_mode", "limit_mm_per_prompt", "enable_mm_embeds", "mm_processor_cache_gb"),
-    *("skip_mm_profiling", "logprobs_mode", "generation_config", "worker_extension_cls", "seed"),
+    *(
+        "skip_mm_profiling",
+        "enforce_eager",
+        "logprobs_mode",
+        "generation_config",
+        "worker_extension_cls",
+        "seed",
+    ),
     *("distributed_executor_backend", "enable_lora", "max_loras", "max_lora_rank"),
 }
 """Of ``LLM`` and ``EngineArgs`` at v0.32.0 and v0.33.0, those that are used."""

@@ -39,6 +39,7 @@ def options(exchange: Path, **changed: Any) -> VllmSettings:
         "max_model_len": None,
         "gpu_memory_utilization": 0.4,
         "sleep": True,
+        "enforce_eager": False,
         "max_logprob_gap": 0.2,
     }
     return VllmSettings(**(values | changed))

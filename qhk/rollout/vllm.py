@@ -117,7 +117,7 @@ class Request:
         """Return the features of each picture, on the CPU."""
         sizes = [t * h * w for t, h, w in self.grids]
         share = len(self.features) / sum(sizes)  # patches are merged before they become tokens
-        return list(self.features.cpu().split([round(size * share) for size in sizes]))
+        return list(torch.split(self.features.cpu(), [round(size * share) for size in sizes]))
 
     def narrow_ids(self) -> list[int]:
         """Return the prompt's ids with one placeholder for each picture, as vLLM's processor expects them.

@@ -142,6 +142,7 @@ class LLM:
     rounds: torch.dtype = torch.float64
     extra: Sequence[str] = ()
     drops_caches = True
+    is_spoiled = False
     made: list[LLM]
 
     def __init__(self, **arguments: Any) -> None:
@@ -159,6 +160,7 @@ class LLM:
         self.worker = type("Extended", (Worker, extension), {})(self)
 
     def _spoil(self) -> None:
+        self.is_spoiled = True
         with torch.no_grad():
             for parameter in self.copy.model.parameters():
                 parameter.fill_(torch.nan)
@@ -193,6 +195,8 @@ class LLM:
         assert self.arguments["enable_lora"]
         self.copy = type(self).policy()
         self.model = Model(self.copy.model, self.extra)
+        if self.is_spoiled:
+            self._spoil()
         load_adapter(self.copy.model, Path(request.lora_path))
         self.adapters[request.lora_int_id] = request
         return True

@@ -271,6 +271,28 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        for name, stage in self.stages.items():
+            if stage.rollout is not None and stage.rollout.vllm != self.rollout.vllm:
+                raise UserError(
+                    f"stages.{name}.rollout.engine: one engine serves the whole run; "
+                    f"give the stage the run's rollout.engine {self.rollout.engine} and its settings"
+                )
+        if self.rollout.engine == "policy":
+            return self
+        if self.adapter is not None and self.adapter.form == "qlora":
+            raise UserError(
+                "rollout.engine: vllm does not go with adapter qlora, whose base it would hold whole; "
+                "take adapter=lora, or rollout=default"
+            )
+        if self.model.dtype == "float64":
+            raise UserError(
+                "model.dtype: float64 is not for rollout.engine vllm; take float32 or bfloat16, "
+                "or rollout=default"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _adapter_fits(self) -> Self:
         adapter = self.adapter
         if adapter is None:

@@ -19,12 +19,14 @@ from qhk.policy.adapter_base import Base
 from qhk.policy.load import Policy, digest_of, with_adapter
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
+from qhk.rollout.engine import RolloutEngine
 from qhk.settings.inputs import PromptSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.cold_start import choose_taught, run_cold_start
+from qhk.training.engine import check_engine, open_engine
 from qhk.training.evaluation import report_benchmarks, validate_run
 from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
@@ -44,7 +46,7 @@ def begin(run: Run) -> tuple[Learner, int]:
     policy = start_policy(
         settings, examples, stages=[stage.settings for stage in run.stages], device=run.processes.device
     )
-    _refuse_long_answers(run, policy)
+    _refuse_unfit(run, policy)
     run.processes.share_weights(policy.model)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
@@ -120,7 +122,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
-    _refuse_long_answers(run, policy)
+    _refuse_unfit(run, policy)
     if policy.base is None:
         policy = _with_adapter(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
@@ -173,18 +175,22 @@ def _tell_gaps(run: Run, step: int) -> None:
             )
 
 
-def _refuse_long_answers(run: Run, policy: Policy) -> None:
+def _refuse_unfit(run: Run, policy: Policy) -> None:
     for stage in run.stages:
         refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
+    check_engine(run, policy)
 
 
-def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
+def build_learner(
+    run: Run, policy: Policy, *, start: Callable[[], Any], engine: RolloutEngine | None = None
+) -> Learner:
     """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
     ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it. With
-    an adapter it is the policy's own model, see ``at_reference``.
+    an adapter it is the policy's own model, see ``at_reference``. ``engine`` samples; None opens the run's.
     """
     settings = run.settings
+    engine = open_engine(run, policy) if engine is None else engine
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start() if needs_reference else None
     if reference is not None and reference is not policy.model:
@@ -201,6 +207,7 @@ def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Lear
         tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
+        engine=engine,
     )
 
 
@@ -221,7 +228,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
             keep_start(learner.policy.model, adapter_weights(learner.policy.model))
         return _present_start(learner.policy)
 
-    entered = build_learner(run, learner.policy, start=start)
+    entered = build_learner(run, learner.policy, start=start, engine=learner.engine)
     entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):

@@ -17,6 +17,7 @@ from qhk.policy.adapter import at_reference
 from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
+from qhk.rollout.decode import Group
 from qhk.training.batch import Batch
 from qhk.training.memory import HEAD_CHUNK
 from qhk.training.sharding import run_in_forward
@@ -132,18 +133,29 @@ def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temper
 
 
 @torch.no_grad()
+def present_logprobs(model: Any, part: MicroBatch, *, temperature: float) -> Tensor:
+    """Return (R, T) log-probabilities of the completions under a model as it is now, without gradient."""
+
+    def logprobs() -> Tensor:
+        features = part.original.encoded_by(model)
+        return token_logprobs(model, part.packed, features, temperature=temperature)
+
+    return part.packed.pad(run_in_forward(model, logprobs))
+
+
 def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
     """Return (R, T) log-probabilities of the completions under the frozen reference.
 
     With an adapter that is the policy's own model, which computes here what the adapter started from.
     """
-
-    def logprobs() -> Tensor:
-        features = part.original.encoded_by(reference)
-        return token_logprobs(reference, part.packed, features, temperature=temperature)
-
     with at_reference(reference):
-        return part.packed.pad(run_in_forward(reference, logprobs))
+        return present_logprobs(reference, part, temperature=temperature)
+
+
+def sampled_logprobs(part: MicroBatch, groups: Sequence[Group]) -> Tensor:
+    """Return (R, T) log-probabilities that the completions were sampled with, on the micro-batch's device."""
+    sampled = torch.cat([own for group in groups[part.rows] for own in group.logprobs])
+    return part.packed.pad(sampled.to(part.packed.targets.device))
 
 
 def policy_branches(

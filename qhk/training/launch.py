@@ -14,6 +14,7 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import perturbed_table, print_table, results_tables
 from qhk.plain import print
+from qhk.rollout.installed import engine_problems
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -56,6 +57,8 @@ def launch(settings: Settings) -> int:
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
     refuse_outputs(settings)
+    for problem in engine_problems(settings):
+        raise UserError(problem)
     try:
         stages = load_stages(settings, display)
         directory = open_directory(settings, fingerprints(stages), processes)

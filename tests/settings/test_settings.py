@@ -166,9 +166,9 @@ ADDED = (
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
-    ("training", "on_collapse"),
     ("perturbation",),
-    ("training", "on_collapse"),
+    ("model", "branch_checkpointing"),
+    ("rollout", "engine"),
 )
 """Keys that came within a version of stored configs, which lack them."""
 

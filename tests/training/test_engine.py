@@ -88,7 +88,11 @@ class Scene:
             policy=self.policy,
             processes=Processes("single"),
             engine=SimpleNamespace(is_exact=is_exact),
-            settings=SimpleNamespace(rollout=rollout, objective=SimpleNamespace(updates_per_rollout=2)),
+            settings=SimpleNamespace(
+                rollout=rollout,
+                objective=SimpleNamespace(updates_per_rollout=2),
+                model=SimpleNamespace(branch_checkpointing=False),
+            ),
         )
         now: Any = SimpleNamespace(terms=OFF)
         parts = make_micro_batches(self.policy.model, batch, size=1, with_degraded=False)

@@ -280,10 +280,10 @@ class Settings(Node):
                 "model.freeze_vision: true would freeze what adapter.vision and adapter.merger train; "
                 "set it to false, or both of them"
             )
-        if self.distributed.form == "fsdp2":
+        if self.distributed.form == "fsdp2" and adapter.form == "qlora":
             raise UserError(
-                f"distributed: fsdp2 does not go with adapter {adapter.form}; "
-                "take distributed=ddp or adapter=none"
+                "distributed: fsdp2 cannot divide the 4-bit weights of adapter qlora; "
+                "take distributed=ddp or adapter=lora"
             )
         if adapter.dropout and self.training.learner == "reinforcement":
             raise UserError(

@@ -30,7 +30,7 @@ from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
-from qhk.training.sharding import is_sharded, load_optimizer_state, shard_model
+from qhk.training.sharding import is_sharded, load_optimizer_state, shard_by_zero, shard_model
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.types import Example
@@ -126,7 +126,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
     if state.optimizer is not None:
-        load_optimizer_state(learner.optimizer, state.optimizer)
+        load_optimizer_state(policy.model, learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
     run.best = state.best
     run.directory.report(step=step)
@@ -178,30 +178,56 @@ def _refuse_long_answers(run: Run, policy: Policy) -> None:
         refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
 
 
-def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
+def build_learner(
+    run: Run, policy: Policy, *, start: Callable[[], Any], optimizer: torch.optim.Optimizer | None = None
+) -> Learner:
     """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
     ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it. With
-    an adapter it is the policy's own model, see ``at_reference``.
+    an adapter it is the policy's own model, see ``at_reference``. ``optimizer`` is that of a stage before,
+    None for the first: then the policy is spread over processes here where the run does so.
     """
     settings = run.settings
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start() if needs_reference else None
     if reference is not None and reference is not policy.model:
         reference = reference.eval().requires_grad_(False)
-    for model in (reference, policy.model):
-        if run.processes.shards and model is not None and not is_sharded(model):
-            shard_model(model, device=run.processes.device, count=run.processes.count)
+    if reference is not policy.model:
+        _spread(run, reference)
     return Learner(
         policy=policy,
         reference=reference,
-        optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
+        optimizer=_spread_policy(run, policy) if optimizer is None else optimizer,
         settings=settings,
         terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
         tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
     )
+
+
+def _spread(run: Run, reference: Any | None) -> None:
+    """Spreads the reference over processes as far as the run's engine does so with weights."""
+    form, where = run.settings.distributed.form, {"device": run.processes.device, "count": run.processes.count}
+    if reference is not None and form == "fsdp2":
+        shard_model(reference, **where)
+    elif reference is not None and form == "zero3":
+        shard_by_zero(reference, None, stage=3, **where)
+
+
+def _spread_policy(run: Run, policy: Policy) -> torch.optim.Optimizer:
+    """Spreads the policy over processes where the run's engine does so; returns its optimiser."""
+    settings, processes, model = run.settings, run.processes, policy.model
+    form, where = settings.distributed.form, {"device": processes.device, "count": processes.count}
+    if form == "fsdp2":
+        shard_model(model, **where)
+    zero_stage = {"zero2": 2, "zero3": 3}.get(form)
+    # ZeRO's optimiser sees this process's part alone, and each part is rounded by numbers of its own.
+    seed = stream_seed(settings.seed, "process", processes.rank) if zero_stage else settings.seed
+    optimizer = build_optimizer(model, settings.optimizer, seed=seed)
+    if zero_stage:
+        shard_by_zero(model, optimizer, stage=zero_stage, **where)
+    return optimizer
 
 
 def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
@@ -221,8 +247,8 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
             keep_start(learner.policy.model, adapter_weights(learner.policy.model))
         return _present_start(learner.policy)
 
-    entered = build_learner(run, learner.policy, start=start)
-    entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
+    entered = build_learner(run, learner.policy, start=start, optimizer=learner.optimizer)
+    entered = replace(entered, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
             report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)

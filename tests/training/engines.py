@@ -20,7 +20,7 @@ from qhk.training import loop, step
 from qhk.training.distributed import Processes
 from qhk.training.launch import launch
 from qhk.training.optimizer import StochasticAdamW, apply_gradients
-from qhk.training.sharding import part_of, whole
+from qhk.training.sharding import part_of, whole, zero_of
 from tests.training.conftest import small_settings
 
 KILLED = "killed"
@@ -34,12 +34,16 @@ def train_watched(root: Path, cache: Path, words: Sequence[str], base: Sequence[
     gradients.mkdir(parents=True, exist_ok=True)
     apply, save = step.apply_gradients, loop.save_checkpoint
 
-    def keep_gradients(model: Any, *args: Any, **keys: Any) -> float:
-        parameters = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-        own = {name: whole(gradient).clone() for name, gradient in parameters}
-        if is_main():
-            torch.save(own, gradients / f"{len(list(gradients.iterdir()))}.pt")
-        return apply(model, *args, **keys)
+    def keep_gradients(model: Any, optimizer: torch.optim.Optimizer, **keys: Any) -> float:
+        def keep(*args: Any) -> None:
+            own = whole_gradients(model)
+            if is_main():
+                torch.save(own, gradients / f"{len(list(gradients.iterdir()))}.pt")
+
+        hook = optimizer.register_step_pre_hook(keep)
+        norm = apply(model, optimizer, **keys)
+        hook.remove()
+        return norm
 
     def keep_copy(run: Any, policy: Any, learner: Any, *, step: int) -> None:
         save(run, policy, learner, step=step)
@@ -51,6 +55,15 @@ def train_watched(root: Path, cache: Path, words: Sequence[str], base: Sequence[
         patch.object(loop, "save_checkpoint", keep_copy),
     ):
         return launch(settings)
+
+
+def whole_gradients(model: Any) -> dict[str, torch.Tensor]:
+    """What the optimiser is about to step by, clipped, by name."""
+    zero, learning = zero_of(model), [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if zero is None:
+        return {name: whole(p.grad).clone() for name, p in learning if p.grad is not None}
+    places = zip(learning, zero.parts(), zero.shapes, strict=True)
+    return {name: part.together(part.flat.grad, shape) for (name, _), part, shape in places}
 
 
 def fail_alone(root: Path, cache: Path, words: Sequence[str], base: Sequence[str]) -> None:
@@ -98,10 +111,11 @@ def main() -> None:
         if resumes and is_main():
             shutil.copytree(root.with_name(resumes) / KILLED, root, symlinks=True)
         processes.wait()
-        if name == "fails":
+        if name.startswith("fails"):
             fail_alone(root, Path(cache), words, base)
         else:
             assert train_watched(root, Path(cache), words, base) == 0
+        print(name, "ended", flush=True)
 
 
 if __name__ == "__main__":

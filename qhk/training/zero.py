@@ -77,7 +77,7 @@ class Zero:
     def __init__(
         self, model: Any, optimizer: torch.optim.Optimizer | None, *, stage: int, count: int, device: str
     ) -> None:
-        deepspeed = _deepspeed(on_cpu=device == "cpu")
+        deepspeed = _deepspeed(on_cpu=torch.device(device).type == "cpu")
         self._zero, self._optimizer, self._count, self.stage = deepspeed.zero, optimizer, count, stage
         self._pass, self._is_gathered = _Pass(model), False
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -192,8 +192,8 @@ def build_learner(
     reference = start() if needs_reference else None
     if reference is not None and reference is not policy.model:
         reference = reference.eval().requires_grad_(False)
-    if reference is not policy.model:
-        _spread(run, reference)
+    if reference is not None and reference is not policy.model:
+        _spread_reference(run, reference)
     return Learner(
         policy=policy,
         reference=reference,
@@ -206,27 +206,26 @@ def build_learner(
     )
 
 
-def _spread(run: Run, reference: Any | None) -> None:
-    """Spreads the reference over processes as far as the run's engine does so with weights."""
-    form, where = run.settings.distributed.form, {"device": run.processes.device, "count": run.processes.count}
-    if reference is not None and form == "fsdp2":
-        shard_model(reference, **where)
-    elif reference is not None and form == "zero3":
-        shard_by_zero(reference, None, stage=3, **where)
+def _spread_reference(run: Run, reference: Any) -> None:
+    """Spreads the reference over processes where the run's engine does so with weights."""
+    form = run.settings.distributed.form
+    if form == "fsdp2":
+        shard_model(reference, run.processes)
+    elif form == "zero3":
+        shard_by_zero(reference, None, run.processes, stage=3)
 
 
 def _spread_policy(run: Run, policy: Policy) -> torch.optim.Optimizer:
     """Spreads the policy over processes where the run's engine does so; returns its optimiser."""
-    settings, processes, model = run.settings, run.processes, policy.model
-    form, where = settings.distributed.form, {"device": processes.device, "count": processes.count}
+    settings, model, form = run.settings, policy.model, run.settings.distributed.form
     if form == "fsdp2":
-        shard_model(model, **where)
+        shard_model(model, run.processes)
     zero_stage = {"zero2": 2, "zero3": 3}.get(form)
     # ZeRO's optimiser sees this process's part alone, and each part is rounded by numbers of its own.
-    seed = stream_seed(settings.seed, "process", processes.rank) if zero_stage else settings.seed
+    seed = stream_seed(settings.seed, "process", run.processes.rank) if zero_stage else settings.seed
     optimizer = build_optimizer(model, settings.optimizer, seed=seed)
     if zero_stage:
-        shard_by_zero(model, optimizer, stage=zero_stage, **where)
+        shard_by_zero(model, optimizer, run.processes, stage=zero_stage)
     return optimizer
 
 

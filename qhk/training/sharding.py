@@ -19,19 +19,20 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from qhk.policy.adapter import adapter_layers, start_weights
+from qhk.training.distributed import Processes
 from qhk.training.zero import Zero
 
 Result = TypeVar("Result")
 _FORWARD = "run_in_forward"
 
 
-def shard_model(model: Any, *, device: str, count: int) -> None:
-    """Spread the weights of ``model``, alike on all ``count`` processes, in place (FSDP2).
+def shard_model(model: Any, processes: Processes) -> None:
+    """Spread the weights of ``model``, alike on all processes, in place (FSDP2).
 
     Each layer of text and each block of vision is gathered by itself; embeddings, norms and the head, which
     may share weights, together.
     """
-    mesh = init_device_mesh(torch.device(device).type, (count,))
+    mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
     for unit in (*model.model.visual.blocks, *model.model.language_model.layers, model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(start_weights(model)))
         # Losses are divided by counts over all processes: gradients are added up, where FSDP would average.
@@ -44,13 +45,13 @@ def shard_model(model: Any, *, device: str, count: int) -> None:
 
 
 def shard_by_zero(
-    model: Any, optimizer: torch.optim.Optimizer | None, *, stage: int, device: str, count: int
+    model: Any, optimizer: torch.optim.Optimizer | None, processes: Processes, *, stage: int
 ) -> None:
-    """Spread what ``optimizer`` changes of ``model`` over all ``count`` processes, in place (ZeRO).
+    """Spread gradients and moments of ``model`` over processes, in place (ZeRO); in stage 3 its weights, too.
 
-    In stage 3 the weights, too, which is all there is of a model without an optimiser.
+    These are all there is of a model without an optimiser.
     """
-    model.zero = Zero(model, optimizer, stage=stage, device=device, count=count)
+    model.zero = Zero(model, optimizer, stage=stage, device=processes.device, count=processes.count)
 
 
 def zero_of(model: Any) -> Zero | None:
@@ -97,7 +98,7 @@ def gathered(model: Any) -> Iterator[None]:
 
 
 def backward(model: Any, loss: Tensor) -> None:
-    """Add the gradient of ``loss`` to the model's; summed over processes where the model is spread over them."""
+    """Add the gradient of ``loss`` to the model's; where that is spread, it is summed over processes."""
     zero = zero_of(model)
     zero.backward(loss) if zero is not None else loss.backward()  # type: ignore[no-untyped-call]
 

@@ -1,4 +1,4 @@
-"""A model trained by DeepSpeed's ZeRO: stage 2 divides gradients and moments over processes, stage 3 weights, too.
+"""A model trained by DeepSpeed's ZeRO: stage 2 divides gradients and moments, stage 3 weights, too.
 
 DeepSpeed keeps what a process owns as flat tensors, in which a parameter's part lies at some place. All that
 goes to a checkpoint is put together by parameter, so that other engines and other numbers of processes take
@@ -29,7 +29,7 @@ def require_deepspeed(form: str) -> None:
     """Raise ``UserError`` where the library is missing."""
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(
-            f"distributed: {form} needs deepspeed; install it with pip install 'qhk[zero]', "
+            f"distributed: {form} needs deepspeed; install it with pip install 'qhk[cuda]', "
             "or choose distributed=fsdp2"
         )
 
@@ -52,7 +52,10 @@ class _Pass(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Where this process's part of a parameter is: ``count`` elements from ``first`` on, ``place`` in ``flat``."""
+    """Where this process's part of a parameter is: ``count`` elements from ``first`` on.
+
+    In ``flat``, and in whatever is laid out alike, they begin at ``place``.
+    """
 
     flat: Tensor
     place: int
@@ -83,7 +86,9 @@ class Zero:
         self._learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.shapes = [parameter.shape for parameter in self._learning]
         dtypes = {parameter.dtype for parameter in self._learning or model.parameters()}
-        config = _config(stage, is_bfloat16=dtypes == {torch.bfloat16}, hidden=model.config.text_config.hidden_size)
+        config = _config(
+            stage, is_bfloat16=dtypes == {torch.bfloat16}, hidden=model.config.text_config.hidden_size
+        )
         self._engine: Any = deepspeed.initialize(model=self._pass, optimizer=optimizer, config=config)[0]
 
     # --- passes -------------------------------------------------------------------------------------------
@@ -132,7 +137,10 @@ class Zero:
         self._engine.backward(loss * self._count)
 
     def step(self, *, max_grad_norm: float) -> float:
-        """Return the gradient norm before clipping, after one optimiser step; not finite: nothing has changed."""
+        """Return the gradient norm before clipping, after one optimiser step.
+
+        Where that is not finite, nothing has changed.
+        """
         self._engine.optimizer.clip_grad = max_grad_norm
         self._engine.step()
         return float(self._engine.get_global_grad_norm())
@@ -157,7 +165,9 @@ class Zero:
         state = dict[int, dict[str, Any]]()
         for number, (part, shape) in enumerate(zip(self.parts(), self.shapes, strict=True)):
             moments = self._optimizer.state.get(part.flat, {})
-            own = {name: part.together(value, shape) if value.dim() else value for name, value in moments.items()}
+            own = {
+                name: part.together(value, shape) if value.dim() else value for name, value in moments.items()
+            }
             if keep and own:
                 state[number] = {name: value.detach().cpu().clone() for name, value in own.items()}
         (group,) = self._optimizer.param_groups

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +44,7 @@ from qhk.training.sharding import (
 )
 from tests.conftest import MESSAGES, build_policy, picture
 from tests.training.conftest import small_settings
+from tests.training.kill import environment
 
 Weights = dict[str, torch.Tensor]
 KILLED = "killed"
@@ -72,6 +74,34 @@ def train_watched(root: Path, cache: Path, words: Sequence[str], base: Sequence[
         patch.object(loop, "save_checkpoint", keep_copy),
     ):
         return launch(settings)
+
+
+Jobs = Mapping[str, tuple[str | None, Sequence[str]]]
+"""Name of a run -> the run that it resumes, as a kill left that, and its words."""
+
+
+def train_alone(root: Path, jobs: Jobs, cache: Path, base: Sequence[str]) -> None:
+    """Each run in its own folder below ``root``, by this process."""
+    for name, (resumes, words) in jobs.items():
+        if resumes:
+            shutil.copytree(root / resumes / KILLED, root / name, symlinks=True)
+        assert train_watched(root / name, cache, words, base) == 0
+
+
+def train_together(root: Path, jobs: Jobs, cache: Path, base: Sequence[str]) -> None:
+    """The same by two processes, which check every engine on a small model first; see ``main``."""
+    file = root / "jobs.json"
+    file.write_text(json.dumps([jobs, str(cache), base]))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    ended = subprocess.run(
+        [*torchrun, "-m", "tests.training.engines", str(file)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300 + 60 * len(jobs),
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-6000:]
 
 
 def step_watched(
@@ -207,7 +237,6 @@ def main() -> None:
     for form in ("fsdp2", "zero2", "zero3") if find_spec("deepspeed") else ("fsdp2",):
         for with_adapter in (False, True):
             check_engine(form, with_adapter=with_adapter)
-            print("checked", form, with_adapter, flush=True)
     for name, (resumes, words) in jobs.items():
         root = Path(sys.argv[1]).with_name(name)
         if resumes and is_main():
@@ -217,7 +246,6 @@ def main() -> None:
             fail_alone(root, Path(cache), words, base)
         else:
             assert train_watched(root, Path(cache), words, base) == 0
-        print(name, "ended", flush=True)
 
 
 if __name__ == "__main__":

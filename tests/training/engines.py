@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from qhk.training.distributed import Processes
 from qhk.training.forward import token_logprobs
 from qhk.training.launch import launch
 from qhk.training.memory import LORA
-from qhk.training.optimizer import StochasticAdamW, apply_gradients
+from qhk.training.optimizer import NonFiniteGradientError, StochasticAdamW, apply_gradients
 from qhk.training.sharding import (
     backward,
     gathered,
@@ -221,6 +222,12 @@ def check_engine(form: str, *, with_adapter: bool) -> None:
     state, whole_state = whole_optimizer_state(model, own, keep=True), theirs.state_dict()
     assert state["param_groups"] == whole_state["param_groups"]
     close(state["state"], whole_state["state"], atol=near)
+    broken = run_in_forward(model, lambda: negative_likelihood(model, rank, 0))
+    backward(model, broken * (math.nan if rank else 1.0))
+    with pytest.raises(NonFiniteGradientError):
+        apply_gradients(model, own, learning_rate=1e-3, max_grad_norm=0.5)
+    kept = whole_weights(model, keep=True)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in weights.items())
     # What one process would save is taken up part by part.
     load_optimizer_state(model, own, whole_state)
     close(whole_optimizer_state(model, own, keep=True)["state"], whole_state["state"], atol=0.0)

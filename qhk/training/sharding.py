@@ -56,7 +56,8 @@ def shard_by_zero(
 
 def zero_of(model: Any) -> Zero | None:
     """Return what spreads the model by ZeRO, None where nothing does."""
-    return vars(model).get("zero")
+    zero: Zero | None = vars(model).get("zero")
+    return zero
 
 
 def _call(work: Callable[[], Result]) -> Result:

@@ -41,7 +41,7 @@ OWNERS = {
     "hydra": "config",
     "omegaconf": "config",
     "accelerate": "training/distributed.py",
-    "deepspeed": "training/distributed.py",
+    "deepspeed": "training/zero.py",
     "wandb": "tracking",
     "wandb_workspaces": "report/mirror.py report/workspace.py",
     "trackio": "tracking/trackio_mirror.py",

@@ -184,11 +184,22 @@ def keep_start(model: Any, weights: Mapping[str, Tensor] | None) -> None:
     rest_dropout(model)
 
 
-def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]:
-    """Return copies of an adapter's weights, under the names that peft gives them in a file."""
+def start_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of the frozen copy that a later stage is held against; none where there is none."""
+    return [parameter for name, parameter in model.named_parameters() if f".{START}." in name]
+
+
+def adapter_weights(
+    model: nn.Module, name: str = LEARNING, *, weights: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return copies of an adapter's weights, under the names that peft gives them in a file.
+
+    ``weights`` by the model's own names are taken where they are given, else those that it holds.
+    """
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    held = None if weights is None else dict(weights)
+    state = get_peft_model_state_dict(model, held, adapter_name=name, save_embedding_layers=False)
     return {f"{PREFIX}{key}": value.detach().clone().contiguous() for key, value in state.items()}
 
 
@@ -230,11 +241,14 @@ def save_language_adapter(model: Any, folder: Path) -> None:
         (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
 
 
-def save_adapter(model: Any, base: Base, folder: Path) -> None:
-    """Write the adapter for plain peft, and which weights it belongs to."""
+def save_adapter(
+    model: Any, base: Base, folder: Path, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the adapter for plain peft, and which weights it belongs to; see ``adapter_weights``."""
+    held = adapter_weights(model, weights=weights)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        save_file(held, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = model.peft_config[LEARNING].to_dict()
         config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
         text = json.dumps(config, indent=1, sort_keys=True, default=sorted)

@@ -289,6 +289,6 @@ def save_policy(policy: Policy, folder: Path, *, weights: Mapping[str, Tensor] |
     if policy.base is None:
         policy.model.save_pretrained(folder, state_dict=weights)
     else:
-        save_adapter(policy.model, policy.base, folder)
+        save_adapter(policy.model, policy.base, folder, weights=weights)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

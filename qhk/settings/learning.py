@@ -348,4 +348,4 @@ class TrainingSettings(Node):
 class DistributedSettings(Node):
     """How many processes train one policy, and by which engine."""
 
-    form: Literal["single", "ddp", "fsdp2"]
+    form: Literal["single", "ddp", "fsdp2", "zero2", "zero3"]

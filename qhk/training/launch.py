@@ -42,6 +42,7 @@ from qhk.training.mirrored import mirror_content, mirror_run
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
 from qhk.training.stop import RunStopped, failure_line, is_known
+from qhk.training.zero import require_deepspeed
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 
@@ -98,6 +99,8 @@ def check_processes(settings: Settings, processes: Processes) -> None:
 
     The prompts of a step divide over processes and micro-batches.
     """
+    if settings.distributed.form in ("zero2", "zero3"):
+        require_deepspeed(settings.distributed.form)
     if processes.shards and processes.count == 1:
         raise UserError(
             f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "

@@ -26,6 +26,7 @@ from qhk.training.evaluation import report_benchmarks, validate_run, write_run_r
 from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run, save_checkpoint
+from qhk.training.sharding import gathered
 from qhk.training.stages import RunStage
 from qhk.training.step import FreshPrompts, Learner, reinforcement_step
 from qhk.training.stop import RunFailure, RunStopped
@@ -67,7 +68,8 @@ def train(run: Run) -> Results:
 
 def _tell_parameters(run: Run, learner: Learner) -> None:
     """Tells and records how many parameters learn, by block of the model."""
-    counts = count_parameters(learner.policy.model)
+    with gathered(learner.policy.model):
+        counts = count_parameters(learner.policy.model)
     trainable, total = (sum(block[key] for block in counts.values()) for key in ("trainable", "total"))
     blocks = ", ".join(
         f"{name} {block['trainable']:,} of {block['total']:,}" for name, block in counts.items()

@@ -54,7 +54,7 @@ def goes_on_from_rollout(settings: Settings, *, prompts: int) -> bool:
     return (
         prompts <= min(settings.training.prompts_per_device, together)
         and settings.training.learner == "reinforcement"
-        and settings.distributed.form != "fsdp2"
+        and settings.distributed.form in ("single", "ddp")
         and settings.objective.max_resamples == 0
         and not settings.model.branch_checkpointing
     )
@@ -115,8 +115,12 @@ def memory_plan(
             "moments": learning * MOMENTS,
         }
     gathered, rest = {}, {}
-    if settings.distributed.form == "fsdp2":
-        kept = {name: size / processes for name, size in kept.items()}
+    form = settings.distributed.form
+    divided = {"fsdp2": kept.keys(), "zero2": {"gradients", "moments"}, "zero3": kept.keys()}.get(form, set())
+    kept = {name: size / processes if name in divided else size for name, size in kept.items()}
+    if form in ("zero2", "zero3"):
+        kept["weights that are stepped"] = learning * (element if adapter is None else 4) / processes
+    if form in ("fsdp2", "zero3"):
         others = (processes - 1) / processes * element
         gathered = {"gathered embeddings and head": others * (shape.head + shape.embedding)}
         rest = {"gathered weights": others * shape.weights}
@@ -282,12 +286,13 @@ def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
 
 
 def _spread(settings: Settings) -> Settings:
-    # An adapter and a model spread over processes do not go together.
-    return settings if settings.adapter else _with("distributed", form="fsdp2")(settings)
+    # Weights in 4 bits cannot be divided.
+    is_quantised = settings.adapter is not None and settings.adapter.form == "qlora"
+    return settings if is_quantised else _with("distributed", form="fsdp2")(settings)
 
 
 def _adapted(settings: Settings) -> Settings:
-    return settings if settings.distributed.form == "fsdp2" else settings.model_copy(update={"adapter": LORA})
+    return settings.model_copy(update={"adapter": LORA})
 
 
 LORA = AdapterSettings(
@@ -323,7 +328,8 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
     if plan is None or longest is None:
         return [f"memory     no estimate: the size of {settings.model.path} is not known"]
     tokens = min(limit, answer_tokens)
-    each = f"each of {SPREAD} processes" if settings.distributed.form == "fsdp2" else "a process"
+    is_alike = settings.distributed.form in ("single", "ddp")
+    each = "a process" if is_alike else f"each of {SPREAD} processes"
     lines = [f"memory     about {_gib(plan.total)} {each}, estimated, with answers of {tokens} tokens"]
     if longest.total > plan.total:
         lines[0] += f"; {_gib(longest.total)} where all are as long as allowed ({limit})"

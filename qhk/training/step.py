@@ -69,7 +69,7 @@ from qhk.training.metrics import (
     rollout_metrics,
 )
 from qhk.training.optimizer import Coefficients, apply_gradients
-from qhk.training.sharding import gathered, run_in_forward
+from qhk.training.sharding import backward, gathered, run_in_forward
 
 FreshPrompts = Callable[[int, Sequence[int]], Batch]
 """(round from 1, indices) -> the loaded prompts that take these places of the step."""
@@ -603,7 +603,7 @@ def accumulate(
             loss, output, original, exact_kl = run_in_forward(
                 learner.policy.model, partial(forward, number, part)
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward(learner.policy.model, loss)
         total += float(loss.detach())
         logprobs.append(original.logprobs.detach())
         metrics.merge(loss_metrics(output))

@@ -167,7 +167,22 @@ def test_a_model_spread_over_processes_keeps_a_share_and_gathers_the_rest() -> N
     assert {name: size / 4 for name, size in one.kept.items()} == four.kept
     assert four.rollout["gathered weights"] == pytest.approx(one.kept["weights"] * 3 / 4)
     lines = memory_lines(spread, answer_tokens=200, on_cpu=False)
-    assert "each of 4 processes" in lines[0] and "adapter=lora" not in " ".join(lines)
+    assert "each of 4 processes" in lines[0] and "adapter=lora" in " ".join(lines)
     assert "distributed=fsdp2 on 4 processes" in fitting_changes(alone, gib=48, answer_tokens=200)
-    adapted = fitting_changes(full_size("adapter=lora"), gib=999, answer_tokens=9)
-    assert adapted and not any("fsdp2" in change for change in adapted)
+    for adapter, can_be_divided in (("lora", True), ("qlora", False)):
+        changes = fitting_changes(full_size(f"adapter={adapter}"), gib=999, answer_tokens=9)
+        assert changes and ("distributed=fsdp2 on 4 processes" in changes) == can_be_divided
+
+
+def test_zero_divides_what_it_says_and_keeps_a_copy_of_the_part_that_it_steps() -> None:
+    one, two, three = (
+        memory_plan(full_size(f"distributed={form}"), on_cpu=False, processes=4)
+        for form in ("ddp", "zero2", "zero3")
+    )
+    assert one is not None and two is not None and three is not None
+    stepped = {"weights that are stepped": one.kept["weights"] / 4}
+    divided = {name: size / 4 for name, size in one.kept.items()}
+    assert three.kept == divided | stepped
+    whole = {name: one.kept[name] for name in ("weights", "reference")}
+    assert two.kept == pytest.approx(divided | whole | stepped)
+    assert "gathered weights" in three.rollout and "gathered weights" not in two.rollout

@@ -44,7 +44,8 @@ class RunRecord:
     """One run as its directory tells it.
 
     ``method`` is shared by its repetitions. ``state`` is that of ``status.json``, ``evaluation`` for a folder
-    of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``config`` is flat,
+    of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``warning`` is what was
+    wrong with it at its last validation, as signs of collapse. ``config`` is flat,
     ``uncertainty.alpha`` -> 0.5, without what repetitions differ in. ``fault`` is one line where a file of
     the run could not be read; what could be read is there all the same.
     """
@@ -61,6 +62,7 @@ class RunRecord:
     wall_times: Mapping[str, float]
     fault: str
     perturbed: tuple[PerturbedRow, ...] = ()
+    warning: str = ""
 
     @property
     def label(self) -> str:
@@ -357,6 +359,7 @@ def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None =
         wall_times=wall_times,
         fault="; ".join(faults),
         perturbed=perturbed,
+        warning="" if status is None else status.warning,
     )
 
 

@@ -13,14 +13,15 @@ from qhk.tables import Table, Text
 
 
 def list_table(runs: Runs) -> Table:
-    """Return one line per run: study, state, steps, mean SRCC before and after, and why it stopped."""
+    """Return one line per run: study, state, steps, mean SRCC before and after, and what went wrong."""
     table = Table()
     for heading in ("run", "study", "state", "steps", "SRCC before", "SRCC after", "cause"):
         table.add_column(heading, overflow="fold")
     for record in runs.records:
         steps = f"{record.step}/{record.total_steps or '?'}" if record.step or record.total_steps else ""
         before, after = (_mean_srcc(record, moment) for moment in (Moment.BEFORE, Moment.AFTER))
-        cells = (record.label, record.study, record.state, steps, before, after, record.cause or record.fault)
+        cause = record.cause or record.fault or record.warning
+        cells = (record.label, record.study, record.state, steps, before, after, cause)
         table.add_row(*(Text(cell) for cell in cells))
     return table
 

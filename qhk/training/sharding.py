@@ -8,7 +8,7 @@ what is done on one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -99,6 +99,14 @@ def whole_weights(model: Any, *, keep: bool) -> dict[str, Tensor] | None:
         first = names.setdefault(id(tensor), name)
         weights[name] = weights[first] if first in weights else _on_cpu(tensor, keep=keep)
     return weights if keep else None
+
+
+@torch.no_grad()
+def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Give the parameters that learn the ``weights`` of their names, of which each process takes its part."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(part_of(weights[name].to(parameter.device), parameter))
 
 
 def whole_optimizer_state(optimizer: torch.optim.Optimizer, *, keep: bool) -> dict[str, Any] | None:

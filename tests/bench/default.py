@@ -3,10 +3,10 @@
     python -m tests.bench.default [--name NAME] [--seeds 0,1] [--threads 1,2] [--jitters 0,1] [KEY=VALUE ...]
 
 A trajectory is a seed, a number of threads, and a jitter: which noise of relative size 1e-7 is laid on the
-start weights, as another CPU's rounding would (0: none). The cold start of a seed is made once, on one thread,
-and all its trajectories go on from it. KEY=VALUE are overrides of every trajectory of that name. All runs are
-kept in outputs/bench_default: the same command goes on where it was interrupted, and prints all names that
-are there, each beside ``default``. ``--steps`` ends early with the schedules of the whole run, ``--path``
+start weights, as another CPU's rounding would (0: none). The cold start of a seed is made once, on one
+thread, and all its trajectories go on from it. KEY=VALUE are overrides of every trajectory of that name. All
+runs are kept in outputs/bench_default: the same command goes on where it was interrupted, and prints all names
+that are there, each beside ``default``. ``--steps`` ends early with the schedules of the whole run, ``--path``
 leaves the benchmarks out, and start and end are then those of the validation part.
 """
 
@@ -176,15 +176,14 @@ def line(trajectory: Trajectory, one: Course) -> str:
 
 HEAD = (
     f"{'':24} {'n':>3}  {'gain: median':>12} {'worst':>7} {'rise':>6}"
-    f"  {'lowest: median':>14} {'worst':>7} {f'>-{DIP}':>6}  {'entropy: median':>15} {'worst':>6} {f'>{ENTROPY}':>6}"
+    f"  {'lowest: median':>14} {'worst':>7} {f'>-{DIP}':>6}"
+    f"  {'entropy: median':>15} {'worst':>6} {f'>{ENTROPY}':>6}"
 )
 
 
 def summary(name: str, found: Mapping[Trajectory, Course]) -> str:
     """Return medians, worst and how many keep each part of the criterion, in one line."""
-    gains, lowest, entropies = (
-        [figure(one) for one in found.values()] for figure in DIFFERENCES.values()
-    )
+    gains, lowest, entropies = ([figure(one) for one in found.values()] for figure in DIFFERENCES.values())
     rise, high, diverse = (
         f"{number}/{len(found)}"
         for number in (

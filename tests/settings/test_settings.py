@@ -162,13 +162,13 @@ def test_wrong_value_is_one_line(
 ADDED = (
     ("adapter",),
     ("training", "on_collapse"),
+    ("training", "max_rollbacks"),
+    ("training", "rollback_lr_factor"),
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
-    ("training", "on_collapse"),
     ("perturbation",),
-    ("training", "on_collapse"),
 )
 """Keys that came within a version of stored configs, which lack them."""
 

@@ -20,7 +20,7 @@ from qhk.training import loop, step
 from qhk.training.distributed import Processes
 from qhk.training.launch import launch
 from qhk.training.optimizer import StochasticAdamW, apply_gradients
-from qhk.training.sharding import part_of, whole
+from qhk.training.sharding import load_weights, part_of, whole
 from tests.training.conftest import small_settings
 
 KILLED = "killed"
@@ -85,6 +85,18 @@ def check_stochastic_rounding() -> None:
         assert torch.equal(one, two)
 
 
+def check_loaded_weights() -> None:
+    """Weights that are alike on all processes come to lie in each one's part."""
+    model = torch.nn.Linear(3, 5)
+    weights = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    for weight in weights.values():
+        torch.distributed.broadcast(weight, 0)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    load_weights(model, weights)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(whole(parameter.detach()), weights[name])
+
+
 def is_main() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
@@ -92,6 +104,7 @@ def is_main() -> bool:
 def main() -> None:
     processes = Processes("fsdp2")
     check_stochastic_rounding()
+    check_loaded_weights()
     jobs, cache, base = json.loads(Path(sys.argv[1]).read_text())
     for name, (resumes, words) in jobs.items():
         root = Path(sys.argv[1]).with_name(name)

@@ -34,11 +34,13 @@ from qhk.report.runs import (
     benchmarks_of,
     changed_keys,
     read_points,
+    read_validations,
 )
 from qhk.report.scoring import read_answers
 from qhk.report.views import View, find_row, fits, views, why_missing
 from qhk.statistics.comparison import Estimate
 from qhk.tracking.names import COLLAPSE_SIGNS
+from qhk.tracking.validation import figures
 
 TESTED = ("srcc", "plcc", "accuracy")
 """Metrics with intervals and tests; others are shown as means."""
@@ -256,6 +258,7 @@ def _run(record: RunRecord, memory: Memory) -> dict[str, Any]:
         "cause": record.cause or record.fault,
         "warning": record.warning,
         "collapse_steps": _collapse_steps(record, memory),
+        "validation": _validations(record, memory),
         "step": record.step,
         "total_steps": record.total_steps,
         "seconds": dict(record.wall_times),
@@ -417,6 +420,14 @@ def _said_in_completions(path: Path) -> dict[int, Counter[float]]:
         if said:
             found.setdefault(row["step"], Counter()).update(said)
     return found
+
+
+def _validations(record: RunRecord, memory: Memory) -> dict[str, dict[str, float]]:
+    """Return the steps and figures of the validations of a run's last and best checkpoint."""
+    return {
+        name: {"step": row.step, **figures(row.metrics)}
+        for name, row in read_validations(record, memory).items()
+    }
 
 
 def _collapse_steps(record: RunRecord, memory: Memory) -> list[int]:

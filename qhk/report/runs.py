@@ -22,7 +22,9 @@ from qhk.files import read_json_lines, read_yaml, reading
 from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
+from qhk.tracking.recorder import MetricRow
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
+from qhk.tracking.validation import last_and_best
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,6 +194,19 @@ def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
     yield from read_points(record.directory / METRICS_FILE)
+
+
+def read_validations(record: RunRecord, memory: Memory) -> dict[str, MetricRow]:
+    """Return the validations of a run's last and best checkpoint; none of a record that cannot be read."""
+    path = record.directory / METRICS_FILE
+    try:
+        return memory.read(path, _last_and_best) if path.exists() else {}
+    except UserError:
+        return {}
+
+
+def _last_and_best(metrics: Path) -> dict[str, MetricRow]:
+    return last_and_best(metrics.parent)
 
 
 def read_points(path: Path) -> Iterator[dict[str, Any]]:

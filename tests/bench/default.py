@@ -4,10 +4,10 @@
 
 A trajectory is a seed, a number of threads, and a jitter: which noise of relative size 1e-7 is laid on the
 start weights, as another CPU's rounding would (0: none). The cold start of a seed is made once, on one
-thread, and all its trajectories go on from it. KEY=VALUE are overrides of every trajectory of that name. All
-runs are kept in outputs/bench_default: the same command goes on where it was interrupted, and prints all names
-that are there, each beside ``default``. ``--steps`` ends early with the schedules of the whole run, ``--path``
-leaves the benchmarks out, and start and end are then those of the validation part.
+thread, and all its trajectories go on from it. KEY=VALUE are overrides of every trajectory of that name.
+All runs are kept in outputs/bench_default: the same command goes on where it was interrupted, and prints all
+names that are there, each beside ``default``. ``--steps`` ends early with the schedules of the whole run,
+``--path`` leaves the benchmarks out, and start and end are then those of the validation part.
 """
 
 from __future__ import annotations

@@ -714,14 +714,17 @@ function drawCost() {
   ];
 }
 
+const checkpointFigures = (found) => (found ? `${Object.entries(found).filter(([name]) => name !== "step").map(([name, value]) => `${name} ${fixed(value)}`).join(", ")} (step ${found.step})` : "\u2014");
+
 function drawProvenance() {
   const total = DATA.runs.reduce((sum, run) => sum + hours(run.seconds), 0);
   return [
     element("p", { class: "soft" }, `${DATA.runs.length} runs, ${total.toFixed(2)} hours in all.`),
     element("details", { "data-name": "provenance" }, element("summary", {}, "Every run"),
-      grid(head("run", "state", "steps", "hours", "code", "torch", "machine", "directory"),
+      grid(head("run", "state", "steps", "last on validation", "best on validation", "hours", "code", "torch", "machine", "directory"),
         DATA.runs.filter((run) => shownMethods().includes(run.method)).map((run) => element("tr", {},
           element("td", {}, swatch(run.method), `${run.method}/seed${run.seed}`), element("td", { class: run.state === "failed" ? "down" : null, title: run.cause || null }, run.state, collapseBadge([run])), element("td", {}, known(run.total_steps) ? `${run.step}/${run.total_steps}` : String(run.step)),
+          ...["last", "best"].map((name) => element("td", {}, checkpointFigures(run.validation[name]))),
           element("td", {}, hours(run.seconds).toFixed(2)), element("td", {}, run.code || "\u2014"), element("td", {}, run.packages.torch ?? "\u2014"),
           element("td", {}, [...run.accelerators, run.hardware.processor ?? run.hardware.cpu ?? ""].filter(Boolean).join(", ") || "\u2014"), element("td", { class: "text" }, run.directory))))),
   ];

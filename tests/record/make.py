@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.record.cases import CASES, COMMON, Case
+from tests.untimed import untimed
 
 RECORD = Path(__file__).parent / "record.json"
-MEASURED = ("time/", "memory/")
-"""Beginnings of the metric names that no two runs agree in; rates end in ``_per_s``."""
 
 
 def machine() -> dict[str, str]:
@@ -144,11 +143,7 @@ def _read(directory: Path) -> dict[str, Any]:
 
     rows = []
     for row in _rows(directory):
-        kept = {
-            key: value
-            for key, value in row.items()
-            if not key.startswith(MEASURED) and not key.endswith("_per_s")
-        }
+        kept = untimed(row)
         kept["section"] = kept.pop("section", None) or kept.pop("stage")
         rows.append(kept)
     last = directory / "checkpoints" / "last"

@@ -25,6 +25,7 @@ from tests.slurm.conftest import ROOT
 from tests.slurm.test_jobs import until
 from tests.training.conftest import SMALL
 from tests.training.ending_reward import PER_STEP
+from tests.untimed import untimed, untimed_row
 
 pytestmark = pytest.mark.slurm
 
@@ -88,9 +89,12 @@ def outcome(directory: Path) -> dict[str, Any]:
     results = json.loads((directory / "results.json").read_text())
     weights = load_file(next((directory / "checkpoints/last").resolve().glob("*.safetensors")))
     metrics = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    timed = ("time/", "memory/", "train/tokens_per_s")
-    rows = [{key: row[key] for key in row if not key.startswith(timed)} for row in metrics]
-    return {"rows": results["rows"], "id": results["run_id"], "metrics": rows, "weights": weights}
+    return {
+        "rows": [untimed_row(row) for row in results["rows"]],
+        "id": results["run_id"],
+        "metrics": [untimed(row) for row in metrics],
+        "weights": weights,
+    }
 
 
 def differences(one: Any, other: Any, place: str = "") -> Iterator[str]:

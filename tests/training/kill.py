@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from qhk.files import read_json_lines
+from tests.untimed import untimed, untimed_row
 
-TIMED = ("time/", "memory/")
 PATIENCE_S = 300.0
 
 
@@ -114,25 +114,16 @@ class Killer:
 
 def record(directory: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl`` one by one, without times, rates and memory."""
-    return [
-        {
-            name: value
-            for name, value in row.items()
-            if not name.startswith(TIMED) and not name.endswith("_per_s")
-        }
-        for row in read_json_lines(directory / "metrics.jsonl")
-    ]
+    return [untimed(row) for row in read_json_lines(directory / "metrics.jsonl")]
 
 
 def outcome(directory: Path) -> dict[str, Any]:
     """All that two equal runs agree in, byte for byte where it is a file."""
     checkpoints = directory / "checkpoints"
     results = json.loads((directory / "results.json").read_text())["rows"]
-    for row in results:
-        row["figures"].pop("time/seconds_per_image")
     return {
         "record": record(directory),
-        "results": results,
+        "results": [untimed_row(row) for row in results],
         "weights": {path.parent.name: path.read_bytes() for path in checkpoints.glob("*/model.safetensors")},
         "links": {link.name: os.readlink(link) for link in checkpoints.iterdir() if link.is_symlink()},
         "written": {

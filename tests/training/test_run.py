@@ -33,6 +33,7 @@ from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stop import RunFailure
 from tests.training.conftest import SMALL, finish, interrupt
+from tests.untimed import untimed
 
 pytestmark = pytest.mark.long
 
@@ -60,11 +61,7 @@ def records(directory: Path) -> list[tuple[Any, ...]]:
     """The metrics record without times, rates and memory; NaN made comparable."""
     rows = []
     for row in read_metrics(directory / "metrics.jsonl"):
-        kept = {
-            name: "nan" if math.isnan(value) else value
-            for name, value in row.metrics.items()
-            if not name.startswith(("time/", "memory/")) and not name.endswith("_per_s")
-        }
+        kept = {name: "nan" if math.isnan(value) else value for name, value in untimed(row.metrics).items()}
         rows.append((row.step, row.section, kept))
     return rows
 

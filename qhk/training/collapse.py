@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from qhk.policy.adapter import LEARNING, fill_adapter, read_weights
 from qhk.policy.start import open_policy
 from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.names import COLLAPSE_SIGNS
-from qhk.tracking.recorder import MetricSection, read_metrics
+from qhk.tracking.recorder import MetricRow, MetricSection, read_metrics
 from qhk.training.optimizer import Coefficients
 from qhk.training.run import Run
 from qhk.training.sharding import load_optimizer_state, load_weights
@@ -24,25 +25,34 @@ def look_for_collapse(run: Run, *, step: int) -> str:
         return run.processes.shared("")
     first = run.stage.first
     num_images = min(len(part) for part in run.data.validation.values() if part)
-    rows = read_metrics(run.directory.metrics)
+    recorded = read_metrics(run.directory.metrics)
+    rows = kept_rows(recorded, run.rollbacks)
+    told = [row.metrics[COLLAPSE_SIGNS] for row in recorded if COLLAPSE_SIGNS in row.metrics]
     earlier = [row for row in rows if row.step <= step - run.settings.training.validate_every]
     now, before = (collapse_signs(part, first=first, num_images=num_images) for part in (rows, earlier))
     line = f"signs of collapse: {'; '.join(now.values())}" if now else ""
-    if now or before:
+    if now or any(told[-1:]):
         run.record(step=step, section=MetricSection.VALIDATION, metrics={COLLAPSE_SIGNS: float(len(now))})
     if now.keys() - before.keys():
         run.display.line(f"WARNING: step {step}: {line} ({collapse_context(rows, first=first)})")
-    elif before and not now:
+    elif any(told[-1:]) and not now:
         run.display.line(f"step {step:4d}  the signs of collapse are gone")
     run.directory.report(warning=line)
     return run.processes.shared(line)
+
+
+def kept_rows(rows: Sequence[MetricRow], rollbacks: Sequence[tuple[int, int]]) -> list[MetricRow]:
+    """Return the rows that led to the present weights; ``rollbacks`` are (at step, to step)."""
+    return [row for row in rows if not any(to < row.step <= at for at, to in rollbacks)]
 
 
 def may_roll_back(run: Run) -> bool:
     """Return whether a collapse now leads to a rollback: asked for, not too often yet, and to somewhere."""
     training = run.settings.training
     return (
-        training.on_collapse == "rollback" and run.rollbacks < training.max_rollbacks and run.best is not None
+        training.on_collapse == "rollback"
+        and len(run.rollbacks) < training.max_rollbacks
+        and run.best is not None
     )
 
 
@@ -72,21 +82,21 @@ def roll_back(run: Run, learner: Learner, *, step: int) -> None:
     if learner.policy.base is not None:
         fill_adapter(model, read_weights(path), LEARNING)
     else:
-        kept = open_policy(str(path), run.settings.model, device="cpu", intact=True).model
+        kept = open_policy(str(path), run.settings.model, device="cpu").model
         load_weights(model, dict(kept.named_parameters()))
     assert state.optimizer is not None
     load_optimizer_state(learner.optimizer, state.optimizer)
     learner.memory.clear()
     learner.memory.update(state.history)
-    run.rollbacks += 1
-    training = run.settings.training
+    run.rollbacks.append((step, best))
+    training, number = run.settings.training, len(run.rollbacks)
     run.display.line(
-        f"step {step:4d}  rollback {run.rollbacks} of at most {training.max_rollbacks}: the weights of step "
-        f"{best}, {training.rollback_lr_factor**run.rollbacks:g} of the learning rate"
+        f"step {step:4d}  rollback {number} of at most {training.max_rollbacks}: the weights of step {best}, "
+        f"{training.rollback_lr_factor**number:g} of the learning rate"
     )
 
 
 def slowed(run: Run, now: Coefficients) -> Coefficients:
     """Return the step's coefficients with the smaller learning rate of a run that has rolled back."""
-    factor = run.settings.training.rollback_lr_factor**run.rollbacks
+    factor = run.settings.training.rollback_lr_factor ** len(run.rollbacks)
     return replace(now, learning_rate=now.learning_rate * factor)

@@ -40,7 +40,7 @@ class Run:
     processes: Processes
     signals: StopSignals = field(default_factory=StopSignals)
     best: dict[str, float] | None = None
-    rollbacks: int = 0
+    rollbacks: list[tuple[int, int]] = field(default_factory=list)
     last_validation: str = ""
     wall_s: dict[str, float] = field(default_factory=dict)
     place: int = 0
@@ -119,7 +119,7 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
         best=run.best,
         history=dict(learner.memory) if learner else {},
         wall_s=dict(run.wall_s),
-        rollbacks=run.rollbacks,
+        rollbacks=list(run.rollbacks),
     )
     run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)

@@ -37,6 +37,9 @@ FOLDER = Path("outputs/bench_default")
 STEPS = 300
 """Length of the default, over which the schedules run."""
 
+READOUT = "mean_of_8"
+"""What benchmarks are measured by."""
+
 NOISE = 1e-7
 """Relative standard deviation of what a jitter lays on the start weights."""
 
@@ -125,10 +128,11 @@ def course(start: Path, directory: Path) -> Course:
         Moment.BEFORE: _correlations(kept, "cold_start/validation/"),
         Moment.AFTER: _correlations(validated[-1].metrics, "validation/"),
     }
+    results = read_results(directory / "results.json").rows
     for moment in ends:
-        measured = [row for row in read_results(directory / "results.json").rows if row.moment is moment]
-        if measured:
-            ends[moment] = _correlations(summarise(measured, min_parsed_fraction=0.0).means)
+        rows_then = [row for row in results if row.moment is moment and row.readout == READOUT]
+        if rows_then:
+            ends[moment] = _correlations(summarise(rows_then, min_parsed_fraction=0.0).means)
     return Course(
         start=ends[Moment.BEFORE],
         end=ends[Moment.AFTER],

@@ -358,8 +358,11 @@ def test_live_run_alerts_where_signs_of_collapse_are_news(tmp_path: Path, wandb:
     wandb.step = 3
     mirror, recorder = OnlineMirror(mirror_run(tmp_path)), MetricsRecorder(path)
     for step, signs in ((2, 1.0), (3, 2.0), (4, 0.0), (5, 1.0)):
-        add_signs(recorder, {step: signs})
-        mirror.record(step=step, section=MetricSection.VALIDATION, metrics={COLLAPSE_SIGNS: signs})
+        for section, metrics in (
+            (MetricSection.TRAIN, {LOSS: 0.5}), (MetricSection.VALIDATION, {COLLAPSE_SIGNS: signs}),
+        ):  # fmt: skip
+            recorder.record(step=step, section=section, metrics=metrics)
+            mirror.record(step=step, section=section, metrics=metrics)
     said = "of collapse; run.log and status.json say which"
     assert wandb.alerts == [
         f"WARN: signs of collapse: step {step}: {signs} {said}"

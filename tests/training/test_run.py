@@ -388,7 +388,10 @@ def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
                     weight.zero_()
         return done
 
+    judged: list[set[int]] = []
+
     def signs(rows: Sequence[MetricRow], **_: Any) -> dict[str, str]:
+        judged.append({row.step for row in rows if row.section is MetricSection.TRAIN})
         return {"validation": "blind"} if rows[-1].step == 3 else {}
 
     monkeypatch.setattr(loop, "_take_step", blinded)
@@ -397,7 +400,7 @@ def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
     interrupt(killed, before=3)
     best = int(killed.best["step"])  # type: ignore[index]
     states = [killed.checkpoints.load_state(n, run_id=killed.directory.run_id) for n in (best, 3)]
-    assert best < 3 and states[1].rollbacks == 1
+    assert best < 3 and states[1].rollbacks == [(3, best)]
     assert str(states[0].optimizer) == str(states[1].optimizer) and states[0].history == states[1].history
     before, after = (weights(killed.directory.path, f"step_00000{n}") for n in (best, 3))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -407,7 +410,10 @@ def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
     ]
     schedule = [resumed.stage.coefficients(number).learning_rate for number in range(4)]
     rates = [row.metrics["train/optimizer/learning_rate"] for row in rows]
-    assert rates == [*schedule[:3], 0.25 * schedule[3]] and resumed.rollbacks == 1
+    assert rates == [*schedule[:3], 0.25 * schedule[3]] and resumed.rollbacks == [(3, best)]
+    assert judged[-2] == {*range(1, best + 1), 4}, (
+        "what led to the weights that were left says nothing of these"
+    )
     lines: list[str] = killed.display.lines + resumed.display.lines  # type: ignore[attr-defined]
     said = f"rollback 1 of at most 3: the weights of step {best}, 0.25 of the learning rate"
     assert f"step    3  {said}" in lines and "step    4  the signs of collapse are gone" in lines
@@ -426,7 +432,7 @@ def test_a_run_that_cannot_go_back_ends_at_signs_of_collapse(
     why: str,
 ) -> None:
     run = open_run(small("training.on_collapse=rollback", "training.max_rollbacks=2"))
-    run.best, run.rollbacks = None if best is None else {"step": best, "value": 0.5}, rollbacks
+    run.best, run.rollbacks = None if best is None else {"step": best, "value": 0.5}, [(2, 1)] * rollbacks
     validation = SimpleNamespace(value=0.6, text="", metrics=lambda prefix: {})
     monkeypatch.setattr(loop, "validate_run", lambda *_, **__: validation)
     monkeypatch.setattr(loop, "save_checkpoint", lambda *_, **__: None)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +91,15 @@ def miniature_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
+@cache
+def repository_catalogue() -> Catalogue:
+    """Return the repository's own YAML files, read once for all tests, and what they composed to lately."""
+    return read_catalogue(config_root())
+
+
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
-    return read_catalogue(config_root())
+    return repository_catalogue()
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,11 @@ class Catalogue:
             }
         )
 
+    @cached_property
+    def composed(self) -> dict[tuple[str, tuple[str, ...]], DictConfig]:
+        """What was composed of these files lately: command and options -> config, before values are set."""
+        return {}
+
     @property
     def sets(self) -> list[str]:
         """The names of all sets, for ``data`` and ``benchmark``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from textwrap import indent
 from typing import Any
 
@@ -18,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qhk.config.catalogue import LAUNCHER, OVERLAYS, STRENGTHS, Catalogue, choice_of
 from qhk.config.explain import HYDRA_ERRORS, explain_interpolation, explain_override
-from qhk.config.overrides import check_overrides, named_in_lists
+from qhk.config.overrides import check_overrides, named_in_lists, parse_override
 from qhk.config.sets import keep_used_sets
 from qhk.config.source import CatalogueSource
 from qhk.errors import UserError
@@ -27,6 +28,9 @@ from qhk.settings.problems import suggestion
 VERSION_BASE = "1.3"
 SHOWN = 60
 """Characters of a value that a note shows."""
+
+KEPT = 32
+"""Configs of options that a catalogue keeps, those asked for last."""
 
 
 def _primary(command: str, catalogue: Catalogue) -> str:
@@ -38,10 +42,36 @@ def _primary(command: str, catalogue: Catalogue) -> str:
 def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue) -> DictConfig:
     """Return the composed config of one job, without Hydra's own node, interpolations unresolved.
 
+    Hydra sets values after it has composed the options, in the order of the overrides. So the catalogue keeps
+    what options alone compose to, and a further command with the same options sets its values on a copy.
     Raises UserError in one line for an unknown group, option or key, and for an override that Hydra
     cannot read; the line names it and the fix.
     """
-    return _compose(command, overrides, catalogue, with_hydra=False)
+    check_overrides(overrides, catalogue)
+    source = CatalogueSource(catalogue)
+    values = [text for text in overrides if _sets_value(text, source)]
+    options = tuple(text for text in overrides if text not in values)
+    composed = catalogue.composed
+    place = (command, options)
+    # Put at the end, what is asked for again is kept longest.
+    composed[place] = composed.pop(place, None) or _compose(command, options, catalogue, with_hydra=False)
+    if len(composed) > KEPT:
+        del composed[next(iter(composed))]
+    config = deepcopy(composed[place])
+    try:
+        ConfigLoaderImpl._apply_overrides_to_config(
+            [parse_override(named_in_lists(text)) for text in values], config
+        )
+    except HYDRA_ERRORS:
+        # Composed as a whole, the mistake is explained.
+        return _compose(command, overrides, catalogue, with_hydra=False)
+    return config
+
+
+def _sets_value(text: str, source: CatalogueSource) -> bool:
+    """Return whether an override changes keys of the composed config: no option, and none of Hydra's."""
+    key = text.lstrip("+~").partition("=")[0]
+    return not key.startswith("hydra") and "@" not in key and not source.is_group(key)
 
 
 def compose_launcher(command: str, overrides: Sequence[str], catalogue: Catalogue) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from qhk.config.catalogue import Catalogue, choice_of
-from qhk.config.compose import compose_launcher, plain_config
-from qhk.config.composer import TrainingComposer
+from qhk.config.compose import compose_config, compose_launcher, plain_config
 from qhk.config.overrides import cells, expand, parse_override
+from qhk.config.training import training_settings
 from qhk.config.unused import refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.settings.identity import difference, run_directory, run_id, run_name
@@ -85,7 +85,7 @@ class Cell:
 class SweepPlan:
     """What was asked for: the sweep's name, its runs, and how they are to be started.
 
-    ``words`` are the overrides that all cells have in common; a search draws further cells with ``composer``.
+    ``words`` are the overrides that all cells have in common; a search draws further cells with them.
     """
 
     name: str
@@ -97,7 +97,7 @@ class SweepPlan:
     outputs: Path
     dry_run: bool
     fresh: bool
-    composer: TrainingComposer
+    catalogue: Catalogue
 
 
 def plan_sweep(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
@@ -105,8 +105,8 @@ def plan_sweep(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     if any(_key(word) == "name" for word in overrides):
         raise UserError("name: the cells of a sweep name its runs; study=NAME names the sweep")
     common, seeds = take_seeds(overrides, catalogue)
-    variants, composer = expand(common, catalogue), TrainingComposer(catalogue)
-    sweep = parse_sweep(plain_config(composer.config(variants[0]))["sweep"])
+    variants = expand(common, catalogue)
+    sweep = parse_sweep(plain_config(compose_config("train", variants[0], catalogue))["sweep"])
     chosen = choice_of("sweep", common)
     assert chosen is not None
     study = choice_of("study", common) or sweep_name(chosen, common)
@@ -118,7 +118,7 @@ def plan_sweep(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
         for variant in variants
         for name, changes in sweep.cells.items()
     ]
-    return _plan(study, common, variants[0], tuple(seeds or sweep.seeds), found, sweep, composer)
+    return _plan(study, common, variants[0], tuple(seeds or sweep.seeds), found, sweep, catalogue)
 
 
 def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
@@ -129,7 +129,6 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
     """
     common, seeds = take_seeds(overrides, catalogue)
     experiment, variants = choice_of("experiment", common), expand(common, catalogue)
-    composer = TrainingComposer(catalogue)
     found = []
     for words in variants:
         name = choice_of("name", words) or run_name(choice_of("experiment", words), words)
@@ -139,8 +138,8 @@ def plan_multirun(overrides: Sequence[str], catalogue: Catalogue) -> SweepPlan:
         found.append(Cell(name=cell, changes=changes, words=(*words, f"name={name}")))
     if len(found) > 1 or len(seeds) > 1:
         name = run_name("__".join(filter(None, ["multirun", experiment])), overrides)
-    seeds = seeds or [composer.config(variants[0]).seed]
-    return _plan(name, common, variants[0], tuple(seeds), found, None, composer)
+    seeds = seeds or [compose_config("train", variants[0], catalogue).seed]
+    return _plan(name, common, variants[0], tuple(seeds), found, None, catalogue)
 
 
 def plan_trials(plan: SweepPlan, drawn: Mapping[str, Mapping[str, object]]) -> SweepPlan:
@@ -155,7 +154,7 @@ def plan_trials(plan: SweepPlan, drawn: Mapping[str, Mapping[str, object]]) -> S
         for name, values in drawn.items()
     ]
     return replace(
-        plan, runs=tuple(run for cell in found for run in _cell_runs(cell, plan.seeds, plan.composer))
+        plan, runs=tuple(run for cell in found for run in _cell_runs(cell, plan.seeds, plan.catalogue))
     )
 
 
@@ -191,11 +190,13 @@ def _plan(
     seeds: tuple[int, ...],
     found: Sequence[Cell],
     sweep: SweepSettings | None,
-    composer: TrainingComposer,
+    catalogue: Catalogue,
 ) -> SweepPlan:
-    runs = [run for cell in found for run in _cell_runs(cell, seeds, composer)]
-    refuse_unused_strengths((cell.words, partial(composer.config, cell.words)) for cell in found)
-    settings = runs[0].settings if runs else composer.settings(first, seeds[:1])[0]
+    runs = [run for cell in found for run in _cell_runs(cell, seeds, catalogue)]
+    refuse_unused_strengths(
+        (cell.words, partial(compose_config, "train", cell.words, catalogue)) for cell in found
+    )
+    settings = runs[0].settings if runs else training_settings(first, seeds[:1], catalogue)[0]
     if sweep is not None and sweep.search is not None and not _validates(settings):
         raise UserError(
             f"loading.validation_fraction: 0 leaves sweep.search.metric {sweep.search.metric} nothing to be "
@@ -205,20 +206,20 @@ def _plan(
         name=name,
         words=tuple(common),
         seeds=seeds,
-        launcher=parse_launcher(compose_launcher("train", first, composer.catalogue)),
+        launcher=parse_launcher(compose_launcher("train", first, catalogue)),
         search=sweep.search if sweep is not None else None,
         runs=tuple(runs),
         outputs=Path(settings.paths.outputs),
         dry_run=settings.dry_run,
         fresh=settings.fresh,
-        composer=composer,
+        catalogue=catalogue,
     )
 
 
-def _cell_runs(cell: Cell, seeds: Sequence[int], composer: TrainingComposer) -> list[PlannedRun]:
+def _cell_runs(cell: Cell, seeds: Sequence[int], catalogue: Catalogue) -> list[PlannedRun]:
     """Return the runs of a cell. Raises UserError that names the cell."""
     try:
-        found = composer.settings(cell.words, seeds)
+        found = training_settings(cell.words, seeds, catalogue)
     except UserError as error:
         raise UserError(f"cell {cell.name}: {error}") from None
     return [plan_run(cell=cell.name, changes=cell.changes, settings=settings) for settings in found]

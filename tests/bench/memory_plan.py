@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.config.composer import TrainingComposer
+from qhk.config.training import training_settings
 from qhk.settings.identity import run_directory
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.training.memory import memory_plan
@@ -58,7 +58,7 @@ CELLS = (
 
 def main() -> None:
     """Print a line for each cell, and the spread of the ratios."""
-    composer, ratios = TrainingComposer(read_catalogue(config_root())), []
+    catalogue, ratios = read_catalogue(config_root()), []
     print(f"{'P':>5} {'C':>4} {'G':>3} perception checkpointing prompts | measured estimated  ratio")
     with TemporaryDirectory() as folder:
         for number, (prompt, limit, group, perception, checkpointing, together) in enumerate(CELLS):
@@ -74,7 +74,7 @@ def main() -> None:
             ]
             command = [str(Path(sys.executable).with_name("qhk")), "train", *words]
             subprocess.run(command, check=True, capture_output=True)
-            (settings,) = composer.settings(words, [0])
+            (settings,) = training_settings(words, [0], catalogue)
             rows = read_metrics(run_directory(settings) / "metrics.jsonl")
             (step,) = (row.metrics for row in rows if row.section is MetricSection.TRAIN)
             plan = memory_plan(

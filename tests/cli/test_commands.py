@@ -13,6 +13,7 @@ from PIL import Image
 
 from qhk.cli.main import main
 from qhk.tracking.status import RunState, read_status
+from tests.conftest import repository_catalogue
 from tests.training.conftest import base, taught
 
 __all__ = ["base", "taught"]
@@ -114,11 +115,10 @@ def test_evaluations_of_different_parts_do_not_meet(
 def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None:
     from qhk.cli.checkpoints import adopt_checkpoint
     from qhk.cli.job import prepare
-    from qhk.config.catalogue import config_root, read_catalogue
 
     directory, _ = trained
     words = [f"checkpoint={directory}/checkpoints/last", "scale=full", "experiment=q_hawkeye"]
-    settings = prepare("evaluate", words, read_catalogue(config_root())).settings
+    settings = prepare("evaluate", words, repository_catalogue()).settings
     assert settings.rollout.max_new_tokens == 2048
     adopted = adopt_checkpoint(settings, words, stage=None, datasets={})
     assert adopted.rollout.max_new_tokens == 14

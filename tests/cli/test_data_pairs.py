@@ -9,6 +9,7 @@ import pytest
 
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
+from tests.conftest import repository_catalogue
 from tests.pairs.server import Response, serving
 
 Out = pytest.CaptureFixture[str]
@@ -128,14 +129,13 @@ def test_pairs_are_no_part_of_a_run(compose_plain: object) -> None:
 
 def test_training_reads_a_built_set(tmp_path: Path, words: list[str], capsys: Out) -> None:
     from qhk.cli.job import prepare
-    from qhk.config.catalogue import config_root, read_catalogue
     from qhk.training.data import load_run_data
     from qhk.training.display import SilentDisplay
 
     assert main(["data", "build", *words, "pairs.chain=true", "pairs.human_review=skipped"]) == 0
     twins = tmp_path / "out" / "pairs" / "set" / "twins.jsonl"
     overrides = [*words, "twin=manifest", f"twin.manifest={twins}", "benchmark=[]"]
-    job = prepare("train", [*overrides, "twin.missing=leave_out"], read_catalogue(config_root()))
+    job = prepare("train", [*overrides, "twin.missing=leave_out"], repository_catalogue())
     data = load_run_data(job.settings, SilentDisplay())
     paired = [example for examples in data.train.values() for example in examples]
     assert len(paired) == len(twins.read_text().splitlines()) > 0

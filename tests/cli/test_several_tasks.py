@@ -14,9 +14,9 @@ from rich.console import Console
 from qhk.cli.checkpoints import adopt_checkpoint, other_tasks
 from qhk.cli.job import prepare
 from qhk.cli.main import main
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.score import NamedImage, as_csv, as_table, summarise_words
 from qhk.types import Answer, Completion
+from tests.conftest import repository_catalogue
 from tests.tasks.builders import task_of
 from tests.training.conftest import SMALL
 
@@ -81,7 +81,7 @@ def test_the_main_task_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_command_line_names_benchmarks_of_other_tasks() -> None:
-    catalogue = read_catalogue(config_root())
+    catalogue = repository_catalogue()
     trained = prepare("train", ["mixture=degradation", "scale=miniature"], catalogue).settings
     asked = prepare("evaluate", ["mixture=degradation"], catalogue).settings
     (part,) = other_tasks(trained, asked).values()
@@ -95,7 +95,7 @@ def test_the_command_line_says_where_the_sets_of_other_tasks_lie(root: Path) -> 
     words = [f"checkpoint={root}/out/default/two/seed0/checkpoints/last", *MAIN]
 
     words += ["data=miniature_degradation", "dataset.miniature_spaq.root=elsewhere"]
-    job = prepare("evaluate", words, read_catalogue(config_root()))
+    job = prepare("evaluate", words, repository_catalogue())
     assert "miniature_spaq" not in job.settings.dataset  # no benchmark of the command line's
     adopted = adopt_checkpoint(job.settings, words, stage=None, datasets=job.datasets)
     assert adopted.dataset["miniature_spaq"].root == "elsewhere"

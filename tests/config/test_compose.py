@@ -17,9 +17,10 @@ from qhk.config.sets import dataset_entries, keep_used_sets
 from qhk.errors import UserError
 from qhk.settings.identity import run_id
 from qhk.tasks import find_form
+from tests.conftest import repository_catalogue
 
 Compose = Callable[..., dict[str, Any]]
-CATALOGUE = read_catalogue(config_root())
+CATALOGUE = repository_catalogue()
 APART = (*OVERLAYS, "scorer")
 """Groups that train has not, or that go over the others."""
 

@@ -8,8 +8,8 @@ import pytest
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue
-from qhk.config.composer import TrainingComposer
 from qhk.config.labels import labelled
+from qhk.config.training import training_settings
 
 
 @pytest.mark.parametrize("option", ["experiment/q_hawkeye", "sweep/modules"])
@@ -45,7 +45,7 @@ def test_what_the_user_gives_beats_the_claims(
 def test_runs_and_cells_of_sweeps_have_them(catalogue: Catalogue) -> None:
     words = ["experiment=q_hawkeye", "scale=miniature"]
     claim = catalogue.by_place["experiment/q_hawkeye"].claim
-    (cell,) = TrainingComposer(catalogue).settings(words, [0])
+    (cell,) = training_settings(words, [0], catalogue)
     for settings in (cell, prepare("train", words, catalogue).settings):
         assert (settings.tracking.tags, settings.tracking.notes) == (["q_hawkeye"], claim)
     bare = prepare("train", [], catalogue).settings.tracking

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.data.miniature import ensure_miniature
 from qhk.settings.inputs import DatasetSettings
+from tests.conftest import repository_catalogue
 
 REPOSITORY = Path(__file__).parents[2]
-ENTRIES = read_catalogue(config_root()).dataset
+ENTRIES = repository_catalogue().dataset
 REAL_DATA = REPOSITORY.parent / "shared" / "data"
 
 

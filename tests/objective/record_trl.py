@@ -30,9 +30,9 @@ from trl.trainer.grpo_config import GRPOConfig  # type: ignore[import-not-found,
 from trl.trainer.grpo_trainer import GRPOTrainer  # type: ignore[import-not-found,unused-ignore]
 from trl.trainer.utils import split_tensor_dict  # type: ignore[import-not-found,unused-ignore]
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.policy.tokenizer import build_tokenizer
+from tests.conftest import repository_catalogue
 
 OUTPUT = Path(__file__).with_name("trl_parity.json")
 PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo")
@@ -157,7 +157,7 @@ def all_cases() -> list[Case]:
 def objective_values(preset: str) -> dict[str, Any]:
     """The values of an option of the objective group, the generation budget being TRL's."""
     words = [f"objective={preset}", "strengths=published", f"rollout.max_new_tokens={MAX_COMPLETION_LENGTH}"]
-    config = compose_config("train", words, read_catalogue(config_root()))
+    config = compose_config("train", words, repository_catalogue())
     values: dict[str, Any] = plain_config(config)["objective"]
     return values
 

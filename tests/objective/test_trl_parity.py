@@ -29,13 +29,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.objective.advantage import Scaling, group_advantages
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
 from qhk.objective.reference import kl_estimate
 from qhk.objective.terms import Terms
 from qhk.objective.total import Branch, LossOutput, total_loss
+from tests.conftest import repository_catalogue
 
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("trl_parity.json").read_text(encoding="utf-8"))
 HEADER, SCENE = RECORDED["header"], RECORDED["scene"]
@@ -68,7 +68,7 @@ def objective_of_preset(preset: str) -> dict[str, Any]:
     """The option of the objective group, its generation budget being the one that TRL was given."""
     budget = f"rollout.max_new_tokens={HEADER['max_completion_length']}"
     words = [f"objective={preset}", "strengths=published", budget]
-    config = compose_config("train", words, read_catalogue(config_root()))
+    config = compose_config("train", words, repository_catalogue())
     values: dict[str, Any] = plain_config(config)["objective"]
     return values
 

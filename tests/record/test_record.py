@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, headline_metric, read_results
 from qhk.settings.parse import read_settings
 from qhk.settings.views import stage_views, task_views
+from tests.conftest import repository_catalogue
 from tests.record.cases import CASES
 from tests.record.make import RECORD, machine, run_case, run_directory
 
@@ -122,7 +122,7 @@ def _check_results(directory: Path) -> None:
 
 
 def test_every_experiment_is_on_record() -> None:
-    experiments = set(read_catalogue(config_root()).options["experiment"])
+    experiments = set(repository_catalogue().options["experiment"])
     assert experiments <= {word.removeprefix("experiment=") for case in CASES.values() for word in case.words}
 
 

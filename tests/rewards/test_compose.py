@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
 from qhk.types import Completion, Example
+from tests.conftest import repository_catalogue
 
 Make = Callable[..., Completion]
 MakeExample = Callable[[float], Example]
@@ -245,7 +245,7 @@ def test_no_terms_are_refused() -> None:
 
 def test_the_release_of_the_config_is_the_release_of_the_vectors() -> None:
     words = ["reward=q_hawkeye_release", "strengths=published"]
-    config = compose_config("train", words, read_catalogue(config_root()))
+    config = compose_config("train", words, repository_catalogue())
     assert plain_config(config)["reward"] == {"terms": RELEASE}
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.settings.identity import difference, run_directory, run_id, run_name
 from qhk.settings.parse import parse_settings
+from tests.conftest import repository_catalogue
 
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, Any]:
     overrides = ["experiment=q_hawkeye"]
-    return plain_config(compose_config("train", overrides, read_catalogue(config_root())))
+    return plain_config(compose_config("train", overrides, repository_catalogue()))
 
 
 def _with(plain: dict[str, Any], key: str, value: object) -> dict[str, Any]:

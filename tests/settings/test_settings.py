@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.config.compose import compose_config, plain_config
 from qhk.errors import UserError
 from qhk.settings.identity import run_id
 from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
+from tests.conftest import repository_catalogue
 
 Plain = dict[str, Any]
 
 
 @pytest.fixture(scope="session")
 def default_plain() -> Plain:
-    return plain_config(compose_config("train", [], read_catalogue(config_root())))
+    return plain_config(compose_config("train", [], repository_catalogue()))
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from qhk.cli.job import prepare
 from qhk.cli.main import main as qhk
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.settings.parse import plain_settings
+from tests.conftest import repository_catalogue
 
 ROOT, HOST = "@ROOT@", "stored-host"
 TEXT = {".json", ".jsonl", ".yaml", ".txt", ".log", ".csv", ""}
@@ -145,7 +145,7 @@ def make_pairs(root: Path) -> None:
 def write_configs(folder: Path) -> None:
     """Write the whole config of each of ``CONFIGS`` as a run directory holds it."""
     folder.mkdir()
-    catalogue = read_catalogue(config_root())
+    catalogue = repository_catalogue()
     for name, changes in CONFIGS.items():
         plain = plain_settings(prepare("train", [*changes, f"name={name}"], catalogue).settings)
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")

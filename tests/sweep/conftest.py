@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
-from qhk.config.composer import TrainingComposer
+from qhk.config.training import training_settings
 from qhk.settings.root import Settings
 from qhk.sweep.manifest import Manifest, SweepRun, freeze_run, write_manifest
+from tests.conftest import repository_catalogue
 from tests.sweep.builders import LOCAL, MakeSweep, planned
 
 
 @pytest.fixture(scope="session")
 def settings() -> Settings:
     """The settings of ``qhk train``."""
-    return TrainingComposer(read_catalogue(config_root())).settings(["name=base"], [0])[0]
+    return training_settings(["name=base"], [0], repository_catalogue())[0]
 
 
 @pytest.fixture

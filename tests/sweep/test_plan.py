@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from qhk.cli.job import prepare
-from qhk.config.catalogue import Catalogue, config_root, read_catalogue
+from qhk.config.catalogue import Catalogue
 from qhk.errors import UserError
 from qhk.settings.identity import run_id
 from qhk.settings.root import Settings
 from qhk.sweep.plan import plan_multirun, plan_sweep, refuse_changed
-from tests.conftest import Qhk
+from tests.conftest import Qhk, repository_catalogue
 from tests.sweep.builders import MakeSweep, planned
 
-CATALOGUE = read_catalogue(config_root())
+CATALOGUE = repository_catalogue()
 SEARCHES = ("random", "bayesian")
 NAMED = [name for name in CATALOGUE.options["sweep"] if name not in SEARCHES]
 REAL_DATA = ("data_mixture",)

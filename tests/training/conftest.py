@@ -15,8 +15,7 @@ from unittest.mock import patch
 
 import pytest
 
-from qhk.config.catalogue import config_root, read_catalogue
-from qhk.config.composer import TrainingComposer
+from qhk.config.training import training_settings
 from qhk.settings.identity import run_directory
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -28,6 +27,7 @@ from qhk.training.launch import open_directory
 from qhk.training.loop import train
 from qhk.training.run import Run
 from qhk.training.stages import fingerprints, load_stages
+from tests.conftest import repository_catalogue
 
 SMALL = (
     "training=debug",
@@ -74,12 +74,6 @@ class ListDisplay:
         self.lines.append(text)
 
 
-@functools.cache
-def composer() -> TrainingComposer:
-    """Composes the options of a run once for all tests that differ in values alone."""
-    return TrainingComposer(read_catalogue(config_root()))
-
-
 def small_settings(
     root: Path,
     cache: Path,
@@ -90,7 +84,7 @@ def small_settings(
 ) -> Settings:
     """Settings of a small run that writes below ``root``, with further overrides."""
     own = (f"name={name}", f"paths.outputs={root}", f"paths.cache={cache}")
-    (settings,) = composer().settings([*base, *overrides, *own], [seed])
+    (settings,) = training_settings([*base, *overrides, *own], [seed], repository_catalogue())
     return settings
 
 

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 
+from qhk.config.training import training_settings
 from qhk.policy.adapter import count_parameters, put_adapter
 from qhk.policy.shape import model_shape
 from qhk.policy.start import start_policy
@@ -20,13 +21,13 @@ from qhk.training.memory import (
     memory_lines,
     memory_plan,
 )
-from tests.training.conftest import composer
+from tests.conftest import repository_catalogue
 
 
 @cache
 def full_size(*words: str) -> Settings:
     """Q-Hawkeye at 7B."""
-    (settings,) = composer().settings(["experiment=q_hawkeye", *words], [0])
+    (settings,) = training_settings(["experiment=q_hawkeye", *words], [0], repository_catalogue())
     return settings
 
 
@@ -73,7 +74,9 @@ def test_an_adapter_by_hand() -> None:
 
 
 def test_the_size_of_an_adapter_is_that_of_the_real_class() -> None:
-    (settings,) = composer().settings(["adapter=lora", "adapter.vision=true", "adapter.merger=true"], [0])
+    (settings,) = training_settings(
+        ["adapter=lora", "adapter.vision=true", "adapter.merger=true"], [0], repository_catalogue()
+    )
     shape = model_shape(settings.model)
     assert shape is not None and settings.adapter is not None
     unwhitened = settings.model_copy(update={"model": _unwhitened(settings.model)})

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qhk.cli.job import prepare
-from qhk.config.catalogue import config_root, read_catalogue
 from qhk.evaluation.results import Moment, read_results
 from qhk.settings.root import Settings
 from qhk.training.loop import train
 from qhk.training.run import Run
+from tests.conftest import repository_catalogue
 
 SHORT = (
     "scale=miniature",
@@ -42,7 +42,7 @@ def test_scores_then_comparisons_run_to_their_table(
     words += ["benchmark={miniature_spaq:{limit:4}}"]
     stage = "stages.comparisons"
     words += [f"{stage}.benchmark={{miniature_comparison:{{limit:4}}}}"]
-    run = open_run(prepare("train", words, read_catalogue(config_root())).settings)
+    run = open_run(prepare("train", words, repository_catalogue()).settings)
     with run.directory:
         train(run)
     rows = [

@@ -392,7 +392,7 @@ def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
 
     def signs(rows: Sequence[MetricRow], **_: Any) -> dict[str, str]:
         judged.append({row.step for row in rows if row.section is MetricSection.TRAIN})
-        return {"validation": "blind"} if rows[-1].step == 3 else {}
+        return {"validation": "blind"} if rows and rows[-1].step == 3 else {}
 
     monkeypatch.setattr(loop, "_take_step", blinded)
     monkeypatch.setattr(training_collapse, "collapse_signs", signs)

@@ -61,7 +61,7 @@ OWNERS = {
 }
 """Library -> the rooms or files that may import it."""
 
-HEAVY = {*OWNERS, "PIL", "datasets", "numpy", "pandas", "pyarrow", "rich", "scipy"}
+HEAVY = {*OWNERS, "PIL", "datasets", "numpy", "packaging", "pandas", "pyarrow", "rich", "scipy"}
 """Libraries that take long to import or come with an extra: the reasons for an import inside a function."""
 
 FILES = {

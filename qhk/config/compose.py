@@ -53,8 +53,9 @@ def compose_config(command: str, overrides: Sequence[str], catalogue: Catalogue)
     options = tuple(text for text in overrides if text not in values)
     composed = catalogue.composed
     place = (command, options)
+    kept = composed.pop(place, None)
     # Put at the end, what is asked for again is kept longest.
-    composed[place] = composed.pop(place, None) or _compose(command, options, catalogue, with_hydra=False)
+    composed[place] = kept or _compose(command, options, catalogue, with_hydra=False)
     if len(composed) > KEPT:
         del composed[next(iter(composed))]
     config = deepcopy(composed[place])

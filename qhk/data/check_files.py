@@ -44,7 +44,7 @@ def check_files(
     """Return the findings, and the set's fingerprint where every image that a part needs can be read."""
     adapter = labels.adapter
     folders = adapter.images(labels.root, options)
-    index = index_images(folders, endings=adapter.endings, roots=(labels.root, *labels.roots))
+    index = index_images(folders, endings=adapter.endings, roots=labels.roots)
     matched, lost = _match(labels.rows, index)
     used = {path for paths in matched.values() for path in paths}
     if adapter.derive is not None:

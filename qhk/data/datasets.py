@@ -83,7 +83,7 @@ def load_dataset_entry(
 
 def _matched(labels: Labels, spec: DatasetSettings) -> tuple[ImageIndex, dict[str, list[Example]]]:
     folders = labels.adapter.images(labels.root, adapter_options(spec))
-    index = index_images(folders, endings=labels.adapter.endings, roots=(labels.root, *spec.roots))
+    index = index_images(folders, endings=labels.adapter.endings, roots=labels.roots)
     return index, make_examples(labels.name, labels.rows, labels.splits, index, labels.scale)
 
 

@@ -20,14 +20,14 @@ class Labels:
     """What the label files of the set at ``root`` say.
 
     ``splits`` holds train, validation, test or None (not used) for each of ``rows``. ``root`` is the folder
-    that the adapter reads: of a generated or an unpacked set, one below the cache, and ``roots`` where else
-    absolute paths may lead. ``scale`` is None where
-    there are labels only; ``left_out`` has a line for each row that the adapter does not use.
+    that the adapter reads: of a generated or an unpacked set, one below the cache. ``roots`` are the folders
+    into which absolute paths may lead: that one, the set's own, and what its entry permits. ``scale`` is None
+    where there are labels only; ``left_out`` has a line for each row that the adapter does not use.
     """
 
     name: str
     root: Path
-    roots: tuple[str, ...]
+    roots: tuple[Path, ...]
     adapter: Adapter
     rows: Sequence[LabelRow]
     splits: Sequence[str | None]
@@ -44,7 +44,7 @@ def load_labels(
     file, row, value and fix for everything that a label file can get wrong.
     """
     adapter = check_spec(name, spec)
-    root = make_root(name, spec, cache=cache, progress=progress)
+    given = root = make_root(name, spec, cache=cache, progress=progress)
     missing = [
         line for line, is_images in missing_below(name, spec, adapter, root) if need_images or not is_images
     ]
@@ -65,7 +65,7 @@ def load_labels(
     return Labels(
         name=name,
         root=root,
-        roots=tuple(spec.roots),
+        roots=(root, given, *map(Path, spec.roots)),
         adapter=adapter,
         rows=rows,
         splits=splits,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class Policy:
     image_processor: Any
     base: Base | None = None
 
-    @property
+    @cached_property
     def encoder(self) -> PromptEncoder:
         return PromptEncoder(tokenizer=self.tokenizer, image_processor=self.image_processor)
 

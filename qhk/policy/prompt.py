@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,10 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE
 
 IMAGE_TOKEN = "<|image_pad|>"
+
+CACHED = 64
+"""Chats, and layouts of prompts, that are remembered: a run asks few questions, of pictures of few sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,22 +93,32 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._text = lru_cache(maxsize=CACHED)(self._render)
+        self._layout = lru_cache(maxsize=CACHED)(self._lay_out)
 
     def encode(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> EncodedPrompt:
         """Return the prompt up to and including the opening of the assistant's turn.
 
         Raises UserError when the messages hold another number of image places than pictures are given.
         """
-        text = render_chat(self.tokenizer, messages, own=CHAT_TEMPLATE)
+        text = self._text(json.dumps(list(messages)))
         places = text.count(IMAGE_TOKEN)
         if places != len(images):
             raise UserError(
                 f"prompt: {places} image places but {len(images)} pictures; give one picture per place"
             )
         pixel_values, grid = self.encode_pixels(images)
-        merge = int(self.image_processor.merge_size)
+        sizes = tuple(map(tuple, grid.tolist()))
+        return replace(self._layout(text, sizes), pixel_values=pixel_values, image_grid_thw=grid)
+
+    def _render(self, messages: str) -> str:
+        return render_chat(self.tokenizer, parse_json(messages), own=CHAT_TEMPLATE)
+
+    def _lay_out(self, text: str, sizes: Sequence[tuple[int, int, int]]) -> EncodedPrompt:
+        """The prompt of pictures of these grids but for their pixels; prompts share its tensors."""
+        merge, grid = int(self.image_processor.merge_size), torch.tensor(sizes).view(-1, 3)
         parts = text.split(IMAGE_TOKEN)
-        for place, (t, h, w) in enumerate(grid.tolist()):
+        for place, (t, h, w) in enumerate(sizes):
             parts[place] += IMAGE_TOKEN * (t * h * w // merge**2)
         input_ids = torch.tensor(self.tokenizer("".join(parts), add_special_tokens=False)["input_ids"])
         is_image = input_ids == self.image_token_id
@@ -112,7 +128,7 @@ class PromptEncoder:
             is_image=is_image,
             position_ids=position_ids,
             next_position=next_position,
-            pixel_values=pixel_values,
+            pixel_values=torch.empty(0),
             image_grid_thw=grid,
         )
 

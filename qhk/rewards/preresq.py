@@ -189,7 +189,7 @@ def _agreement(score: float, mos: float, other_score: float, other_mos: float) -
 
 
 def _one_way_agreement(score: float, mos: float, other_score: float, other_mos: float) -> float:
-    return float((score > other_score) == (mos > other_mos))
+    return float((order(score, other_score) > 0) == (order(mos, other_mos) > 0))
 
 
 def _at_place(group: ScoredGroup, place: int) -> float | None:

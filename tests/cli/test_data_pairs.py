@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,11 @@ import pytest
 from qhk.cli.main import main
 from qhk.pairs.manifest import open_pairs
 from tests.conftest import repository_catalogue
+from tests.data.conftest import REAL_DATA
 from tests.pairs.server import Response, serving
 
 Out = pytest.CaptureFixture[str]
+PHOTOGRAPHS = REAL_DATA / "biq2021"
 
 
 @pytest.fixture
@@ -52,6 +57,46 @@ def test_step_by_step(tmp_path: Path, words: list[str], capsys: Out) -> None:
     assert main(["data", "build", *words, f"pairs.build.unpack={tmp_path}/images"]) == 0
     assert "unpacked: 12 originals" in capsys.readouterr().out
     assert len(list((tmp_path / "images" / "degraded").iterdir())) == 12
+
+
+@pytest.mark.skipif(not PHOTOGRAPHS.is_dir(), reason="the photographs are not beside this checkout")
+def test_the_chain_with_its_defaults_on_photographs(tmp_path: Path, capsys: Out) -> None:
+    """Some copies look the same: there is something to review and to strengthen. Then a second build."""
+    root = tmp_path / "photographs"
+    (root / "images").mkdir(parents=True)
+    with (PHOTOGRAPHS / "labels.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "train"][::55]
+    for row in rows:
+        shutil.copyfile(PHOTOGRAPHS / "images" / row["image"], root / "images" / row["image"])
+    lines = [f"{row['image']},{row['mos']},train" for row in rows]
+    (root / "labels.csv").write_text("\n".join(["image,mos,split", *lines]))
+    folder = [f"dataset.folder.root={root}", "dataset.folder.options.score_column=mos"]
+    folder += ["dataset.folder.bounds=[0,1]", "dataset.folder.higher_is_better=true", "pairs.workers=0"]
+    paths = [f"paths.outputs={tmp_path}/out", f"paths.cache={tmp_path}/cache"]
+
+    def step(name: str, *words: str) -> str:
+        assert main(["data", name, *paths, *words]) == 0
+        return capsys.readouterr().out
+
+    out = step("degrade", "data=folder", *folder)
+    assert "8 pairs made" in out
+    found = re.search(r"(\d+) look the same, (\d+) differ, 0 failed", step("filter"))
+    assert found is not None
+    same, differ = map(int, found.groups())
+    assert same + differ == 8 and min(same, differ) >= 2
+    assert f"0 pairs degraded again, 0 failed, {same} wait for review" in step("strengthen")
+    # The settings of this step say nothing of the set, so that its root is none of theirs.
+    assert main(["data", "build", *paths]) == 2
+    assert "set pairs.roots=" in capsys.readouterr().err
+    permitted = f'pairs.roots=["{root}"]'
+    assert f"dataset.*.root are as here, or with '{permitted}'" in out
+    assert f"build: {differ} pairs kept" in step("build", permitted)
+    other = ["build", permitted, "pairs.human_review=skipped"]
+    assert main(["data", *other, *paths]) == 2
+    assert "replace it with fresh=true" in capsys.readouterr().err
+    assert f"build: {differ} pairs kept (0 strengthened), {same} dropped; built and read back" in step(
+        *other, "fresh=true"
+    )
 
 
 def test_the_chain_says_that_no_person_looked(tmp_path: Path, words: list[str], capsys: Out) -> None:

@@ -352,6 +352,20 @@ def test_published_hyperparameters(compose_plain: Compose) -> None:
     assert run["reward"]["terms"]["accuracy"]["tau"] == 0.3
     assert run["reward"]["terms"]["format"]["weight"] == 0.8
     assert (run["model"]["min_pixels"], run["model"]["max_pixels"]) == (3136, 786432)
+    assert run["lr_schedule"]["warmup_from"] == "zero"
+    assert run["task"]["answer_rule"] == "q_hawkeye_release"
+    assert run["uncertainty"]["answer_rule"] == "q_hawkeye_release_uncertainty"
+
+
+def test_what_q_insights_header_offers_can_be_had(compose_plain: Compose) -> None:
+    turns = [f"{node}.system='Ask for the tags.'" for node in ("prompt", "mixture.degradation.prompt")]
+    run = compose_plain("experiment=q_insight", "evaluation=one_sample", *turns)
+    prompts = (run["prompt"], run["mixture"]["degradation"]["prompt"])
+    assert [prompt["system"] for prompt in prompts] == ["Ask for the tags."] * 2
+    evaluation = run["evaluation"]
+    drawn = {"num_samples": 1, "temperature": 1.0, "max_new_tokens": 512}
+    read = {name: {key: readout[key] for key in drawn} for name, readout in evaluation["readouts"].items()}
+    assert (evaluation["headline"], read) == ("one_sample", {"one_sample": drawn})
 
 
 def test_baseline_differs_from_the_method_in_two_modules_only(compose_plain: Compose) -> None:

@@ -95,7 +95,13 @@ def _different(found: dict[str, Any], recorded: dict[str, Any]) -> list[str]:
     return differences
 
 
-@pytest.mark.parametrize("name", CASES)
+SLOW = ("preresq_r1_vqa", "q_insight_comparison")
+"""Runs that look at several pictures in every prompt."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in CASES]
+)
 def test_no_number_moved(name: str, result: Result) -> None:
     compare = _different if machine() == RECORDED["machine"] else _close
     differences = compare(result(name), _recorded(name))

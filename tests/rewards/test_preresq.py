@@ -245,6 +245,12 @@ def test_equal_means_are_a_tie_whatever_their_terms() -> None:
         for reward in TRIPLET.values():
             rows = reward([group(2.0, scores[0]), group(4.0, scores[1]), group(5.0, 5.0)])
             assert rows == [[pytest.approx(5 / 6, abs=1e-12)]] * 3
+        # the release asks "greater?", which is answered wrongly of the second image and the first alone
+        assert ONE_WAY([group(2.0, scores[0]), group(4.0, scores[1]), group(5.0, 5.0)]) == [
+            [1.0], [pytest.approx(2 / 3)], [1.0]
+        ]  # fmt: skip
+        opinions = [group(scores[0], 3.0), group(scores[1], 3.0), group(5.0, 5.0)]
+        assert ONE_WAY(opinions) == [[1.0]] * 3
     assert PAIRWISE["corrected"]([group(one, 3.0), group(other, 3.1)]) == [[0.7], [0.7]]
 
 

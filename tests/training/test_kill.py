@@ -14,7 +14,7 @@ from qhk.training.loop import train
 from tests.training.conftest import SMALL, prepared_run, small_settings
 from tests.training.kill import Killer, leftovers, outcome
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 ROUND = ("start", "cold start", "first checkpoint", "evaluation before", "training", "checkpoint")
 LATE_ROUND = ("cold start", "training", "checkpoint", "training", "checkpoint", "evaluation after")
@@ -54,7 +54,6 @@ def test_three_kills(tmp_path: Path, miniature_cache: Path) -> None:
     assert_same(run.directory, whole.directory.path)
 
 
-@pytest.mark.slow
 def test_thirty_kills(tmp_path: Path, miniature_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Five runs of one setting, six kills each, at seeded random instants of every phase."""
     more = ("training.duration.steps=6", "training.checkpoint_every=1", "training.keep_every=2")

@@ -14,7 +14,7 @@ TRL := .venv/trl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report bench-memory picture lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-memory picture lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -85,6 +85,9 @@ bench-busy: install  ## a run of two threads alone and beside another one, with 
 
 bench-evaluate: install  ## images per second of the read-outs beside a plain generate loop, a few minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.evaluate $(ARGS)
+
+bench-default: install  ## where the default ends and what it goes through, 20 trajectories, two hours; goes on where it stopped
+	@$(BIN)/python -m tests.bench.default $(ARGS)
 
 bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)

@@ -318,7 +318,8 @@ class TrainingSettings(Node):
     ``learner: supervised`` is the matched control: the same examples in order, labels as answers.
     ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
     ``on_collapse`` says what follows where ``tracking.collapse`` sees signs of collapse at a validation: a
-    warning, or the end of the run as failed.
+    warning, the end of the run as failed, or a rollback (``training.collapse``), of which a stage has at most
+    ``max_rollbacks``, each with ``rollback_lr_factor`` times the learning rate.
     """
 
     learner: Literal["reinforcement", "supervised"]
@@ -331,7 +332,9 @@ class TrainingSettings(Node):
     keep_every: Count | None
     threads: Annotated[Count, Field(le=1024)]
     validation_readout: Readout
-    on_collapse: Literal["warn", "stop"] = "warn"
+    on_collapse: Literal["warn", "stop", "rollback"] = "warn"
+    max_rollbacks: Count = 3
+    rollback_lr_factor: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     @model_validator(mode="after")
     def _batches_divide(self) -> Self:

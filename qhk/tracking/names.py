@@ -151,13 +151,19 @@ READOUT_PREFIXES = {
     "eval/{benchmark}": "one benchmark, headline read-out",
 }
 
+COLLAPSE_SIGNS = "validation/collapse_signs"
+
+WARNINGS = (
+    Metric(COLLAPSE_SIGNS, LAST, "signs of collapse; recorded while there are any, and once they are gone"),
+)
+
 READOUTS = tuple(
     Metric(f"{prefix}/{quantity}", LAST, f"{meaning}; {where}")
     for prefix, where in READOUT_PREFIXES.items()
     for quantity, meaning in READOUT_QUANTITIES.items()
 )
 
-METRICS: tuple[Metric, ...] = (*TRAIN, *COLD_START, *COST, *READOUTS)
+METRICS: tuple[Metric, ...] = (*TRAIN, *COLD_START, *COST, *WARNINGS, *READOUTS)
 
 
 @cache
@@ -184,7 +190,7 @@ def find_metric(name: str) -> Metric:
 def glossary_markdown() -> str:
     """Return all metrics as Markdown tables, read-outs as one row per quantity; ends with a newline."""
     lines = ["| metric | reduced by | meaning |", "| --- | --- | --- |"]
-    for metric in (*TRAIN, *COLD_START, *COST):
+    for metric in (*TRAIN, *COLD_START, *COST, *WARNINGS):
         lines.append(f"| `{metric.name}` | {metric.reduction} | {metric.meaning} |")
     lines += ["", "Measured of a set, one number per evaluation:", ""]
     lines += ["| prefix | set |", "| --- | --- |"]

@@ -130,7 +130,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     if state.optimizer is not None:
         load_optimizer_state(policy.model, learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
-    run.best = state.best
+    run.best, run.rollbacks = state.best, list(state.rollbacks)
     run.directory.report(step=step)
     run.wall_s = {**state.wall_s, "preparation": run.wall_s.get("preparation", 0.0)}
     if run.processes.is_main:
@@ -246,7 +246,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     The stage that ends and the one that begins are evaluated where they ask different things; what is on
     disk of an interrupted evaluation is continued.
     """
-    before, run.place, run.best = run.stage, place, None
+    before, run.place, run.best, run.rollbacks = run.stage, place, None, []
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:

@@ -35,6 +35,7 @@ from qhk.tracking.run_directory import (
     refuse_outputs,
 )
 from qhk.tracking.status import RunState
+from qhk.tracking.validation import validation_line
 from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
 from qhk.training.loop import train
@@ -271,6 +272,8 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
     if copies:
         last = max(row.step for row in copies)
         print_table(perturbed_table([row for row in copies if row.step == last]), file=sys.stdout)
+    if line := validation_line(directory):
+        print(line)
     parts = read_code_parts(directory)
     if len(parts) > 1:
         print(f"WARNING: this run is of more than one code: {code_text(parts)}")

@@ -8,7 +8,7 @@ what is done on one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -140,6 +140,17 @@ def whole_weights(model: Any, *, keep: bool) -> dict[str, Tensor] | None:
             weights[first] = full.cpu() if keep else full.new_empty(0)
         weights[name] = weights[first]
     return weights if keep else None
+
+
+@torch.no_grad()
+def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
+    """Give the parameters that learn the ``weights`` of their names, of which each process takes its part.
+
+    Not under ZeRO, whose optimizer holds copies of them in float32.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.copy_(part_of(weights[name].to(parameter.device), parameter))
 
 
 def whole_optimizer_state(

@@ -162,6 +162,8 @@ def test_wrong_value_is_one_line(
 ADDED = (
     ("adapter",),
     ("training", "on_collapse"),
+    ("training", "max_rollbacks"),
+    ("training", "rollback_lr_factor"),
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),

@@ -34,6 +34,7 @@ from qhk.training.sharding import (
     backward,
     gathered,
     load_optimizer_state,
+    load_weights,
     part_of,
     run_in_forward,
     shard_by_zero,
@@ -233,6 +234,18 @@ def check_engine(form: str, *, with_adapter: bool) -> None:
     close(whole_optimizer_state(model, own, keep=True)["state"], whole_state["state"], atol=0.0)
 
 
+def check_loaded_weights() -> None:
+    """Weights that are alike on all processes come to lie in each one's part."""
+    model = torch.nn.Linear(3, 5)
+    weights = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    for weight in weights.values():
+        torch.distributed.broadcast(weight, 0)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    load_weights(model, weights)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(whole(parameter.detach()), weights[name])
+
+
 def is_main() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
@@ -240,6 +253,7 @@ def is_main() -> bool:
 def main() -> None:
     processes = Processes("fsdp2")
     check_stochastic_rounding()
+    check_loaded_weights()
     jobs, cache, base = json.loads(Path(sys.argv[1]).read_text())
     for form in ("fsdp2", "zero2", "zero3") if find_spec("deepspeed") else ("fsdp2",):
         for with_adapter in (False, True):

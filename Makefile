@@ -10,6 +10,7 @@ PINS := .constraints/$(FLAVOUR).txt
 STAMP := .venv/installed-$(FLAVOUR)
 BIN := .venv/bin
 BARE := $(CURDIR)/.venv/bare
+TRL := .venv/trl
 ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -65,8 +66,13 @@ format: install  ## let ruff rewrite what it can
 bench-submit: install  ## seconds from the command to thirty cells submitted, on the same SLURM
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.submit_cells $(ARGS)
 
-bench: install  ## the packed step beside the repeated one: time and peak memory, a few minutes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.packed_step $(ARGS)
+bench: install $(TRL)  ## a whole step beside TRL's: time by part, peak memory; ARGS=--quick for one small cell
+	@OMP_NUM_THREADS=1 PYTHONPATH=$(TRL) $(BIN)/python -m tests.bench.step $(ARGS)
+
+# A folder of its own: the project's environment never holds TRL, whose other needs are the project's own.
+$(TRL): .constraints/bench.txt
+	@mkdir -p $@ && $(BIN)/python -m pip install -q --no-deps --target $@ -r $< || \
+	  echo "TRL could not be installed"
 
 bench-data: install  ## opening a set of 10,000 images, cold and warm, and decoding it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.open_set $(ARGS)

@@ -29,7 +29,8 @@ class EncodedPrompt:
 
     ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
     temporal, height and width rotary positions, ``next_position`` the position of the first completion
-    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3).
+    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3). ``messages`` are the
+    chat that it was made of.
     """
 
     input_ids: Tensor
@@ -38,6 +39,7 @@ class EncodedPrompt:
     next_position: int
     pixel_values: Tensor
     image_grid_thw: Tensor
+    messages: Sequence[Mapping[str, Any]] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -109,7 +111,9 @@ class PromptEncoder:
             )
         pixel_values, grid = self.encode_pixels(images)
         sizes = tuple(map(tuple, grid.tolist()))
-        return replace(self._layout(text, sizes), pixel_values=pixel_values, image_grid_thw=grid)
+        return replace(
+            self._layout(text, sizes), pixel_values=pixel_values, image_grid_thw=grid, messages=messages
+        )
 
     def _render(self, messages: str) -> str:
         return render_chat(self.tokenizer, parse_json(messages), own=CHAT_TEMPLATE)
@@ -131,6 +135,12 @@ class PromptEncoder:
             pixel_values=torch.empty(0),
             image_grid_thw=grid,
         )
+
+    def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Return how many tokens a prompt has besides those of its pictures, and how many pictures."""
+        text = self._text(json.dumps(list(messages)))
+        words = text.replace(IMAGE_TOKEN, "")
+        return len(self.tokenizer(words, add_special_tokens=False)["input_ids"]), text.count(IMAGE_TOKEN)
 
     def encode_pixels(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Return the pictures' ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3)."""

@@ -93,6 +93,13 @@ TRAIN = (
         "train/policy/entropy_bonus", MEAN, "entropy term of the objective per token of its scope, unweighted"
     ),
     Metric("train/policy/logprob_gap/max", MAX, "largest gap of sampling and training log-probability"),
+    Metric(
+        "train/rollout/logprob_gap/mean", MEAN, "gap of another engine's log-probability per token, absolute"
+    ),
+    Metric("train/rollout/kl", MEAN, "KL(engine||policy) per token, estimated on the engine's tokens (k3)"),
+    Metric("train/rollout/weight/mean", MEAN, "importance weight of a token that another engine sampled"),
+    Metric("train/rollout/weight/min", MIN, "smallest importance weight of the step"),
+    Metric("train/rollout/weight/truncated_frac", MEAN, "share of tokens whose importance weight is cut off"),
     Metric("train/scores/distinct", LAST, "different scores among the step's completions"),
     Metric("train/scores/entropy", LAST, "entropy in nats of the step's score distribution"),
     Metric("train/optimizer/learning_rate", LAST, "learning rate of the step"),
@@ -107,6 +114,7 @@ COLD_START = (
 
 COST = (
     Metric("time/rollout_s", LAST, "seconds spent on sampling completions"),
+    Metric("time/load_engine_s", LAST, "seconds of it spent on handing weights to another engine"),
     Metric("time/resample_s", LAST, "seconds spent on replacing groups of equal rewards"),
     Metric("time/score_s", LAST, "seconds spent on rewards, the reference's forward, advantages and weights"),
     Metric("time/update_s", LAST, "seconds spent on forward, backward and the optimizer"),

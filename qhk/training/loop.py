@@ -26,6 +26,7 @@ from qhk.training.evaluation import report_benchmarks, validate_run, write_run_r
 from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run, save_checkpoint
+from qhk.training.sharding import gathered
 from qhk.training.stages import RunStage
 from qhk.training.step import FreshPrompts, Learner, reinforcement_step
 from qhk.training.stop import RunFailure, RunStopped
@@ -67,7 +68,8 @@ def train(run: Run) -> Results:
 
 def _tell_parameters(run: Run, learner: Learner) -> None:
     """Tells and records how many parameters learn, by block of the model."""
-    counts = count_parameters(learner.policy.model)
+    with gathered(learner.policy.model):
+        counts = count_parameters(learner.policy.model)
     trainable, total = (sum(block[key] for block in counts.values()) for key in ("trainable", "total"))
     blocks = ", ".join(
         f"{name} {block['trainable']:,} of {block['total']:,}" for name, block in counts.items()
@@ -137,7 +139,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
-            logged = done % settings.training.log_every == 0 or done == total
+            logged = _is_logged(run, step)
             fresh = fresh_prompts(run, readers, step=step)
             metrics, batch = _take_step(run, learner, batch, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
@@ -177,8 +179,15 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
     return prompts
 
 
-def _twin_factor(run: Run, step: int) -> float:
-    return run.stage.coefficients(step).twin_factor
+def _twin_factor(run: Run, step: int) -> float | None:
+    """Return how strong the degraded twins of a step are; None where neither loss nor log looks at them."""
+    now = run.stage.coefficients(step)
+    return now.twin_factor if now.terms.needs().degraded or _is_logged(run, step) else None
+
+
+def _is_logged(run: Run, step: int) -> bool:
+    done = step + 1
+    return done % run.settings.training.log_every == 0 or done == run.stage.last
 
 
 def _take_step(

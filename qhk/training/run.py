@@ -108,7 +108,7 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
     run.processes.wait()
     is_main = run.processes.is_main
     weights = whole_weights(policy.model, keep=is_main)
-    optimizer = whole_optimizer_state(learner.optimizer, keep=is_main) if learner else None
+    optimizer = whole_optimizer_state(policy.model, learner.optimizer, keep=is_main) if learner else None
     if not is_main:
         return
     state = TrainingState(

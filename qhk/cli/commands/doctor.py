@@ -129,7 +129,7 @@ def devices() -> Iterator[Finding]:
                 yield Finding(f"GPU {number}", size)
             else:
                 yield Finding(f"GPU {number}", size, "note", "no bfloat16: model.dtype=float32")
-        yield Finding("NCCL", ".".join(map(str, torch.cuda.nccl.version())))
+        yield Finding("NCCL", ".".join(map(str, torch.cuda.nccl.version())))  # type: ignore[no-untyped-call]
     elif driver is not None:
         build = "torch is the CPU build" if torch.version.cuda is None else "torch cannot use the driver"
         yield Finding("CUDA", f"driver {driver.split()[0]}, but {build}", "fix", "make install FLAVOUR=cuda")

@@ -178,7 +178,7 @@ def keep_start(model: Any, weights: Mapping[str, Tensor] | None) -> None:
     if weights is None:
         return
     _inject(model, model.peft_config[LEARNING], START)
-    fill_adapter(model, weights, START)
+    _fill(model, weights, START)
     for layer in adapter_layers(model):
         layer.set_adapter(LEARNING)
     rest_dropout(model)
@@ -276,7 +276,7 @@ def load_adapter(model: nn.Module, folder: Path) -> None:
     except (TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: does not fit the model ({reason}); give the adapter's own base") from error
-    fill_adapter(model, read_weights(folder), LEARNING, where=f"{folder / ADAPTER_WEIGHTS}")
+    _fill(model, read_weights(folder), LEARNING, where=f"{folder / ADAPTER_WEIGHTS}")
     rest_dropout(model)
 
 
@@ -289,13 +289,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"{file}: holds no adapter ({error}); put the file back") from error
 
 
-def fill_adapter(
-    model: nn.Module, weights: Mapping[str, Tensor], name: str, *, where: str = "the adapter"
-) -> None:
-    """Give the model's adapter of that name its ``weights``, under the names of a file of peft's.
-
-    Raises ``UserError``, which begins with ``where``, for those of other layers.
-    """
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str, *, where: str = "the adapter") -> None:
     from peft import set_peft_model_state_dict
 
     places = adapter_weights(model, name)

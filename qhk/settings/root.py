@@ -327,24 +327,17 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
-    def _rollback_can_put_weights_back(self) -> Self:
-        form = self.distributed.form
-        divided = form in ("zero2", "zero3") or form == "fsdp2" and self.adapter is not None
-        if self.training.on_collapse == "rollback" and divided:
-            beside = "" if self.adapter is None else f" and adapter {self.adapter.form}"
-            raise UserError(
-                f"training.on_collapse: rollback cannot put weights back with distributed={form}{beside}; "
-                "take warn or stop, or distributed=ddp"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _zero_has_the_precision(self) -> Self:
+    def _zero_has_what_it_needs(self) -> Self:
         form = self.distributed.form
         if form in ("zero2", "zero3") and self.model.dtype not in ("float32", "bfloat16"):
             raise UserError(
                 f"model.dtype: {self.model.dtype} does not go with distributed={form}, whose weights are "
                 "float32 or bfloat16; choose one of them, or distributed=fsdp2"
+            )
+        if form in ("zero2", "zero3") and self.training.on_collapse == "rollback":
+            raise UserError(
+                f"training.on_collapse: rollback does not go with distributed={form}, which keeps copies of "
+                "the weights; choose stop, or distributed=fsdp2"
             )
         return self
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from qhk.policy.adapter import LEARNING, fill_adapter, read_weights
 from qhk.policy.start import open_policy
 from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.names import COLLAPSE_SIGNS
@@ -79,11 +78,8 @@ def roll_back(run: Run, learner: Learner, *, step: int) -> None:
     best = int(run.best["step"])
     path, model = run.checkpoints.path(best), learner.policy.model
     state = run.checkpoints.load_state(best, run_id=run.directory.run_id)
-    if learner.policy.base is not None:
-        fill_adapter(model, read_weights(path), LEARNING)
-    else:
-        kept = open_policy(str(path), run.settings.model, device="cpu").model
-        load_weights(model, dict(kept.named_parameters()))
+    kept = open_policy(str(path), run.settings.model, device="cpu").model
+    load_weights(model, dict(kept.named_parameters()))
     assert state.optimizer is not None
     load_optimizer_state(model, learner.optimizer, state.optimizer)
     learner.memory.clear()

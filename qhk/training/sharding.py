@@ -146,8 +146,9 @@ def whole_weights(model: Any, *, keep: bool) -> dict[str, Tensor] | None:
 def load_weights(model: Any, weights: Mapping[str, Tensor]) -> None:
     """Give the parameters that learn the ``weights`` of their names, of which each process takes its part.
 
-    Not under ZeRO, whose optimizer holds copies of them in float32.
+    Not of a model under ZeRO, whose optimiser has copies of them.
     """
+    assert zero_of(model) is None
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.copy_(part_of(weights[name].to(parameter.device), parameter))

@@ -46,6 +46,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"seed": 1.5}, "seed: must be a whole number, got 1.5"),
     ({"dry_run": "yes"}, "dry_run: must be true or false, got 'yes'"),
     ({"study": "a/b"}, "study: must match"),
+    (
+        {"training.on_collapse": "rollback", "distributed.form": "zero2"},
+        "training.on_collapse: rollback does not go with distributed=zero2",
+    ),
     ({"optimizer.lr": float("inf")}, "optimizer.lr: must be a finite number"),
     ({"optimizer.betas": [0.9, 1.0]}, "optimizer.betas.1: must be less than 1, got 1.0"),
     ({"optimizer.betas": 0.9}, "optimizer.betas: must be a list, got 0.9"),

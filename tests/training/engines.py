@@ -158,6 +158,18 @@ def check_stochastic_rounding() -> None:
         assert torch.equal(one, two)
 
 
+def check_loaded_weights() -> None:
+    """Weights that are alike on all processes come to lie in each one's part."""
+    model = torch.nn.Linear(3, 5)
+    weights = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
+    for weight in weights.values():
+        torch.distributed.broadcast(weight, 0)
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+    load_weights(model, weights)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(whole(parameter.detach()), weights[name])
+
+
 PICTURES = {(rank, part): (32 + 8 * rank, 48 + 16 * part) for rank in range(2) for part in range(2)}
 """Sides of the pictures of each process's two micro-batches, whose groups have other lengths each."""
 
@@ -232,18 +244,6 @@ def check_engine(form: str, *, with_adapter: bool) -> None:
     # What one process would save is taken up part by part.
     load_optimizer_state(model, own, whole_state)
     close(whole_optimizer_state(model, own, keep=True)["state"], whole_state["state"], atol=0.0)
-
-
-def check_loaded_weights() -> None:
-    """Weights that are alike on all processes come to lie in each one's part."""
-    model = torch.nn.Linear(3, 5)
-    weights = {name: torch.randn_like(parameter) for name, parameter in model.named_parameters()}
-    for weight in weights.values():
-        torch.distributed.broadcast(weight, 0)
-    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    load_weights(model, weights)
-    for name, parameter in model.named_parameters():
-        assert torch.equal(whole(parameter.detach()), weights[name])
 
 
 def is_main() -> bool:

@@ -10,10 +10,11 @@ PINS := .constraints/$(FLAVOUR).txt
 STAMP := .venv/installed-$(FLAVOUR)
 BIN := .venv/bin
 BARE := $(CURDIR)/.venv/bare
+TRL := .venv/trl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-report bench-memory picture lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-memory picture lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -65,8 +66,13 @@ format: install  ## let ruff rewrite what it can
 bench-submit: install  ## seconds from the command to thirty cells submitted, on the same SLURM
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.submit_cells $(ARGS)
 
-bench: install  ## the packed step beside the repeated one: time and peak memory, a few minutes
-	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.packed_step $(ARGS)
+bench: install $(TRL)  ## a whole step beside TRL's: time by part, peak memory; ARGS=--quick for one small cell
+	@OMP_NUM_THREADS=1 PYTHONPATH=$(TRL) $(BIN)/python -m tests.bench.step $(ARGS)
+
+# A folder of its own: the project's environment never holds TRL, whose other needs are the project's own.
+$(TRL): .constraints/bench.txt
+	@mkdir -p $@ && $(BIN)/python -m pip install -q --no-deps --target $@ -r $< || \
+	  echo "TRL could not be installed"
 
 bench-data: install  ## opening a set of 10,000 images, cold and warm, and decoding it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.open_set $(ARGS)
@@ -79,6 +85,9 @@ bench-busy: install  ## a run of two threads alone and beside another one, with 
 
 bench-evaluate: install  ## images per second of the read-outs beside a plain generate loop, a few minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.evaluate $(ARGS)
+
+bench-default: install  ## where the default ends and what it goes through, 20 trajectories, two hours; goes on where it stopped
+	@$(BIN)/python -m tests.bench.default $(ARGS)
 
 bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)

@@ -41,7 +41,7 @@ OWNERS = {
     "hydra": "config",
     "omegaconf": "config",
     "accelerate": "training/distributed.py",
-    "deepspeed": "training/distributed.py",
+    "deepspeed": "training/zero.py",
     "wandb": "tracking",
     "wandb_workspaces": "report/mirror.py report/workspace.py",
     "trackio": "tracking/trackio_mirror.py",
@@ -52,7 +52,8 @@ OWNERS = {
     "bitsandbytes": "policy",
     "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
-    "httpx": "pairs",
+    "httpx": "pairs rollout/vllm.py",
+    "vllm": "rollout/vllm.py",
     "skimage": "pairs",
     "starlette": "pairs report",
     "uvicorn": "pairs",
@@ -61,7 +62,7 @@ OWNERS = {
 }
 """Library -> the rooms or files that may import it."""
 
-HEAVY = {*OWNERS, "PIL", "datasets", "numpy", "pandas", "pyarrow", "rich", "scipy"}
+HEAVY = {*OWNERS, "PIL", "datasets", "numpy", "packaging", "pandas", "pyarrow", "rich", "scipy"}
 """Libraries that take long to import or come with an extra: the reasons for an import inside a function."""
 
 FILES = {

@@ -7,7 +7,6 @@ an expected score costs no decoding where its reasoning is sampled anyway.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,26 +17,12 @@ from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import EncodedPrompts, Group, decode_groups, for_decoding
 from qhk.rollout.expected import ExpectedScores
 from qhk.rollout.sample import read_completions
-from qhk.settings.base import Readout
+from qhk.settings.base import Draw, Readout
 from qhk.tasks import Task
 from qhk.types import Completion
 
 Stream = Callable[[], np.random.Generator]
 """Makes a prompt's stream of random numbers, from its beginning: each read-out draws from one of its own."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """How completions are sampled: what read-outs may share."""
-
-    num_samples: int
-    temperature: float
-    max_new_tokens: int
-
-
-def draw_of(readout: Readout) -> Draw:
-    """Return how a read-out samples."""
-    return Draw(readout.num_samples, readout.temperature, readout.max_new_tokens)
 
 
 def applicable(readouts: Mapping[str, Readout], task: Task) -> dict[str, Readout]:
@@ -63,7 +48,7 @@ class ReadoutSampler:
         decode_batch: int,
     ) -> None:
         self.policy, self.readouts, self.task = policy, readouts, task
-        self.draws = list(dict.fromkeys(map(draw_of, readouts.values())))
+        self.draws = list(dict.fromkeys(readout.draw for readout in readouts.values()))
         self.together = max(1, decode_batch // sum(draw.num_samples for draw in self.draws))
         self.expected = ExpectedScores(
             policy,
@@ -99,9 +84,9 @@ class ReadoutSampler:
             for draw, drawn in groups.items()
         }
         completions = {
-            name: read[draw_of(readout)]
+            name: read[readout.draw]
             if readout.score == "written"
-            else self.expected.read(encoded, groups[draw_of(readout)], read[draw_of(readout)])
+            else self.expected.read(encoded, groups[readout.draw], read[readout.draw])
             for name, readout in self.readouts.items()
         }
         return [

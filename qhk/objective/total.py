@@ -65,6 +65,7 @@ def total_loss(
     counts: Counts,
     terms: Terms,
     answer_mask: Tensor | None = None,
+    correction: Tensor | None = None,
 ) -> LossOutput:
     """Return a micro-batch's loss, to be *summed* over micro-batches and ranks, and what terms measured.
 
@@ -76,7 +77,9 @@ def total_loss(
     the perception KL, maximised, has its own; ``counts`` are those of the whole update. With entropy scope
     ``answer`` the bonus is on the tokens of bool ``answer_mask (R, T)`` alone and divides by their number: a
     longer thought does not dilute it, and keeping the scores diverse does not loosen the wording; a
-    completion without an answer gets none. Perception forms:
+    completion without an answer gets none. ``correction (R, T)`` are the weights of completions that another
+    engine sampled (``correction_weights``): they multiply the policy term, token by token, and no other.
+    Perception forms:
 
     release  k3 with the degraded branch detached here: its expected gradient *ascends*
              KL(degraded||original), through the original branch alone. The release takes the token mean over
@@ -109,6 +112,8 @@ def total_loss(
         clip_low=terms.clip_low,
         clip_high=terms.clip_high,
     )
+    if correction is not None:
+        per_token = per_token * ledger.inside(correction.detach())
     ledger.measure("policy", per_token)
     ledger.measure("clipped", clipped)
     loss = ledger.aggregate(per_token, terms.aggregation)

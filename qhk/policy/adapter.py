@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -80,6 +80,12 @@ _PLACES = {
 }
 
 
+def _pattern(layers: Mapping[str, Sequence[str]]) -> str:
+    """The regular expression by which peft finds the layers of each block."""
+    places = (f"{_PLACES[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
+    return f"(?:{'|'.join(places)})"
+
+
 def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> None:
     """Put an adapter into the model, in place: all its weights are frozen, those of the adapter learn.
 
@@ -90,12 +96,11 @@ def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> No
     from peft import LoraConfig
 
     layers = adapted_layers(model, settings)
-    pattern = "|".join(f"{_PLACES[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank
         lora_dropout=settings.dropout,
-        target_modules=f"(?:{pattern})",
+        target_modules=_pattern(layers),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -179,19 +184,71 @@ def keep_start(model: Any, weights: Mapping[str, Tensor] | None) -> None:
     rest_dropout(model)
 
 
-def adapter_weights(model: nn.Module, name: str = LEARNING) -> dict[str, Tensor]:
-    """Return copies of an adapter's weights, under the names that peft gives them in a file."""
+def start_weights(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights of the frozen copy that a later stage is held against; none where there is none."""
+    return [parameter for name, parameter in model.named_parameters() if f".{START}." in name]
+
+
+def adapter_weights(
+    model: nn.Module, name: str = LEARNING, *, weights: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return copies of an adapter's weights, under the names that peft gives them in a file.
+
+    ``weights`` by the model's own names are taken where they are given, else those that it holds.
+    """
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    held = None if weights is None else dict(weights)
+    state = get_peft_model_state_dict(model, held, adapter_name=name, save_embedding_layers=False)
     return {f"{PREFIX}{key}": value.detach().clone().contiguous() for key, value in state.items()}
 
 
-def save_adapter(model: Any, base: Base, folder: Path) -> None:
-    """Write the adapter for plain peft, and which weights it belongs to."""
+def merged_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield every weight by the name that it has in a plain model, with the adapter's product in it.
+
+    The product is added to a copy, in float32 at least, and rounded once; the model stays as it is, so
+    nothing drifts however often this is done (added to and taken off again in bfloat16, weights wander away
+    from what was trained). Without an adapter, the weights themselves. Weights that are shared come once.
+    """
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            continue
+        if ".base_layer." not in name:
+            yield name, parameter.detach()
+            continue
+        own, _, last = name.partition(".base_layer.")
+        weight = parameter.detach()
+        if last == "weight":
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            layer: Any = model.get_submodule(own)
+            weight = (weight.to(wide) + layer.get_delta_weight(LEARNING).detach().to(wide)).to(weight.dtype)
+        yield f"{own}.{last}", weight
+
+
+def save_language_adapter(model: Any, folder: Path) -> None:
+    """Write what adapts the language model, for plain peft; the vision tower's part stays here."""
+    weights = {
+        name: value
+        for name, value in adapter_weights(model).items()
+        if block_of(name.removeprefix(PREFIX)) == "language"
+    }
+    layers = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in weights})
+    config = model.peft_config[LEARNING].to_dict()
+    config |= {"target_modules": _pattern({"language": layers}), "inference_mode": True}
+    with writing(folder):
+        save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(config, indent=1, sort_keys=True, default=sorted)
+        (folder / ADAPTER_CONFIG).write_text(f"{text}\n", encoding="utf-8")
+
+
+def save_adapter(
+    model: Any, base: Base, folder: Path, *, weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the adapter for plain peft, and which weights it belongs to; see ``adapter_weights``."""
+    held = adapter_weights(model, weights=weights)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(adapter_weights(model), folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        save_file(held, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         config = model.peft_config[LEARNING].to_dict()
         config |= {"base_model_name_or_path": base.beside(folder), "inference_mode": True}
         text = json.dumps(config, indent=1, sort_keys=True, default=sorted)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
+from qhk.policy.windows import WINDOW_ATTENTION, attend_in_windows, register_window_attention
 from qhk.settings.learning import AdapterSettings
 
 CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
@@ -55,7 +57,7 @@ class Policy:
     image_processor: Any
     base: Base | None = None
 
-    @property
+    @cached_property
     def encoder(self) -> PromptEncoder:
         return PromptEncoder(tokenizer=self.tokenizer, image_processor=self.image_processor)
 
@@ -73,13 +75,15 @@ class Policy:
 
 
 def prepare_model(model: Any) -> Any:
-    """Return the model with group attention in its language part and neutral generation defaults.
+    """Return the model with the attention functions of this project and neutral generation defaults.
 
     Sampling never reads the generation config; it is made neutral so that a saved checkpoint does not
     carry another model's near-greedy values to whoever decodes it next.
     """
     register_group_attention()
-    model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": "sdpa"})
+    register_window_attention()
+    attend_in_windows(model.model.visual)
+    model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": WINDOW_ATTENTION})
     text = model.config.text_config
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
@@ -285,6 +289,6 @@ def save_policy(policy: Policy, folder: Path, *, weights: Mapping[str, Tensor] |
     if policy.base is None:
         policy.model.save_pretrained(folder, state_dict=weights)
     else:
-        save_adapter(policy.model, policy.base, folder)
+        save_adapter(policy.model, policy.base, folder, weights=weights)
     policy.tokenizer.save_pretrained(folder)
     policy.image_processor.save_pretrained(folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,10 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from qhk.errors import UserError
+from qhk.files import parse_json
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE
 
 IMAGE_TOKEN = "<|image_pad|>"
+
+CACHED = 64
+"""Chats, and layouts of prompts, that are remembered: a run asks few questions, of pictures of few sizes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +29,8 @@ class EncodedPrompt:
 
     ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
     temporal, height and width rotary positions, ``next_position`` the position of the first completion
-    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3).
+    token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3). ``messages`` are the
+    chat that it was made of.
     """
 
     input_ids: Tensor
@@ -32,6 +39,7 @@ class EncodedPrompt:
     next_position: int
     pixel_values: Tensor
     image_grid_thw: Tensor
+    messages: Sequence[Mapping[str, Any]] = ()
 
     @property
     def num_tokens(self) -> int:
@@ -87,22 +95,34 @@ class PromptEncoder:
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_token_id: int = tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._text = lru_cache(maxsize=CACHED)(self._render)
+        self._layout = lru_cache(maxsize=CACHED)(self._lay_out)
 
     def encode(self, messages: Sequence[Mapping[str, Any]], images: Sequence[Image.Image]) -> EncodedPrompt:
         """Return the prompt up to and including the opening of the assistant's turn.
 
         Raises UserError when the messages hold another number of image places than pictures are given.
         """
-        text = render_chat(self.tokenizer, messages, own=CHAT_TEMPLATE)
+        text = self._text(json.dumps(list(messages)))
         places = text.count(IMAGE_TOKEN)
         if places != len(images):
             raise UserError(
                 f"prompt: {places} image places but {len(images)} pictures; give one picture per place"
             )
         pixel_values, grid = self.encode_pixels(images)
-        merge = int(self.image_processor.merge_size)
+        sizes = tuple(map(tuple, grid.tolist()))
+        return replace(
+            self._layout(text, sizes), pixel_values=pixel_values, image_grid_thw=grid, messages=messages
+        )
+
+    def _render(self, messages: str) -> str:
+        return render_chat(self.tokenizer, parse_json(messages), own=CHAT_TEMPLATE)
+
+    def _lay_out(self, text: str, sizes: Sequence[tuple[int, int, int]]) -> EncodedPrompt:
+        """The prompt of pictures of these grids but for their pixels; prompts share its tensors."""
+        merge, grid = int(self.image_processor.merge_size), torch.tensor(sizes).view(-1, 3)
         parts = text.split(IMAGE_TOKEN)
-        for place, (t, h, w) in enumerate(grid.tolist()):
+        for place, (t, h, w) in enumerate(sizes):
             parts[place] += IMAGE_TOKEN * (t * h * w // merge**2)
         input_ids = torch.tensor(self.tokenizer("".join(parts), add_special_tokens=False)["input_ids"])
         is_image = input_ids == self.image_token_id
@@ -112,9 +132,15 @@ class PromptEncoder:
             is_image=is_image,
             position_ids=position_ids,
             next_position=next_position,
-            pixel_values=pixel_values,
+            pixel_values=torch.empty(0),
             image_grid_thw=grid,
         )
+
+    def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+        """Return how many tokens a prompt has besides those of its pictures, and how many pictures."""
+        text = self._text(json.dumps(list(messages)))
+        words = text.replace(IMAGE_TOKEN, "")
+        return len(self.tokenizer(words, add_special_tokens=False)["input_ids"]), text.count(IMAGE_TOKEN)
 
     def encode_pixels(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:
         """Return the pictures' ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3)."""

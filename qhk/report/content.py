@@ -34,10 +34,13 @@ from qhk.report.runs import (
     benchmarks_of,
     changed_keys,
     read_points,
+    read_validations,
 )
 from qhk.report.scoring import read_answers
 from qhk.report.views import View, find_row, fits, views, why_missing
 from qhk.statistics.comparison import Estimate
+from qhk.tracking.names import COLLAPSE_SIGNS
+from qhk.tracking.validation import figures
 
 TESTED = ("srcc", "plcc", "accuracy")
 """Metrics with intervals and tests; others are shown as means."""
@@ -55,7 +58,7 @@ CURVES = (
     "train/reward/total/mean", "validation/srcc", "train/reference/kl", "train/policy/entropy/mean",
     "train/scores/distinct", "train/scores/entropy", "train/completion/tokens/mean",
     "train/uncertainty/weight/mean", "train/perception/kl", "train/optimizer/grad_norm",
-    "train/parse/failed_frac",
+    "train/parse/failed_frac", COLLAPSE_SIGNS,
 )  # fmt: skip
 MAX_POINTS = 120
 MAX_CURVE_POINTS = 60_000
@@ -91,7 +94,7 @@ def gather(runs: Runs, options: ReportOptions, progress: Progress) -> dict[str, 
         "version": version("qhk"),
         "confidence": options.confidence,
         "methods": list(runs.methods),
-        "runs": [_run(record) for record in runs.records],
+        "runs": [_run(record, runs.memory) for record in runs.records],
         "changes": _changes(runs),
         "unlike_seeds": _unlike_seeds(runs),
         "codes": code_differences(runs),
@@ -245,7 +248,7 @@ def _estimate(found: Estimate) -> dict[str, float]:
     return {"value": found.value, "low": found.low, "high": found.high, "p": found.p}
 
 
-def _run(record: RunRecord) -> dict[str, Any]:
+def _run(record: RunRecord, memory: Memory) -> dict[str, Any]:
     provenance = _json(record.directory / "provenance.json")
     return {
         "method": record.method,
@@ -253,6 +256,9 @@ def _run(record: RunRecord) -> dict[str, Any]:
         "directory": str(record.directory),
         "state": record.state,
         "cause": record.cause or record.fault,
+        "warning": record.warning,
+        "collapse_steps": _collapse_steps(record, memory),
+        "validation": _validations(record, memory),
         "step": record.step,
         "total_steps": record.total_steps,
         "seconds": dict(record.wall_times),
@@ -312,12 +318,11 @@ def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
     collected: dict[str, dict[str, dict[int, list[float]]]] = {}
     for place, record in enumerate(runs.records):
         progress("reading curves", place, len(runs.records))
-        path = record.directory / METRICS_FILE
         try:
-            last = runs.memory.read(path, _last_points) if path.exists() else {}
+            points = _points(record, runs.memory)
         except UserError:
             continue
-        for (metric, step), value in last.items():
+        for (metric, step), value in points.items():
             at = collected.setdefault(metric, {}).setdefault(record.method, {})
             at.setdefault(step, []).append(value)
     most = max(20, min(MAX_POINTS, MAX_CURVE_POINTS // max(1, len(collected) * len(runs.methods))))
@@ -326,6 +331,11 @@ def _curves(runs: Runs, progress: Progress) -> dict[str, dict[str, Any]]:
         for metric in CURVES
         if metric in collected
     }
+
+
+def _points(record: RunRecord, memory: Memory) -> dict[tuple[str, int], float]:
+    path = record.directory / METRICS_FILE
+    return memory.read(path, _last_points) if path.exists() else {}
 
 
 def _last_points(path: Path) -> dict[tuple[str, int], float]:
@@ -410,6 +420,23 @@ def _said_in_completions(path: Path) -> dict[int, Counter[float]]:
         if said:
             found.setdefault(row["step"], Counter()).update(said)
     return found
+
+
+def _validations(record: RunRecord, memory: Memory) -> dict[str, dict[str, float]]:
+    """Return the steps and figures of the validations of a run's last and best checkpoint."""
+    return {
+        name: {"step": row.step, **figures(row.metrics)}
+        for name, row in read_validations(record, memory).items()
+    }
+
+
+def _collapse_steps(record: RunRecord, memory: Memory) -> list[int]:
+    """Return the steps at whose validation the run was told of signs of collapse."""
+    try:
+        points = _points(record, memory)
+    except UserError:
+        return []
+    return sorted(step for (metric, step), value in points.items() if metric == COLLAPSE_SIGNS and value)
 
 
 def _logs(runs: Runs) -> list[dict[str, Any]]:

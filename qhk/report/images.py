@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from qhk.errors import UserError
 from qhk.evaluation.predictions import Prediction, read_predictions
 from qhk.evaluation.reliability import as_arrays, measure_reliability, sparsification, why_no_opinions
 from qhk.report.compare import Progress
+from qhk.report.memory import Memory
 from qhk.report.runs import CONFIG_FILE, RunRecord, Runs, benchmarks_of
 from qhk.report.scoring import answers_path, has_answer
 from qhk.report.views import View, find_row, views
@@ -57,7 +59,14 @@ def images_of(runs: Runs, progress: Progress, *, pictures: bool) -> list[dict[st
         if by_method and source is not None:
             progress(f"pictures of {name}", 0, 1)
             found.append(
-                _benchmark_images(name, by_method, source, ratings, most, max_text, pictures=pictures)
+                _benchmark_images(
+                    name,
+                    by_method,
+                    ratings,
+                    most,
+                    max_text,
+                    pictures=partial(thumbnails, source, name, memory=runs.memory) if pictures else None,
+                )
             )
     return found
 
@@ -86,12 +95,11 @@ def _last_predictions(record: RunRecord, benchmark: str) -> list[Prediction]:
 def _benchmark_images(
     name: str,
     by_method: Mapping[str, list[Prediction]],
-    source: RunRecord,
     ratings: float | None,
     most: int,
     max_text: int,
     *,
-    pictures: bool,
+    pictures: Callable[[Sequence[str]], dict[str, str]] | None,
 ) -> dict[str, Any]:
     """Return ``most`` images of a benchmark; those with a picture have the words, cut at ``max_text``."""
     scored = {
@@ -118,7 +126,7 @@ def _benchmark_images(
         },
         "parts": {method: _parts(list(found.values())) for method, found in scored.items()},
         "worst": [id_ for id_ in worst if id_ in shown][:24],
-        "pictures": thumbnails(source, name, pictured) if pictures else {},
+        "pictures": {} if pictures is None else pictures(pictured),
         "images": [
             {
                 "id": id_,
@@ -206,7 +214,7 @@ def _parts(items: Sequence[Prediction]) -> list[dict[str, Any]]:
     return found
 
 
-def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str]) -> dict[str, str]:
+def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str], *, memory: Memory) -> dict[str, str]:
     """Return small JPEG pictures as data URLs by image id; those that cannot be found are left out."""
     try:
         paths = dict(_picture_paths(record, benchmark, set(ids)))
@@ -216,14 +224,18 @@ def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str]) -> dict[st
     for id_ in ids:
         if id_ in paths:
             try:
-                picture = load_image(paths[id_], min_side=1)
+                found[id_] = memory.read(paths[id_], _thumbnail)
             except (UserError, OSError):
                 continue
-            picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            file = io.BytesIO()
-            picture.save(file, "JPEG", quality=70)
-            found[id_] = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
     return found
+
+
+def _thumbnail(path: Path) -> str:
+    picture = load_image(path, min_side=1)
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=70)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator[tuple[str, Path]]:

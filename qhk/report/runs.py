@@ -22,7 +22,9 @@ from qhk.files import read_json_lines, read_yaml, reading
 from qhk.report.memory import Memory
 from qhk.settings.parse import upgrade
 from qhk.sweep.manifest import MANIFEST_FILE, read_manifest
+from qhk.tracking.recorder import MetricRow
 from qhk.tracking.status import STATUS_FILE, judge_status, read_status
+from qhk.tracking.validation import last_and_best
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +46,8 @@ class RunRecord:
     """One run as its directory tells it.
 
     ``method`` is shared by its repetitions. ``state`` is that of ``status.json``, ``evaluation`` for a folder
-    of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``config`` is flat,
+    of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``warning`` is what was
+    wrong with it at its last validation, as signs of collapse. ``config`` is flat,
     ``uncertainty.alpha`` -> 0.5, without what repetitions differ in. ``fault`` is one line where a file of
     the run could not be read; what could be read is there all the same.
     """
@@ -61,6 +64,7 @@ class RunRecord:
     wall_times: Mapping[str, float]
     fault: str
     perturbed: tuple[PerturbedRow, ...] = ()
+    warning: str = ""
 
     @property
     def label(self) -> str:
@@ -190,6 +194,19 @@ def _perturbed_cells(row: PerturbedRow) -> Iterator[dict[str, Any]]:
 def read_curves(record: RunRecord) -> Iterator[dict[str, Any]]:
     """Return what a run measured while it went on: step, section, metric and value, later lines last."""
     yield from read_points(record.directory / METRICS_FILE)
+
+
+def read_validations(record: RunRecord, memory: Memory) -> dict[str, MetricRow]:
+    """Return the validations of a run's last and best checkpoint; none of a record that cannot be read."""
+    path = record.directory / METRICS_FILE
+    try:
+        return memory.read(path, _last_and_best) if path.exists() else {}
+    except UserError:
+        return {}
+
+
+def _last_and_best(metrics: Path) -> dict[str, MetricRow]:
+    return last_and_best(metrics.parent)
 
 
 def read_points(path: Path) -> Iterator[dict[str, Any]]:
@@ -357,6 +374,7 @@ def read_run(directory: Path, memory: Memory, *, method: str, seed: int | None =
         wall_times=wall_times,
         fault="; ".join(faults),
         perturbed=perturbed,
+        warning="" if status is None else status.warning,
     )
 
 

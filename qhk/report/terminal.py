@@ -7,22 +7,39 @@ from collections.abc import Iterable
 
 from qhk.evaluation.results import Moment, why_not_counted
 from qhk.report.compare import Cell, ComparisonTable
-from qhk.report.runs import RunRecord, Runs, changed_keys
+from qhk.report.runs import RunRecord, Runs, changed_keys, read_validations
 from qhk.report.views import least_parsed
 from qhk.tables import Table, Text
+from qhk.tracking.recorder import MetricRow
+from qhk.tracking.validation import figures
 
 
 def list_table(runs: Runs) -> Table:
-    """Return one line per run: study, state, steps, mean SRCC before and after, and why it stopped."""
+    """Return one line per run: study, state, steps, mean SRCC before and after, and what went wrong.
+
+    Beside them stands what the validation part said of the last and the best checkpoint, with their steps.
+    """
     table = Table()
-    for heading in ("run", "study", "state", "steps", "SRCC before", "SRCC after", "cause"):
+    headings = ("SRCC before", "SRCC after", "last on validation", "best on validation")
+    for heading in ("run", "study", "state", "steps", *headings, "cause"):
         table.add_column(heading, overflow="fold")
     for record in runs.records:
         steps = f"{record.step}/{record.total_steps or '?'}" if record.step or record.total_steps else ""
         before, after = (_mean_srcc(record, moment) for moment in (Moment.BEFORE, Moment.AFTER))
-        cells = (record.label, record.study, record.state, steps, before, after, record.cause or record.fault)
+        cause = record.cause or record.fault or record.warning
+        validation = read_validations(record, runs.memory)
+        last, best = (_validation(validation.get(name)) for name in ("last", "best"))
+        cells = (record.label, record.study, record.state, steps, before, after, last, best, cause)
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def _validation(row: MetricRow | None) -> str:
+    """Return what the validation part said of a checkpoint, and at which step; empty for none."""
+    if row is None:
+        return ""
+    name, value = next(iter(figures(row.metrics).items()))
+    return f"{'' if name == 'SRCC' else f'{name} '}{value:.3f} ({row.step})"
 
 
 def _mean_srcc(record: RunRecord, moment: Moment) -> str:

@@ -53,9 +53,10 @@ class Group:
 class EncodedPrompts:
     """B prompts that went through the model once: what all that follows them needs, however often.
 
-    ``layers`` holds keys and values (B, kv heads, longest prompt, head size) of each layer, ``lengths`` (B,)
-    the real tokens of each prompt, ``next_positions`` (B,) the positions behind them and ``hidden``
-    (B, hidden size) the states that predict the first token of a completion. Nothing changes them later.
+    ``layers`` holds of each layer keys (B, kv heads, head size, longest prompt) and values (B, kv heads,
+    longest prompt, head size), ``lengths`` (B,) the real tokens of each prompt, ``next_positions`` (B,) the
+    positions behind them and ``hidden`` (B, hidden size) the states that predict the first token of a
+    completion. Nothing changes them later.
 
     Keys and values are kept in float32 at least: scores rounded to bfloat16 would make the distribution that
     is sampled from another than the one that the training forward, which accumulates widely, assigns.
@@ -69,7 +70,10 @@ class EncodedPrompts:
 
     def keep(self, layer: int, key: Tensor, value: Tensor) -> None:
         assert layer == len(self.layers)
-        self.layers.append((wide(key), wide(value)))
+        # Flattening copies once what lies head by head; the products would do it at every step.
+        turned = wide(key).transpose(2, 3)
+        turned = turned.flatten(0, 1).view(turned.shape)
+        self.layers.append((turned, wide(value).contiguous()))
 
 
 class GroupCache:
@@ -84,13 +88,17 @@ class GroupCache:
         self.is_ragged = len(set(prompts.lengths.tolist())) > 1
         self.size, self.length = group_size, 0
         self.own: list[tuple[Tensor, Tensor]] = []
-        for key, _ in self.prompt:
-            shape = (key.shape[0] * group_size, key.shape[1], max_new_tokens, key.shape[3])
-            self.own.append((key.new_empty(shape), key.new_empty(shape)))
+        for _, value in self.prompt:
+            shape = (value.shape[0] * group_size, value.shape[1], max_new_tokens, value.shape[3])
+            self.own.append((value.new_empty(shape), value.new_empty(shape)))
 
     def regroup(self, groups: Tensor, rows: Tensor) -> None:
         """Keep the given groups (B',) and, of the old rows, those in ``rows`` (B', G')."""
-        self.prompt = [(key[groups], value[groups]) for key, value in self.prompt]
+        # Keys lie by position from here on, which costs no copy either; how they lie decides how sums round.
+        self.prompt = [
+            (key.transpose(2, 3)[groups].contiguous().transpose(2, 3), value[groups])
+            for key, value in self.prompt
+        ]
         self.own = [(key[rows.flatten()], value[rows.flatten()]) for key, value in self.own]
         self.prompt_lengths = self.prompt_lengths[groups]
         self.size = rows.shape[1]
@@ -104,12 +112,12 @@ class GroupCache:
             key[:, :, 0].to(own_key.dtype),
             value[:, :, 0].to(own_key.dtype),
         )
-        groups, kv_heads, prompt_width, size = prompt_key.shape
+        groups, kv_heads, prompt_width, size = prompt_value.shape
         rows, heads = query.shape[0], query.shape[1]
         share = heads // kv_heads
         per_row = wide(query).reshape(rows, kv_heads, share, size) * scaling
         per_group = per_row.view(groups, self.size, kv_heads, share, size).transpose(1, 2).flatten(2, 3)
-        prompt_scores = per_group @ prompt_key.transpose(2, 3)
+        prompt_scores = per_group @ prompt_key
         if self.is_ragged:
             padding = torch.arange(prompt_width, device=query.device) >= self.prompt_lengths[:, None]
             prompt_scores = prompt_scores.masked_fill(padding[:, None, None], float("-inf"))
@@ -143,10 +151,15 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tenso
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
     logprobs = (logits / temperature).log_softmax(-1)
+    tokens = _inverse(logprobs, uniforms)
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+
+
+def _inverse(logprobs: Tensor, uniforms: Tensor) -> Tensor:
+    """(rows,) the token at which the cumulative probability first exceeds each uniform number."""
     cumulative = logprobs.double().exp().cumsum(-1)
     wanted = uniforms[:, None] * cumulative[:, -1:]
-    tokens = torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
+    return torch.searchsorted(cumulative, wanted, right=True)[:, 0].clamp(max=logprobs.shape[1] - 1)
 
 
 def draw_each(logits: Tensor, uniforms: Tensor, *, temperatures: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,9 +167,9 @@ def draw_each(logits: Tensor, uniforms: Tensor, *, temperatures: Tensor) -> tupl
     temperatures = temperatures.to(logits.dtype if logits.dtype == torch.float64 else torch.float32)
     greedy = temperatures == 0
     scaled = wide(logits) / torch.where(greedy, 1.0, temperatures)[:, None]
-    drawn, logprobs = draw(scaled, uniforms, temperature=1.0)
-    best, best_logprobs = draw(scaled, uniforms, temperature=0.0)
-    return torch.where(greedy, best, drawn), torch.where(greedy, best_logprobs, logprobs)
+    logprobs = scaled.log_softmax(-1)
+    tokens = torch.where(greedy, scaled.argmax(-1), _inverse(logprobs, uniforms))
+    return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
 
 
 class _Rows:
@@ -243,10 +256,9 @@ def decode_groups(
             if len(set(temperatures)) == 1
             else draw_each(logits, numbers[ids, step], temperatures=each[ids])
         )
-        live = rows.live.flatten()
-        tokens[ids[live], step] = drawn[live]
-        logprobs[ids[live], step] = drawn_logprobs[live].double()
-        finished = live & torch.isin(drawn, ends)
+        # Of rows that have ended, which fill up a rectangle, everything behind the end is cut off later.
+        tokens[ids, step], logprobs[ids, step] = drawn, drawn_logprobs.double()
+        finished = rows.live.flatten() & torch.isin(drawn, ends)
         ended[ids[finished]] = step
         rows.live &= ~finished.view_as(rows.live)
         if step + 1 == max_new_tokens or not bool(rows.live.any()):

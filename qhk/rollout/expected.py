@@ -99,7 +99,7 @@ class _Branches:
     """
 
     def __init__(self, encoded: EncodedPrompts, owner: Tensor, own: Tensor) -> None:
-        width = encoded.layers[0][0].shape[2]
+        width = encoded.layers[0][1].shape[2]
         prompt = torch.arange(width, device=owner.device) < encoded.lengths[owner][:, None]
         self.sees = torch.cat([prompt[:, None].expand(-1, own.shape[1], -1), own], dim=2)[:, None]
         self.layers, self.owner = encoded.layers, owner
@@ -108,7 +108,7 @@ class _Branches:
         prompt_key, prompt_value = self.layers[layer]
         output = scaled_dot_product_attention(
             wide(query),
-            torch.cat([prompt_key[self.owner], wide(key)], dim=2),
+            torch.cat([prompt_key[self.owner].transpose(2, 3), wide(key)], dim=2),
             torch.cat([prompt_value[self.owner], wide(value)], dim=2),
             attn_mask=self.sees,
             scale=scaling,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -97,6 +97,14 @@ class Schedule(Node):
     warmup_from: Literal["one", "zero"] = "one"
 
 
+class Draw(NamedTuple):
+    """How completions are sampled: what read-outs may share."""
+
+    num_samples: int
+    temperature: float
+    max_new_tokens: int
+
+
 class Readout(Node):
     """How an answer is read from a policy: one greedy answer, or the mean of ``num_samples`` sampled ones.
 
@@ -108,6 +116,11 @@ class Readout(Node):
     temperature: NonNegative
     max_new_tokens: Count
     score: Literal["written", "expected"] = "written"
+
+    @property
+    def draw(self) -> Draw:
+        """How the read-out samples."""
+        return Draw(self.num_samples, self.temperature, self.max_new_tokens)
 
     @model_validator(mode="after")
     def _greedy_is_one_sample(self) -> Self:

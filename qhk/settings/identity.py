@@ -20,8 +20,21 @@ OUTSIDE_IDENTITY = (
     "study",
     "name",
     "distributed",
+    "model.branch_checkpointing",
     "training.prompts_per_device",
     "rollout.decode_batch",
+    *(
+        f"rollout.vllm.{key}"
+        for key in (
+            "mode",
+            "url",
+            "exchange",
+            "max_model_len",
+            "gpu_memory_utilization",
+            "sleep",
+            "enforce_eager",
+        )
+    ),
     "evaluation.batch_images",
     "loading.workers",
     "dry_run",

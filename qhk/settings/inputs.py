@@ -73,7 +73,12 @@ class TinySettings(Node):
 
 
 class ModelSettings(Node):
-    """The policy's start: the embedded tiny model, or pretrained weights from a hub id or a folder."""
+    """The policy's start: the embedded tiny model, or pretrained weights from a hub id or a folder.
+
+    ``gradient_checkpointing`` keeps the inputs of layers alone and computes each layer anew in the backward
+    pass; ``branch_checkpointing`` keeps the activations of the degraded image's branch and computes those of
+    the original's anew, where the degraded one has a gradient.
+    """
 
     form: Literal["tiny", "pretrained"]
     path: FileText | None
@@ -83,6 +88,7 @@ class ModelSettings(Node):
     gradient_checkpointing: bool
     freeze_vision: bool
     tiny: TinySettings | None
+    branch_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _form_and_pixels(self) -> Self:

@@ -271,6 +271,28 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        for name, stage in self.stages.items():
+            if stage.rollout is not None and stage.rollout.vllm != self.rollout.vllm:
+                raise UserError(
+                    f"stages.{name}.rollout.engine: one engine serves the whole run; "
+                    f"give the stage the run's rollout.engine {self.rollout.engine} and its settings"
+                )
+        if self.rollout.engine == "policy":
+            return self
+        if self.adapter is not None and self.adapter.form == "qlora":
+            raise UserError(
+                "rollout.engine: vllm does not go with adapter qlora, whose base it would hold whole; "
+                "take adapter=lora, or rollout=default"
+            )
+        if self.model.dtype == "float64":
+            raise UserError(
+                "model.dtype: float64 is not for rollout.engine vllm; take float32 or bfloat16, "
+                "or rollout=default"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _adapter_fits(self) -> Self:
         adapter = self.adapter
         if adapter is None:
@@ -280,10 +302,17 @@ class Settings(Node):
                 "model.freeze_vision: true would freeze what adapter.vision and adapter.merger train; "
                 "set it to false, or both of them"
             )
-        if self.distributed.form == "fsdp2":
+        if self.distributed.form not in ("single", "ddp") and adapter.form == "qlora":
             raise UserError(
-                f"distributed: fsdp2 does not go with adapter {adapter.form}; "
-                "take distributed=ddp or adapter=none"
+                f"distributed: {self.distributed.form} cannot divide the 4-bit weights of adapter qlora; "
+                "take distributed=ddp or adapter=lora"
+            )
+        if self.distributed.form == "zero3" and any(
+            stage.reference == "stage_start" and stage.place > 1 for stage in self.stages.values()
+        ):
+            raise UserError(
+                f"distributed: zero3 cannot keep the start of a stage beside adapter {adapter.form}; "
+                "take distributed=fsdp2 or zero2, or reference=run_start in the stages"
             )
         if adapter.dropout and self.training.learner == "reinforcement":
             raise UserError(
@@ -294,6 +323,21 @@ class Settings(Node):
             raise UserError(
                 "adapter.form: qlora needs published weights and no cold start, which trains all weights; "
                 "choose adapter=lora, or model=qwen2_5_vl_7b cold_start=none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _zero_has_what_it_needs(self) -> Self:
+        form = self.distributed.form
+        if form in ("zero2", "zero3") and self.model.dtype not in ("float32", "bfloat16"):
+            raise UserError(
+                f"model.dtype: {self.model.dtype} does not go with distributed={form}, whose weights are "
+                "float32 or bfloat16; choose one of them, or distributed=fsdp2"
+            )
+        if form in ("zero2", "zero3") and self.training.on_collapse == "rollback":
+            raise UserError(
+                f"training.on_collapse: rollback does not go with distributed={form}, which keeps copies of "
+                "the weights; choose stop, or distributed=fsdp2"
             )
         return self
 

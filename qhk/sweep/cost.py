@@ -7,12 +7,15 @@ Reading images, communication and all that is no matrix product are left out; ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from qhk.policy.shape import ANSWER_TOKENS, Shape, model_shape, picture_patches, prompt_tokens
+from qhk.settings.base import Readout
 from qhk.settings.inputs import DatasetSettings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
+from qhk.tasks import build_task
 
 UNKNOWN_IMAGES = 5000
 """Assumed images of a part that nothing is known of."""
@@ -87,12 +90,11 @@ def estimate_run(
     steps, limit = training_steps(settings), settings.loading.validation_limit or 200
     validations = steps // training.validate_every if settings.loading.validation_fraction else 0
     updates = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
-    sampling = group.rollout(rollout.group_size, rollout.max_new_tokens)
-    readout = training.validation_readout
+    sampling = group.rollout({rollout.max_new_tokens: rollout.group_size})
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1)).times(cold.steps * cold.batch_size),
         "training": (sampling + updates).times(training.prompts_per_step).times(steps),
-        "validation": group.rollout(readout.num_samples, readout.max_new_tokens).times(validations * limit),
+        "validation": group.readouts([training.validation_readout]).times(validations * limit),
         "evaluation": _evaluation(settings, group),
     }
     return {name: group.hours(work) for name, work in parts.items()}
@@ -106,11 +108,9 @@ def _evaluation(settings: Settings, group: _Group) -> Work:
         shown = min(size, benchmark.limit or size)
         images += shown
         copies += settings.perturbation.num_copies * min(shown, settings.perturbation.images)
-    whole = Work(flop=0.0)
-    for name, readout in settings.evaluation.readouts.items():
-        asked = images + (copies if name == settings.evaluation.headline else 0)
-        whole += group.rollout(readout.num_samples, readout.max_new_tokens).times(2 * asked)
-    return whole
+    readouts = settings.evaluation.readouts
+    headline = group.readouts([readouts[settings.evaluation.headline]])
+    return group.readouts(list(readouts.values())).times(2 * images) + headline.times(2 * copies)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,22 +137,48 @@ class _Group:
         answers = completions_flop(shape, self.prompt, group, tokens) + head_flop(shape, group, tokens)
         return prompt + answers
 
-    def rollout(self, group: int, max_new_tokens: int) -> Work:
-        """Return the work of one prompt with ``group`` answers, decoded together with other prompts."""
-        tokens = min(max_new_tokens, self.answer_tokens)
-        together = max(1.0, self.settings.rollout.decode_batch / group)
-        step = decode_step_s(
-            self.shape, self.machine, prompts=together, prompt=self.prompt, group=group, done=tokens / 2
-        )
+    def rollout(self, answers: Mapping[int, int]) -> Work:
+        """Return the work of one prompt with so many answers by their limit, decoded beside other prompts.
+
+        The prompt is encoded once; answers of one limit decode together.
+        """
+        together = max(1.0, self.settings.rollout.decode_batch / sum(answers.values()))
+        decode_s = 0.0
+        for max_new_tokens, group in answers.items():
+            tokens = min(max_new_tokens, self.answer_tokens)
+            step = decode_step_s(
+                self.shape, self.machine, prompts=together, prompt=self.prompt, group=group, done=tokens / 2
+            )
+            decode_s += step * tokens / together
         prefill = vision_flop(self.shape, self.patches) + prefix_flop(self.shape, self.prompt)
-        return Work(flop=prefill, decode_s=step * tokens / together)
+        return Work(flop=prefill, decode_s=decode_s)
+
+    def readouts(self, readouts: Sequence[Readout]) -> Work:
+        """Return the work of one picture in one pass: read-outs that draw alike share their answers."""
+        answers: dict[int, int] = {}
+        for draw in dict.fromkeys(readout.draw for readout in readouts):
+            answers[draw.max_new_tokens] = answers.get(draw.max_new_tokens, 0) + draw.num_samples
+        expected = [self.expected_flop(readout) for readout in readouts if readout.score == "expected"]
+        return self.rollout(answers) + Work(flop=sum(expected))
+
+    def expected_flop(self, readout: Readout) -> float:
+        """Return one forward of the answers and all scores that could stand there, a token a character."""
+        decimals = self.settings.prompt.answer_decimals
+        possible = build_task(self.settings.task).possible_scores(decimals=decimals)
+        if not possible:
+            return 0.0
+        nodes = len({text[:length] for text in possible for length in range(1, len(text) + 1)})
+        tokens = min(readout.max_new_tokens, self.answer_tokens) + nodes
+        answers = completions_flop(self.shape, self.prompt, readout.num_samples, tokens)
+        return answers + head_flop(self.shape, readout.num_samples, nodes + 1)
 
     def update_flop(self) -> float:
         """Return forward and backward (twice the forward) of all branches that the run's terms need."""
         settings = self.settings
         passes = 3.0 + (1.0 if settings.model.gradient_checkpointing else 0.0)
         passes += 1.0 if settings.objective.kl_coef > 0 else 0.0
-        passes += {"none": 0.0, "release": 1.0}.get(settings.perception.form, 3.0)
+        degraded = {"none": 0.0, "release": 1.0}.get(settings.perception.form, 3.0)
+        passes += degraded + (1.0 if settings.model.branch_checkpointing and degraded == 3.0 else 0.0)
         return passes * self.score_flop(settings.rollout.group_size)
 
     def hours(self, work: Work) -> float:

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 
 from qhk.errors import UserError
 from qhk.files import typed
+from qhk.plain import counted
+from qhk.tracking.names import COLLAPSE_SIGNS
 from qhk.tracking.recorder import MetricSection
 from qhk.tracking.status import RunState
 
@@ -75,6 +77,24 @@ class Ending:
     def is_stop(self) -> bool:
         """Return whether the run was asked to stop, and so has little time left and may be resumed."""
         return self.state in (RunState.PREEMPTED, RunState.CANCELLED)
+
+
+class CollapseAlerts:
+    """Says of the rows of a run, in order, where signs of collapse are news."""
+
+    TITLE = "signs of collapse"
+
+    def __init__(self) -> None:
+        self._signs = 0.0
+
+    def text(self, step: int, metrics: Mapping[str, float]) -> str:
+        """Return what to tell of the next row: one line where it has more signs than the last; else empty."""
+        before, self._signs = self._signs, metrics.get(COLLAPSE_SIGNS, self._signs)
+        if not self._signs > before:
+            return ""
+        return (
+            f"step {step}: {counted(int(self._signs), 'sign')} of collapse; run.log and status.json say which"
+        )
 
 
 class Mirror(Protocol):

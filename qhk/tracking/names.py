@@ -93,6 +93,13 @@ TRAIN = (
         "train/policy/entropy_bonus", MEAN, "entropy term of the objective per token of its scope, unweighted"
     ),
     Metric("train/policy/logprob_gap/max", MAX, "largest gap of sampling and training log-probability"),
+    Metric(
+        "train/rollout/logprob_gap/mean", MEAN, "gap of another engine's log-probability per token, absolute"
+    ),
+    Metric("train/rollout/kl", MEAN, "KL(engine||policy) per token, estimated on the engine's tokens (k3)"),
+    Metric("train/rollout/weight/mean", MEAN, "importance weight of a token that another engine sampled"),
+    Metric("train/rollout/weight/min", MIN, "smallest importance weight of the step"),
+    Metric("train/rollout/weight/truncated_frac", MEAN, "share of tokens whose importance weight is cut off"),
     Metric("train/scores/distinct", LAST, "different scores among the step's completions"),
     Metric("train/scores/entropy", LAST, "entropy in nats of the step's score distribution"),
     Metric("train/optimizer/learning_rate", LAST, "learning rate of the step"),
@@ -107,6 +114,7 @@ COLD_START = (
 
 COST = (
     Metric("time/rollout_s", LAST, "seconds spent on sampling completions"),
+    Metric("time/load_engine_s", LAST, "seconds of it spent on handing weights to another engine"),
     Metric("time/resample_s", LAST, "seconds spent on replacing groups of equal rewards"),
     Metric("time/score_s", LAST, "seconds spent on rewards, the reference's forward, advantages and weights"),
     Metric("time/update_s", LAST, "seconds spent on forward, backward and the optimizer"),
@@ -143,13 +151,19 @@ READOUT_PREFIXES = {
     "eval/{benchmark}": "one benchmark, headline read-out",
 }
 
+COLLAPSE_SIGNS = "validation/collapse_signs"
+
+WARNINGS = (
+    Metric(COLLAPSE_SIGNS, LAST, "signs of collapse; recorded while there are any, and once they are gone"),
+)
+
 READOUTS = tuple(
     Metric(f"{prefix}/{quantity}", LAST, f"{meaning}; {where}")
     for prefix, where in READOUT_PREFIXES.items()
     for quantity, meaning in READOUT_QUANTITIES.items()
 )
 
-METRICS: tuple[Metric, ...] = (*TRAIN, *COLD_START, *COST, *READOUTS)
+METRICS: tuple[Metric, ...] = (*TRAIN, *COLD_START, *COST, *WARNINGS, *READOUTS)
 
 
 @cache
@@ -176,7 +190,7 @@ def find_metric(name: str) -> Metric:
 def glossary_markdown() -> str:
     """Return all metrics as Markdown tables, read-outs as one row per quantity; ends with a newline."""
     lines = ["| metric | reduced by | meaning |", "| --- | --- | --- |"]
-    for metric in (*TRAIN, *COLD_START, *COST):
+    for metric in (*TRAIN, *COLD_START, *COST, *WARNINGS):
         lines.append(f"| `{metric.name}` | {metric.reduction} | {metric.meaning} |")
     lines += ["", "Measured of a set, one number per evaluation:", ""]
     lines += ["| prefix | set |", "| --- | --- |"]

@@ -7,6 +7,7 @@ import shlex
 from typing import Any
 
 from qhk.tracking.mirror import (
+    CollapseAlerts,
     Ending,
     MirrorContent,
     MirrorRun,
@@ -46,8 +47,11 @@ def _write(run: MirrorRun, content: MirrorContent, ending: Ending) -> None:
         auto_log_gpu=False,
         auto_log_cpu=False,
     )
+    alerts = CollapseAlerts()
     for row in rows:
         trackio.log({key: value for key, value in row.metrics.items() if math.isfinite(value)}, step=row.step)
+        if text := alerts.text(row.step, row.metrics):
+            trackio.alert(title=alerts.TITLE, text=text)
     last = max((row.step for row in rows), default=0)
     for title, table in content.tables.items():
         trackio.log({title: trackio.Table(dataframe=pd.DataFrame(column_rows(table)))}, step=last)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qhk.tracking.mirror import Ending, MirrorContent, MirrorRun, read_request, rebuild_in_child
 from qhk.tracking.recorder import read_metrics
-from qhk.tracking.wandb_run import SETTINGS, define_axes, finish, init_arguments, logged
+from qhk.tracking.wandb_run import SETTINGS, History, define_axes, finish, init_arguments
 
 
 def rebuild(run: MirrorRun, content: MirrorContent, ending: Ending) -> str:
@@ -54,8 +54,9 @@ def _write(run: MirrorRun, content: MirrorContent, ending: Ending) -> None:
     settings = wandb.Settings(**SETTINGS, silent=True, symlink=False, x_disable_stats=True)
     live = wandb.init(mode="offline", settings=settings, **init_arguments(run))
     define_axes(live)
-    for index, row in enumerate(rows):
-        live.log(logged(row.step, row.section, row.metrics), step=index)
+    history = History(live)
+    for row in rows:
+        history.send(row.step, row.section, row.metrics)
     finish(live, content, ending)
 
 

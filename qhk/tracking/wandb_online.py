@@ -9,7 +9,7 @@ from qhk.errors import UserError
 from qhk.tracking.mirror import Ending, MirrorContent, MirrorRun
 from qhk.tracking.recorder import MetricRow, MetricSection, read_rows
 from qhk.tracking.status import RunState
-from qhk.tracking.wandb_run import SETTINGS, define_axes, finish, has_account, init_arguments, logged
+from qhk.tracking.wandb_run import SETTINGS, History, define_axes, finish, has_account, init_arguments
 
 
 class OnlineMirror:
@@ -32,21 +32,22 @@ class OnlineMirror:
             mode="online", resume="allow", settings=wandb.Settings(**SETTINGS), **arguments
         )
         define_axes(self._live)
-        self._metrics, self._next, self._known = run.metrics, 0, int(self._live.step)
+        self._metrics = run.metrics
+        self._history = History(self._live, known=int(self._live.step))
 
     def record(self, *, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
         """Send a row that the record has as its last one; values that are not finite are left out."""
-        if not self._next:
+        if not self._history.sent:
             # The record was cut to where the run goes on from, and this row appended, before this first call.
             self._catch_up(read_rows(self._metrics)[:-1])
-        self._send(step, section, metrics)
+        self._history.send(step, section, metrics)
 
     def close(self, content: MirrorContent, ending: Ending) -> str:
         """Return the run's address, after everything was sent.
 
         What lies beside the curves is sent of a run that is done: another one goes on under the same id.
         """
-        if not self._next:
+        if not self._history.sent:
             self._catch_up(read_rows(self._metrics))
         url: Any = self._live.url
         finish(self._live, content if ending.state is RunState.DONE else MirrorContent(), ending)
@@ -54,9 +55,4 @@ class OnlineMirror:
 
     def _catch_up(self, rows: Sequence[MetricRow]) -> None:
         for row in rows:
-            self._send(row.step, row.section, row.metrics)
-
-    def _send(self, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
-        if self._next >= self._known:
-            self._live.log(logged(step, section, metrics), step=self._next)
-        self._next += 1
+            self._history.send(row.step, row.section, row.metrics)

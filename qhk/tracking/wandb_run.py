@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from qhk.tracking.mirror import Ending, MirrorContent, MirrorRun
+from qhk.tracking.mirror import CollapseAlerts, Ending, MirrorContent, MirrorRun
 from qhk.tracking.names import METRICS
 from qhk.tracking.recorder import MetricSection
 from qhk.tracking.status import RunState
@@ -63,6 +63,27 @@ def logged(step: int, section: MetricSection, metrics: Mapping[str, float]) -> d
     """Return a row as W&B takes it: its axis, and the finite values."""
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     return {**finite, _axis(section): step}
+
+
+class History:
+    """Sends the rows of a record, the n-th as the n-th step of W&B's history; the first ``known`` are there.
+
+    Signs of collapse that are news become an alert.
+    """
+
+    def __init__(self, live: Any, *, known: int = 0) -> None:
+        self._live, self._known = live, known
+        self._alerts = CollapseAlerts()
+        self.sent = 0
+
+    def send(self, step: int, section: MetricSection, metrics: Mapping[str, float]) -> None:
+        """Send the next row, unless it is there; values that are not finite are left out."""
+        alert = self._alerts.text(step, metrics)
+        if self.sent >= self._known:
+            self._live.log(logged(step, section, metrics), step=self.sent)
+            if alert:
+                self._live.alert(title=self._alerts.TITLE, text=alert, level="WARN")
+        self.sent += 1
 
 
 def _axis(section: str) -> str:

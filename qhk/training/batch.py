@@ -31,13 +31,15 @@ class Batch:
         ``tasks``        name of the task that the prompt belongs to
         ``examples``     the example that it shows
         ``epochs``       in which pass over its set
-        ``twin_factor``  in [0, 1], how far the strengths of degraded twins have risen at this step
+        ``twin_factor``  in [0, 1], how far the strengths of degraded twins have risen at this step; None
+                         where it looks at none
     Read from disk (``inputs.load``), b each:
         ``prompts``      ids, positions and pixels
         ``degraded``     the same prompts on the degraded twins; empty where no term looks at them
         ``answers``      token ids of the answers taught; empty where the policy is not supervised
     Sampled (``step.sample``), b each:
-        ``features``     (image tokens, hidden) of a frozen vision tower; empty where the tower learns
+        ``features``     (image tokens, hidden) of a vision tower that is frozen, or of one that learns where
+                         the first update goes on from them, with gradient; else empty
         ``groups``       token ids of the completions and the log-probabilities they were sampled with
         ``completions``  their texts and what the task's parser reads in them
     Rewarded (``step.reward``), of all processes, in the order of the indices:
@@ -64,7 +66,7 @@ class Batch:
     tasks: Sequence[str]
     examples: Sequence[Example]
     epochs: Sequence[int]
-    twin_factor: float = 1.0
+    twin_factor: float | None = 1.0
 
     prompts: Sequence[EncodedPrompt] = ()
     degraded: Sequence[EncodedPrompt] = ()

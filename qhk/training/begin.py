@@ -19,18 +19,20 @@ from qhk.policy.adapter_base import Base
 from qhk.policy.load import Policy, digest_of, with_adapter
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
+from qhk.rollout.engine import RolloutEngine
 from qhk.settings.inputs import PromptSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.code import code_text
 from qhk.tracking.recorder import MetricSection, MetricsRecorder, missing_steps
 from qhk.training.cold_start import choose_taught, run_cold_start
+from qhk.training.engine import check_engine, open_engine
 from qhk.training.evaluation import report_benchmarks, validate_run
 from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
-from qhk.training.sharding import is_sharded, load_optimizer_state, shard_model
+from qhk.training.sharding import is_sharded, load_optimizer_state, shard_by_zero, shard_model
 from qhk.training.step import Learner
 from qhk.training.stop import RunFailure, RunStopped
 from qhk.types import Example
@@ -44,7 +46,7 @@ def begin(run: Run) -> tuple[Learner, int]:
     policy = start_policy(
         settings, examples, stages=[stage.settings for stage in run.stages], device=run.processes.device
     )
-    _refuse_long_answers(run, policy)
+    _refuse_unfit(run, policy)
     run.processes.share_weights(policy.model)
     if settings.cold_start.form != "none":
         with run.timed("cold_start"):
@@ -120,15 +122,15 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
     checkpoints, settings = run.checkpoints, run.settings
     state = checkpoints.load_state(step, run_id=run.directory.run_id)
     policy = reopen_policy(str(checkpoints.path(step)), settings.model, device=run.processes.device)
-    _refuse_long_answers(run, policy)
+    _refuse_unfit(run, policy)
     if policy.base is None:
         policy = _with_adapter(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
     if state.optimizer is not None:
-        load_optimizer_state(learner.optimizer, state.optimizer)
+        load_optimizer_state(policy.model, learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
-    run.best = state.best
+    run.best, run.rollbacks = state.best, list(state.rollbacks)
     run.directory.report(step=step)
     run.wall_s = {**state.wall_s, "preparation": run.wall_s.get("preparation", 0.0)}
     if run.processes.is_main:
@@ -173,35 +175,69 @@ def _tell_gaps(run: Run, step: int) -> None:
             )
 
 
-def _refuse_long_answers(run: Run, policy: Policy) -> None:
+def _refuse_unfit(run: Run, policy: Policy) -> None:
     for stage in run.stages:
         refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
+    check_engine(run, policy)
 
 
-def build_learner(run: Run, policy: Policy, *, start: Callable[[], Any]) -> Learner:
+def build_learner(
+    run: Run,
+    policy: Policy,
+    *,
+    start: Callable[[], Any],
+    engine: RolloutEngine | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Learner:
     """Return what the steps work on: the policy with its optimiser, its reference and the reward.
 
     ``start`` gives a copy of the policy that reinforcement started from; asked only where a KL needs it. With
-    an adapter it is the policy's own model, see ``at_reference``.
+    an adapter it is the policy's own model, see ``at_reference``. ``engine`` samples; None opens the run's.
+    ``optimizer`` is that of a stage before, None for the first: then the policy is spread over processes here
+    where the run does so.
     """
     settings = run.settings
+    engine = open_engine(run, policy) if engine is None else engine
     needs_reference = settings.objective.kl_coef > 0 and settings.training.learner == "reinforcement"
     reference = start() if needs_reference else None
     if reference is not None and reference is not policy.model:
         reference = reference.eval().requires_grad_(False)
-    for model in (reference, policy.model):
-        if run.processes.shards and model is not None and not is_sharded(model):
-            shard_model(model, device=run.processes.device, count=run.processes.count)
+    if reference is not None and reference is not policy.model:
+        _spread_reference(run, reference)
     return Learner(
         policy=policy,
         reference=reference,
-        optimizer=build_optimizer(policy.model, settings.optimizer, seed=settings.seed),
+        optimizer=_spread_policy(run, policy) if optimizer is None else optimizer,
         settings=settings,
         terms={task: build_terms(view.reward.specs) for task, view in task_views(settings).items()},
         tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
+        engine=engine,
     )
+
+
+def _spread_reference(run: Run, reference: Any) -> None:
+    """Spreads the reference over processes where the run's engine does so with weights."""
+    form = run.settings.distributed.form
+    if form == "fsdp2":
+        shard_model(reference, run.processes)
+    elif form == "zero3":
+        shard_by_zero(reference, None, run.processes, stage=3)
+
+
+def _spread_policy(run: Run, policy: Policy) -> torch.optim.Optimizer:
+    """Spreads the policy over processes where the run's engine does so; returns its optimiser."""
+    settings, model, form = run.settings, policy.model, run.settings.distributed.form
+    if form == "fsdp2":
+        shard_model(model, run.processes)
+    zero_stage = {"zero2": 2, "zero3": 3}.get(form)
+    # ZeRO's optimiser sees this process's part alone, and each part is rounded by numbers of its own.
+    seed = stream_seed(settings.seed, "process", run.processes.rank) if zero_stage else settings.seed
+    optimizer = build_optimizer(model, settings.optimizer, seed=seed)
+    if zero_stage:
+        shard_by_zero(model, optimizer, run.processes, stage=zero_stage)
+    return optimizer
 
 
 def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
@@ -210,7 +246,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     The stage that ends and the one that begins are evaluated where they ask different things; what is on
     disk of an interrupted evaluation is continued.
     """
-    before, run.place, run.best = run.stage, place, None
+    before, run.place, run.best, run.rollbacks = run.stage, place, None, []
     run.display.line(f"stage {run.stage.name}: steps {run.stage.first + 1} to {run.stage.last}")
 
     def start() -> Any:
@@ -221,8 +257,10 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
             keep_start(learner.policy.model, adapter_weights(learner.policy.model))
         return _present_start(learner.policy)
 
-    entered = build_learner(run, learner.policy, start=start)
-    entered = replace(entered, optimizer=learner.optimizer, memory=learner.memory)
+    entered = build_learner(
+        run, learner.policy, start=start, engine=learner.engine, optimizer=learner.optimizer
+    )
+    entered = replace(entered, memory=learner.memory)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
             report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)

@@ -33,7 +33,7 @@ class TrainingState:
     Schedules, sampling and data order are functions of (seed, step), so ``step`` is their whole state;
     ``torch_rng`` is kept for libraries that draw from the global generator. ``best`` is the best
     validation result so far as {step, value}, ``history`` the uncertainty's memory as {image: variance},
-    ``wall_s`` the time spent so far by part.
+    ``wall_s`` the time spent so far by part, ``rollbacks`` where this stage went back, as (at step, to step).
     """
 
     step: int
@@ -43,6 +43,7 @@ class TrainingState:
     best: dict[str, float] | None
     history: dict[str, float]
     wall_s: dict[str, float]
+    rollbacks: Sequence[tuple[int, int]] = ()
 
 
 class Checkpoints:

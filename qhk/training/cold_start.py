@@ -112,7 +112,7 @@ def run_cold_start(
         places = generator.choice(len(taught), size=size, replace=False)
         chosen = taught.select([int(place) for place in places])
         # Pictures are read anew each time: a step is a pass of its own, with its own orientation.
-        batch = load(replace(chosen, epochs=[step] * size), readers, with_twins=False)
+        batch = load(replace(chosen, epochs=[step] * size, twin_factor=None), readers)
         loss = supervised_loss(policy, batch, num_tokens=sum(map(len, batch.answers)))
         check_finite({f"cold start, step {step + 1}": (float(loss.detach()), 1)})
         loss.backward()  # type: ignore[no-untyped-call]

@@ -63,7 +63,7 @@ class Processes:
 
     def __init__(self, form: str) -> None:
         self._state = None if form == "single" else _join()
-        self.shards = form == "fsdp2"
+        self.shards = form in ("fsdp2", "zero2", "zero3")
         self.rank: int = self._state.process_index if self._state else 0  # type: ignore[has-type]
         self.count: int = self._state.num_processes if self._state else 1  # type: ignore[has-type]
 

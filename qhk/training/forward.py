@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from qhk.objective.total import Branch, Needs
 from qhk.policy.adapter import at_reference
 from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
+from qhk.rollout.decode import Group
 from qhk.training.batch import Batch
 from qhk.training.memory import HEAD_CHUNK
 from qhk.training.sharding import run_in_forward
@@ -27,15 +29,21 @@ class Images:
 
     ``features`` are those of a frozen vision tower, which every model and every update shares. A tower that
     learns has other weights in each update, and another model than the policy has weights of its own: then
-    ``features`` is None and the pixels of ``prompts`` go through the model that asks.
+    ``features`` is None and the pixels of ``prompts`` go through the model that asks. ``sampled`` are the
+    features, with gradient, that such a tower gave the rollout; the first update goes on from them.
     """
 
     prompts: Sequence[EncodedPrompt]
     features: Tensor | None
+    sampled: Tensor | None = None
 
     def encoded_by(self, model: Any) -> Tensor:
         """Return (image tokens, hidden) features for ``model``."""
         return encode_images(model, self.prompts) if self.features is None else self.features
+
+    def encoded_by_policy(self, model: Any) -> Tensor:
+        """Return the same for the policy, whose weights are those that sampled as long as ``sampled`` is."""
+        return self.encoded_by(model) if self.sampled is None else self.sampled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,10 @@ class MicroBatch:
     packed: PackedGroups
     original: Images
     degraded: Images | None
+
+    def after_an_update(self) -> MicroBatch:
+        """Return what is still true once the policy's weights have changed."""
+        return replace(self, original=replace(self.original, sampled=None))
 
 
 def vision_is_frozen(model: Any) -> bool:
@@ -72,17 +84,25 @@ def frozen_features(model: Any, prompts: Sequence[EncodedPrompt], *, size: int) 
     return features
 
 
+def learning_features(model: Any, prompts: Sequence[EncodedPrompt]) -> list[Tensor]:
+    """Return each prompt's (image tokens, hidden) features with gradient, all encoded together."""
+    lengths = [int(prompt.is_image.sum()) for prompt in prompts]
+    return list(torch.split(encode_images(model, prompts), lengths))
+
+
 def make_micro_batches(model: Any, batch: Batch, *, size: int, with_degraded: bool) -> list[MicroBatch]:
     """Return the batch's groups in micro-batches of ``size``, on the model's device."""
-    degraded, degraded_features = batch.degraded, list[Tensor]()
+    degraded, degraded_features, frozen = batch.degraded, list[Tensor](), vision_is_frozen(model)
     if with_degraded:
         assert len(degraded) == len(batch), "a term that needs the degraded twins is not reached without them"
-        degraded_features = frozen_features(model, degraded, size=size) if batch.features else []
+        degraded_features = frozen_features(model, degraded, size=size) if frozen else []
 
     def images(prompts: Sequence[EncodedPrompt], features: Sequence[Tensor], rows: slice) -> Images:
-        if features:
-            return Images(prompts=(), features=torch.cat(list(features[rows])))
-        return Images(prompts=[prompt.pixels_on(model.device) for prompt in prompts[rows]], features=None)
+        known = torch.cat(list(features[rows])) if features else None
+        if frozen:
+            return Images(prompts=(), features=known)
+        on_device = [prompt.pixels_on(model.device) for prompt in prompts[rows]]
+        return Images(prompts=on_device, features=None, sampled=known)
 
     return [
         MicroBatch(
@@ -113,31 +133,56 @@ def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temper
 
 
 @torch.no_grad()
+def present_logprobs(model: Any, part: MicroBatch, *, temperature: float) -> Tensor:
+    """Return (R, T) log-probabilities of the completions under a model as it is now, without gradient."""
+
+    def logprobs() -> Tensor:
+        features = part.original.encoded_by(model)
+        return token_logprobs(model, part.packed, features, temperature=temperature)
+
+    return part.packed.pad(run_in_forward(model, logprobs))
+
+
 def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
     """Return (R, T) log-probabilities of the completions under the frozen reference.
 
     With an adapter that is the policy's own model, which computes here what the adapter started from.
     """
-
-    def logprobs() -> Tensor:
-        features = part.original.encoded_by(reference)
-        return token_logprobs(reference, part.packed, features, temperature=temperature)
-
     with at_reference(reference):
-        return part.packed.pad(run_in_forward(reference, logprobs))
+        return present_logprobs(reference, part, temperature=temperature)
+
+
+def sampled_logprobs(part: MicroBatch, groups: Sequence[Group]) -> Tensor:
+    """Return (R, T) log-probabilities that the completions were sampled with, on the micro-batch's device."""
+    sampled = torch.cat([own for group in groups[part.rows] for own in group.logprobs])
+    return part.packed.pad(sampled.to(part.packed.targets.device))
 
 
 def policy_branches(
-    model: Any, part: MicroBatch, *, needs: Needs, temperature: float, measure: bool
+    model: Any,
+    part: MicroBatch,
+    *,
+    needs: Needs,
+    temperature: float,
+    measure: bool,
+    branch_checkpointing: bool = False,
 ) -> tuple[Branch, Branch | None, Tensor | None]:
     """Return the original image's branch, the degraded one's, and their exact KL, in padded form (R, T).
 
     The last two are None where nothing needs them. ``measure`` adds the entropies and the perception KL for
     the log where no term asks for them. Gradient flows through the original branch, and through the degraded
-    one where ``needs`` says so.
+    one where ``needs`` says so. With ``branch_checkpointing`` the activations of one of them are alive at a
+    time: those of the original, which the backward pass comes to last, are computed anew there.
     """
     packed, head = part.packed, model.lm_head
-    original = packed_hidden(model, packed, part.original.encoded_by(model))
+
+    def hidden_of(images: Images) -> Tensor:
+        return packed_hidden(model, packed, images.encoded_by_policy(model))
+
+    if branch_checkpointing and part.degraded is not None and needs.degraded_gradient:
+        original = checkpoint(hidden_of, part.original, use_reentrant=False, preserve_rng_state=False)
+    else:
+        original = hidden_of(part.original)
     if part.degraded is None or not (needs.degraded or measure):
         branch = read_head(
             head,
@@ -149,7 +194,7 @@ def policy_branches(
         )
         return _padded(packed, branch), None, None
     with nullcontext() if needs.degraded_gradient else torch.no_grad():
-        degraded = packed_hidden(model, packed, part.degraded.encoded_by(model))
+        degraded = hidden_of(part.degraded)
     if needs.exact_kl or measure:
         # Both heads in one pass: the two distributions over the vocabulary never exist for all positions.
         first, second, divergence = read_head_pair(

@@ -36,10 +36,10 @@ def plan(
     *,
     seed: int,
     prompts_per_step: int,
-    twin_factor: float = 1.0,
+    twin_factor: float | None = 1.0,
     task: str | None = None,
 ) -> Batch:
-    """Return what a step is to load, a pure function of (seed, step), with twins of that strength.
+    """Return what a step is to load, a pure function of (seed, step), with twins of that strength, or none.
 
     With ``task``, from an order over that task's sets alone.
     """
@@ -88,15 +88,16 @@ class ExampleReader:
         return [orient(load_image(path), self.augmentation, *place) for path in example.images]
 
     def training_prompt(
-        self, example: Example, *, epoch: int, twin_factor: float, with_twin: bool
+        self, example: Example, *, epoch: int, twin_factor: float | None
     ) -> tuple[EncodedPrompt, EncodedPrompt | None]:
-        """Return the example's prompt and, where the loss looks at it, the same on its degraded twin.
+        """Return the example's prompt and the same on its degraded twin; None where the loss looks at none.
 
-        The twin differs in pixels alone, so only they are encoded: ids and positions are the original's.
+        ``twin_factor`` None says so for one step. The twin differs in pixels alone, so only they are encoded:
+        ids and positions are the original's.
         """
         images = self.training_images(example, epoch=epoch)
         prompt = self.encoder.encode(self.messages, images)
-        if self.degrade is None or not with_twin:
+        if self.degrade is None or twin_factor is None:
             return prompt, None
         degraded = self.degrade(example, images, epoch, twin_factor)
         return prompt, prompt.with_pixels(*self.encoder.encode_pixels(degraded))
@@ -150,9 +151,9 @@ Encoded = tuple[EncodedPrompt, EncodedPrompt | None]
 """A prompt, and the same on its degraded twin where there is one."""
 
 
-def load(planned: Batch, readers: Mapping[str, ExampleReader], *, with_twins: bool = True) -> Batch:
+def load(planned: Batch, readers: Mapping[str, ExampleReader]) -> Batch:
     """Return the planned batch with its prompts read and encoded, and their twins where readers make them."""
-    return _with_prompts(planned, [read() for read in _readings(planned, readers, with_twins=with_twins)])
+    return _with_prompts(planned, [read() for read in _readings(planned, readers)])
 
 
 def prefetch(
@@ -169,7 +170,7 @@ def prefetch(
 
         def submit(step: int) -> tuple[Batch, list[Future[Encoded]]]:
             planned = plan_step(step)
-            return planned, [pool.submit(read) for read in _readings(planned, readers, with_twins=True)]
+            return planned, [pool.submit(read) for read in _readings(planned, readers)]
 
         ahead = submit(steps[0]) if steps else None
         for step in steps:
@@ -180,16 +181,13 @@ def prefetch(
             yield _with_prompts(planned, [future.result() for future in reading])
 
 
-def _readings(
-    planned: Batch, readers: Mapping[str, ExampleReader], *, with_twins: bool
-) -> list[Callable[[], Encoded]]:
+def _readings(planned: Batch, readers: Mapping[str, ExampleReader]) -> list[Callable[[], Encoded]]:
     return [
         partial(
             readers[task].training_prompt,
             example,
             epoch=epoch,
             twin_factor=planned.twin_factor,
-            with_twin=with_twins,
         )
         for task, example, epoch in zip(planned.tasks, planned.examples, planned.epochs, strict=True)
     ]

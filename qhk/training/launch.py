@@ -14,6 +14,7 @@ from qhk.errors import UserError
 from qhk.evaluation.results import Moment, Results, read_results
 from qhk.evaluation.table import perturbed_table, print_table, results_tables
 from qhk.plain import print
+from qhk.rollout.installed import engine_problems
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -34,6 +35,7 @@ from qhk.tracking.run_directory import (
     refuse_outputs,
 )
 from qhk.tracking.status import RunState
+from qhk.tracking.validation import validation_line
 from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
 from qhk.training.loop import train
@@ -41,6 +43,7 @@ from qhk.training.mirrored import mirror_content, mirror_run
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
 from qhk.training.stop import RunStopped, failure_line, is_known
+from qhk.training.zero import require_deepspeed
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 
@@ -56,6 +59,8 @@ def launch(settings: Settings) -> int:
     display: Display = ConsoleDisplay() if processes.is_main else SilentDisplay()
     started = time.perf_counter()
     refuse_outputs(settings)
+    for problem in engine_problems(settings):
+        raise UserError(problem)
     try:
         stages = load_stages(settings, display)
         directory = open_directory(settings, fingerprints(stages), processes)
@@ -95,6 +100,8 @@ def check_processes(settings: Settings, processes: Processes) -> None:
 
     The prompts of a step divide over processes and micro-batches.
     """
+    if settings.distributed.form in ("zero2", "zero3"):
+        require_deepspeed(settings.distributed.form)
     if processes.shards and processes.count == 1:
         raise UserError(
             f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "
@@ -265,6 +272,8 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
     if copies:
         last = max(row.step for row in copies)
         print_table(perturbed_table([row for row in copies if row.step == last]), file=sys.stdout)
+    if line := validation_line(directory):
+        print(line)
     parts = read_code_parts(directory)
     if len(parts) > 1:
         print(f"WARNING: this run is of more than one code: {code_text(parts)}")

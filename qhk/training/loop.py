@@ -17,15 +17,16 @@ from qhk.policy.adapter import count_parameters
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.tasks import build_task
-from qhk.tracking.collapse import collapse_context, collapse_signs
 from qhk.tracking.metrics import MetricSet
-from qhk.tracking.recorder import MetricSection, read_metrics
+from qhk.tracking.recorder import MetricSection
 from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume_point, resume_run
+from qhk.training.collapse import look_for_collapse, may_roll_back, roll_back, slowed, why_stopped
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
 from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run, save_checkpoint
+from qhk.training.sharding import gathered
 from qhk.training.stages import RunStage
 from qhk.training.step import FreshPrompts, Learner, reinforcement_step
 from qhk.training.stop import RunFailure, RunStopped
@@ -67,7 +68,8 @@ def train(run: Run) -> Results:
 
 def _tell_parameters(run: Run, learner: Learner) -> None:
     """Tells and records how many parameters learn, by block of the model."""
-    counts = count_parameters(learner.policy.model)
+    with gathered(learner.policy.model):
+        counts = count_parameters(learner.policy.model)
     trainable, total = (sum(block[key] for block in counts.values()) for key in ("trainable", "total"))
     blocks = ", ".join(
         f"{name} {block['trainable']:,} of {block['total']:,}" for name, block in counts.items()
@@ -137,7 +139,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
         ):
             torch.manual_seed(stream_seed(settings.seed, "torch", step) % 2**63)
             done = step + 1
-            logged = done % settings.training.log_every == 0 or done == total
+            logged = _is_logged(run, step)
             fresh = fresh_prompts(run, readers, step=step)
             metrics, batch = _take_step(run, learner, batch, step=step, measure=logged, fresh=fresh)
             run.directory.report(step=done)
@@ -177,14 +179,21 @@ def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) 
     return prompts
 
 
-def _twin_factor(run: Run, step: int) -> float:
-    return run.stage.coefficients(step).twin_factor
+def _twin_factor(run: Run, step: int) -> float | None:
+    """Return how strong the degraded twins of a step are; None where neither loss nor log looks at them."""
+    now = run.stage.coefficients(step)
+    return now.twin_factor if now.terms.needs().degraded or _is_logged(run, step) else None
+
+
+def _is_logged(run: Run, step: int) -> bool:
+    done = step + 1
+    return done % run.settings.training.log_every == 0 or done == run.stage.last
 
 
 def _take_step(
     run: Run, learner: Learner, batch: Batch, *, step: int, measure: bool, fresh: FreshPrompts
 ) -> tuple[dict[str, float], Batch]:
-    now = run.stage.coefficients(step)
+    now = slowed(run, run.stage.coefficients(step))
     try:
         if run.settings.training.learner == "supervised":
             metrics = supervised_step(learner, batch, now=now)
@@ -208,7 +217,8 @@ def _take_step(
 def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader], *, step: int) -> None:
     """Validation and checkpoint where due, or the end where asked.
 
-    The best is selected on validation, never on benchmarks.
+    The best is selected on validation, never on benchmarks; a policy with signs of collapse is not what a run
+    would go back to.
     """
     training, last = run.settings.training, step == run.stage.last
     is_best, collapse = False, ""
@@ -221,38 +231,21 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
             run.display.line(f"step {step:4d}  validation  {validation.text}")
             run.last_validation = validation.text
             run.directory.report(srcc=metrics.get("validation/srcc"))
+            collapse = look_for_collapse(run, step=step)
             is_best = not math.isnan(value) and (run.best is None or value > run.best["value"])
+            is_best = is_best and not (collapse and training.on_collapse == "rollback")
             if is_best:
                 run.best = {"step": float(step), "value": value}
-            collapse = _look_for_collapse(run, step=step)
+    rolls_back = bool(collapse) and may_roll_back(run)
+    if rolls_back:
+        roll_back(run, learner, step=step)
     asked = run.asked_to_stop()
-    if is_best or last or asked is not None or step % training.checkpoint_every == 0:
+    if is_best or rolls_back or last or asked is not None or step % training.checkpoint_every == 0:
         save_checkpoint(run, learner.policy, learner, step=step)
     if asked is not None:
         raise RunStopped(asked, f"checkpointed at step {step} of {run.total_steps}")
-    if collapse and training.on_collapse == "stop":
-        raise RunFailure(
-            f"step {step}: {collapse}; {run.checkpoints.folder / 'best'} is the best checkpoint, "
-            "training.on_collapse=warn lets a run go on"
-        )
-
-
-def _look_for_collapse(run: Run, *, step: int) -> str:
-    """Return the signs of collapse in one line, on every process; tells them where they are news, or gone."""
-    if not run.processes.is_main:
-        return run.processes.shared("")
-    first = run.stage.first
-    num_images = min(len(part) for part in run.data.validation.values() if part)
-    rows = read_metrics(run.directory.metrics)
-    earlier = [row for row in rows if row.step <= step - run.settings.training.validate_every]
-    now, before = (collapse_signs(part, first=first, num_images=num_images) for part in (rows, earlier))
-    line = f"signs of collapse: {'; '.join(now.values())}" if now else ""
-    if now.keys() - before.keys():
-        run.display.line(f"WARNING: step {step}: {line} ({collapse_context(rows, first=first)})")
-    elif before and not now:
-        run.display.line(f"step {step:4d}  the signs of collapse are gone")
-    run.directory.report(warning=line)
-    return run.processes.shared(line)
+    if collapse and training.on_collapse != "warn" and not rolls_back:
+        raise RunFailure(f"step {step}: {collapse}; {why_stopped(run)}")
 
 
 def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pace: Pace) -> None:

@@ -26,7 +26,7 @@ SLACK = 1.08
 PROCESS = 500 * 2**20
 """Bytes of Python and its libraries, which count where the device is the CPU."""
 
-HEAD_CHUNK = 2048
+HEAD_CHUNK = 1024
 """Positions whose full-vocabulary logits exist at one time."""
 
 HEAD_TENSORS = {"single": 4, "pair": 9}
@@ -40,6 +40,24 @@ CARDS_GIB = (24, 40, 48, 80, 141)
 
 SPREAD = 4
 """Processes that a model is spread over where a plan speaks of that: the number is not in the settings."""
+
+
+def goes_on_from_rollout(settings: Settings, *, prompts: int) -> bool:
+    """Return whether the first update of a learning vision tower differentiates the features of the rollout.
+
+    They are those that it would compute itself, where one micro-batch is all of a process's ``prompts``: then
+    the activations of the tower, which it needs anyway, are kept while completions are decoded. Not where
+    rollouts hold whole weights that updates do not, prompts may give way to others, or the branch is computed
+    anew.
+    """
+    together = settings.rollout.decode_batch // settings.rollout.group_size
+    return (
+        prompts <= min(settings.training.prompts_per_device, together)
+        and settings.training.learner == "reinforcement"
+        and settings.distributed.form in ("single", "ddp")
+        and settings.objective.max_resamples == 0
+        and not settings.model.branch_checkpointing
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +115,12 @@ def memory_plan(
             "moments": learning * MOMENTS,
         }
     gathered, rest = {}, {}
-    if settings.distributed.form == "fsdp2":
-        kept = {name: size / processes for name, size in kept.items()}
+    form = settings.distributed.form
+    divided = {"fsdp2": kept.keys(), "zero2": {"gradients", "moments"}, "zero3": kept.keys()}.get(form, set())
+    kept = {name: size / processes if name in divided else size for name, size in kept.items()}
+    if form in ("zero2", "zero3"):
+        kept["weights that are stepped"] = learning * (element if adapter is None else 4) / processes
+    if form in ("fsdp2", "zero3"):
         others = (processes - 1) / processes * element
         gathered = {"gathered embeddings and head": others * (shape.head + shape.embedding)}
         rest = {"gathered weights": others * shape.weights}
@@ -115,9 +137,13 @@ def memory_plan(
         prompt=prompt_tokens(shape, settings.model),
         patches=picture_patches(shape, settings.model),
         checkpointing=settings.model.gradient_checkpointing,
+        recomputed=settings.model.branch_checkpointing,
         copies=0 if adapter is None or element == 4 else _copies(shape, adapter),
     )
     twins = settings.perception.form != "none" and not supervised
+    own = settings.training.prompts_per_step // processes
+    if not frozen and goes_on_from_rollout(settings, prompts=own):
+        rest = {**rest, "activations of the vision tower": SLACK * lengths.vision()}
     return MemoryPlan(
         kept=kept,
         update=lengths.update(twins, frozen) | gathered,
@@ -166,16 +192,21 @@ class _Lengths:
     prompt: float
     patches: float
     checkpointing: bool
+    recomputed: bool
     copies: int
 
     def update(self, twins: bool, frozen: bool) -> dict[str, float]:
-        """Return the parts of an update's peak: both branches' activations, once both heads are read."""
+        """Return the parts of an update's peak: both branches' activations, once both heads are read.
+
+        With one branch recomputed, those of the other alone are alive then, and its own later.
+        """
         branches = 2 if twins else 1
+        alive = 1 if self.recomputed else branches
         positions = min(HEAD_CHUNK, self.prompts * self.group * self.tokens)
         tensors = HEAD_TENSORS["pair" if twins else "single"]
         parts = {
-            "activations of the language model": SLACK * branches * self.text(),
-            "activations of the vision tower": 0.0 if frozen else SLACK * branches * self.vision(),
+            "activations of the language model": SLACK * alive * self.text(),
+            "activations of the vision tower": 0.0 if frozen else SLACK * alive * self.vision(),
             "logits": SLACK * tensors * positions * self.shape.vocabulary * 4,
             "pixels": SLACK * branches * self.pixels(),
         }
@@ -255,12 +286,13 @@ def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
 
 
 def _spread(settings: Settings) -> Settings:
-    # An adapter and a model spread over processes do not go together.
-    return settings if settings.adapter else _with("distributed", form="fsdp2")(settings)
+    # Weights in 4 bits cannot be divided.
+    is_quantised = settings.adapter is not None and settings.adapter.form == "qlora"
+    return settings if is_quantised else _with("distributed", form="fsdp2")(settings)
 
 
 def _adapted(settings: Settings) -> Settings:
-    return settings if settings.distributed.form == "fsdp2" else settings.model_copy(update={"adapter": LORA})
+    return settings.model_copy(update={"adapter": LORA})
 
 
 LORA = AdapterSettings(
@@ -277,6 +309,7 @@ LORA = AdapterSettings(
 
 CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
+    Change(words="model.branch_checkpointing=true", apply=_with("model", branch_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
@@ -295,7 +328,8 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
     if plan is None or longest is None:
         return [f"memory     no estimate: the size of {settings.model.path} is not known"]
     tokens = min(limit, answer_tokens)
-    each = f"each of {SPREAD} processes" if settings.distributed.form == "fsdp2" else "a process"
+    is_alike = settings.distributed.form in ("single", "ddp")
+    each = "a process" if is_alike else f"each of {SPREAD} processes"
     lines = [f"memory     about {_gib(plan.total)} {each}, estimated, with answers of {tokens} tokens"]
     if longest.total > plan.total:
         lines[0] += f"; {_gib(longest.total)} where all are as long as allowed ({limit})"

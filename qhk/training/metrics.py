@@ -58,6 +58,26 @@ def branch_metrics(
     return metrics
 
 
+def engine_metrics(
+    mask: Tensor, old: Tensor, sampled: Tensor, weights: Tensor | None, *, bound: float
+) -> MetricSet:
+    """Return how far the engine that sampled is from the policy that is trained; all tensors (R, T).
+
+    ``old`` are the policy's log-probabilities before the first update, ``sampled`` the engine's. The KL is
+    k3 on the engine's own tokens: ``exp(old - sampled) - 1 - (old - sampled)``, never negative.
+    """
+    metrics, tokens = MetricSet(), float(mask.sum())
+    gap = (old - sampled).double()[mask]
+    metrics.add_sum("train/rollout/logprob_gap/mean", float(gap.abs().sum()), tokens)
+    metrics.add_sum("train/rollout/kl", float((gap.exp() - 1 - gap).sum()), tokens)
+    if weights is not None:
+        inside = weights[mask].double()
+        metrics.add_sum("train/rollout/weight/mean", float(inside.sum()), tokens)
+        metrics.add("train/rollout/weight/min", float(inside.min()))
+        metrics.add_sum("train/rollout/weight/truncated_frac", float((inside >= bound).sum()), tokens)
+    return metrics
+
+
 def rollout_metrics(batch: Batch, *, tasks: Mapping[str, Task]) -> MetricSet:
     """Return what this process's completions look like, each on the scale of its own task."""
     metrics = MetricSet()

@@ -16,7 +16,7 @@ from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
 from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
-from qhk.training.sharding import part_of, whole
+from qhk.training.sharding import part_of, whole, zero_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,14 @@ def apply_gradients(
 
     Raises :class:`NonFiniteGradientError`, before any weight changes, naming the first parameter at fault.
     """
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    zero = zero_of(model)
+    if zero is not None:
+        norm = zero.step(max_grad_norm=max_grad_norm)
+        if not math.isfinite(norm):
+            raise NonFiniteGradientError("gradient of all parameters together is not finite")
+        return norm
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     total = whole(nn.utils.get_total_norm(gradients.values()))
     norm = float(total)
@@ -155,8 +163,6 @@ def apply_gradients(
         faulty = (name for name, gradient in gradients.items() if not bool(whole(gradient.isfinite().all())))
         raise NonFiniteGradientError(f"gradient of {next(faulty, 'all parameters together')} is not finite")
     nn.utils.clip_grads_with_norm_(model.parameters(), max_grad_norm, total)
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

@@ -27,7 +27,7 @@ from qhk.training.stop import RunStopped, StopSignals
 
 @dataclass(kw_only=True)
 class Run:
-    """What one run holds. ``best`` (of this stage) and ``wall_s`` go into checkpoints.
+    """What one run holds. ``best`` and ``rollbacks`` (of this stage) and ``wall_s`` go into checkpoints.
 
     ``stage`` is the one that the run is in: ``settings``, ``data`` and ``horizon`` are its own.
     """
@@ -40,6 +40,7 @@ class Run:
     processes: Processes
     signals: StopSignals = field(default_factory=StopSignals)
     best: dict[str, float] | None = None
+    rollbacks: list[tuple[int, int]] = field(default_factory=list)
     last_validation: str = ""
     wall_s: dict[str, float] = field(default_factory=dict)
     place: int = 0
@@ -107,7 +108,7 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
     run.processes.wait()
     is_main = run.processes.is_main
     weights = whole_weights(policy.model, keep=is_main)
-    optimizer = whole_optimizer_state(learner.optimizer, keep=is_main) if learner else None
+    optimizer = whole_optimizer_state(policy.model, learner.optimizer, keep=is_main) if learner else None
     if not is_main:
         return
     state = TrainingState(
@@ -118,6 +119,7 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
         best=run.best,
         history=dict(learner.memory) if learner else {},
         wall_s=dict(run.wall_s),
+        rollbacks=list(run.rollbacks),
     )
     run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)

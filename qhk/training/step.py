@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -24,7 +25,8 @@ from torch.nn.utils.rnn import pad_sequence
 from qhk.data.seeds import stream_generator
 from qhk.objective.advantage import equal_rewards, group_advantages
 from qhk.objective.aggregate import Counts
-from qhk.objective.reference import Estimator, sequence_kl
+from qhk.objective.correction import correction_weights
+from qhk.objective.reference import sequence_kl
 from qhk.objective.total import Branch, LossOutput, total_loss
 from qhk.objective.uncertainty import (
     group_variances,
@@ -36,8 +38,9 @@ from qhk.policy.load import Policy
 from qhk.policy.spans import tokens_in_span
 from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
-from qhk.rollout.sample import read_completions, sample_in_batches
-from qhk.settings.learning import ObjectiveSettings, UncertaintySettings
+from qhk.rollout.engine import RolloutEngine
+from qhk.rollout.sample import read_completions
+from qhk.settings.learning import CorrectionSettings, ObjectiveSettings, UncertaintySettings
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
@@ -46,22 +49,27 @@ from qhk.training.distributed import Processes
 from qhk.training.forward import (
     MicroBatch,
     frozen_features,
+    learning_features,
     make_micro_batches,
     policy_branches,
+    present_logprobs,
     reference_logprobs,
+    sampled_logprobs,
     vision_is_frozen,
 )
+from qhk.training.memory import goes_on_from_rollout
 from qhk.training.metrics import (
     branch_metrics,
     coefficient_metrics,
     divergence_metrics,
+    engine_metrics,
     loss_metrics,
     resample_metrics,
     reward_metrics,
     rollout_metrics,
 )
 from qhk.training.optimizer import Coefficients, apply_gradients
-from qhk.training.sharding import gathered, run_in_forward
+from qhk.training.sharding import backward, gathered, run_in_forward
 
 FreshPrompts = Callable[[int, Sequence[int]], Batch]
 """(round from 1, indices) -> the loaded prompts that take these places of the step."""
@@ -72,7 +80,8 @@ class Learner:
     """What a step works on.
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
-    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to.
+    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to; ``engine``
+    samples.
     """
 
     policy: Policy
@@ -83,6 +92,7 @@ class Learner:
     tasks: Mapping[str, Task]
     processes: Processes
     memory: dict[str, float]
+    engine: RolloutEngine
 
 
 def reinforcement_step(
@@ -102,20 +112,23 @@ def reinforcement_step(
     settings, processes, clock = learner.settings, learner.processes, [time.perf_counter()]
     objective = settings.objective
 
-    batch = sample(learner, batch, step=step)
-    clock.append(time.perf_counter())
+    with engine_loaded(learner):
+        clock.append(time.perf_counter())
 
-    batch = reward(batch, terms=learner.terms, processes=processes)
-    clock.append(time.perf_counter())
+        batch = sample(learner, batch, step=step)
+        clock.append(time.perf_counter())
 
-    batch = refill(
-        batch,
-        max_rounds=objective.max_resamples,
-        own=processes.own_part(len(batch.rewards)),
-        fresh=fresh,
-        sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
-        reward=lambda filled: reward(filled, terms=learner.terms, processes=processes),
-    )
+        batch = reward(batch, terms=learner.terms, processes=processes)
+        clock.append(time.perf_counter())
+
+        batch = refill(
+            batch,
+            max_rounds=objective.max_resamples,
+            own=processes.own_part(len(batch.rewards)),
+            fresh=fresh,
+            sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
+            reward=lambda filled: reward(filled, terms=learner.terms, processes=processes),
+        )
     clock.append(time.perf_counter())
 
     needs = now.terms.needs()
@@ -128,7 +141,7 @@ def reinforcement_step(
     kl_in_reward = objective.kl_placement == "reward" and objective.kl_coef > 0
     # The reference stays as it is, so one forward serves all updates on these completions.
     references = _reference_logprobs(learner, parts) if needs.reference or kl_in_reward else None
-    divergence = _divergence(batch, parts, references, objective.kl_estimator) if kl_in_reward else None
+    divergence = _divergence(learner, batch, parts, references) if kl_in_reward else None
 
     batch = add_advantages(
         batch,
@@ -154,10 +167,12 @@ def reinforcement_step(
     metrics.merge(rollout_metrics(batch, tasks=learner.tasks))
     metrics.merge(reward_metrics(batch))
     metrics.merge(coefficient_metrics(now))
-    started, sampled, rewarded, refilled, weighted, updated = clock
+    started, loaded, sampled, rewarded, refilled, weighted, updated = clock
     if objective.max_resamples:
         metrics.merge(resample_metrics(batch))
         metrics.add("time/resample_s", refilled - rewarded)
+    if not learner.engine.is_exact:
+        metrics.add("time/load_engine_s", loaded - started)
     metrics.add("time/rollout_s", sampled - started)
     metrics.add("time/score_s", rewarded - sampled + weighted - refilled)
     metrics.add("time/update_s", updated - weighted)
@@ -170,29 +185,49 @@ def reinforcement_step(
 # --- sample -----------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def engine_loaded(learner: Learner) -> Iterator[None]:
+    """Hold the rollout engine inside with the weights that the last update left, asleep outside.
+
+    One that all processes share is given them by one, of weights that all of them gather.
+    """
+    engine, processes = learner.engine, learner.processes
+    if engine.is_exact:
+        yield
+        return
+    with gathered(learner.policy.model):
+        if processes.is_main or not engine.is_shared:
+            engine.load(learner.policy)
+    processes.wait()
+    try:
+        yield
+    finally:
+        engine.rest()
+
+
 def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> Batch:
     """Return the batch with a group of G completions for each prompt, and what is read in them.
 
     The prompt of index i draws from the stream (seed, "rollout", step, i), in round ``resample`` > 0 of
     dynamic sampling from (seed, "resample", step, round, i): so neither the number of processes nor the size
-    of a decoding batch changes what is sampled.
+    of a decoding batch changes what the policy samples. Another engine's seeds come from the same streams.
     """
     policy, settings, rollout = learner.policy, learner.settings, learner.settings.rollout
     place = ("resample", step, resample) if resample else ("rollout", step)
-    # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
-    size = settings.training.prompts_per_device
-    frozen = vision_is_frozen(policy.model)
+    size, features = settings.training.prompts_per_device, list[Tensor]()
     with gathered(policy.model):
-        features = frozen_features(policy.model, batch.prompts, size=size) if frozen else []
-        groups = sample_in_batches(
+        # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
+        # One that learns gives prefill and the policy's first forward the same.
+        if vision_is_frozen(policy.model):
+            features = frozen_features(policy.model, batch.prompts, size=size)
+        elif goes_on_from_rollout(settings, prompts=len(batch)):
+            features = learning_features(policy.model, batch.prompts)
+        groups = learner.engine.sample(
             policy,
             batch.prompts,
             [stream_generator(settings.seed, *place, index) for index in batch.indices],
-            group_size=rollout.group_size,
-            max_new_tokens=rollout.max_new_tokens,
-            temperature=rollout.temperature,
-            decode_batch=rollout.decode_batch,
-            features=features,
+            rollout=rollout,
+            features=[one.detach() for one in features],
         )
     completions = [
         read_completions(policy, group, learner.tasks[task].parse)
@@ -294,17 +329,22 @@ def _reference_logprobs(learner: Learner, parts: Sequence[MicroBatch]) -> list[T
 
 
 def _divergence(
-    batch: Batch, parts: Sequence[MicroBatch], references: Sequence[Tensor] | None, estimator: Estimator
+    learner: Learner, batch: Batch, parts: Sequence[MicroBatch], references: Sequence[Tensor] | None
 ) -> Tensor:
     """(b, G) float64 on the CPU: each completion's estimated KL(policy || reference), summed over tokens.
 
-    The policy's log-probabilities are those it sampled with: this needs no forward of the policy.
+    The policy's log-probabilities are those it sampled with, which needs no forward of the policy; where
+    another engine sampled, one finds them.
     """
     assert references is not None
+    rollout, estimator = learner.settings.rollout, learner.settings.objective.kl_estimator
     rows = []
     for part, reference in zip(parts, references, strict=True):
-        sampled = torch.cat([own for group in batch.groups[part.rows] for own in group.logprobs])
-        logprobs = part.packed.pad(sampled.to(reference.device))
+        logprobs = (
+            sampled_logprobs(part, batch.groups)
+            if learner.engine.is_exact
+            else present_logprobs(learner.policy.model, part, temperature=rollout.temperature).double()
+        )
         kl = sequence_kl(logprobs, reference, part.packed.mask(), estimator=estimator)
         rows.append(kl.view(part.rows.stop - part.rows.start, -1).cpu())
     return torch.cat(rows)
@@ -454,18 +494,55 @@ def update(
     ``references`` holds each micro-batch's log-probabilities (R, T) under the reference.
     """
     metrics, old = MetricSet(), list[Tensor]()
+    sampled = None if learner.engine.is_exact else [sampled_logprobs(part, batch.groups) for part in parts]
     for number in range(learner.settings.objective.updates_per_rollout):
         measured, logprobs = accumulate(
-            learner, batch, parts, old, references, now, measure=measure and number == 0
+            learner, batch, parts, old, sampled, references, now, measure=measure and number == 0
         )
+        if sampled is not None and not old:
+            metrics.merge(compare_engine(learner, parts, logprobs, sampled))
         # In the first update the old policy is the present one, so the ratio is exactly 1 and needs no old
         # log-probabilities; what its forward finds is what later updates are held against. The sampler's are
         # not used for that: decoding rounds otherwise than the training forward, and the difference would
         # stand in the ratio as if the policy had changed.
         old = old or logprobs
+        parts = [part.after_an_update() for part in parts]
         metrics.merge(measured)
         metrics.add("train/optimizer/grad_norm", apply_update(learner, now))
     return metrics
+
+
+def compare_engine(
+    learner: Learner, parts: Sequence[MicroBatch], old: Sequence[Tensor], sampled: Sequence[Tensor]
+) -> MetricSet:
+    """Return how far the engine that sampled is from the policy, by each micro-batch's (R, T) of both.
+
+    Raises ``FloatingPointError`` on every process where the mean gap of one is too wide to be rounding.
+    """
+    rollout, metrics = learner.settings.rollout, MetricSet()
+    assert rollout.vllm is not None
+    with learner.processes.together():
+        for part, own, other in zip(parts, old, sampled, strict=True):
+            weights = _correction(rollout.correction, own, other, part.packed.mask())
+            metrics.merge(
+                engine_metrics(part.packed.mask(), own, other, weights, bound=rollout.correction.bound)
+            )
+        gap, limit = metrics.values()["train/rollout/logprob_gap/mean"], rollout.vllm.max_logprob_gap
+        if not gap <= limit:
+            raise FloatingPointError(
+                f"rollout.vllm.max_logprob_gap: sampling and training log-probabilities are {gap:.3g} nats "
+                f"per token apart, at most {limit:g}; vllm samples from other weights, prompts or pictures"
+            )
+    return metrics
+
+
+def _correction(correction: CorrectionSettings, old: Tensor, sampled: Tensor, mask: Tensor) -> Tensor | None:
+    """(R, T) weights of what another engine sampled; None where nothing is corrected."""
+    if correction.level == "none":
+        return None
+    return correction_weights(
+        old, sampled.to(old.dtype), mask, level=correction.level, bound=correction.bound
+    )
 
 
 def accumulate(
@@ -473,6 +550,7 @@ def accumulate(
     batch: Batch,
     parts: Sequence[MicroBatch],
     old: Sequence[Tensor],
+    sampled: Sequence[Tensor] | None,
     references: Sequence[Tensor] | None,
     now: Coefficients,
     *,
@@ -480,7 +558,9 @@ def accumulate(
 ) -> tuple[MetricSet, list[Tensor]]:
     """Add the step's whole gradient to the parameters, one micro-batch at a time.
 
-    Return the terms as measured, and each micro-batch's log-probabilities (R, T), detached.
+    Return the terms as measured, and each micro-batch's log-probabilities (R, T), detached. ``old`` are those
+    of the first update, empty in it, and ``sampled`` those of another engine that sampled: their difference,
+    which stays the same in all updates, weighs the policy term. None where the policy sampled for itself.
     """
     metrics, total, logprobs = MetricSet(), 0.0, list[Tensor]()
     own = learner.processes.own_part(len(batch.rewards))
@@ -493,9 +573,15 @@ def accumulate(
             needs=now.terms.needs(),
             temperature=learner.settings.rollout.temperature,
             measure=measure,
+            branch_checkpointing=learner.settings.model.branch_checkpointing,
         )
         device, dtype = original.logprobs.device, original.logprobs.dtype
         answers = [mask for group in batch.answer_masks[part.rows] for mask in group]
+        correction = None
+        if sampled is not None:
+            before = old[number] if old else original.logprobs.detach()
+            rule = learner.settings.rollout.correction
+            correction = _correction(rule, before, sampled[number], part.packed.mask())
         output = total_loss(
             mask=part.packed.mask() & loss_mask[part.rows].flatten()[:, None].to(device),
             advantages=advantages[part.rows].flatten().to(device, dtype),
@@ -507,6 +593,7 @@ def accumulate(
             counts=batch.counts,
             terms=now.terms,
             answer_mask=pad_sequence(answers, batch_first=True).to(device) if answers else None,
+            correction=correction,
         )
         return output.loss, output, original, exact_kl
 
@@ -516,7 +603,7 @@ def accumulate(
             loss, output, original, exact_kl = run_in_forward(
                 learner.policy.model, partial(forward, number, part)
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        backward(learner.policy.model, loss)
         total += float(loss.detach())
         logprobs.append(original.logprobs.detach())
         metrics.merge(loss_metrics(output))

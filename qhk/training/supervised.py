@@ -19,7 +19,7 @@ from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
 from qhk.training.forward import micro_slices, token_logprobs
 from qhk.training.optimizer import Coefficients
-from qhk.training.sharding import run_in_forward
+from qhk.training.sharding import backward, run_in_forward
 from qhk.training.step import Learner, apply_update
 
 
@@ -66,7 +66,7 @@ def supervised_step(learner: Learner, batch: Batch, *, now: Coefficients) -> Met
                     partial(supervised_loss, learner.policy, part, num_tokens=num_tokens),
                 )
                 check_finite({"supervised": (float(loss.detach()), 1)})
-            loss.backward()  # type: ignore[no-untyped-call]
+            backward(learner.policy.model, loss)
             total += float(loss.detach())
     metrics = MetricSet()
     metrics.add("train/optimizer/grad_norm", apply_update(learner, now))

@@ -25,6 +25,7 @@ from qhk.data.seeds import stream_generator
 from qhk.evaluation.readouts import ReadoutSampler
 from qhk.policy.attention import GROUP_ATTENTION
 from qhk.policy.load import Policy, load_policy
+from qhk.policy.prompt import PromptEncoder
 from qhk.settings.base import Readout
 from qhk.settings.parse import read_settings
 from qhk.settings.root import Settings
@@ -62,9 +63,11 @@ def trained_policy(folder: Path) -> tuple[Policy, Settings]:
 def plain_loop(policy: Policy, settings: Settings, images: Sequence[Image.Image], *, kind: str) -> None:
     """Answer one image after the other by the stock ``generate``, pictures and prompts encoded on the way."""
     messages = build_messages(user=settings.prompt.user, system=settings.prompt.system)
-    model, encoder = policy.model, policy.encoder
+    model = policy.model
     model.set_attn_implementation({"text_config": "sdpa", "vision_config": "sdpa"})
     for image in images:
+        # Ours remembers how a question is laid out; a plain loop tokenises it for each image.
+        encoder = PromptEncoder(tokenizer=policy.tokenizer, image_processor=policy.image_processor)
         prompt = encoder.encode(messages, [image])
         inputs = {
             "input_ids": prompt.input_ids[None],

@@ -153,7 +153,7 @@ def test_tab_sees_the_flags_and_the_folders_of_the_user(tmp_path: Path) -> None:
 def test_flags_alone_are_no_command(qhk: Run) -> None:
     for words in (["-m"], ["--cfg", "job"], ["-cd", "."]):
         assert qhk(*words)[2].startswith(
-            "qhk: no command; known: data, evaluate, export, report, runs, score, sweep, train; "
+            "qhk: no command; known: data, doctor, evaluate, export, report, runs, score, sweep, train; "
         ), words
 
 

@@ -327,7 +327,7 @@ def test_strengths_come_from_the_model_the_command_line_and_the_experiment(compo
         assert "strengths" not in run
         return [*found, run["twin"]["strengths"]["noise"]]
 
-    tiny, published = [1.0, 2e-3, 0.01, 0.7, 0.25, 8, 30.0], [0.2, 1e-4, 0.04, 0.3, 0.8, 4, 45.0]
+    tiny, published = [1.0, 2e-3, 0.05, 0.7, 0.25, 8, 30.0], [0.2, 1e-4, 0.04, 0.3, 0.8, 4, 45.0]
     assert of() == of("experiment=supervised_control") == of("model=checkpoint", "model.path=x") == tiny
     assert of("experiment=q_hawkeye") == of("strengths=published") == of("model=qwen2_5_vl_7b") == published
     assert of("experiment=q_hawkeye", "strengths=tiny") == tiny

@@ -74,6 +74,19 @@ def test_one_pass_equals_a_pass_for_each_readout(
             ]
 
 
+def test_each_draw_begins_its_own_stream(
+    policy: Policy, prompts: list[EncodedPrompt], full_precision: None
+) -> None:
+    """Two sampled draws of one length decode as one group: neither is moved on by the other."""
+    drawn = {
+        name: Readout(num_samples=number, temperature=1.0, max_new_tokens=LENGTH)
+        for name, number in (("three", 3), ("two", 2))
+    }
+    for found in sampler(policy, drawn)(prompts[:2], streams(2)):
+        texts = {name: [each.text for each in said] for name, said in found.items()}
+        assert texts["two"] == texts["three"][:2] and len(set(texts["three"])) == 3
+
+
 def test_a_single_readout_is_what_training_samples_bit_for_bit(
     policy: Policy, prompts: list[EncodedPrompt]
 ) -> None:

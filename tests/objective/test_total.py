@@ -88,6 +88,7 @@ class Scene:
         rows: slice = slice(None),
         old: bool = True,
         answers: Tensor | None = None,
+        correction: Tensor | None = None,
     ) -> LossOutput:
         first = self.branch(self.original[rows], rows)
         second = self.branch(self.degraded[rows], rows)
@@ -103,6 +104,7 @@ class Scene:
             counts=counts,
             terms=terms,
             answer_mask=None if answers is None else answers[rows],
+            correction=None if correction is None else correction[rows],
         )
 
     def branch(self, logits: Tensor, rows: slice) -> Branch:
@@ -119,8 +121,7 @@ class Scene:
         return first, second
 
 
-@pytest.fixture
-def scene() -> Scene:
+def toy_scene() -> Scene:
     generator = torch.Generator().manual_seed(7)
 
     def logits() -> Tensor:
@@ -136,6 +137,11 @@ def scene() -> Scene:
         advantages=torch.tensor([1.2, -0.4, 0.7, -1.5], dtype=torch.float64),
         mask=MASK,
     )
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return toy_scene()
 
 
 def naive_loss(scene: Scene, terms: Terms) -> float:

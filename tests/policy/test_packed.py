@@ -12,10 +12,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from qhk.data.prompts import build_messages, num_pictures
+from qhk.policy import prompt as prompt_module
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
-from qhk.policy.prompt import EncodedPrompt
-from tests.conftest import build_policy, picture
+from qhk.policy.prompt import EncodedPrompt, PromptEncoder
+from qhk.policy.template import render_chat
+from tests.conftest import MESSAGES, build_policy, picture
 
 Encode = Callable[[int, int], EncodedPrompt]
 LENGTHS = ((5, 1, 9), (3, 7, 2))
@@ -281,3 +283,25 @@ def test_two_prompts_of_every_task_with_pictures_of_different_sizes(
     ours, theirs = gradients(policy, packed), gradients(policy, repeated)
     for name in theirs:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-9)
+
+
+def test_a_question_is_tokenised_once_for_pictures_of_one_size(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is remembered is that of a fresh encoder, for each question and size of its own."""
+
+    def fresh() -> PromptEncoder:
+        return PromptEncoder(tokenizer=policy.tokenizer, image_processor=policy.image_processor)
+
+    encoder, own, calls = fresh(), policy.tokenizer, []
+    encoder.tokenizer = lambda *args, **named: (calls.append(args), own(*args, **named))[1]
+    monkeypatch.setattr(
+        prompt_module, "render_chat", lambda _, chat, **named: render_chat(own, chat, **named)
+    )
+    other = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How sharp?"}]}]
+    asked = [(MESSAGES, 64, 1), (MESSAGES, 64, 1), (MESSAGES, 32, 2), (other, 32, 3), (MESSAGES, 64, 3)]
+    for messages, width, number in asked:
+        found, wanted = (each.encode(messages, [picture(width, 64)]) for each in (encoder, fresh()))
+        assert torch.equal(found.input_ids, wanted.input_ids) and len(calls) == number
+        assert torch.equal(found.position_ids, wanted.position_ids)
+    assert policy.encoder is policy.encoder

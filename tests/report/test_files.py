@@ -18,6 +18,8 @@ from qhk.files import append_json_lines
 from qhk.report.content import ReportOptions, gather
 from qhk.report.render import HEADING, latex_text
 from qhk.report.runs import Runs, read_runs
+from qhk.report.terminal import list_table
+from qhk.tracking.names import COLLAPSE_SIGNS
 from tests.report.builders import STEPS, module_config, write_modules, write_run
 
 OPTIONS = ReportOptions(title="t", reference=None, num_resamples=0, confidence=0.95, thumbnails=False)
@@ -162,6 +164,29 @@ def test_a_metric_that_the_page_does_not_know_has_its_table(tmp_path: Path) -> N
     (run / "results.json").write_text(text)
     content = gather(read_runs(tmp_path), OPTIONS, lambda what, done, of: None)
     assert "tokens_per_image" in {table["view"]["metric"] for table in content["tables"]}
+
+
+def test_signs_of_collapse_are_shown_of_runs_that_still_have_them_and_of_those_that_came_back(
+    tmp_path: Path,
+) -> None:
+    for seed, last in ((0, 2.0), (1, 0.0), (2, None)):
+        run = write_run(tmp_path, "m", seed, noise=0.5, config={}, benchmarks=("koniq",))
+        if last is not None:
+            signs = [
+                {"step": step, "section": "validation", COLLAPSE_SIGNS: n}
+                for step, n in ((2, 1.0), (4, last))
+            ]
+            append_json_lines(run / "metrics.jsonl", signs)
+        if last:
+            status = json.loads((run / "status.json").read_text())
+            (run / "status.json").write_text(json.dumps(status | {"warning": "signs of collapse: narrow"}))
+    runs = read_runs(tmp_path)
+    content = gather(runs, OPTIONS, lambda what, done, of: None)
+    assert [(run["warning"], run["collapse_steps"]) for run in content["runs"]] == [
+        ("signs of collapse: narrow", [2, 4]), ("", [2]), ("", []),
+    ]  # fmt: skip
+    causes = list_table(runs).columns[-1].cells
+    assert [str(cause) for cause in causes] == ["signs of collapse: narrow", "", ""]
 
 
 def test_a_method_that_has_not_begun_makes_no_key_differ(tmp_path: Path) -> None:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from qhk.report import content, runs
+from qhk.data.image import load_image
+from qhk.report import content, images, runs
 from qhk.report.compare import compare
 from qhk.report.content import ReportOptions
+from qhk.report.memory import Memory
+from qhk.report.runs import read_runs
 from tests.report.builders import module_config, write_run, write_status
 
 pytest.importorskip("starlette")
@@ -75,3 +79,28 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
     assert read == [second / "config.yaml"] and not compared
     write_status(first, state="failed", cause="loss is NaN")
     assert "loss is NaN" in report.page() and read == [second / "config.yaml"]
+
+
+def test_a_picture_is_read_again_only_once_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two sets may hold the same file; one that is no picture is left out each time."""
+    picture, broken, read = tmp_path / "a.png", tmp_path / "b.png", list[Path]()
+    Image.new("RGB", (300, 200), "red").save(picture)
+    broken.write_text("no picture")
+    record = read_runs(write_run(tmp_path, "one", 0, noise=0.5, config={})).records[0]
+
+    def counted(path: Path, **named: Any) -> Any:
+        read.append(path)
+        return load_image(path, **named)
+
+    monkeypatch.setattr(images, "_picture_paths", lambda *_: [("a", picture), ("b", broken)])
+    monkeypatch.setattr(images, "load_image", counted)
+    memory = Memory()
+    first = images.thumbnails(record, "koniq", ["a", "b"], memory=memory)
+    assert list(first) == ["a"] and first["a"].startswith("data:image/jpeg;base64,")
+    assert images.thumbnails(record, "spaq", ["a", "b"], memory=memory) == first
+    assert read == [picture, broken, broken]
+    Image.new("RGB", (200, 300), "blue").save(picture)
+    os.utime(picture, ns=(2**62, 2**62))
+    assert images.thumbnails(record, "koniq", ["a"], memory=memory)["a"] != first["a"]

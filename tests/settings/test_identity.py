@@ -39,6 +39,7 @@ OUTSIDE = {
     "study": "other",
     "name": "other",
     "distributed.form": "single",
+    "model.branch_checkpointing": True,
     "training.prompts_per_device": 2,
     "rollout.decode_batch": 64,
     "evaluation.batch_images": 3,

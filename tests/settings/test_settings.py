@@ -46,6 +46,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"seed": 1.5}, "seed: must be a whole number, got 1.5"),
     ({"dry_run": "yes"}, "dry_run: must be true or false, got 'yes'"),
     ({"study": "a/b"}, "study: must match"),
+    (
+        {"training.on_collapse": "rollback", "distributed.form": "zero2"},
+        "training.on_collapse: rollback does not go with distributed=zero2",
+    ),
     ({"optimizer.lr": float("inf")}, "optimizer.lr: must be a finite number"),
     ({"optimizer.betas": [0.9, 1.0]}, "optimizer.betas.1: must be less than 1, got 1.0"),
     ({"optimizer.betas": 0.9}, "optimizer.betas: must be a list, got 0.9"),
@@ -162,13 +166,15 @@ def test_wrong_value_is_one_line(
 ADDED = (
     ("adapter",),
     ("training", "on_collapse"),
+    ("training", "max_rollbacks"),
+    ("training", "rollback_lr_factor"),
     ("lr_schedule", "warmup_from"),
     ("uncertainty", "answer_rule"),
     ("pairs", "roots"),
     *(("tracking", key) for key in ("notes", "tags", "completions", "predictions", "trackio")),
-    ("training", "on_collapse"),
     ("perturbation",),
-    ("training", "on_collapse"),
+    ("model", "branch_checkpointing"),
+    ("rollout", "engine"),
 )
 """Keys that came within a version of stored configs, which lack them."""
 

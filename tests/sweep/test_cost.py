@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qhk.policy.shape import KNOWN
+from qhk.policy.shape import KNOWN, model_shape, picture_patches, prompt_tokens
+from qhk.settings.base import Readout
 from qhk.settings.measuring import PerturbationSettings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
@@ -83,6 +84,43 @@ def test_perturbed_copies_cost_as_much_as_other_images(settings: Settings) -> No
     )
     assert copies.num_copies == 11
     assert hours(benchmark=few, perturbation=copies) == pytest.approx(12 * hours(benchmark=few))
+
+
+def test_readouts_of_one_pass_share_prompt_and_answers(settings: Settings) -> None:
+    """One prompt and its picture, nine answers decoded together, and the tree of expected scores."""
+    limit, images = 100, 10
+    readouts = {
+        name: Readout(num_samples=number, temperature=temperature, max_new_tokens=limit, score=score)
+        for name, number, temperature, score in (
+            ("mean", 8, 1.0, "written"),
+            ("greedy", 1, 0.0, "written"),
+            ("expected", 1, 0.0, "expected"),
+        )
+    }
+    few = {name: one.model_copy(update={"limit": images}) for name, one in settings.benchmark.items()}
+
+    def seconds(*names: str) -> float:
+        """Of one picture at one moment."""
+        chosen = {"readouts": {name: readouts[name] for name in names}, "headline": names[0]}
+        changed = {"evaluation": settings.evaluation.model_copy(update=chosen), "benchmark": few}
+        found = estimate_run(settings.model_copy(update=changed), H200)
+        assert found is not None
+        return found["evaluation"] * 3600 / (2 * images * len(few))
+
+    shape = model_shape(settings.model)
+    assert shape is not None
+    prompt, peak = prompt_tokens(shape, settings.model), H200.compute_tflop_s * 1e12
+    prefill = vision_flop(shape, picture_patches(shape, settings.model)) + prefix_flop(shape, prompt)
+    together = settings.rollout.decode_batch / 9
+    step = decode_step_s(shape, H200, prompts=together, prompt=prompt, group=9, done=limit / 2)
+    # 1.0 to 5.0: five digits, a point behind each, ten digits behind four of these and one behind the last.
+    assert settings.prompt.answer_decimals == 1
+    nodes = 5 + 5 + 41
+    tree = completions_flop(shape, prompt, 1, limit + nodes) + head_flop(shape, 1, nodes + 1)
+    assert seconds("mean", "greedy") == pytest.approx(prefill / peak + step * limit / together)
+    assert seconds("mean", "greedy", "expected") == pytest.approx(seconds("mean", "greedy") + tree / peak)
+    assert seconds("expected") == pytest.approx(seconds("greedy") + tree / peak)
+    assert seconds("mean") < seconds("mean", "greedy") < seconds("mean") + seconds("greedy")
 
 
 def test_unknown_weights_have_no_estimate(settings: Settings) -> None:

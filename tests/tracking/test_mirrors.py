@@ -19,6 +19,7 @@ from qhk.settings.root import TrackingSettings
 from qhk.tracking import trackio_mirror, wandb_offline
 from qhk.tracking.mirror import Ending, GuardedMirror, LocalMirror, MirrorContent, MirrorRun, Table
 from qhk.tracking.mirrors import open_mirrors
+from qhk.tracking.names import COLLAPSE_SIGNS
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
 from qhk.tracking.status import RunState
 from qhk.tracking.wandb_online import OnlineMirror
@@ -42,6 +43,11 @@ def add_steps(recorder: MetricsRecorder, first: int, last: int) -> None:
     for step in range(first, last + 1):
         value = math.nan if step == 1 else float(step)
         recorder.record(step=step, section=MetricSection.TRAIN, metrics={LOSS: value})
+
+
+def add_signs(recorder: MetricsRecorder, signs: dict[int, float]) -> None:
+    for step, value in signs.items():
+        recorder.record(step=step, section=MetricSection.VALIDATION, metrics={COLLAPSE_SIGNS: value})
 
 
 def mirror_run(directory: Path) -> MirrorRun:
@@ -102,16 +108,19 @@ def test_offline_run_of_a_killed_and_resumed_run_is_whole_and_lies_in_its_direct
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_DIR", str(home / "elsewhere"))
     path, told = recorded(run, steps=3), content(run)
+    add_signs(MetricsRecorder(path), {2: 1.0, 3: 1.0})
     before = everything(tmp_path)
     wandb_offline.rebuild(mirror_run(run), told, FAILED)
     (failed,) = (run / "wandb").glob("offline-run-*")
     found = read_back(failed)
-    (alert,) = found["alert"]
-    assert (alert["title"], alert["text"], alert["level"]) == ("run failed", "out of memory", "ERROR")
+    assert [(alert["title"], alert["text"], alert["level"]) for alert in found["alert"]] == [
+        ("signs of collapse", "step 2: 1 sign of collapse; run.log and status.json say which", "WARN"),
+        ("run failed", "out of memory", "ERROR"),
+    ]
     assert found["exit"][0]["exit_code"] == 1
     # steps 2 and 3 lie behind the checkpoint and are recorded again
     resumed = MetricsRecorder(path)
-    resumed.cut_after(1, sections=[MetricSection.TRAIN])
+    resumed.cut_after(1, sections=[MetricSection.TRAIN, MetricSection.VALIDATION])
     (run / "metrics.dropped.jsonl").unlink()
     add_steps(resumed, 2, 4)
     resumed.record(step=4, section=MetricSection.EVAL, metrics={EVAL: 0.75})
@@ -342,6 +351,25 @@ def test_resumed_live_run_has_no_step_twice_and_lacks_none(
     assert [(index, row["train/step"]) for index, row in wandb.rows] == expected
 
 
+def test_live_run_alerts_where_signs_of_collapse_are_news(tmp_path: Path, wandb: StandIn) -> None:
+    """Not again while they last, nor of rows that an earlier process of the run has sent."""
+    path = recorded(tmp_path, steps=1)
+    add_signs(MetricsRecorder(path), {1: 1.0})
+    wandb.step = 3
+    mirror, recorder = OnlineMirror(mirror_run(tmp_path)), MetricsRecorder(path)
+    for step, signs in ((2, 1.0), (3, 2.0), (4, 0.0), (5, 1.0)):
+        for section, metrics in (
+            (MetricSection.TRAIN, {LOSS: 0.5}), (MetricSection.VALIDATION, {COLLAPSE_SIGNS: signs}),
+        ):  # fmt: skip
+            recorder.record(step=step, section=section, metrics=metrics)
+            mirror.record(step=step, section=section, metrics=metrics)
+    said = "of collapse; run.log and status.json say which"
+    assert wandb.alerts == [
+        f"WARN: signs of collapse: step {step}: {signs} {said}"
+        for step, signs in ((3, "2 signs"), (5, "1 sign"))
+    ]
+
+
 def test_live_run_that_fails_alerts_and_keeps_its_place_for_a_resumption(
     tmp_path: Path, wandb: StandIn
 ) -> None:
@@ -372,6 +400,7 @@ def test_trackio_has_one_run_of_a_directory_after_a_resumption(
     path, told = recorded(tmp_path, steps=2), content(tmp_path)
     trackio_mirror.rebuild(mirror_run(tmp_path), told, FAILED)
     add_steps(MetricsRecorder(path), 3, 3)
+    add_signs(MetricsRecorder(path), {3: 2.0})
     line = trackio_mirror.rebuild(mirror_run(tmp_path), told, DONE)
     board = tmp_path / "outputs" / "trackio"
     assert line == f"trackio: TRACKIO_DIR={board} trackio show --project qhk"
@@ -386,7 +415,8 @@ def test_trackio_has_one_run_of_a_directory_after_a_resumption(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     ((name, config, logs, alerts),) = json.loads(said.stdout.splitlines()[-1])
-    assert name == "modules/full/seed0" and not alerts
+    assert name == "modules/full/seed0"
+    assert [alert["title"] for alert in alerts] == ["signs of collapse"]
     assert (config["notes"], config["summary"]["before/koniq/srcc"]) == ("every module earns its place", 0.25)
     assert [(row["step"], row[LOSS]) for row in logs if LOSS in row] == [(2, 2.0), (3, 3.0)]
     assert [row["cold_start/loss"] for row in logs if "cold_start/loss" in row] == [1.5]

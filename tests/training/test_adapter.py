@@ -155,7 +155,7 @@ def gradient(
                 memory={},
                 processes=learner.processes,
             )
-            accumulate(learner, batch, parts, [], references, now, measure=False)
+            accumulate(learner, batch, parts, [], None, references, now, measure=False)
             found = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
             assert set(found) == {name for name, p in model.named_parameters() if ".lora_" in name}
         return found

@@ -108,11 +108,14 @@ def test_more_takes_more() -> None:
     """Each setting moves the update's peak its own way."""
 
     def update(*words: str) -> float:
-        return sum(planned("rollout.max_new_tokens=256", *words).update.values())
+        return sum(planned("rollout.max_new_tokens=128", *words).update.values())
 
     plain = update()
     assert update("model.gradient_checkpointing=false") > 3 * plain
     assert update("perception=none") < 0.7 * plain
+    whole = "model.gradient_checkpointing=false"
+    one_branch = update(whole, "model.branch_checkpointing=true")
+    assert update(whole, "perception=none") < one_branch < 0.6 * update(whole)
     assert update("strengths.group_size=8") > 1.5 * plain
     assert update("training.prompts_per_device=2") > 1.5 * plain
     assert update("model.max_pixels=100352") < plain
@@ -123,6 +126,13 @@ def test_a_rollout_may_be_the_peak() -> None:
     """Keys and values of many groups together outweigh one group's activations."""
     many = planned("rollout.decode_batch=4096", "training.prompts_per_step=1024", "perception=none")
     assert "keys and values" in many.largest and "logits" not in many.largest
+
+
+def test_a_rollout_keeps_the_tower_of_the_update_that_goes_on_from_it() -> None:
+    part, one = "activations of the vision tower", ("training.prompts_per_step=1",)
+    assert part in planned(*one).rollout and part not in planned().rollout
+    for word in ("model.branch_checkpointing=true", "objective.max_resamples=1", "model.freeze_vision=true"):
+        assert part not in planned(*one, word).rollout
 
 
 def test_the_lines_name_the_largest_part_and_what_helps() -> None:
@@ -157,7 +167,22 @@ def test_a_model_spread_over_processes_keeps_a_share_and_gathers_the_rest() -> N
     assert {name: size / 4 for name, size in one.kept.items()} == four.kept
     assert four.rollout["gathered weights"] == pytest.approx(one.kept["weights"] * 3 / 4)
     lines = memory_lines(spread, answer_tokens=200, on_cpu=False)
-    assert "each of 4 processes" in lines[0] and "adapter=lora" not in " ".join(lines)
+    assert "each of 4 processes" in lines[0] and "adapter=lora" in " ".join(lines)
     assert "distributed=fsdp2 on 4 processes" in fitting_changes(alone, gib=48, answer_tokens=200)
-    adapted = fitting_changes(full_size("adapter=lora"), gib=999, answer_tokens=9)
-    assert adapted and not any("fsdp2" in change for change in adapted)
+    for adapter, can_be_divided in (("lora", True), ("qlora", False)):
+        changes = fitting_changes(full_size(f"adapter={adapter}"), gib=999, answer_tokens=9)
+        assert changes and ("distributed=fsdp2 on 4 processes" in changes) == can_be_divided
+
+
+def test_zero_divides_what_it_says_and_keeps_a_copy_of_the_part_that_it_steps() -> None:
+    one, two, three = (
+        memory_plan(full_size(f"distributed={form}"), on_cpu=False, processes=4)
+        for form in ("ddp", "zero2", "zero3")
+    )
+    assert one is not None and two is not None and three is not None
+    stepped = {"weights that are stepped": one.kept["weights"] / 4}
+    divided = {name: size / 4 for name, size in one.kept.items()}
+    assert three.kept == divided | stepped
+    whole = {name: one.kept[name] for name in ("weights", "reference")}
+    assert two.kept == pytest.approx(divided | whole | stepped)
+    assert "gathered weights" in three.rollout and "gathered weights" not in two.rollout

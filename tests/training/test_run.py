@@ -6,9 +6,10 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,9 @@ from qhk.settings.identity import run_directory, run_id
 from qhk.settings.root import Settings
 from qhk.tracking import collapse
 from qhk.tracking.code import read_code_parts
-from qhk.tracking.recorder import MetricSection, read_metrics
+from qhk.tracking.recorder import MetricRow, MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
+from qhk.training import collapse as training_collapse
 from qhk.training import launch, loop
 from qhk.training.checkpoint import Checkpoints
 from qhk.training.inputs import plan
@@ -370,6 +372,76 @@ def test_a_policy_that_no_longer_sees_its_pictures_is_told(
     assert status is not None and re.match(said, status.warning)
 
 
+def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its third step blinds it; the fourth goes on from the best weights before that, also behind a kill."""
+    words = ("training.on_collapse=rollback", "training.rollback_lr_factor=0.25", "benchmark=[]")
+    words += ("training.validate_every=1",)
+    step = loop._take_step
+
+    def blinded(run: Run, learner: Any, *args: Any, **kwargs: Any) -> Any:
+        done = step(run, learner, *args, **kwargs)
+        if kwargs["step"] == 2:
+            with torch.no_grad():
+                for weight in learner.policy.model.model.visual.merger.parameters():
+                    weight.zero_()
+        return done
+
+    judged: list[set[int]] = []
+
+    def signs(rows: Sequence[MetricRow], **_: Any) -> dict[str, str]:
+        judged.append({row.step for row in rows if row.section is MetricSection.TRAIN})
+        return {"validation": "blind"} if rows and rows[-1].step == 3 else {}
+
+    monkeypatch.setattr(loop, "_take_step", blinded)
+    monkeypatch.setattr(training_collapse, "collapse_signs", signs)
+    killed = open_run(small(*words))
+    interrupt(killed, before=3)
+    best = int(killed.best["step"])  # type: ignore[index]
+    states = [killed.checkpoints.load_state(n, run_id=killed.directory.run_id) for n in (best, 3)]
+    assert best < 3 and states[1].rollbacks == [(3, best)]
+    assert str(states[0].optimizer) == str(states[1].optimizer) and states[0].history == states[1].history
+    before, after = (weights(killed.directory.path, f"step_00000{n}") for n in (best, 3))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    resumed = open_run(small(*words))
+    rows = [
+        row for row in read_metrics(finish(resumed) / "metrics.jsonl") if row.section is MetricSection.TRAIN
+    ]
+    schedule = [resumed.stage.coefficients(number).learning_rate for number in range(4)]
+    rates = [row.metrics["train/optimizer/learning_rate"] for row in rows]
+    assert rates == [*schedule[:3], 0.25 * schedule[3]] and resumed.rollbacks == [(3, best)]
+    assert judged[-2] == {*range(1, best + 1), 4}, (
+        "what led to the weights that were left says nothing of these"
+    )
+    lines: list[str] = killed.display.lines + resumed.display.lines  # type: ignore[attr-defined]
+    said = f"rollback 1 of at most 3: the weights of step {best}, 0.25 of the learning rate"
+    assert f"step    3  {said}" in lines and "step    4  the signs of collapse are gone" in lines
+
+
+@pytest.mark.parametrize(
+    ("best", "rollbacks", "why"),
+    [(None, 0, "no checkpoint without them"), (1.0, 2, r"best is .*training\.max_rollbacks=2 is used up")],
+)
+def test_a_run_that_cannot_go_back_ends_at_signs_of_collapse(
+    small: Small,
+    open_run: OpenRun,
+    monkeypatch: pytest.MonkeyPatch,
+    best: float | None,
+    rollbacks: int,
+    why: str,
+) -> None:
+    run = open_run(small("training.on_collapse=rollback", "training.max_rollbacks=2"))
+    run.best, run.rollbacks = None if best is None else {"step": best, "value": 0.5}, [(2, 1)] * rollbacks
+    validation = SimpleNamespace(value=0.6, text="", metrics=lambda prefix: {})
+    monkeypatch.setattr(loop, "validate_run", lambda *_, **__: validation)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *_, **__: None)
+    monkeypatch.setattr(loop, "look_for_collapse", lambda *_, **__: "signs of collapse: narrow")
+    with run.directory, pytest.raises(RunFailure, match=f"step 2: signs of collapse: narrow; .*{why}"):
+        loop._after_step(run, SimpleNamespace(policy=None), {}, step=2)  # type: ignore[arg-type]
+    assert run.best is None or run.best["step"] == best
+
+
 def test_another_configs_checkpoint_is_refused(finished: Path) -> None:
     checkpoints = Checkpoints(finished / "checkpoints", keep_every=None, starts=[0])
     with pytest.raises(ValueError, match="written by run .* this config is run 000000000000"):
@@ -389,8 +461,6 @@ def test_the_control_sees_the_examples_that_reinforcement_sees(small: Small, ope
 
 @pytest.mark.parametrize(("processes", "per_device"), [(3, 1), (2, 4)])
 def test_prompts_must_divide_over_processes(small: Small, processes: int, per_device: int) -> None:
-    from types import SimpleNamespace
-
     from qhk.training.launch import check_processes
 
     settings = small(f"training.prompts_per_device={per_device}", name="divide")

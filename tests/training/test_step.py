@@ -10,21 +10,27 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel as VisionTower,
+)
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel as TextModel
 
-from qhk.policy.prompt import PromptEncoder
+from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.start import start_policy
 from qhk.rollout import decode
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
-from qhk.training import forward
+from qhk.training import forward, loop
+from qhk.training import step as step_module
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import build_readers, load, plan, prefetch
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
@@ -301,30 +307,90 @@ def test_a_frozen_tower_is_encoded_once_and_stays(step: Step) -> None:
     assert metrics.values()["train/reference/kl"] >= 0.0
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(
+    ("frozen", "size"), [(True, 2), (False, 2), (False, 4)], ids=["frozen", "learning", "one micro-batch"]
+)
 def test_pictures_are_encoded_as_often_as_weights_differ(
-    step: Step, monkeypatch: pytest.MonkeyPatch, frozen: bool
+    step: Step, monkeypatch: pytest.MonkeyPatch, frozen: bool, size: int
 ) -> None:
-    """Four prompts, two updates: a frozen tower sees each picture and each twin once in the whole step."""
+    """Four prompts, two updates: a frozen tower sees each picture and each twin once in the whole step.
+
+    One that learns sees them once per pass, and the first update shares the rollout's where all are together.
+    Each pass over a micro-batch shows the language model every prompt once and every completion once.
+    """
     seen: Counter[str] = Counter()
 
-    def count(owner: Any, name: str, number: Callable[..., int], key: str) -> None:
+    def count(owner: Any, name: str, add: Callable[..., None]) -> None:
         whole = getattr(owner, name)
 
         def counted(*args: Any, **kwargs: Any) -> Any:
-            seen[key] += number(*args)
-            return whole(*args, **kwargs)
+            result = whole(*args, **kwargs)
+            add(result, *args, **kwargs)
+            return result
 
         monkeypatch.setattr(owner, name, counted)
 
-    count(forward, "encode_images", lambda model, prompts: len(prompts), "training")
-    count(decode, "encode_images", lambda model, prompts: len(prompts), "rollout")
-    count(PromptEncoder, "encode", lambda *args: 1, "tokenised")
+    def prompts(prompt: EncodedPrompt, *args: Any) -> None:
+        seen.update({"prompts": 1, "prompt tokens": prompt.num_tokens, "picture": len(prompt.pixel_values)})
+
+    def text(result: Any, model: Any, *, inputs_embeds: torch.Tensor, **kwargs: Any) -> None:
+        seen["decoded" if "decoding" in kwargs else "tokens"] += inputs_embeds[..., 0].numel()
+
+    count(forward, "encode_images", lambda result, model, prompts: seen.update(training=len(prompts)))
+    count(decode, "encode_images", lambda result, model, prompts: seen.update(rollout=len(prompts)))
+    count(VisionTower, "forward", lambda result, tower, pixels, **kwargs: seen.update(patches=len(pixels)))
+    count(TextModel, "forward", text)
+    count(PromptEncoder, "encode", prompts)
     words = ("perception=exact", "perception.gamma=0.1", "objective.kl_coef=0.5")
-    step(*words, "objective.updates_per_rollout=2", f"model.freeze_vision={str(frozen).lower()}")
-    policy_forwards, reference_forwards = 2 * (4 + 4), 4
-    learning = {"training": policy_forwards + reference_forwards, "rollout": 4, "tokenised": 4}
-    assert seen == ({"training": 4 + 4, "tokenised": 4} if frozen else learning)
+    words += ("objective.updates_per_rollout=2", f"model.freeze_vision={str(frozen).lower()}")
+    _, metrics = step(*words, f"training.prompts_per_device={size}")
+    policy_forwards, reference_forwards = 2 * (1 + 1), 1
+    scored, shared = policy_forwards + reference_forwards, int(size == 4)
+    assert seen["prompts"] == 4
+    assert seen["training"] == 4 * (2 if frozen else scored)
+    assert seen["rollout"] == (0 if frozen or shared else 4)
+    assert seen["patches"] == seen["picture"] * (2 if frozen else scored + 1 - shared)
+    completions = round(12 * metrics.values()["train/completion/tokens/mean"])
+    assert seen["tokens"] == seen["prompt tokens"] + scored * (seen["prompt tokens"] + completions)
+
+
+def test_twins_are_made_where_loss_or_log_looks_at_them(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no coefficient is left, in the logged steps alone; a step that needs none reads no twin."""
+    words = ("training.log_every=2", "training.duration={steps: 5, epochs: null}", "perception=exact")
+    run = open_run(small(*words, *EXACT_OFF[1:]))
+    assert [loop._twin_factor(run, step) for step in range(5)] == [None, 1.0, None, 1.0, 1.0]
+    needed = open_run(small(*words, *EXACT_OFF[1:3], "perception.eta_degraded=0.1", name="needed"))
+    assert [loop._twin_factor(needed, step) for step in range(5)] == [1.0] * 5
+    encoder: Any = SimpleNamespace(
+        encode=lambda messages, images: SimpleNamespace(with_pixels=lambda *pixels: pixels)
+    )
+    encoder.encode_pixels = lambda images: images
+    reader = ExampleReader(
+        encoder,
+        task=run.settings,  # type: ignore[arg-type]  # not looked at
+        messages=(),
+        answer_decimals=2,
+        augmentation="none",
+        seed=0,
+        degrade=lambda *place: [place[-1]],  # type: ignore[list-item]
+    )
+    monkeypatch.setattr(ExampleReader, "training_images", lambda *args, **kwargs: [])
+    example: Any = None
+    assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
+    assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
+
+
+def test_going_on_from_the_features_of_the_rollout_changes_no_bit(
+    step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("perception=exact", "perception.gamma=0.1", "objective.kl_coef=0.5")
+    words += ("training.prompts_per_device=4", "objective.updates_per_rollout=2")
+    shared, _ = step(*words)
+    monkeypatch.setattr(step_module, "goes_on_from_rollout", lambda settings, prompts: False)
+    anew, _ = step(*words)
+    assert all(torch.equal(shared[name], anew[name]) for name in anew)
 
 
 def test_a_rollout_depends_on_seed_and_step_alone(small: Small, open_run: OpenRun) -> None:

@@ -15,6 +15,7 @@ from qhk.cli.commands import (
     data_filter,
     data_review,
     data_strengthen,
+    doctor,
     evaluate,
     export,
     report,
@@ -33,6 +34,7 @@ _MODULES = (
     runs_list, runs_compare,
     data_check, data_degrade, data_filter, data_review, data_strengthen, data_build,
     sweep_status, sweep_cancel, sweep_resume, sweep_logs,
+    doctor,
 )  # fmt: skip
 
 COMMANDS: Mapping[str, AnyCommand] = {

@@ -39,7 +39,7 @@ const isBetter = (value) => (LOWER_IS_BETTER.includes(view.metric) ? value < 0 :
 const sure = (p) => known(p) && p < 0.05;
 const head = (...names) => element("thead", {}, element("tr", {}, ...names.map((name) => (name instanceof Node ? name : element("th", { scope: "col" }, name)))));
 const grid = (heading, rows) => element("div", { class: "scroll", tabindex: 0 }, element("table", {}, heading, element("tbody", {}, ...rows)));
-const named = (method) => element("td", {}, swatch(method), method);
+const named = (method) => element("td", {}, swatch(method), method, collapseBadge(DATA.runs.filter((run) => run.method === method)));
 const clip = (score) => Math.min(5, Math.max(1, score));
 // Sets whose names begin alike are told apart by the rest.
 const PREFIX = (() => {
@@ -50,6 +50,14 @@ const PREFIX = (() => {
 const short = (benchmark) => benchmark.slice(benchmark.startsWith(PREFIX) ? PREFIX.length : 0);
 // A long name of a set may break behind its underscores, so that eight sets and the average are in sight.
 const broken = (name) => name.split(/(?<=_)/).flatMap((part) => [part, element("wbr")]);
+// What the runs of a method were told of signs of collapse: at their last validation, or earlier.
+function collapseBadge(runs) {
+  const told = runs.filter((run) => run.warning || run.collapse_steps.length);
+  if (!told.length) return null;
+  const still = told.some((run) => run.warning);
+  const said = told.map((run) => `seed ${run.seed}: ${run.warning || "gone at the end"}${run.collapse_steps.length ? `, told at step ${run.collapse_steps.join(", ")}` : ""}`);
+  return element("span", { class: `badge ${still ? "down" : "gone"}`, title: said.join("\n") }, `${still ? "collapse" : "collapse, gone"}${runs.length > 1 ? ` ${told.length}/${runs.length}` : ""}`);
+}
 const swatch = (method) => element("span", { class: "swatch", style: `background:${color(method)}` });
 
 // ---- The view: what is looked at, kept in the fragment ----
@@ -706,14 +714,17 @@ function drawCost() {
   ];
 }
 
+const checkpointFigures = (found) => (found ? `${Object.entries(found).filter(([name]) => name !== "step").map(([name, value]) => `${name} ${fixed(value)}`).join(", ")} (step ${found.step})` : "\u2014");
+
 function drawProvenance() {
   const total = DATA.runs.reduce((sum, run) => sum + hours(run.seconds), 0);
   return [
     element("p", { class: "soft" }, `${DATA.runs.length} runs, ${total.toFixed(2)} hours in all.`),
     element("details", { "data-name": "provenance" }, element("summary", {}, "Every run"),
-      grid(head("run", "state", "steps", "hours", "code", "torch", "machine", "directory"),
+      grid(head("run", "state", "steps", "last on validation", "best on validation", "hours", "code", "torch", "machine", "directory"),
         DATA.runs.filter((run) => shownMethods().includes(run.method)).map((run) => element("tr", {},
-          element("td", {}, swatch(run.method), `${run.method}/seed${run.seed}`), element("td", { class: run.state === "failed" ? "down" : null, title: run.cause || null }, run.state), element("td", {}, known(run.total_steps) ? `${run.step}/${run.total_steps}` : String(run.step)),
+          element("td", {}, swatch(run.method), `${run.method}/seed${run.seed}`), element("td", { class: run.state === "failed" ? "down" : null, title: run.cause || null }, run.state, collapseBadge([run])), element("td", {}, known(run.total_steps) ? `${run.step}/${run.total_steps}` : String(run.step)),
+          ...["last", "best"].map((name) => element("td", {}, checkpointFigures(run.validation[name]))),
           element("td", {}, hours(run.seconds).toFixed(2)), element("td", {}, run.code || "\u2014"), element("td", {}, run.packages.torch ?? "\u2014"),
           element("td", {}, [...run.accelerators, run.hardware.processor ?? run.hardware.cpu ?? ""].filter(Boolean).join(", ") || "\u2014"), element("td", { class: "text" }, run.directory))))),
   ];

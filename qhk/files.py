@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -204,14 +205,15 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace ``path`` by ``text`` (UTF-8); a reader sees the old file or the new one, never a part.
 
     The text goes to a hidden file in the same folder, is synced, and is renamed. Missing parent
-    folders are made. The temporary name carries the process id, so two processes never share it.
+    folders are made. The temporary name is drawn, so that two processes, even of two machines, do not
+    share it.
     """
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content`` as ``write_atomically`` does."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.randbelow(10**9)}.tmp")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

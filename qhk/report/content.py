@@ -263,6 +263,7 @@ def _run(record: RunRecord, memory: Memory) -> dict[str, Any]:
         "total_steps": record.total_steps,
         "seconds": dict(record.wall_times),
         "code": code_of(record)[1],
+        "commit": str(provenance.get("commit", "")),
         "hardware": provenance.get("hardware", {}),
         "accelerators": provenance.get("accelerators", []),
         "packages": {

@@ -217,7 +217,13 @@ def _parts(items: Sequence[Prediction]) -> list[dict[str, Any]]:
 def thumbnails(record: RunRecord, benchmark: str, ids: Sequence[str], *, memory: Memory) -> dict[str, str]:
     """Return small JPEG pictures as data URLs by image id; those that cannot be found are left out."""
     try:
-        paths = dict(_picture_paths(record, benchmark, set(ids)))
+        file = record.directory / CONFIG_FILE
+        there = file.stat()
+        paths = memory.keep(
+            (file, benchmark),
+            (there.st_mtime_ns, there.st_size),
+            lambda: dict(_picture_paths(record, benchmark)),
+        )
     except (UserError, OSError, KeyError):
         return {}
     found = {}
@@ -238,7 +244,7 @@ def _thumbnail(path: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator[tuple[str, Path]]:
+def _picture_paths(record: RunRecord, benchmark: str) -> Iterator[tuple[str, Path]]:
     """Return the files of a benchmark's images, found by the settings that the run had."""
     settings = read_settings(record.directory / CONFIG_FILE)
     name = benchmark if benchmark in settings.dataset else benchmark.partition(".")[0]
@@ -247,5 +253,4 @@ def _picture_paths(record: RunRecord, benchmark: str, ids: set[str]) -> Iterator
     )
     for part in loaded.examples.values():
         for example in part:
-            if example.id in ids:
-                yield example.id, example.image
+            yield example.id, example.image

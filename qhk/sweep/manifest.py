@@ -30,6 +30,7 @@ from qhk.settings.parse import plain_settings, read_settings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import LauncherSettings, SearchSettings, parse_launcher
 from qhk.tracking.code import code_digest, own_sources
+from qhk.tracking.commit import COMMIT_FILE, source_commit
 
 FOLDER = "sweeps"
 """Below outputs; beside the studies."""
@@ -182,6 +183,7 @@ def freeze_code(folder: Path, package: Path, modules: Collection[str] = ()) -> s
             copy = unfinished / source.place
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source.path, copy)
+        (unfinished / COMMIT_FILE).write_text(source_commit(package.parent) + "\n")
     if modules:
         _check_import(unfinished, modules)
     with writing(target):

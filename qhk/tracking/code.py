@@ -30,33 +30,47 @@ SHOWN = 12
 """Digits of a digest in a line for the reader, as in every other one."""
 
 
-def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
-    """Return the SHA-256 in hex of the Python and YAML files below ``trees`` and the sources of ``modules``.
+def code_files(trees: Mapping[str, Path], modules: Collection[str] = ()) -> dict[str, bytes]:
+    """Return the Python and YAML files below ``trees`` and the sources of ``modules``: place -> content.
 
-    Keys are the names under which the trees enter the hash ("qhk", "conf", ...), so that an editable
-    install and a wheel of the same code agree. Names and contents count; times, order on disk and
-    byte-code do not. ``modules`` are dotted names, such as a user's rewards: what of them, and of all they
-    import, is the user's own counts too, see ``own_sources``. Raises ``UserError`` where a tree holds no
-    such file.
+    Keys of ``trees`` are the names under which they are placed ("qhk", "conf", ...), so that an editable
+    install and a wheel of the same code agree. ``modules`` are dotted names, such as a user's rewards: what
+    of them, and of all they import, is the user's own is there too, see ``own_sources``. Raises
+    ``UserError`` where a tree holds no such file.
     """
-    digest = hashlib.sha256()
-    for name, root in sorted(trees.items()):
-        files = sorted(
-            (path.relative_to(root).as_posix(), path)
-            for path in root.rglob("*")
-            if path.suffix in CODE_SUFFIXES and path.is_file()
-        )
+    found: dict[str, bytes] = {}
+    for name, root in trees.items():
+        files = [path for path in root.rglob("*") if path.suffix in CODE_SUFFIXES and path.is_file()]
         if not files:
             raise UserError(f"code tree {name} at {root} holds no .py or .yaml file: reinstall the package")
-        for relative, path in files:
-            content = path.read_bytes()
-            digest.update(f"{name}/{relative}\0{len(content)}\0".encode())
-            digest.update(content)
-    for source in own_sources(modules, apart=trees):
-        content = source.path.read_bytes()
-        digest.update(f"module {source.name}\0{len(content)}\0".encode())
+        found |= {f"{name}/{path.relative_to(root).as_posix()}": path.read_bytes() for path in files}
+    return found | {source.place: source.path.read_bytes() for source in own_sources(modules, apart=trees)}
+
+
+def files_digest(files: Mapping[str, bytes], trees: Collection[str]) -> str:
+    """Return the SHA-256 in hex of ``code_files`` of trees with these names, in any order."""
+    digest = hashlib.sha256()
+    for _, label, content in sorted((*_label(place, trees), files[place]) for place in files):
+        digest.update(f"{label}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def _label(place: str, trees: Collection[str]) -> tuple[tuple[bool, str, str], str]:
+    """Return where a file comes in the digest, modules behind trees, and by what name."""
+    tree, _, relative = place.partition("/")
+    if tree in trees:
+        return (False, tree, relative), place
+    name = place.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return (True, name, ""), f"module {name}"
+
+
+def code_digest(trees: Mapping[str, Path], modules: Collection[str] = ()) -> str:
+    """Return the SHA-256 in hex of ``code_files``; raises ``UserError`` as that does.
+
+    Names and contents count; times, order on disk and byte-code do not.
+    """
+    return files_digest(code_files(trees, modules), trees)
 
 
 def run_code(settings: Settings) -> str:

@@ -30,6 +30,8 @@ class Provenance:
     hardware: Mapping[str, str | int | float]
     accelerators: Sequence[str]
     threads: int
+    commit: str = ""
+    """What git had checked out, which the code may have changes beyond; "" without git, and in old files."""
 
 
 def package_versions() -> dict[str, str]:
@@ -65,6 +67,7 @@ def gather_provenance(
     data_fingerprints: Mapping[str, str],
     accelerators: Sequence[str],
     threads: int,
+    commit: str = "",
 ) -> Provenance:
     """Return the provenance of a run started by this process.
 
@@ -78,6 +81,7 @@ def gather_provenance(
         hardware=describe_hardware(),
         accelerators=list(accelerators),
         threads=threads,
+        commit=commit,
     )
 
 

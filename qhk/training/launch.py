@@ -18,7 +18,9 @@ from qhk.rollout.installed import engine_problems
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
-from qhk.tracking.code import code_text, read_code_parts, run_code
+from qhk.tracking.code import PACKAGE, code_text, read_code_parts
+from qhk.tracking.code_store import keep_code
+from qhk.tracking.commit import source_commit
 from qhk.tracking.mirror import Ending, GuardedMirror
 from qhk.tracking.mirrors import open_mirrors
 from qhk.tracking.provenance import Provenance, gather_provenance
@@ -146,10 +148,11 @@ def open_directory(
 
 def _provenance(settings: Settings, data_fingerprints: Mapping[str, str], processes: Processes) -> Provenance:
     return gather_provenance(
-        code=run_code(settings),
+        code=keep_code(settings),
         data_fingerprints=data_fingerprints,
         accelerators=processes.accelerators,
         threads=settings.training.threads,
+        commit=source_commit(PACKAGE.parent),
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from qhk.cli.main import main
+from qhk.tracking.code_store import store_files
 from tests.report.builders import module_config, write_modules, write_run
 
 pytestmark = pytest.mark.browser
@@ -36,13 +37,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def change_code(study: Path) -> None:
-    """Let one run be of another code, of which a sweep keeps a copy, and one of a code without a copy."""
-    codes = {"full": "a" * 64, "grpo_baseline": "b" * 64, "without_perception": "c" * 64}
+    """Let one run be of another code, of which there is a copy, and one of a code without a copy."""
+    codes = {"without_perception": "c" * 64}
+    for method in ("full", "grpo_baseline"):
+        codes[method] = store_files(study.parent, {"qhk/loss.py": f"beta = '{method}'\n".encode()})
     for method, code in codes.items():
-        if method != "without_perception":
-            module = study.parent / "sweeps" / "s" / "code" / code[:16] / "qhk" / "loss.py"
-            module.parent.mkdir(parents=True)
-            module.write_text(f"beta = '{method}'\n")
         for run in (study / method).iterdir():
             if method == "full" or run.name == "seed0":
                 content = {
@@ -199,7 +198,7 @@ def test_settings_and_code_of_chosen_methods_that_differ(page: Any) -> None:
     code = page.locator("#section-code")
     code.locator("summary").click()
     assert "-beta = 'full'" in code.inner_text() and "+beta = 'grpo_baseline'" in code.inner_text()
-    assert "No copy of one of the codes is left" in code.inner_text()
+    assert f"No whole copy of {'c' * 12} is left" in code.inner_text()
 
 
 def test_the_shown_table_is_copied_for_a_paper(page: Any, report: Path) -> None:

@@ -84,7 +84,10 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_picture_is_read_again_only_once_it_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two sets may hold the same file; one that is no picture is left out each time."""
+    """Two sets may hold the same file; one that is no picture is left out each time.
+
+    Sets are opened again only where the run's settings changed.
+    """
     picture, broken, read = tmp_path / "a.png", tmp_path / "b.png", list[Path]()
     Image.new("RGB", (300, 200), "red").save(picture)
     broken.write_text("no picture")
@@ -94,7 +97,12 @@ def test_a_picture_is_read_again_only_once_it_changed(
         read.append(path)
         return load_image(path, **named)
 
-    monkeypatch.setattr(images, "_picture_paths", lambda *_: [("a", picture), ("b", broken)])
+    def opened(_: Any, benchmark: str) -> list[tuple[str, Path]]:
+        sets.append(benchmark)
+        return [("a", picture), ("b", broken)]
+
+    sets: list[str] = []
+    monkeypatch.setattr(images, "_picture_paths", opened)
     monkeypatch.setattr(images, "load_image", counted)
     memory = Memory()
     first = images.thumbnails(record, "koniq", ["a", "b"], memory=memory)
@@ -104,3 +112,7 @@ def test_a_picture_is_read_again_only_once_it_changed(
     Image.new("RGB", (200, 300), "blue").save(picture)
     os.utime(picture, ns=(2**62, 2**62))
     assert images.thumbnails(record, "koniq", ["a"], memory=memory)["a"] != first["a"]
+    assert sets == ["koniq", "spaq"]
+    os.utime(record.directory / "config.yaml", ns=(2**62, 2**62))
+    images.thumbnails(record, "koniq", ["a"], memory=memory)
+    assert sets == ["koniq", "spaq", "koniq"]

@@ -21,8 +21,10 @@ from qhk.files import json_line, read_json_lines
 from qhk.policy.load import load_policy
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.root import Settings
+from qhk.settings.views import reward_modules
 from qhk.tracking import collapse
-from qhk.tracking.code import read_code_parts
+from qhk.tracking.code import PACKAGE, code_files, read_code_parts
+from qhk.tracking.code_store import read_code, stored_code
 from qhk.tracking.recorder import MetricRow, MetricSection, read_metrics
 from qhk.tracking.status import STATUS_FILE, RunState, read_status, write_status
 from qhk.training import collapse as training_collapse
@@ -98,9 +100,11 @@ def test_a_run_that_goes_on_by_other_code_says_so(
     shutil.copytree(finished, directory, symlinks=True)
     status = read_status(directory / STATUS_FILE)
     assert status is not None and len(read_code_parts(directory)) == 1
+    copy = stored_code(finished.parents[2], read_code_parts(finished)[0].code)
+    assert read_code(copy) == code_files({PACKAGE.name: PACKAGE}, reward_modules(settings))
     write_status(directory / STATUS_FILE, replace(status, state=RunState.PREEMPTED))
     (directory / "run_id").write_text(run_id(settings))
-    monkeypatch.setattr(launch, "run_code", lambda settings: "b" * 64)
+    monkeypatch.setattr(launch, "keep_code", lambda settings: "b" * 64)
     run = open_run(settings)
     finish(run)
     first, last = read_code_parts(directory)

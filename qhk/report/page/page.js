@@ -678,8 +678,8 @@ function drawCode() {
   return [
     element("p", { class: "gone" }, `The runs were computed by ${DATA.codes.length} different codes: what differs between them may be the code.`),
     element("p", {}, `${first.code}: ${few(first.runs)}`),
-    ...others.map(({ code, runs, diff }) => (diff === null
-      ? element("p", {}, `${code}: ${few(runs)}. `, element("span", { class: "soft" }, "No copy of one of the codes is left, so what differs is not known."))
+    ...others.map(({ code, runs, diff, gone }) => (gone.length
+      ? element("p", {}, `${code}: ${few(runs)}. `, element("span", { class: "soft" }, `No whole copy of ${gone.join(" and ")} is left, so what differs is not known.`))
       : element("details", { "data-name": `code ${code}` }, element("summary", {}, `${code}: ${few(runs)}`), element("pre", { class: "diff" },
         ...diff.split("\n").map((line) => element("span", { class: /^\+/.test(line) ? "up" : /^-/.test(line) ? "down" : null }, `${line}\n`)))))),
   ];
@@ -725,7 +725,7 @@ function drawProvenance() {
         DATA.runs.filter((run) => shownMethods().includes(run.method)).map((run) => element("tr", {},
           element("td", {}, swatch(run.method), `${run.method}/seed${run.seed}`), element("td", { class: run.state === "failed" ? "down" : null, title: run.cause || null }, run.state, collapseBadge([run])), element("td", {}, known(run.total_steps) ? `${run.step}/${run.total_steps}` : String(run.step)),
           ...["last", "best"].map((name) => element("td", {}, checkpointFigures(run.validation[name]))),
-          element("td", {}, hours(run.seconds).toFixed(2)), element("td", {}, run.code || "\u2014"), element("td", {}, run.packages.torch ?? "\u2014"),
+          element("td", {}, hours(run.seconds).toFixed(2)), element("td", {}, (run.code || "\u2014") + (run.commit ? `, commit ${run.commit.slice(0, 12)}` : "")), element("td", {}, run.packages.torch ?? "\u2014"),
           element("td", {}, [...run.accelerators, run.hardware.processor ?? run.hardware.cpu ?? ""].filter(Boolean).join(", ") || "\u2014"), element("td", { class: "text" }, run.directory))))),
   ];
 }

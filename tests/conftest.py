@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -116,14 +116,17 @@ Qhk = Callable[..., tuple[int, str, str]]
 """Runs a command line: (exit code, stdout, stderr)."""
 
 
-@pytest.fixture
-def one_catalogue(monkeypatch: pytest.MonkeyPatch, catalogue: Catalogue) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def one_catalogue(catalogue: Catalogue) -> Iterator[None]:
     """Lets command lines take the repository's YAML files as they were read once for all tests."""
-    monkeypatch.setattr(
-        command_line,
-        "read_catalogue",
-        lambda root, own=(): read_catalogue(root, own) if own else catalogue,
-    )
+    own_root = config_root()
+
+    def read(root: Path, own: Sequence[Path] = ()) -> Catalogue:
+        return read_catalogue(root, own) if own or root != own_root else catalogue
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_line, "read_catalogue", read)
+        yield
 
 
 @pytest.fixture
@@ -131,9 +134,8 @@ def qhk(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    one_catalogue: None,
 ) -> Qhk:
-    """Runs command lines in an empty directory; the repository's YAML files are read once for all."""
+    """Runs command lines in an empty directory."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words: str) -> tuple[int, str, str]:

@@ -16,8 +16,6 @@ from tests.conftest import repository_catalogue
 from tests.data.conftest import REAL_DATA
 from tests.pairs.server import Response, serving
 
-pytestmark = pytest.mark.usefixtures("one_catalogue")
-
 Out = pytest.CaptureFixture[str]
 PHOTOGRAPHS = REAL_DATA / "biq2021"
 

@@ -60,7 +60,9 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
         chosen |= {
             "model": "qwen2_5_vl_7b",
             "cold_start": "none",
-        }  # published weights, no step on all of them
+            "rollout": "default",
+            "distributed": "ddp",
+        }  # published weights, no step on all of them, none divided or handed to another engine
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():

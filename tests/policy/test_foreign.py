@@ -90,7 +90,8 @@ def test_code_that_a_checkpoint_cannot_do_without_is_one_line(folder: Path) -> N
 def test_a_template_that_does_not_work_is_one_line(
     monkeypatch: pytest.MonkeyPatch, text: str, line: str
 ) -> None:
-    monkeypatch.setattr(template, "MAX_CPU_S", 1)
+    if "within 1 s" in line:
+        monkeypatch.setattr(template, "MAX_CPU_S", 1)
     tokenizer = build_policy(dtype=torch.float32).tokenizer
     tokenizer.chat_template = text
     with pytest.raises(UserError, match=f"^model.path: the chat template of .* {line}; correct .*$"):

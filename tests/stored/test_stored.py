@@ -104,6 +104,7 @@ def test_a_sweep_tells_its_status(placed: Path, qhk: Qhk) -> None:
     assert code == 0 and f"{STOPPED}/seed0" in out and f"{FINISHED}/seed0" not in out
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_its_end(own: Path, qhk: Qhk) -> None:
     """From its checkpoint, not from the start: what it has recorded stays, and every step is there once."""
     metrics = seed0(own, STOPPED) / "metrics.jsonl"
@@ -129,6 +130,8 @@ def test_a_sweep_launched_again_knows_its_runs(own: Path, qhk: Qhk) -> None:
         "~sweep.cells.g8",
         "~sweep.cells.g16",
         "seed=0",
+        "optimizer.lr=8e-4",
+        "objective.kl_coef=0.01",
         *words(own),
     ]
     code, _, err = qhk(own, "train", *asked, "dry_run=true")

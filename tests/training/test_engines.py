@@ -46,7 +46,7 @@ JOBS = {
     "fails": (None, (*WORDS, FSDP2)),
 }
 RUN = Path("default", "run", "seed0")
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

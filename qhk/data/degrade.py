@@ -1,19 +1,26 @@
-"""The four published degradations of Q-Hawkeye: noise, blur, jpeg, darken.
+"""The four published degradations of Q-Hawkeye (noise, blur, jpeg, darken), and three that hide: grey, mask, crop.
 
 Operations and strengths follow the release's first stage (std 45, radius 2.0, quality 5, factor 0.6). Two
 things differ: all randomness is seeded, and results stay in memory, so that kinds other than jpeg are not
-stored as JPEG on the way.
+stored as JPEG on the way. What hides is for losses that ask whether the picture is looked at (PAPO, arXiv
+2507.06448; VPPO, arXiv 2510.09285), not for copies of lower quality: prepared pairs have the published four.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from qhk.errors import UserError
+from qhk.settings.inputs import STRENGTHS
+
+GREY = (128, 128, 128)
+MASK_PATCH = 14
+"""Side in pixels of the patches that ``mask`` blackens (PAPO)."""
 
 JPEG_ROUNDS = 4
 """Three encode / decode rounds, and the one of storing the result."""
@@ -23,8 +30,10 @@ def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Ge
     """Return a degraded copy of ``image`` (RGB), same size; the source is left as it is.
 
     ``strength`` is the standard deviation of noise in grey levels (>= 0), the radius of blur in pixels
-    (>= 0), the quality of jpeg (1-95, a whole number), or the brightness factor of darken (0-1). Only
-    noise draws from ``rng``. Raises ``UserError`` on an unknown kind or a strength out of range.
+    (>= 0), the quality of jpeg (1-95, a whole number), the brightness factor of darken (0-1), the share of
+    even grey that is mixed in (0-1), the probability of a patch of ``MASK_PATCH`` pixels to be black (0-1), or
+    the share of the area that crop cuts away (0-0.99), whose rest is enlarged to the size. Noise, mask and
+    crop draw from ``rng``. Raises ``UserError`` on an unknown kind or a strength out of range.
     """
     assert image.mode == "RGB", image.mode
     if kind not in _OPERATIONS:
@@ -35,7 +44,7 @@ def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Ge
 
 def check_strength(kind: str, strength: float) -> None:
     """Raise ``UserError`` where ``strength`` is outside the range of ``kind``."""
-    low, high = _RANGES[kind]
+    low, high = STRENGTHS[kind]
     if not low <= strength <= high or (kind == "jpeg" and strength != int(strength)):
         whole = "a whole number " if kind == "jpeg" else ""
         raise UserError(f"twin.strengths.{kind} must be {whole}in [{low:g}, {high:g}], got {strength}")
@@ -44,7 +53,7 @@ def check_strength(kind: str, strength: float) -> None:
 def eased_strength(kind: str, strength: float, factor: float) -> float:
     """Return the strength of ``kind`` at ``factor`` in [0, 1] of the way from harmless to ``strength``.
 
-    ``neutral + factor (strength - neutral)``, with neutral 0 for the std of noise and the radius of blur, 95
+    ``neutral + factor (strength - neutral)``, with neutral 0 for all but two kinds, 95
     for the quality of jpeg (the highest there is; rounded to a whole number), and 1 for the brightness of
     darken, where smaller is stronger. Factor 1 gives ``strength`` itself.
     """
@@ -85,12 +94,36 @@ def _darken(image: Image.Image, factor: float, rng: np.random.Generator) -> Imag
     return ImageEnhance.Brightness(image).enhance(factor)
 
 
+def _grey(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    return Image.blend(image, Image.new("RGB", image.size, GREY), share)
+
+
+def _mask(image: Image.Image, probability: float, rng: np.random.Generator) -> Image.Image:
+    pixels = np.array(image)
+    rows, columns = (-(-side // MASK_PATCH) for side in pixels.shape[:2])
+    hidden = (rng.random((rows, columns)) < probability).repeat(MASK_PATCH, 0).repeat(MASK_PATCH, 1)
+    pixels[hidden[: pixels.shape[0], : pixels.shape[1]]] = 0
+    return Image.fromarray(pixels)
+
+
+def _crop(image: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    if share == 0.0:
+        return image.copy()
+    kept = [max(1, round(side * math.sqrt(1.0 - share))) for side in image.size]
+    left, top = (int(rng.integers(side - own + 1)) for side, own in zip(image.size, kept, strict=True))
+    box = (left, top, left + kept[0], top + kept[1])
+    return image.crop(box).resize(image.size, Image.Resampling.BICUBIC)
+
+
 _OPERATIONS: dict[str, Callable[[Image.Image, float, np.random.Generator], Image.Image]] = {
     "noise": _noise,
     "blur": _blur,
     "jpeg": _jpeg,
     "darken": _darken,
+    "grey": _grey,
+    "mask": _mask,
+    "crop": _crop,
 }
-_RANGES = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
-_NEUTRAL = {"noise": 0.0, "blur": 0.0, "jpeg": 95.0, "darken": 1.0}
-KINDS = tuple(_OPERATIONS)
+_NEUTRAL = {**dict.fromkeys(_OPERATIONS, 0.0), "jpeg": 95.0, "darken": 1.0}
+KINDS = ("noise", "blur", "jpeg", "darken")
+"""The published ones."""

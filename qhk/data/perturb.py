@@ -7,13 +7,11 @@ import threading
 import numpy as np
 from PIL import Image
 
-from qhk.data.degrade import degrade
+from qhk.data.degrade import GREY, degrade
 from qhk.data.image import load_image
 from qhk.data.seeds import stream_generator, stream_seed
 from qhk.errors import UserError
 from qhk.types import Example, Perturbation
-
-GREY = (128, 128, 128)
 
 OWN_SEED = ("impulse_noise", "glass_blur")
 """Corruptions that take a seed; the others draw from numpy's global stream."""

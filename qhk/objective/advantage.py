@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -43,6 +44,39 @@ def group_advantages(
         centred = centred / (rewards.std(correction=1) + epsilon)
     # The mean of equal numbers may differ from them by a rounding, which epsilon would turn into a signal.
     return torch.where(equal_rewards(rewards)[:, None], 0.0, centred) if num_groups else centred
+
+
+def decoupled_advantages(
+    rewards: Sequence[Tensor], weights: Sequence[float], *, epsilon: float, counted: Tensor | None = None
+) -> Tensor:
+    """Return the advantages ``(B, G)`` of K rewards, each ``(B, G)``, normalised one by one before they add.
+
+    ``A = S / (std(S) + epsilon)``,  ``S = sum_k w_k (r_k - mean_i) / (std_i + epsilon)``
+
+    ``mean_i`` and ``std_i`` (unbiased) are of reward k within its group, ``std(S)`` (unbiased) is over all
+    counted completions of the batch. So two groups whose rewards differ in one part only keep different
+    advantages, which the std of the sum would make alike, and a weight says how much a reward counts and not
+    how widely it spreads. A reward that is equal throughout a group adds exactly 0 there; ``counted`` as in
+    ``group_advantages``. Nothing carries gradient. Source: GDPO (arXiv 2601.05242); TRL's
+    ``normalize_then_sum``, which also subtracts the mean of S, 0 but for rounding.
+    """
+    total = torch.zeros_like(rewards[0])
+    for reward, weight in zip(rewards, weights, strict=True):
+        total += weight * group_advantages(reward, scaling="group_std", epsilon=epsilon, counted=counted)
+    inside = total.flatten() if counted is None else total[counted]
+    return total / (inside.std(correction=1) + epsilon) if len(inside) > 1 else total
+
+
+def flat_groups(rewards: Tensor, *, minimum_std: float) -> Tensor:
+    """Return which groups (B,) teach nothing: their rewards are all equal, or spread less than is asked for.
+
+    ``rewards`` (B, G); with ``minimum_std`` 0 these are ``equal_rewards``, else also the groups whose unbiased
+    standard deviation is below it. Divided by that deviation, noise of the last digits would count as much as
+    a real difference. Source: the STD filtering of OmniQuality-R (arXiv 2510.10609), whose threshold was not
+    at hand.
+    """
+    equal = equal_rewards(rewards)
+    return equal | (rewards.std(dim=1, correction=1) < minimum_std) if minimum_std > 0 else equal
 
 
 def equal_rewards(rewards: Tensor) -> Tensor:

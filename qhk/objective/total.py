@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qhk.errors import UserError
 from qhk.objective.aggregate import Aggregation, Counts, token_weights
+from qhk.objective.credit import Scope, gated_credit, top_tokens, visual_credit
 from qhk.objective.forms import PERCEPTION_FORMS
 from qhk.objective.perception import bounded_kl, sampled_kl
 from qhk.objective.policy import policy_loss
@@ -44,7 +45,7 @@ class LossOutput:
 
     Sums are unweighted (no coefficient, no normalisation) and detached; sum / count, both added up over
     micro-batches and ranks, is the mean. A term that is off has no entry. Names: ``policy``, ``clipped``
-    (share of tokens), ``reference_kl``, ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
+    (share of tokens), ``credited`` (share of tokens that the policy term learns from), ``reference_kl``, ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
     tokens), ``entropy_original``, ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and
     ``logprob_sum_degraded``, counted in completions.
     """
@@ -66,6 +67,8 @@ def total_loss(
     terms: Terms,
     answer_mask: Tensor | None = None,
     correction: Tensor | None = None,
+    selected: Tensor | None = None,
+    group_size: int = 1,
 ) -> LossOutput:
     """Return a micro-batch's loss, to be *summed* over micro-batches and ranks, and what terms measured.
 
@@ -79,7 +82,13 @@ def total_loss(
     longer thought does not dilute it, and keeping the scores diverse does not loosen the wording; a
     completion without an answer gets none. ``correction (R, T)`` are the weights of completions that another
     engine sampled (``correction_weights``): they multiply the policy term, token by token, and no other.
-    Perception forms:
+
+    So do the weights of ``qhk.objective.credit``, which say which tokens an advantage goes to; several at once
+    multiply. With ``terms.credit`` answer or reasoning the policy term is on the tokens inside ``answer_mask``
+    or on the others, and divides by their number. ``selected`` bool ``(R, T)`` are the tokens of the largest
+    covariance: with ``terms.covariance`` clip they leave the policy term, with kl they add
+    ``covariance_kl_coef |lp - old|`` (arXiv 2505.22617), which is 0 in the first update on a rollout. Rows are
+    whole groups of ``group_size``. Perception forms:
 
     release  k3 with the degraded branch detached here: its expected gradient *ascends*
              KL(degraded||original), through the original branch alone. The release takes the token mean over
@@ -111,12 +120,25 @@ def total_loss(
         ratio=terms.ratio,
         clip_low=terms.clip_low,
         clip_high=terms.clip_high,
+        surrogate=terms.surrogate,
+        soft_positive=terms.soft_positive,
+        soft_negative=terms.soft_negative,
     )
     if correction is not None:
         per_token = per_token * ledger.inside(correction.detach())
+    credit = _token_credit(ledger, original, exact_kl, selected, group_size)
+    if credit is not None:
+        per_token = per_token * credit.to(per_token.dtype)
+    if terms.covariance == "kl" and old_logprobs is not None:
+        chosen = _require(selected, "objective.covariance.form", terms.covariance, "the selected tokens")
+        moved = (logprobs - ledger.inside(old_logprobs).detach()).abs()
+        per_token = per_token + terms.covariance_kl_coef * torch.where(ledger.mask & chosen, moved, 0.0)
     ledger.measure("policy", per_token)
     ledger.measure("clipped", clipped)
-    loss = ledger.aggregate(per_token, terms.aggregation)
+    part = _within(ledger, answer_mask, terms.credit, "objective.credit", terms.credit)
+    if credit is not None or part is not ledger:
+        ledger.measure("credited", part.mask if credit is None else part.mask & (credit > 0))
+    loss = part.aggregate(per_token, terms.aggregation)
     scoped: dict[str, tuple[float, int]] = {}
     if terms.kl_coef != 0.0:
         reference = _require(reference_logprobs, "objective.kl_coef", terms.kl_coef, "reference log-probs")
@@ -125,7 +147,8 @@ def total_loss(
         loss = loss + terms.kl_coef * ledger.aggregate(divergence, terms.aggregation)
     if terms.entropy_coef != 0.0:
         entropy = _require(original.entropy, "objective.entropy_coef", terms.entropy_coef, "exact entropies")
-        scope = ledger if terms.entropy_scope == "completion" else _within_answers(ledger, answer_mask)
+        key = "objective.entropy_coef"
+        scope = _within(ledger, answer_mask, terms.entropy_scope, key, terms.entropy_coef)
         entropy = scope.inside(entropy)
         scope.measure("entropy", entropy)
         loss = loss - terms.entropy_coef * scope.aggregate(entropy, terms.aggregation)
@@ -180,14 +203,56 @@ class _Ledger:
         }
 
 
-def _within_answers(ledger: _Ledger, answer_mask: Tensor | None) -> _Ledger:
-    """The same micro-batch, of which only the tokens inside answers count."""
-    coefficient = ledger.terms.entropy_coef
-    inside = _require(answer_mask, "objective.entropy_coef", coefficient, "the places of the answers")
-    key, what = "objective.entropy_coef", "the counts of the answers' tokens"
-    number = _require(ledger.counts.answer_tokens, key, coefficient, what)
+def _within(
+    ledger: _Ledger, answer_mask: Tensor | None, scope: Scope, key: str, value: float | str
+) -> _Ledger:
+    """The same micro-batch, of which only the tokens inside answers count, or only those outside."""
+    if scope == "completion":
+        return ledger
+    inside = _require(answer_mask, key, value, "the places of the answers")
+    number = _require(ledger.counts.answer_tokens, key, value, "the counts of the answers' tokens")
+    if scope == "reasoning":
+        inside, number = ~inside, ledger.counts.tokens - number
     counts = Counts(sequences=ledger.counts.sequences, tokens=number)
     return _Ledger(ledger.mask & inside, counts, ledger.terms)
+
+
+def _token_credit(
+    ledger: _Ledger,
+    original: Branch,
+    exact_kl: Tensor | None,
+    selected: Tensor | None,
+    group_size: int,
+) -> Tensor | None:
+    """(R, T) weights of the policy term; None where every token weighs alike."""
+    terms, weights = ledger.terms, list[Tensor]()
+    if terms.entropy_share < 1.0:
+        key = "objective.entropy_share"
+        entropy = _require(original.entropy, key, terms.entropy_share, "exact entropies")
+        weights.append(top_tokens(entropy, ledger.mask, share=terms.entropy_share))
+    if terms.covariance == "clip":
+        key = "objective.covariance.form"
+        weights.append(~_require(selected, key, terms.covariance, "the selected tokens"))
+    if terms.dependency != "none":
+        key = "perception.dependency.form"
+        dependency = _require(exact_kl, key, terms.dependency, "KL values over the vocabulary")
+        weights.append(
+            visual_credit(
+                dependency,
+                ledger.mask,
+                group_size=group_size,
+                share=terms.dependency_share,
+                lowest=terms.dependency_lowest,
+            )
+            if terms.dependency == "vppo"
+            else gated_credit(
+                dependency,
+                ledger.mask,
+                threshold=terms.dependency_threshold,
+                strength=terms.dependency_strength,
+            )
+        )
+    return torch.stack([one.to(torch.float64) for one in weights]).prod(dim=0) if weights else None
 
 
 def _perception_kl(
@@ -236,7 +301,8 @@ def _entropy(ledger: _Ledger, name: str, branch: Branch, eta: float) -> Tensor:
     return ledger.aggregate(entropy, "token_mean")
 
 
-def _require(value: T | None, key: str, coefficient: float, what: str) -> T:
+def _require(value: T | None, key: str, setting: float | str, what: str) -> T:
     if value is None:
-        raise UserError(f"{key}: is {coefficient}, but {what} are missing; compute them or set it to 0")
+        off = "turn it off" if isinstance(setting, str) else "set it to 0"
+        raise UserError(f"{key}: is {setting}, but {what} are missing; compute them or {off}")
     return value

@@ -16,6 +16,7 @@ class ScoredGroup:
     ``scores`` are finite numbers as parsed, None where nothing was read, in the order of the completions.
     ``aspects`` are the sub-scores behind each score, empty where an answer is one number or was not read.
     ``dataset`` says whose opinion scale ``mos`` (in [1, 5]) comes from: only images of one set are compared.
+    ``mos_std`` is the spread of the opinions on that scale, None where the set does not tell it.
     """
 
     id: str
@@ -23,6 +24,7 @@ class ScoredGroup:
     mos: float
     scores: tuple[float | None, ...]
     aspects: tuple[tuple[float, ...], ...] = ()
+    mos_std: float | None = None
 
     def __post_init__(self) -> None:
         assert len(self.aspects) in (0, len(self.scores))
@@ -42,6 +44,7 @@ def scored_group(example: Example, answers: Sequence[Answer]) -> ScoredGroup:
         mos=example.opinion,
         scores=tuple(answer.score for answer in answers),
         aspects=tuple(answer.aspects for answer in answers),
+        mos_std=example.mos_std,
     )
 
 

@@ -19,6 +19,9 @@ Form = Literal["continuous", "binary"]
 Opponent = Literal["mean", "responses"]
 """Whom an answer meets: the mean score of the other image, or each of its scores in turn (averaged)."""
 
+Truth = Literal["opinions", "votes"]
+"""Which of two images counts as the better one: by opinions, or by the majority of their answers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Image:
@@ -36,6 +39,7 @@ def thurstone_fidelity(
     form: Form,
     opponent: Opponent,
     alone: float,
+    truth: Truth = "opinions",
 ) -> list[list[float]]:
     """Return for every answer the mean over the other images z of its data set of
 
@@ -54,6 +58,11 @@ def thurstone_fidelity(
     its paper's ablations: ``variance=unit``; ``opponent=responses``, p averaged over the scores of z;
     ``form=binary``, 1 where p lies on the true side of 0.5 (on it for a tie), else 0: the paper's own
     definition of that one was not at hand.
+
+    ``truth=votes`` looks at no opinion: every answer about the one image meets every answer about z, and the
+    side with more wins counts as the better image (t 0.5 for as many). Source: the pseudo-preferences of
+    EvoQuality (arXiv 2509.25787), which lets a policy compare both images K times, before training; here the
+    votes are the scores of the step itself.
     """
     rewards = [[0.0] * len(group.scores) for group in groups]
     for members in comparable(groups):
@@ -63,7 +72,9 @@ def thurstone_fidelity(
             for place, score in enumerate(groups[index].scores):
                 if score is None:
                     continue
-                values = [_meet(score, images[index], other, epsilon, form, opponent) for other in others]
+                values = [
+                    _meet(score, images[index], other, epsilon, form, opponent, truth) for other in others
+                ]
                 rewards[index][place] = math.fsum(values) / len(values) if values else alone
     return rewards
 
@@ -78,16 +89,30 @@ def _image(group: ScoredGroup, variance: Variance) -> _Image:
     return _Image(mos=group.mos, scores=scores, mean=mean, variance=spread)
 
 
-def _meet(score: float, own: _Image, other: _Image, epsilon: float, form: Form, opponent: Opponent) -> float:
+def _meet(
+    score: float,
+    own: _Image,
+    other: _Image,
+    epsilon: float,
+    form: Form,
+    opponent: Opponent,
+    truth: Truth,
+) -> float:
     """Return what ``score`` of ``own`` earns against ``other``."""
     scale = math.sqrt(own.variance + other.variance + epsilon)
     met = [other.mean] if opponent == "mean" else other.scores
     p = math.fsum(_normal_cdf((score - value) / scale) for value in met) / len(met)
-    truth = order(own.mos, other.mos)
+    better = order(own.mos, other.mos) if truth == "opinions" else _vote(own.scores, other.scores)
     if form == "binary":
-        return float(order(p, 0.5) == truth)
-    t = (1 + truth) / 2
+        return float(order(p, 0.5) == better)
+    t = (1 + better) / 2
     return math.sqrt(p * t + epsilon) + math.sqrt((1 - p) * (1 - t) + epsilon)
+
+
+def _vote(own: Sequence[float], other: Sequence[float]) -> int:
+    """Return 1, 0 or -1 where more, as many or fewer pairs of scores speak for the first image."""
+    balance = sum(order(one, two) for one in own for two in other)
+    return (balance > 0) - (balance < 0)
 
 
 def _normal_cdf(value: float) -> float:

@@ -11,6 +11,7 @@ from qhk.rewards import format as formats
 from qhk.rewards.batch import scored_group
 from qhk.rewards.term import BatchTerm, CompletionTerm, RewardTerm, batch_values, completion_value
 from qhk.tasks import Task
+from qhk.tasks.answer_parser import THINK_CLOSE
 from qhk.types import Answer, Completion, Example
 
 NUM_GROUPS = 3
@@ -91,10 +92,11 @@ def _readable_truth(
 def _pays_another(term: CompletionTerm, task: Task, example: Example, decimals: int) -> bool:
     """Return whether a term pays for another writing of an example's answer that the task's rule reads alike.
 
-    Tried are the writings of all rules of its form, inline and with every tag on a line of its own.
+    Tried are the writings of all rules of its form, inline, with every tag on a line of its own, and without
+    a think part.
     """
     texts = [_written(replace(task, answer_rule=rule), example, decimals) for rule in task.rules]
-    texts += [_on_lines(text) for text in texts]
+    texts += [_on_lines(text) for text in texts] + [text.partition(THINK_CLOSE)[2] for text in texts]
     truth = task.parse(_written(task, example, decimals))
     completions = [_completion(task, text) for text in texts if task.parse(text) == truth]
     return any(completion_value(term, completion, example) > 0 for completion in completions)

@@ -36,6 +36,26 @@ def think_answer_format(completion: Completion, example: Example) -> float:
     return float(completion.answer.parsed and _well_formed_answer(completion.text) is not None)
 
 
+def answer_only_format(completion: Completion, example: Example) -> float:
+    """Return 1 for one answer block that can be read and nothing else but white space, else 0.
+
+    For prompts that ask for no reasoning, such as MR-IQA's (arXiv 2606.29760), which has no format reward: an
+    answer that its rule reads stands in such a block, whatever is around it. Ours.
+    """
+    text = completion.text.strip()
+    whole = text.startswith(ANSWER_OPEN) and text.endswith(ANSWER_CLOSE)
+    return float(completion.answer.parsed and whole and all(text.count(t) == (t in _TAGS[2:]) for t in _TAGS))
+
+
+def tag_count_format(completion: Completion, example: Example) -> float:
+    """Return the share of the four tags of reasoning and answer that occur exactly once: 0, 0.25, ... 1.
+
+    In any order and with any content. A policy that has no format yet is told which step is in its direction,
+    which a rule of all or nothing cannot. Source: the tag count of Open-R1, without its line breaks.
+    """
+    return sum(completion.text.count(tag) == 1 for tag in _TAGS) / len(_TAGS)
+
+
 def tags_json_format(completion: Completion, example: Example) -> float:
     """Return 1 for one think block that says something, then an answer block of one flat JSON object, else 0.
 

@@ -1,4 +1,4 @@
-"""Penalty for answers near the length limit."""
+"""Rewards for the length of a completion."""
 
 from __future__ import annotations
 
@@ -25,3 +25,17 @@ def soft_overlong(
     buffer = buffer_fraction * max_tokens
     over = completion.num_tokens - (max_tokens - buffer)
     return -min(max(over / buffer, 0.0), 1.0)
+
+
+def length_band(
+    completion: Completion, example: Example, *, shortest: int, longest: int, slope: Positive
+) -> float:
+    """Return 1 for ``shortest <= n <= longest`` tokens, falling to 0 over ``slope`` tokens on either side.
+
+    ``max(0, 1 - d / slope)``, d the tokens that lack or are too many; 0 where the limit cut the completion.
+    It asks for reasoning without asking for more of it. The first and last length are >= 0. Ours.
+    """
+    if completion.truncated:
+        return 0.0
+    missing = max(shortest - completion.num_tokens, completion.num_tokens - longest, 0)
+    return max(1.0 - missing / slope, 0.0)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any
 
 from qhk.errors import UserError
@@ -56,6 +57,25 @@ RewardTerm = CompletionTerm | BatchTerm
 ``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
 ``NEEDS`` of its function's module declares. Where nothing is declared, a term that compares groups needs
 their scores, and one that judges completions nothing."""
+
+
+def scheduled(terms: Sequence[RewardTerm], factors: Mapping[str, float]) -> list[RewardTerm]:
+    """Return the terms with numbers multiplied as schedules say at one step, the others as they are.
+
+    ``factors`` go by ``term.key``, the key being ``weight`` or a setting of the term's function, which must
+    have been given: ``{"accuracy.threshold": 0.5}``.
+    """
+    changed: dict[str, RewardTerm] = {term.name: term for term in terms}
+    for place, factor in factors.items():
+        name, _, key = place.rpartition(".")
+        term = changed[name]
+        if key == "weight":
+            changed[name] = replace(term, weight=term.weight * factor)
+            continue
+        assert isinstance(term.function, partial), "terms are built with their settings bound"
+        bound = {**term.function.keywords, key: term.function.keywords[key] * factor}
+        changed[name] = replace(term, function=partial(term.function.func, **bound))
+    return list(changed.values())
 
 
 def completion_value(term: CompletionTerm, completion: Completion, example: Example) -> float:

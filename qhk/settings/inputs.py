@@ -12,7 +12,18 @@ from qhk.plain import show_value
 from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
 from qhk.tasks import build_task
 
-DegradationKind = Literal["noise", "blur", "jpeg", "darken"]
+DegradationKind = Literal["noise", "blur", "jpeg", "darken", "grey", "mask", "crop"]
+
+STRENGTHS = {
+    "noise": (0.0, 255.0),
+    "blur": (0.0, 100.0),
+    "jpeg": (1.0, 95.0),
+    "darken": (0.0, 1.0),
+    "grey": (0.0, 1.0),
+    "mask": (0.0, 1.0),
+    "crop": (0.0, 0.99),
+}
+"""Least and largest strength of a kind; ``qhk.data.degrade`` says what they are."""
 
 
 class PathsSettings(Node):
@@ -258,11 +269,10 @@ class TwinSettings(Node):
 
     @model_validator(mode="after")
     def _strengths_in_range(self) -> Self:
-        allowed = {"noise": (0.0, 255.0), "blur": (0.0, 100.0), "jpeg": (1.0, 95.0), "darken": (0.0, 1.0)}
         for kind, value in self.strengths.items():
-            if kind not in allowed:
-                raise UserError(f"strengths.{kind} must be one of {', '.join(allowed)}; remove it")
-            low, high = allowed[kind]
+            if kind not in STRENGTHS:
+                raise UserError(f"strengths.{kind} must be one of {', '.join(STRENGTHS)}; remove it")
+            low, high = STRENGTHS[kind]
             if not low <= value <= high:
                 raise UserError(f"strengths.{kind} must lie in [{low:g}, {high:g}], got {value}")
         jpeg = self.strengths.get("jpeg", 1.0)

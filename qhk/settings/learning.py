@@ -195,9 +195,45 @@ class RewardTermSettings(Node):
 
 
 class RewardSettings(Node):
-    """Named reward terms; the names become metric names."""
+    """Named reward terms; the names become metric names.
+
+    ``schedules`` multiply numbers of terms over the run, by term and key: a weight, or a number that the
+    term's function takes, such as a threshold that narrows.
+    """
 
     terms: Annotated[dict[str, RewardTermSettings], Field(min_length=1)]
+    schedules: dict[str, dict[str, Schedule]] = {}
+
+    @property
+    def scheduled(self) -> dict[str, Schedule]:
+        """The schedules by ``term.key``."""
+        return {f"{name}.{key}": one for name, keys in self.schedules.items() for key, one in keys.items()}
+
+    @model_validator(mode="after")
+    def _schedules_have_a_number(self) -> Self:
+        for place, schedule in self.scheduled.items():
+            name, _, key = place.rpartition(".")
+            term = self.terms.get(name)
+            value = None if term is None else term.weight if key == "weight" else term.arguments.get(key)
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                known = ", ".join(
+                    f"{name}.{key}"
+                    for name, one in self.terms.items()
+                    for key, number in {"weight": one.weight, **one.arguments}.items()
+                    if isinstance(number, int | float) and not isinstance(number, bool)
+                )
+                raise UserError(f"schedules.{place} must name a number of a term, one of {known}")
+            reaches_zero = schedule.final == 0 and schedule.until is not None
+            reaches_zero |= schedule.final == 0 and schedule.form != "constant"
+            warms_from_zero = schedule.warmup_from == "zero" and (
+                schedule.warmup.steps or schedule.warmup.epochs
+            )
+            if key != "weight" and (reaches_zero or warms_from_zero):
+                raise UserError(
+                    f"schedules.{place} must stay above 0, got final {schedule.final:g} and warmup_from "
+                    f"{schedule.warmup_from}; only a weight may be 0"
+                )
+        return self
 
     @property
     def specs(self) -> dict[str, dict[str, Any]]:
@@ -205,11 +241,36 @@ class RewardSettings(Node):
         return {name: term.model_dump(by_alias=True) for name, term in self.terms.items()}
 
 
+class CovarianceSettings(Node):
+    """What becomes of the tokens whose covariance takes most entropy away; ``none`` is an exact no-op.
+
+    See ``qhk.objective.credit``: ``clip`` draws ``share`` of all tokens among those between ``low`` and
+    ``high`` and leaves them out; ``kl`` holds the ``share`` with the largest to the old policy by ``kl_coef``.
+    """
+
+    form: Literal["none", "clip", "kl"]
+    share: Annotated[float, Field(gt=0, le=1)]
+    low: float
+    high: float
+    kl_coef: NonNegative
+
+    @model_validator(mode="after")
+    def _bounds_in_order(self) -> Self:
+        if self.low >= self.high:
+            raise UserError(f"low must be below high, got {self.low} and {self.high}")
+        return self
+
+
+NO_COVARIANCE = CovarianceSettings(form="none", share=2e-4, low=1.0, high=5.0, kl_coef=1.0)
+
+
 class ObjectiveSettings(Node):
-    """The policy loss, its reference penalty, and which groups and completions it learns from.
+    """The policy loss, its reference penalty, and which groups, completions and tokens it learns from.
 
     ``truncated`` says what a completion cut at the length limit does, ``max_resamples`` how many times a
-    group of equal rewards gives its place to a fresh prompt, at most.
+    group of equal rewards, or of a spread below ``minimum_std``, gives its place to a fresh prompt, at most.
+    ``advantage_rewards`` says whether the total is normalised in a group, or each reward before they add.
+    ``credit`` and ``entropy_share`` say which tokens the policy term learns from.
     """
 
     ratio: Literal["token", "sequence"]
@@ -227,6 +288,38 @@ class ObjectiveSettings(Node):
     kl_placement: Literal["loss", "reward"]
     entropy_coef: NonNegative
     entropy_scope: Literal["completion", "answer"]
+    surrogate: Literal["clip", "cispo", "sapo"] = "clip"
+    soft_positive: Positive = 1.0
+    soft_negative: Positive = 1.05
+    advantage_rewards: Literal["total", "each"] = "total"
+    minimum_std: NonNegative = 0.0
+    credit: Literal["completion", "reasoning", "answer"] = "completion"
+    entropy_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    covariance: CovarianceSettings = NO_COVARIANCE
+
+    @model_validator(mode="after")
+    def _sapo_has_no_bounds(self) -> Self:
+        if self.surrogate == "sapo" and (self.clip_low, self.clip_high) != (None, None):
+            raise UserError(
+                f"clip_low and clip_high must be null with surrogate sapo, which reads none, got "
+                f"{self.clip_low} and {self.clip_high}; choose objective=sapo"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _each_reward_is_scaled_by_its_group(self) -> Self:
+        if self.advantage_rewards == "total":
+            return self
+        if self.advantage_scaling != "group_std":
+            raise UserError(
+                f"advantage_scaling must be group_std with advantage_rewards each, got {self.advantage_scaling}"
+            )
+        if self.kl_placement == "reward" and self.kl_coef > 0:
+            raise UserError(
+                "kl_placement must be loss with advantage_rewards each, got reward: a KL is no reward to "
+                "normalise by itself; or set kl_coef to 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _constant_has_length(self) -> Self:
@@ -267,8 +360,28 @@ class UncertaintySettings(Node):
         return self
 
 
+class DependencySettings(Node):
+    """How the advantage is shared out among tokens by their dependency on the picture; ``none`` is a no-op.
+
+    ``vppo`` reads ``share`` and ``lowest``, ``pgpo`` reads ``threshold`` and ``strength``: see
+    ``visual_credit`` and ``gated_credit`` in ``qhk.objective.credit``.
+    """
+
+    form: Literal["none", "vppo", "pgpo"]
+    share: Annotated[float, Field(gt=0, le=1)]
+    lowest: Fraction
+    threshold: Fraction
+    strength: NonNegative
+
+
+NO_DEPENDENCY = DependencySettings(form="none", share=0.4, lowest=0.9, threshold=0.5, strength=1.0)
+
+
 class PerceptionSettings(Node):
-    """The divergence between original and degraded image, which training raises; ``none`` is a no-op."""
+    """The divergence between original and degraded image, which training raises; ``none`` is a no-op.
+
+    ``dependency`` raises nothing: it says which tokens an advantage goes to.
+    """
 
     form: Annotated[str, one_of(PERCEPTION_FORMS)]
     gamma: NonNegative
@@ -279,6 +392,12 @@ class PerceptionSettings(Node):
     entropy: Literal["off", "sampled", "exact"]
     eta_original: NonNegative
     eta_degraded: NonNegative
+    dependency: DependencySettings = NO_DEPENDENCY
+
+    @property
+    def looks_at_twins(self) -> bool:
+        """Whether a degraded copy of each image is read."""
+        return self.form != "none" or self.dependency.form != "none"
 
     @model_validator(mode="after")
     def _nothing_is_set_while_off(self) -> Self:

@@ -230,7 +230,7 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _prepared_twins_lie_as_their_images(self) -> Self:
-        if self.perception.form == "none" or self.twin.form != "manifest":
+        if not self.perception.looks_at_twins or self.twin.form != "manifest":
             return self
         own = [(f"mixture.{task}.", part.loading) for task, part in self.mixture.items()]
         for key, loading in [("", self.loading), *own]:

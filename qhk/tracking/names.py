@@ -45,6 +45,11 @@ TRAIN = (
     ),
     Metric("train/reward/total/mean", MEAN, "weighted sum of the reward terms per completion"),
     Metric("train/reward/{term}/mean", MEAN, "one reward term per completion, before its weight"),
+    Metric(
+        "train/reward/{term}/factor",
+        LAST,
+        "what the schedule of a reward term's number, such as a threshold, multiplies it with",
+    ),
     Metric("train/parse/failed_frac", MEAN, "share of completions without a readable answer"),
     Metric("train/parse/out_of_range_frac", MEAN, "share of parsed answers outside the scale"),
     Metric("train/completion/truncated_frac", MEAN, "share of completions cut at the length limit"),
@@ -88,6 +93,7 @@ TRAIN = (
         "that KL summed over a completion, where it is taken off the reward",
     ),
     Metric("train/policy/ratio_clipped_frac", MEAN, "share of tokens whose ratio is clipped"),
+    Metric("train/policy/credited_frac", MEAN, "share of tokens that the policy term learns from"),
     Metric("train/policy/entropy/mean", MEAN, "entropy in nats of the next-token distribution"),
     Metric(
         "train/policy/entropy_bonus", MEAN, "entropy term of the objective per token of its scope, unweighted"

@@ -46,6 +46,7 @@ class Batch:
         ``all_tasks``    (B,) names
         ``scored``       (B,) opinion and scores of a group; None where its example has no score
         ``rewards``      (B, G) weighted sums of the terms of each group's task, without a KL
+        ``term_weights`` by task, of its terms, by their names in ``breakdown``
         ``breakdown``    (B', G) by reward term, unweighted, over the groups of its task; the name is
                          ``task.term`` where a run holds several tasks
     Refilled (``step.refill``), over all processes:
@@ -60,6 +61,8 @@ class Batch:
         ``variances``    to be remembered of each image, by its key
     With the places of answers (``step.find_answers``), b x G:
         ``answer_masks`` (tokens,) bool: which tokens stand in the answer; empty where no term asks
+    With their covariances (``step.select_tokens``), b x G:
+        ``selected``     (tokens,) bool: which tokens take most entropy away; empty where no term asks
     """
 
     indices: Sequence[int]
@@ -80,6 +83,7 @@ class Batch:
     scored: Sequence[ScoredGroup | None] = ()
     rewards: Tensor = field(default_factory=_no_rows)
     breakdown: Mapping[str, Tensor] = field(default_factory=dict)
+    term_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     num_rounds: int = 0
     num_resampled: int = 0
@@ -93,6 +97,7 @@ class Batch:
     variances: Mapping[str, float] = field(default_factory=dict)
 
     answer_masks: Sequence[Sequence[Tensor]] = ()
+    selected: Sequence[Sequence[Tensor]] = ()
 
     def __len__(self) -> int:
         """Return the number b of this process's prompts."""

@@ -210,7 +210,7 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
         limit=view.loading.limit,
         seed=view.seed,
     )
-    if view.perception.form == "none" or view.twin.form != "manifest":
+    if not view.perception.looks_at_twins or view.twin.form != "manifest":
         return chosen
     assert view.twin.manifest is not None
     manifest = Path(view.twin.manifest)

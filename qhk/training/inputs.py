@@ -106,9 +106,9 @@ class ExampleReader:
 def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
     """Return, by task, the one way this run turns an example into a prompt.
 
-    Readers make degraded twins where the perception loss is on; a supervised learner has none.
+    Readers make degraded twins where perception looks at them; a supervised learner has none.
     """
-    with_twins = settings.perception.form != "none" and settings.training.learner == "reinforcement"
+    with_twins = settings.perception.looks_at_twins and settings.training.learner == "reinforcement"
     return {
         task: ExampleReader(
             policy.encoder,

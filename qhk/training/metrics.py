@@ -19,6 +19,7 @@ from qhk.training.optimizer import Coefficients
 _TERM_NAMES = {
     "policy": "train/loss/policy",
     "clipped": "train/policy/ratio_clipped_frac",
+    "credited": "train/policy/credited_frac",
     "reference_kl": "train/reference/kl",
     "entropy": "train/policy/entropy_bonus",
     "perception_kl": "train/perception/kl",
@@ -150,4 +151,8 @@ def coefficient_metrics(now: Coefficients) -> MetricSet:
     metrics.add("train/uncertainty/alpha", now.alpha)
     metrics.add("train/perception/gamma", now.terms.gamma)
     metrics.add("train/perception/twin_factor", now.twin_factor)
+    for task, factors in now.reward_factors.items():
+        for place, value in factors.items():
+            name = place if len(now.reward_factors) == 1 else f"{task}.{place}"
+            metrics.add(f"train/reward/{name}/factor", value)
     return metrics

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
 from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
+from qhk.settings.views import task_views
 from qhk.training.sharding import part_of, whole, zero_of
 
 
@@ -69,6 +70,11 @@ def long_warmups(settings: Settings, run: Horizon) -> list[str]:
         "uncertainty.schedule": settings.uncertainty.schedule,
         "perception.gamma_schedule": settings.perception.gamma_schedule,
         "twin.strength_schedule": settings.twin.strength_schedule,
+        **{
+            f"{'' if task == settings.task.form else f'mixture.{task}.'}reward.schedules.{place}": schedule
+            for task, view in task_views(settings).items()
+            for place, schedule in view.reward.scheduled.items()
+        },
     }
     return [
         f"{key}.warmup of {steps} steps is longer than the run of {run.total_steps}"
@@ -85,12 +91,16 @@ def _steps_to_full(schedule: Schedule, run: Horizon) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Coefficients:
-    """What the schedules say for one step."""
+    """What the schedules say for one step.
+
+    ``reward_factors`` multiply numbers of reward terms: task -> ``term.key`` -> factor.
+    """
 
     learning_rate: float
     alpha: float
     twin_factor: float
     terms: Terms
+    reward_factors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
@@ -101,6 +111,10 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
         learning_rate=settings.optimizer.lr * lr_factor * factor(settings.lr_schedule, step, run),
         alpha=settings.uncertainty.alpha * factor(settings.uncertainty.schedule, step, run),
         twin_factor=factor(settings.twin.strength_schedule, step, run),
+        reward_factors={
+            task: {place: factor(schedule, step, run) for place, schedule in view.reward.scheduled.items()}
+            for task, view in task_views(settings).items()
+        },
         terms=Terms(
             ratio=objective.ratio,
             clip_low=objective.clip_low,
@@ -119,6 +133,18 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
             entropy=perception.entropy,
             eta_original=perception.eta_original,
             eta_degraded=perception.eta_degraded,
+            surrogate=objective.surrogate,
+            soft_positive=objective.soft_positive,
+            soft_negative=objective.soft_negative,
+            credit=objective.credit,
+            entropy_share=objective.entropy_share,
+            covariance=objective.covariance.form,
+            covariance_kl_coef=objective.covariance.kl_coef,
+            dependency=perception.dependency.form,
+            dependency_share=perception.dependency.share,
+            dependency_lowest=perception.dependency.lowest,
+            dependency_threshold=perception.dependency.threshold,
+            dependency_strength=perception.dependency.strength,
         ),
     )
 

@@ -18,14 +18,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from qhk.data.seeds import stream_generator
-from qhk.objective.advantage import equal_rewards, group_advantages
+from qhk.objective.advantage import decoupled_advantages, flat_groups, group_advantages
 from qhk.objective.aggregate import Counts
 from qhk.objective.correction import correction_weights
+from qhk.objective.credit import covariances, drawn_covariances, largest_covariances
 from qhk.objective.reference import sequence_kl
 from qhk.objective.total import Branch, LossOutput, total_loss
 from qhk.objective.uncertainty import (
@@ -37,10 +39,15 @@ from qhk.objective.uncertainty import (
 from qhk.policy.load import Policy
 from qhk.policy.spans import tokens_in_span
 from qhk.rewards.batch import ScoredGroup, scored_group
-from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value
+from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value, scheduled
 from qhk.rollout.engine import RolloutEngine
 from qhk.rollout.sample import read_completions
-from qhk.settings.learning import CorrectionSettings, ObjectiveSettings, UncertaintySettings
+from qhk.settings.learning import (
+    CorrectionSettings,
+    CovarianceSettings,
+    ObjectiveSettings,
+    UncertaintySettings,
+)
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
@@ -111,6 +118,7 @@ def reinforcement_step(
     """
     settings, processes, clock = learner.settings, learner.processes, [time.perf_counter()]
     objective = settings.objective
+    terms = {task: scheduled(own, now.reward_factors.get(task, {})) for task, own in learner.terms.items()}
 
     with engine_loaded(learner):
         clock.append(time.perf_counter())
@@ -118,16 +126,17 @@ def reinforcement_step(
         batch = sample(learner, batch, step=step)
         clock.append(time.perf_counter())
 
-        batch = reward(batch, terms=learner.terms, processes=processes)
+        batch = reward(batch, terms=terms, processes=processes)
         clock.append(time.perf_counter())
 
         batch = refill(
             batch,
             max_rounds=objective.max_resamples,
+            minimum_std=objective.minimum_std,
             own=processes.own_part(len(batch.rewards)),
             fresh=fresh,
             sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
-            reward=lambda filled: reward(filled, terms=learner.terms, processes=processes),
+            reward=lambda filled: reward(filled, terms=terms, processes=processes),
         )
     clock.append(time.perf_counter())
 
@@ -157,6 +166,9 @@ def reinforcement_step(
     if needs.answer_tokens:
         tokenizer = learner.policy.tokenizer
         batch = find_answers(batch, tokenizer=tokenizer, tasks=learner.tasks, processes=processes)
+    if objective.covariance.form != "none":
+        order = stream_generator(settings.seed, "covariance", step)
+        batch = select_tokens(batch, covariance=objective.covariance, rng=order, processes=processes)
     clock.append(time.perf_counter())
 
     metrics = update(learner, batch, parts, references, now, measure=measure)
@@ -249,13 +261,15 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
     batch = replace(batch, all_tasks=[task for task, _ in gathered], scored=[group for _, group in gathered])
     rewards = torch.zeros(len(gathered), len(batch.completions[0]), dtype=torch.float64)
     breakdown: dict[str, Tensor] = {}
+    weights: dict[str, dict[str, float]] = {}
     for task, own_terms in terms.items():
-        rows = batch.rows_of(task)
+        rows, weights[task] = batch.rows_of(task), {}
         for term in own_terms:
             values = _term_values(term, task, batch, processes)[rows]
             rewards[rows] += term.weight * values
-            breakdown[term.name if len(terms) == 1 else f"{task}.{term.name}"] = values
-    return replace(batch, rewards=rewards, breakdown=breakdown)
+            name = term.name if len(terms) == 1 else f"{task}.{term.name}"
+            breakdown[name], weights[task][name] = values, term.weight
+    return replace(batch, rewards=rewards, breakdown=breakdown, term_weights=weights)
 
 
 def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
@@ -289,14 +303,15 @@ def refill(
     batch: Batch,
     *,
     max_rounds: int,
+    minimum_std: float = 0.0,
     own: slice,
     fresh: FreshPrompts,
     sample: Callable[[Batch, int], Batch],
     reward: Callable[[Batch], Batch],
 ) -> Batch:
-    """Return the batch once no group has G equal rewards, or after ``max_rounds`` rounds; 0 changes nothing.
+    """Return the batch once no group is flat, or after ``max_rounds`` rounds; 0 changes nothing.
 
-    Such a group has advantage 0 throughout and teaches nothing. In each round every one of them gives its
+    A flat group (``flat_groups``) has advantage 0 throughout and teaches nothing. In each round every one of them gives its
     place to the group of a fresh prompt, and all rewards are taken anew, because some compare groups. What is
     judged is the total reward, without a KL. ``own`` are the indices of this process's groups; ``sample``
     takes (prompts, round). Which prompt takes a place depends on (seed, step, round, index) alone, so any
@@ -307,15 +322,15 @@ def refill(
     after the last round stays, with advantage 0.
     """
     while batch.num_rounds < max_rounds:
-        equal = equal_rewards(batch.rewards)
-        if not bool(equal.any()):
+        flat = flat_groups(batch.rewards, minimum_std=minimum_std)
+        if not bool(flat.any()):
             break
         number = batch.num_rounds + 1
-        places = [place for place in range(own.start, own.stop) if equal[place]]
+        places = [place for place in range(own.start, own.stop) if flat[place]]
         filled = batch.with_prompts(
             [place - own.start for place in places], sample(fresh(number, places), number)
         )
-        filled = replace(filled, num_rounds=number, num_resampled=batch.num_resampled + int(equal.sum()))
+        filled = replace(filled, num_rounds=number, num_resampled=batch.num_resampled + int(flat.sum()))
         batch = reward(filled)
     return batch
 
@@ -367,7 +382,7 @@ def add_advantages(
     completions where it is taken off their rewards; ``memory`` the variances of earlier steps, by image.
     Scaling and uncertainty may compare groups, those of one task. A task answered in words has no score to be
     uncertain of, so its groups weigh 1. With ``uncertainty.answer_rule`` answers are read once more, for the
-    weight alone (release of Q-Hawkeye). A completion cut at the length limit (``objective.truncated``)
+    weight alone (release of Q-Hawkeye). With ``objective.minimum_std`` a group of less spread gets none. A completion cut at the length limit (``objective.truncated``)
 
     keep     learns like any other                              (GRPO; all four releases)
     mask     leaves the loss, every term of it; its reward stays in the group's mean and std, it stays among
@@ -392,12 +407,7 @@ def add_advantages(
         rows = batch.rows_of(name)
         if not rows:
             continue
-        advantages[rows] = group_advantages(
-            rewards[rows],
-            scaling=objective.advantage_scaling,
-            epsilon=objective.advantage_epsilon,
-            counted=counted[rows],
-        )
+        advantages[rows] = _task_advantages(batch, name, rewards[rows], objective, counted[rows])
         if task.has_scores:
             scores[rows] = _scores([batch.scored[row] for row in rows])
             keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
@@ -435,6 +445,24 @@ def add_advantages(
         num_tokens=int(lengths.sum()),
         variances=variances,
     )
+
+
+def _task_advantages(
+    batch: Batch, task: str, rewards: Tensor, objective: ObjectiveSettings, counted: Tensor
+) -> Tensor:
+    """(B', G) advantages of a task's groups, whose total rewards are ``rewards``."""
+    epsilon = objective.advantage_epsilon
+    if objective.advantage_rewards == "each":
+        weights = batch.term_weights[task]
+        parts = [batch.breakdown[name] for name in weights]
+        advantages = decoupled_advantages(parts, list(weights.values()), epsilon=epsilon, counted=counted)
+    else:
+        scaling = objective.advantage_scaling
+        advantages = group_advantages(rewards, scaling=scaling, epsilon=epsilon, counted=counted)
+    if objective.minimum_std > 0:
+        flat = flat_groups(rewards, minimum_std=objective.minimum_std)
+        advantages = torch.where(flat[:, None], 0.0, advantages)
+    return advantages
 
 
 def _scores(groups: Sequence[ScoredGroup | None]) -> Tensor:
@@ -475,6 +503,50 @@ def find_answers(batch: Batch, *, tokenizer: Any, tasks: Mapping[str, Task], pro
 
 def _answer_tokens(tokenizer: Any, ids: Tensor, span: tuple[int, int] | None) -> Tensor:
     return torch.zeros(len(ids), dtype=torch.bool) if span is None else tokens_in_span(tokenizer, ids, span)
+
+
+def select_tokens(
+    batch: Batch, *, covariance: CovarianceSettings, rng: np.random.Generator, processes: Processes
+) -> Batch:
+    """Return the batch with the tokens that take most entropy away, of all tokens that the step learns from.
+
+    Log-probabilities are those of the sampling, so the same tokens are selected in every update and whatever
+    shares a micro-batch or a process.
+    """
+    own = processes.own_part(len(batch.rewards))
+    rows = [
+        (logprobs.double().cpu(), float(advantage)) if learns else None
+        for group, advantages, mask in zip(
+            batch.groups, batch.advantages[own], batch.loss_mask[own], strict=True
+        )
+        for logprobs, advantage, learns in zip(group.logprobs, advantages, mask, strict=True)
+    ]
+    number = sum(processes.gather_items([len(rows)])[: processes.rank])
+    everyone = processes.gather_items(rows)
+    learning = [(place, *row) for place, row in enumerate(everyone) if row is not None]
+    lengths = [len(logprobs) for _, logprobs, _ in learning]
+    nothing = torch.zeros(0, dtype=torch.float64)
+    values = covariances(
+        torch.cat([nothing, *(logprobs for _, logprobs, _ in learning)]),
+        torch.cat([nothing, *(torch.full((len(own),), value).double() for _, own, value in learning)]),
+    )
+    chosen = (
+        largest_covariances(values, share=covariance.share)
+        if covariance.form == "kl"
+        else drawn_covariances(
+            values,
+            share=covariance.share,
+            low=covariance.low,
+            high=covariance.high,
+            order=torch.from_numpy(rng.permutation(len(values))),
+        )
+    )
+    masks = dict(zip([place for place, *_ in learning], torch.split(chosen, lengths), strict=True))
+    size, selected = batch.rewards.shape[1], []
+    for place, group in enumerate(batch.groups):
+        ids = enumerate(group.completion_ids, start=number + place * size)
+        selected.append([masks.get(at, torch.zeros(len(one), dtype=torch.bool)) for at, one in ids])
+    return replace(batch, selected=selected)
 
 
 # --- update -----------------------------------------------------------------------------------------------
@@ -576,7 +648,7 @@ def accumulate(
             branch_checkpointing=learner.settings.model.branch_checkpointing,
         )
         device, dtype = original.logprobs.device, original.logprobs.dtype
-        answers = [mask for group in batch.answer_masks[part.rows] for mask in group]
+        answers = _token_masks(batch.answer_masks, part, device)
         correction = None
         if sampled is not None:
             before = old[number] if old else original.logprobs.detach()
@@ -592,8 +664,10 @@ def accumulate(
             exact_kl=exact_kl,
             counts=batch.counts,
             terms=now.terms,
-            answer_mask=pad_sequence(answers, batch_first=True).to(device) if answers else None,
+            answer_mask=answers,
             correction=correction,
+            selected=_token_masks(batch.selected, part, device),
+            group_size=advantages.shape[1],
         )
         return output.loss, output, original, exact_kl
 
@@ -612,6 +686,14 @@ def accumulate(
     # A metric is a mean over processes, but their losses carry global counts already and add up.
     metrics.add_sum("train/loss/total", total * learner.processes.count, 1.0)
     return metrics, logprobs
+
+
+def _token_masks(
+    masks: Sequence[Sequence[Tensor]], part: MicroBatch, device: torch.device
+) -> Tensor | None:
+    """(R, T) bool of a micro-batch; None where no term asks for it."""
+    own = [mask for group in masks[part.rows] for mask in group]
+    return pad_sequence(own, batch_first=True).to(device) if own else None
 
 
 def apply_update(learner: Learner, now: Coefficients) -> float:

@@ -35,7 +35,7 @@ from qhk.policy.tokenizer import build_tokenizer
 from tests.conftest import repository_catalogue
 
 OUTPUT = Path(__file__).with_name("trl_parity.json")
-PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo")
+PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo", "cispo", "sapo", "luspo")
 COMMAND = "PYTHONPATH=/tmp/trlsite:. python tests/objective/record_trl.py"
 SEED, MAX_COMPLETION_LENGTH, GROUP_SIZE = 23, 9, 6
 LOSS_TYPES = {"sequence_mean": "grpo", "token_mean": "dapo", "constant": "dr_grpo"}
@@ -149,6 +149,9 @@ def all_cases() -> list[Case]:
         cases.append(Case(name=f"{kind}/masked", trl=masked))
         if kind in ("grpo", "dapo"):
             cases.append(Case(name=f"{kind}/entropy_bonus", trl={**plain, "entropy_coef": 0.01}))
+    bounded = {"loss_type": "cispo", "epsilon": 0.2, "epsilon_high": 1.1, **plain_kl, "beta": 0.04}
+    cases.append(Case(name="cispo/bounded", trl={**bounded, "scale_rewards": "group"}))
+    cases.append(Case(name="sapo/token_kl", trl={**bounded, "loss_type": "sapo", "scale_rewards": "none"}))
     weighted_kl = {"loss_type": "grpo", "epsilon": 0.2, "epsilon_high": 0.2, "beta": 0.04}
     weighted_kl |= {"use_bias_correction_kl": True, "scale_rewards": "group"}
     return cases + [Case(name=f"grpo/weighted_kl/{n}", trl=weighted_kl, update=n) for n in (0, 2)]
@@ -166,11 +169,17 @@ def trl_arguments(objective: Mapping[str, Any]) -> dict[str, Any]:
     """GRPOConfig's names for our objective. Its KL is k3 and its advantage epsilon 1e-4, without a choice."""
     assert objective["kl_estimator"] == "k3" and objective["advantage_epsilon"] == 1e-4
     assert objective["kl_placement"] == "loss" and objective["truncated"] in ("keep", "mask")
+    kind, high = LOSS_TYPES[objective["aggregation"]], objective["clip_high"]
+    if objective["surrogate"] != "clip":
+        # TRL's CISPO bounds the ratio by this number itself; its SAPO reads neither.
+        kind, high = objective["surrogate"], 0.2 if high is None else 1.0 + high
+    elif objective["constant_length"] == 1:
+        kind = "luspo"
     return {
-        "loss_type": LOSS_TYPES[objective["aggregation"]],
+        "loss_type": kind,
         "importance_sampling_level": objective["ratio"],
-        "epsilon": objective["clip_low"],
-        "epsilon_high": objective["clip_high"],
+        "epsilon": 0.2 if objective["clip_low"] is None else objective["clip_low"],
+        "epsilon_high": high,
         "beta": objective["kl_coef"],
         "scale_rewards": SCALINGS[objective["advantage_scaling"]],
         "entropy_coef": objective["entropy_coef"],

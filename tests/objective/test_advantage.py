@@ -7,7 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.objective.advantage import equal_rewards, group_advantages
+from qhk.objective.advantage import (
+    decoupled_advantages,
+    equal_rewards,
+    flat_groups,
+    group_advantages,
+)
 
 REWARDS = torch.tensor([[0.1, 0.9, 0.4, 0.4], [1.8, 0.0, 1.0, 0.2]], dtype=torch.float64)
 
@@ -116,3 +121,50 @@ def test_fewer_than_two_counted_or_equal_ones_have_no_advantage(scaling: str) ->
 def test_equal_rewards_are_found_exactly() -> None:
     rewards = torch.tensor([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3 + 1e-15], [1.0, 0.0, 1.0]], dtype=torch.float64)
     assert equal_rewards(rewards).tolist() == [True, False, False]
+
+
+def test_gdpo_against_a_loop() -> None:
+    """Each reward over its group's std, weighted and added, then over the std of the whole batch."""
+    generator = torch.Generator().manual_seed(1)
+    rewards = [torch.rand(3, 4, generator=generator, dtype=torch.float64) for _ in range(2)]
+    rewards[1][0] = 0.7  # a reward that is equal throughout a group adds nothing there
+    weights = [1.0, 0.25]
+    sums = []
+    for group in range(3):
+        for place in range(4):
+            total = 0.0
+            for reward, weight in zip(rewards, weights, strict=True):
+                row = reward[group].tolist()
+                mean = sum(row) / 4
+                std = (sum((value - mean) ** 2 for value in row) / 3) ** 0.5
+                if std > 1e-12:
+                    total += weight * (row[place] - mean) / (std + 1e-4)
+            sums.append(total)
+    mean = sum(sums) / 12
+    std = (sum((value - mean) ** 2 for value in sums) / 11) ** 0.5
+    found = decoupled_advantages(rewards, weights, epsilon=1e-4)
+    assert found.flatten().tolist() == pytest.approx([value / (std + 1e-4) for value in sums], abs=1e-12)
+
+
+def test_gdpo_tells_groups_apart_that_a_sum_makes_alike() -> None:
+    """(0, 1) and (0, 2): the same advantages of the total; of two rewards one by one, twice as large."""
+    first, second = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    together = group_advantages(first + second, scaling="group_std", epsilon=0.0)
+    torch.testing.assert_close(together[0], together[1])
+    apart = decoupled_advantages([first, second], [1.0, 1.0], epsilon=0.0)
+    torch.testing.assert_close(apart[1], 2 * apart[0])
+
+
+def test_gdpo_leaves_completions_out_and_equal_groups_at_zero() -> None:
+    rewards = torch.tensor([[0.1, 0.5, 9.0], [0.3, 0.3, 0.3]], dtype=torch.float64)
+    counted = torch.tensor([[True, True, False], [True, True, True]])
+    found = decoupled_advantages([rewards], [1.0], epsilon=0.0, counted=counted)
+    assert found[0, 2] == 0 and not found[1].any()
+    assert found[0, 0].item() == pytest.approx(-found[0, 1].item()) and found[0, 0] < 0
+
+
+def test_flat_groups_are_equal_or_spread_less_than_asked() -> None:
+    rewards = torch.tensor([[0.1, 0.1, 0.1], [0.0, 0.1, 0.2], [0.0, 1.0, 2.0]], dtype=torch.float64)
+    assert flat_groups(rewards, minimum_std=0.0).tolist() == [True, False, False]
+    assert flat_groups(rewards, minimum_std=0.0999).tolist() == [True, False, False]
+    assert flat_groups(rewards, minimum_std=0.11).tolist() == [True, True, False]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from qhk.objective.policy import policy_loss
+from qhk.objective.policy import Ratio, Surrogate, policy_loss
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
 
@@ -133,3 +133,69 @@ def test_unknown_ratio_is_refused() -> None:
         policy_loss(
             torch.zeros(1, 1), None, torch.ones(1), MASK[:1, :1], ratio="word", clip_low=None, clip_high=None
         )
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("surrogate", ["cispo", "sapo"])
+def test_cispo_and_sapo_against_loops(surrogate: Surrogate, ratio: Ratio) -> None:
+    """Value and gradient, token by token; CISPO's ratio has no gradient, SAPO's sigmoid has its own."""
+    generator = torch.Generator().manual_seed(5)
+    old = -torch.rand(3, 4, generator=generator, dtype=torch.float64) * 3
+    logprobs = (old + torch.randn(3, 4, generator=generator, dtype=torch.float64)).requires_grad_()
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
+    advantages = torch.tensor([1.5, -0.7, 0.0], dtype=torch.float64)
+    bounds = {"clip_low": None if surrogate == "sapo" else 0.4, "clip_high": None if surrogate == "sapo" else 0.3}
+    loss, clipped = policy_loss(
+        logprobs,
+        old,
+        advantages,
+        mask,
+        ratio=ratio,
+        surrogate=surrogate,
+        soft_positive=1.0,
+        soft_negative=1.05,
+        **bounds,
+    )
+    loss.sum().backward()
+    assert logprobs.grad is not None
+    for row in range(3):
+        length = int(mask[row].sum())
+        gaps = [float(logprobs[row, t].detach() - old[row, t]) for t in range(length)]
+        a, slopes = float(advantages[row]), []
+        for t in range(length):
+            r = math.exp(gaps[t] if ratio == "token" else sum(gaps) / length)
+            if surrogate == "cispo":
+                weight = min(max(r, 0.6), 1.3)
+                value, slope = -weight * a * float(logprobs[row, t].detach()), -weight * a
+                assert bool(clipped[row, t]) is (weight != r)
+            else:
+                tau = 1.0 if a > 0 else 1.05
+                soft = 1 / (1 + math.exp(-tau * (r - 1)))
+                value, slope = -4 / tau * soft * a, -4 * soft * (1 - soft) * a * r
+                assert not clipped[row, t]
+            assert float(loss[row, t].detach()) == pytest.approx(value, abs=1e-12)
+            slopes.append(slope)
+        if ratio == "sequence" and surrogate == "sapo":
+            slopes = [sum(slopes) / length] * length
+        assert logprobs.grad[row, :length].tolist() == pytest.approx(slopes, abs=1e-12)
+        assert not logprobs.grad[row, length:].any()
+
+
+@pytest.mark.parametrize("surrogate", ["cispo", "sapo"])
+def test_in_the_first_update_every_surrogate_is_the_plain_policy_gradient(surrogate: Surrogate) -> None:
+    bounds = {"clip_low": None, "clip_high": None}
+    grads = []
+    for kind in ("clip", surrogate):
+        logprobs = torch.tensor([[-1.0, -2.0], [-0.5, -3.0]], dtype=torch.float64, requires_grad=True)
+        loss, _ = policy_loss(
+            logprobs,
+            None,
+            torch.tensor([0.8, -1.1], dtype=torch.float64),
+            torch.ones(2, 2, dtype=torch.bool),
+            ratio="token",
+            surrogate=kind,
+            **bounds,
+        )
+        loss.sum().backward()
+        grads.append(logprobs.grad)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-15, atol=1e-15)

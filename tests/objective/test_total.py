@@ -7,11 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from qhk.config.compose import compose_config, plain_config
 from qhk.objective.aggregate import Counts
+from qhk.objective.credit import gated_credit, top_tokens, visual_credit
 from qhk.objective.entropy import categorical_entropy
 from qhk.objective.perception import categorical_kl
 from qhk.objective.terms import Terms
 from qhk.objective.total import Branch, LossOutput, NonFiniteTermError, check_finite, total_loss
+from tests.conftest import repository_catalogue
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
 COUNTS = Counts(sequences=4, tokens=10)
@@ -89,6 +92,7 @@ class Scene:
         old: bool = True,
         answers: Tensor | None = None,
         correction: Tensor | None = None,
+        selected: Tensor | None = None,
     ) -> LossOutput:
         first = self.branch(self.original[rows], rows)
         second = self.branch(self.degraded[rows], rows)
@@ -105,6 +109,8 @@ class Scene:
             terms=terms,
             answer_mask=None if answers is None else answers[rows],
             correction=None if correction is None else correction[rows],
+            selected=None if selected is None else selected[rows],
+            group_size=2,
         )
 
     def branch(self, logits: Tensor, rows: slice) -> Branch:
@@ -489,3 +495,143 @@ def test_the_answers_places_and_their_number_are_asked_for(scene: Scene) -> None
         scene.loss(IN_ANSWERS, ANSWER_COUNTS)
     with pytest.raises(ValueError, match="but the counts of the answers' tokens are missing"):
         scene.loss(IN_ANSWERS, COUNTS, answers=ANSWERS)
+
+
+ANSWERS = torch.tensor([[0, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
+SELECTED = torch.tensor([[1, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
+WITH_ANSWERS = Counts(sequences=4, tokens=10, answer_tokens=4)
+CREDITED = {
+    "reasoning": replace(OFF, credit="reasoning"),
+    "answer": replace(OFF, credit="answer"),
+    "entropy gating": replace(OFF, entropy_share=0.4),
+    "clip-cov": replace(OFF, covariance="clip"),
+    "kl-cov": replace(OFF, covariance="kl"),
+    "vppo": replace(OFF, dependency="vppo"),
+    "pgpo": replace(OFF, dependency="pgpo"),
+    "all": replace(
+        OFF, credit="reasoning", entropy_share=0.6, covariance="kl", dependency="pgpo", aggregation="token_mean"
+    ),
+}
+
+
+def credited(scene: Scene, terms: Terms, rows: slice = slice(None)) -> LossOutput:
+    return scene.loss(terms, counts=WITH_ANSWERS, rows=rows, answers=ANSWERS, selected=SELECTED)
+
+
+@pytest.mark.parametrize("name", CREDITED)
+def test_the_policy_term_is_on_the_tokens_that_get_the_credit(scene: Scene, name: str) -> None:
+    """In a loop: each token's clipped surrogate by its weight, over the tokens of its part of the completion."""
+    terms = CREDITED[name]
+    logprobs, old = (
+        scene.branch(logits.detach(), slice(None)).logprobs for logits in (scene.original, scene.old)
+    )
+    entropy = scene.branch(scene.original, slice(None)).entropy
+    divergence = categorical_kl(scene.original.flatten(0, 1), scene.degraded.flatten(0, 1)).view(4, 4)
+    assert entropy is not None
+    weights = torch.ones(4, 4, dtype=torch.float64)
+    if terms.entropy_share < 1:
+        weights *= top_tokens(entropy, MASK, share=terms.entropy_share)
+    if terms.covariance == "clip":
+        weights *= ~SELECTED
+    if terms.dependency == "vppo":
+        weights *= visual_credit(divergence, MASK, group_size=2, share=0.4, lowest=0.9)
+    if terms.dependency == "pgpo":
+        weights *= gated_credit(divergence, MASK, threshold=0.5, strength=1.0)
+    part = MASK & {"completion": MASK, "answer": ANSWERS, "reasoning": ~ANSWERS}[terms.credit]
+    expected = 0.0
+    for row in range(4):
+        inside = [t for t in range(4) if part[row, t]]
+        for t in inside:
+            ratio, advantage = math.exp(float(logprobs[row, t] - old[row, t])), float(scene.advantages[row])
+            value = -min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage) * float(weights[row, t])
+            if terms.covariance == "kl" and SELECTED[row, t]:
+                value += abs(float(logprobs[row, t] - old[row, t]))
+            expected += value / (int(part.sum()) if terms.aggregation == "token_mean" else 4 * len(inside))
+    output = credited(scene, terms)
+    assert output.loss.item() == pytest.approx(expected, rel=1e-12)
+    if name != "kl-cov":
+        assert output.sums["credited"] == (float((part & (weights > 0)).sum()), 10)
+    plain, moved = (scene.gradients(credited(scene, one)) for one in (OFF, terms))
+    assert float((plain[0] - moved[0]).abs().max()) > 1e-6
+    assert not moved[1].any(), "dependency and entropy are weights: nothing flows through them"
+
+
+@pytest.mark.parametrize("name", CREDITED)
+def test_credit_by_micro_batches_of_whole_groups_adds_up(scene: Scene, name: str) -> None:
+    whole = credited(scene, CREDITED[name])
+    halves = [credited(scene, CREDITED[name], rows=rows) for rows in (slice(0, 2), slice(2, 4))]
+    torch.testing.assert_close(halves[0].loss + halves[1].loss, whole.loss, rtol=1e-13, atol=1e-15)
+
+
+def test_credit_that_is_off_is_bit_identical_to_absence(scene: Scene) -> None:
+    plain, off = scene.loss(OFF), credited(scene, OFF)
+    assert torch.equal(plain.loss, off.loss) and plain.sums == off.sums
+    first = credited(scene, replace(OFF, covariance="kl", covariance_kl_coef=0.0))
+    torch.testing.assert_close(first.loss, plain.loss, rtol=1e-15, atol=0.0)
+
+
+def test_kl_cov_adds_nothing_in_the_first_update(scene: Scene) -> None:
+    one = scene.loss(CREDITED["kl-cov"], old=False, selected=SELECTED)
+    assert torch.equal(one.loss, scene.loss(OFF, old=False).loss)
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("answer", "objective.credit: is answer, but the places of the answers"),
+        ("entropy gating", "objective.entropy_share: is 0.4, but exact entropies"),
+        ("clip-cov", "objective.covariance.form: is clip, but the selected tokens"),
+        ("vppo", "perception.dependency.form: is vppo, but KL values"),
+    ],
+)
+def test_credit_without_its_tensor_is_an_error(name: str, key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        total_loss(
+            mask=MASK,
+            advantages=torch.ones(4),
+            original=Branch(logprobs=torch.zeros(4, 4), entropy=None),
+            old_logprobs=None,
+            reference_logprobs=None,
+            degraded=None,
+            exact_kl=None,
+            counts=COUNTS,
+            terms=CREDITED[name],
+        )
+
+
+def papo() -> Terms:
+    """The terms of conf/perception/papo.yaml at the start of a run, and nothing beside them."""
+    words = ["perception=papo", "twin=masked", "objective.kl_coef=0"]
+    config = plain_config(compose_config("train", words, repository_catalogue()))["perception"]
+    kept = ("gamma", "exponent_bound", "value_bound", "entropy", "eta_original", "eta_degraded")
+    values = {key: config[key] for key in kept}
+    return replace(
+        OFF, perception=config["form"], perception_aggregation=config["aggregation"], **values
+    )
+
+
+@pytest.mark.parametrize("term", ["gamma", "eta_original", "eta_degraded"])
+def test_each_term_of_papo_trains_what_it_is_about(scene: Scene, term: str) -> None:
+    """The divergence trains both branches, each entropy its own: none is computed and left out of the loss."""
+    terms = papo()
+    assert terms.gamma > 0 and terms.eta_original > 0 and terms.eta_degraded > 0 and terms.entropy == "exact"
+    alone = {key: getattr(terms, key) if key == term else 0.0 for key in ("gamma", "eta_original", "eta_degraded")}
+    quiet = replace(scene, advantages=torch.zeros(4, dtype=torch.float64))
+    first, second = quiet.gradients(quiet.loss(replace(terms, **alone)))
+    trained = {"gamma": (True, True), "eta_original": (True, False), "eta_degraded": (False, True)}[term]
+    assert (bool(first.abs().max() > 1e-5), bool(second.abs().max() > 1e-5)) == trained
+
+
+def test_papo_against_a_loop(scene: Scene) -> None:
+    """GRPO - gamma k3(original, masked) + eta H(original) + eta H(masked), token means."""
+    terms, quiet = papo(), replace(scene, advantages=torch.zeros(4, dtype=torch.float64))
+    log_p = {name: getattr(scene, name).detach().log_softmax(-1) for name in ("original", "degraded")}
+    total = 0.0
+    for row in range(4):
+        for t in range(int(MASK[row].sum())):
+            target = int(scene.targets[row, t])
+            x = float(log_p["degraded"][row, t, target] - log_p["original"][row, t, target])
+            total -= terms.gamma * (math.exp(x) - x - 1)
+            for name, eta in (("original", terms.eta_original), ("degraded", terms.eta_degraded)):
+                total += eta * -sum(math.exp(v) * v for v in log_p[name][row, t].tolist())
+    assert quiet.loss(terms).loss.item() == pytest.approx(total / 10, rel=1e-12)

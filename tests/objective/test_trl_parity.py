@@ -7,6 +7,8 @@ How TRL's normalisations map to ours, micro-batches being summed in both:
     dapo     sum over the tokens of all ranks and micro-batches of the update = ``token_mean``
     dr_grpo  sum over completions times ``max_completion_length`` = ``constant`` with that length
     bnpo     mean over the tokens of each micro-batch, then over micro-batches; ``token_mean`` for one alone
+    luspo    sum over a completion's tokens, mean over completions = ``constant`` with length 1
+    cispo    as dapo, and sapo as grpo; CISPO's bound is that of the ratio, ours what it may exceed 1 by
 
 TRL's KL is k3, its advantage epsilon 1e-4. Recorded with ``use_bias_correction_kl`` off: by default TRL
 multiplies the KL by the importance ratio (arXiv 2512.02556), which changes its gradient even where the ratio
@@ -40,7 +42,7 @@ from tests.conftest import repository_catalogue
 RECORDED: dict[str, Any] = json.loads(Path(__file__).with_name("trl_parity.json").read_text(encoding="utf-8"))
 HEADER, SCENE = RECORDED["header"], RECORDED["scene"]
 CASES: dict[str, dict[str, Any]] = {case["name"]: case for case in RECORDED["cases"]}
-PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo")
+PRESETS = ("grpo", "clip_higher", "dapo", "dr_grpo", "gspo", "cispo", "sapo", "luspo")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Of the largest element. Float64 was recorded with 14 digits, and terms of the loss nearly cancel; float32
 # sums some 50 numbers in another order.
@@ -50,6 +52,9 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "bnpo": "token_mean",
     "dapo": "token_mean",
     "dr_grpo": "constant",
+    "luspo": "constant",
+    "cispo": "token_mean",
+    "sapo": "sequence_mean",
 }
 SCALINGS: dict[str, Scaling] = {"group": "group_std", "batch": "batch_std", "none": "none"}
 DIFFERENT = ("bnpo/two_micro_batches", "grpo/entropy_bonus", "grpo/weighted_kl/0", "grpo/weighted_kl/2")
@@ -60,7 +65,10 @@ ADVANTAGES: dict[tuple[str, str, str], list[float]] = {
 REWARDS: dict[str, list[float]] = {**RECORDED["reward_sets"], "scene": SCENE["rewards"]}
 MASK = torch.tensor(SCENE["mask"], dtype=torch.bool)
 COMPLETE = torch.tensor([row not in SCENE["truncated"] for row in range(len(MASK))])
-BESIDE_THE_LOSS = ("updates_per_rollout", "max_resamples")
+BESIDE_THE_LOSS = (
+    *("updates_per_rollout", "max_resamples", "minimum_std", "advantage_rewards"),
+    *("soft_positive", "soft_negative", "credit", "entropy_share", "covariance"),
+)
 
 
 @cache
@@ -75,12 +83,14 @@ def objective_of_preset(preset: str) -> dict[str, Any]:
 
 def objective_of_trl(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Our names for the arguments that TRL was given; those left out have TRL's defaults."""
+    kind, high = arguments["loss_type"], arguments["epsilon_high"]
     return {
+        "surrogate": kind if kind in ("cispo", "sapo") else "clip",
         "ratio": arguments.get("importance_sampling_level", "token"),
-        "clip_low": arguments["epsilon"],
-        "clip_high": arguments["epsilon_high"],
-        "aggregation": AGGREGATIONS[arguments["loss_type"]],
-        "constant_length": HEADER["max_completion_length"],
+        "clip_low": None if kind in ("cispo", "sapo") else arguments["epsilon"],
+        "clip_high": high - 1.0 if kind == "cispo" else None if kind == "sapo" else high,
+        "aggregation": AGGREGATIONS[kind],
+        "constant_length": 1 if kind == "luspo" else HEADER["max_completion_length"],
         "advantage_scaling": SCALINGS[arguments["scale_rewards"]],
         "advantage_epsilon": 1e-4,
         "kl_coef": arguments.get("beta", 0.0),
@@ -99,6 +109,9 @@ def objective_of(case: Mapping[str, Any]) -> dict[str, Any]:
 
 def terms_of(objective: Mapping[str, Any]) -> Terms:
     return Terms(
+        surrogate=objective["surrogate"],
+        # TRL makes both numbers float32, whatever it computes in.
+        soft_negative=torch.tensor(1.05, dtype=torch.float32).item(),
         ratio=objective["ratio"],
         clip_low=objective["clip_low"],
         clip_high=objective["clip_high"],
@@ -188,11 +201,18 @@ def test_recording_used_the_preset_as_it_is_now(preset: str) -> None:
             **{
                 key: value for key, value in objective_of_preset(preset).items() if key not in BESIDE_THE_LOSS
             },
-            "constant_length": HEADER["max_completion_length"],
+            "constant_length": 1 if preset == "luspo" else HEADER["max_completion_length"],
         }
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["update"] == 2])
+CLIPPED = [
+    name
+    for name, case in CASES.items()
+    if case["update"] == 2 and case["trl"]["loss_type"] not in ("cispo", "sapo")
+]
+
+
+@pytest.mark.parametrize("name", CLIPPED)
 def test_each_bound_clips_some_tokens(name: str) -> None:
     def num_clipped(**changes: Any) -> float:
         return sum(output.sums["clipped"][0] for output in Ours(CASES[name], **changes).outputs)

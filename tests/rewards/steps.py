@@ -17,6 +17,8 @@ from tests.tasks.builders import parse_answer
 Matrix = NDArray[np.float64]
 
 TASKS = {
+    **dict.fromkeys(("answer_only", "batch_correlation", "bell", "evoquality"), ("score", "strict")),
+    **dict.fromkeys(("gaussian", "graded_format", "mr_iqa", "threshold_curriculum"), ("score", "strict")),
     "q_hawkeye": ("score", "strict"),
     "q_hawkeye_overlong": ("score", "strict"),
     "q_hawkeye_paper": ("score", "strict"),

@@ -13,7 +13,14 @@ from qhk.config.compose import compose_config, plain_config
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.compose import build_terms
-from qhk.rewards.term import BatchTerm, CompletionTerm, Positive, batch_values, completion_value
+from qhk.rewards.term import (
+    BatchTerm,
+    CompletionTerm,
+    Positive,
+    batch_values,
+    completion_value,
+    scheduled,
+)
 from qhk.types import Completion, Example
 from tests.conftest import repository_catalogue
 
@@ -312,3 +319,41 @@ def test_a_module_that_ends_while_it_is_imported_is_one_line(
         UserError, match=r"mine\._target_: qhk_test_ending_module cannot be imported: it raised"
     ):
         build_terms(spec)
+
+
+def test_a_schedule_multiplies_a_setting_or_a_weight(make_completion: Make, make_example: MakeExample) -> None:
+    """exp(-|e| / tau): half of tau is the square; other terms and the settings as built stay."""
+    completion, example = make_completion("<think>x</think><answer>3.2</answer>"), make_example(3.0)
+    plain = build_terms(RELEASE)
+    half = scheduled(plain, {"accuracy.tau": 0.5, "format.weight": 0.25})
+    assert [term.name for term in half] == list(RELEASE) and half[2] is plain[2]
+    assert [term.weight for term in half] == [1.0, 0.2, 1.0]
+    values = [
+        completion_value(term, completion, example)
+        for terms in (plain, half)
+        for term in terms
+        if isinstance(term, CompletionTerm)
+    ]
+    assert values[3] == pytest.approx(values[0] ** 2) and values[4] == values[1]
+    assert scheduled(plain, {}) == plain
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["+reward.schedules.accuracy.tau.final=0.5"], "reward.schedules.accuracy.tau.form"),
+        (
+            ["reward=threshold_curriculum", "~reward.terms.accuracy"],
+            r"schedules.accuracy.threshold: must name a number of a term, one of format.weight",
+        ),
+        (
+            ["reward=threshold_curriculum", "reward.schedules.accuracy.threshold.final=0"],
+            r"schedules.accuracy.threshold: must stay above 0, got final 0",
+        ),
+    ],
+)
+def test_a_schedule_of_nothing_or_to_nothing_is_refused(words: list[str], message: str) -> None:
+    from qhk.config.training import training_settings
+
+    with pytest.raises(UserError, match=message):
+        training_settings(words, [0], repository_catalogue())

@@ -52,6 +52,9 @@ def twin(groups: Sequence[ScoredGroup], **changed: Any) -> list[list[float]]:
                 against = [theirs.mean()] if how["opponent"] == "mean" else theirs
                 p = np.mean(norm.cdf((score - np.array(against)) / np.sqrt(total + how["epsilon"])))
                 t = 0.5 if own.mos == other.mos else float(own.mos > other.mos)
+                if how.get("truth") == "votes":
+                    wins = np.sign(mine[:, None] - theirs[None, :]).sum()
+                    t = (1 + np.sign(wins)) / 2
                 if how["form"] == "binary":
                     met.append(float((p > 0.5) == (t > 0.5) and (p < 0.5) == (t < 0.5)))
                 else:
@@ -190,3 +193,21 @@ def test_equal_means_are_a_tie_in_the_binary_form() -> None:
     for mos, earned in (((3.0, 3.0), 1.0), ((2.0, 4.0), 0.0)):
         groups = [group(y, score) for y, score in zip(mos, scores, strict=True)]
         assert fidelity(groups, form="binary") == [[earned], [earned]]
+
+
+@given(batches)
+def test_votes_of_answers_against_a_second_implementation(groups: list[ScoredGroup]) -> None:
+    for row, expected in zip(fidelity(groups, truth="votes"), twin(groups, truth="votes"), strict=True):
+        np.testing.assert_allclose(row, expected, atol=1e-9)
+
+
+def test_votes_read_no_opinion() -> None:
+    """Two of three answers rank the first image above the second, whatever people said."""
+    rows = (3.0, 3.5, 1.0), (2.0, 2.5, 2.0)
+    for moss in ((1.0, 5.0), (5.0, 1.0), (2.0, 2.0)):
+        groups = [group(mos, *row) for mos, row in zip(moss, rows, strict=True)]
+        (first, second, odd), _ = fidelity(groups, truth="votes")
+        assert second > first > odd
+        assert fidelity(groups, truth="votes") == fidelity(
+            [group(2.0, *rows[0]), group(1.0, *rows[1])], truth="opinions"
+        )

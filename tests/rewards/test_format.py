@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qhk.rewards.format import (
+    answer_only_format,
+    tag_count_format,
     preresq_r1_release_format,
     q_hawkeye_release_format,
     strict_lines_format,
@@ -304,3 +306,25 @@ def test_long_texts_are_judged_in_linear_time(
     assert q_hawkeye_release_format(make_completion(text, "q_hawkeye_release"), make_example(3.0)) == 0
     any_content = visualquality_r1_release_format(make_completion(text), make_example(3.0))
     assert any_content == (piece == ANSWER_LINE)
+
+
+@pytest.mark.parametrize(
+    ("text", "alone", "share"),
+    [
+        ("<answer>3.2</answer>", 1, 0.5),
+        (" <answer> 3.2 </answer>\n", 1, 0.5),
+        ("<answer>good</answer>", 0, 0.5),
+        ("x<answer>3.2</answer>", 0, 0.5),
+        ("<think>x</think><answer>3.2</answer>", 0, 1),
+        ("<answer>3</answer><answer>3</answer>", 0, 0),
+        ("</answer><think></think>", 0, 0.75),
+        ("<think>x<think></think><answer>3", 0, 0.5),
+        ("", 0, 0),
+    ],
+)
+def test_an_answer_alone_and_the_share_of_tags(
+    make_completion: Make, make_example: MakeExample, text: str, alone: float, share: float
+) -> None:
+    completion, example = make_completion(text), make_example(3.0)
+    assert answer_only_format(completion, example) == alone
+    assert tag_count_format(completion, example) == share

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.length import soft_overlong
+from qhk.rewards.length import length_band, soft_overlong
 from qhk.types import Answer, Completion, Example
 from tests.data.test_twin import example
 
@@ -38,3 +38,13 @@ def test_the_buffer_is_checked_with_the_settings(wrong: float) -> None:
     spec = {"_target_": "qhk.rewards.length.soft_overlong", "weight": 1.0, "max_tokens": 9}
     with pytest.raises(ValueError, match=r"reward\.terms\.overlong\.buffer_fraction"):
         build_terms({"overlong": {**spec, "buffer_fraction": wrong}})
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "earned"), [(0, 0), (10, 0.5), (15, 0.75), (20, 1), (50, 1), (55, 0.75), (70, 0), (99, 0)]
+)
+def test_a_band_of_lengths(num_tokens: int, earned: float) -> None:
+    for cut in (False, True):
+        completion = Completion(text="", answer=Answer(score=None), num_tokens=num_tokens, truncated=cut)
+        found = length_band(completion, example("a.png"), shortest=20, longest=50, slope=20.0)
+        assert found == (0.0 if cut else earned)

@@ -3,12 +3,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.rewards.score import exponential_error, threshold_error
+from qhk.rewards.score import bell_error, exponential_error, gaussian_error, threshold_error
 from qhk.types import Answer, Completion, Example
 
 Make = Callable[..., Completion]
@@ -110,3 +111,28 @@ def test_bounded_and_monotone_in_the_error(
         assert all(0.0 <= value <= 1.0 for value in reward)
         if how == "keep" or (1 <= near <= 5 and 1 <= far <= 5):
             assert reward[0] >= reward[1]
+
+
+@given(st.one_of(st.none(), SCORES), st.floats(1, 5), st.floats(0.05, 3), st.floats(0.3, 4))
+def test_gaussian_and_bell_against_their_formulas(
+    score: float | None, mos: float, width: float, slope: float
+) -> None:
+    example = Example(
+        id="one", dataset="none", image=Path("one.png"), mos=mos, mos_native=mos, higher_is_better=True
+    )
+    gauss = gaussian_error(completion(score), example, **SCALE, sigma=width, out_of_range="keep")
+    bell = bell_error(completion(score), example, **SCALE, width=width, slope=slope, out_of_range="keep")
+    error = math.inf if score is None else abs(score - mos)
+    assert gauss == pytest.approx(math.exp(-(error**2) / (2 * width**2)), abs=1e-12)
+    assert bell == pytest.approx(0.0 if score is None else 1 / (1 + (error / width) ** (2 * slope)), abs=1e-12)
+
+
+def test_gaussian_and_bell_at_their_widths(make_example: MakeExample) -> None:
+    example, common = make_example(3.0), {**SCALE, "out_of_range": "refuse"}
+    assert gaussian_error(completion(3.5), example, sigma=0.5, **common) == pytest.approx(math.exp(-0.5))
+    assert bell_error(completion(3.5), example, width=0.5, slope=7.0, **common) == 0.5
+    assert bell_error(completion(3.0), example, width=0.5, slope=7.0, **common) == 1.0
+    assert bell_error(completion(5.0), example, width=1e-3, slope=1e3, **common) == 0.0  # beyond a float
+    for outside in (5.01, None):
+        assert gaussian_error(completion(outside), make_example(5.0), sigma=0.5, **common) == 0.0
+        assert bell_error(completion(outside), make_example(5.0), width=0.5, slope=1.0, **common) == 0.0

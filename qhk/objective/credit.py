@@ -109,9 +109,7 @@ def largest_covariances(covariance: Tensor, *, share: float) -> Tensor:
     return chosen
 
 
-def drawn_covariances(
-    covariance: Tensor, *, share: float, low: float, high: float, order: Tensor
-) -> Tensor:
+def drawn_covariances(covariance: Tensor, *, share: float, low: float, high: float, order: Tensor) -> Tensor:
     """Return which tokens, bool ``(N,)``, are drawn from those with a covariance in (low, high).
 
     The first ``max(1, floor(share N))`` of them in ``order (N,)``, a permutation of all places. Clip-Cov

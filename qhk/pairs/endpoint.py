@@ -7,10 +7,9 @@ import base64
 import io
 import json
 import math
-import random
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -21,11 +20,7 @@ from qhk.files import parse_json
 from qhk.pairs.judge import Emit, Judged, failed_answer, load_pair, question_digest, read_answer
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
-
-TRY_AGAIN = frozenset({408, 409, 425, 429})
-OUR_FAULT = {401: "the key is not accepted", 403: "the key has no access", 404: "no such address or model"}
-KEPT_OF_ERRORS = 2000
-"""Characters of an error's body that are kept; an answer's body is kept whole."""
+from qhk.service import Access, Reply, Service
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +44,6 @@ class EndpointOptions:
     stop_after_failures: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Reply:
-    """One response: its status and body. Status 0: none came, and ``error`` says why."""
-
-    status: int
-    body: str
-    error: str
-    retry_after_s: float | None = None
-
-    @property
-    def worth_trying_again(self) -> bool:
-        return self.status == 0 or self.status >= 500 or self.status in TRY_AGAIN
-
-    def as_row(self) -> dict[str, Any]:
-        return {"status": self.status, "error": self.error, "body": self.body[:KEPT_OF_ERRORS]}
-
-
 class EndpointJudge:
     """Asks about pairs concurrently; answers arrive in any order and are handed over at once."""
 
@@ -74,7 +52,20 @@ class EndpointJudge:
         asked = {name: getattr(options, name) for name in ("temperature", "max_new_tokens", "max_pixels")}
         digest = question_digest(options.question, image_format=options.image_format, **asked)
         self.name = f"{options.model}@{httpx.URL(options.url).netloc.decode()}#{digest}"
-        self._free_at = 0.0
+        self.service = Service(
+            Access(
+                url=f"{options.url.rstrip('/')}/chat/completions",
+                api_key=options.api_key,
+                timeout_s=options.timeout_s,
+                attempts=options.attempts,
+                backoff_s=options.backoff_s,
+                max_backoff_s=options.max_backoff_s,
+                concurrency=options.concurrency,
+                requests_per_minute=options.requests_per_minute,
+            ),
+            where="pairs.filter.endpoint",
+            fix="url, model or api_key_file",
+        )
         self._failed_in_row = 0
 
     def judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
@@ -86,14 +77,8 @@ class EndpointJudge:
         asyncio.run(self._judge(pairs, emit))
 
     async def _judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        key = self.options.api_key
         queue = iter(pairs)
-        async with httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self.options.timeout_s,
-            limits=httpx.Limits(max_connections=self.options.concurrency),
-            trust_env=False,
-        ) as client:
+        async with self.service.client() as client:
             count = min(self.options.concurrency, len(pairs))
             workers = [asyncio.create_task(self._work(client, queue, emit)) for _ in range(count)]
             try:
@@ -120,18 +105,9 @@ class EndpointJudge:
             payload = await asyncio.to_thread(self._payload, pair, version)
         except ValueError as error:
             return failed_answer(pair, version, error)
-        failed: list[dict[str, Any]] = []
-        for attempt in range(1, self.options.attempts + 1):
-            await self._wait_for_turn()
-            reply = await self._send(client, payload)
-            answer = self._read(pair, version, reply)
-            if answer is not None:
-                return _with(answer, attempts=attempt, failed_attempts=failed)
-            failed.append(reply.as_row())
-            if not reply.worth_trying_again and reply.status != 200:
-                break
-            if attempt < self.options.attempts:
-                await self._back_off(reply, attempt)
+        answer, failed = await self.service.ask(client, payload, partial(self._read, pair, version))
+        if answer is not None:
+            return _with(answer, attempts=len(failed) + 1, failed_attempts=failed)
         last = failed[-1]
         cause = last["error"] or f"status {last['status']}"
         return Judged(
@@ -143,31 +119,7 @@ class EndpointJudge:
             more={"attempts": len(failed), "failed_attempts": failed},
         )
 
-    async def _send(self, client: httpx.AsyncClient, payload: bytes) -> _Reply:
-        """Return one response. Raises ``UserError`` for a status that no pair can be blamed for."""
-        url = f"{self.options.url.rstrip('/')}/chat/completions"
-        try:
-            async with asyncio.timeout(self.options.timeout_s):
-                response = await client.post(
-                    url, content=payload, headers={"Content-Type": "application/json"}
-                )
-        except (TimeoutError, httpx.TimeoutException):
-            return _Reply(status=0, body="", error=f"no reply within {self.options.timeout_s:g} s")
-        except httpx.HTTPError as error:
-            return _Reply(status=0, body="", error=f"{type(error).__name__}")
-        if response.status_code in OUR_FAULT:
-            raise UserError(
-                f"pairs.filter.endpoint: {url} answered {response.status_code} "
-                f"({OUR_FAULT[response.status_code]}); correct url, model or api_key_file"
-            )
-        return _Reply(
-            status=response.status_code,
-            body=response.text,
-            error="" if response.status_code == 200 else f"status {response.status_code}",
-            retry_after_s=_seconds(response.headers.get("Retry-After")),
-        )
-
-    def _read(self, pair: Pair, version: int, reply: _Reply) -> Judged | None:
+    def _read(self, pair: Pair, version: int, reply: Reply) -> Judged | None:
         """Return the answer in a response, be it a refusal or unreadable, or None."""
         if reply.status != 200:
             return None
@@ -197,24 +149,6 @@ class EndpointJudge:
             return None
         verdict, failure = read_answer(content)
         return Judged(pair=pair, version=version, verdict=verdict, failure=failure, reply=content, more=more)
-
-    async def _wait_for_turn(self) -> None:
-        """Wait until the server may be asked again: after a rate limit, or for the pace per minute."""
-        while (wait := self._free_at - time.monotonic()) > 0:
-            await asyncio.sleep(wait)
-        if self.options.requests_per_minute is not None:
-            self._free_at = time.monotonic() + 60.0 / self.options.requests_per_minute
-
-    async def _back_off(self, reply: _Reply, attempt: int) -> None:
-        """Wait longer after every attempt, and as the server says; a rate limit holds up everyone."""
-        wait = self.options.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
-        wait = min(wait, self.options.max_backoff_s)
-        if reply.retry_after_s is not None:
-            wait = max(wait, reply.retry_after_s)
-        if reply.status == 429:
-            self._free_at = max(self._free_at, time.monotonic() + wait)
-        else:
-            await asyncio.sleep(wait)
 
     def _payload(self, pair: Pair, version: int) -> bytes:
         pictures = [
@@ -249,12 +183,3 @@ def _data_url(image: Image.Image, options: EndpointOptions) -> str:
     else:
         image.save(buffer, "PNG", compress_level=1)
     return f"data:image/{options.image_format};base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _seconds(header: str | None) -> float | None:
-    """Return the seconds of a ``Retry-After`` header; None where there is none, or a date."""
-    try:
-        seconds = float(header or "")
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

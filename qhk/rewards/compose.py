@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.term import Above, BatchTerm, CompletionTerm, RewardTerm
+from qhk.rewards.term import Above, BatchTerm, CompletionsTerm, CompletionTerm, RewardTerm
+from qhk.types import Completion, Example
 
 _OWN_KEYS = ("_target_", "weight")
 
@@ -20,9 +21,10 @@ _OWN_KEYS = ("_target_", "weight")
 def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     """Return the reward terms of ``spec``: name -> ``_target_``, ``weight``, the function's settings.
 
-    ``_target_`` is the dotted path of any importable function of one of two kinds, told apart by what it
-    takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(groups:
-    Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a whole step.
+    ``_target_`` is the dotted path of any importable function of one of three kinds, told apart by what it
+    takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(completions:
+    Sequence[Completion], examples: Sequence[Example], *, settings) -> list[float | None]`` judges many in one
+    call; ``(groups: Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a whole step.
     Its keyword-only parameters must be exactly the given keys (those with a default may be left out), and
     every value of the annotated type (float, int, bool, str, None, Literal, unions and sequences of them; an
     int passes for a float; ``Above`` in ``Annotated`` bounds a number; other annotations are left to the
@@ -42,7 +44,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     if not _is_number(weight) or not weight > 0:
         raise UserError(f"{where}.weight: got {weight!r}; must be a number > 0, or remove the term: ~{where}")
     function, declared = _import(settings["_target_"], where)
-    compares, expected, optional = _signature(function, where)
+    kind, expected, optional = _signature(function, where)
     given = {key: value for key, value in settings.items() if key not in _OWN_KEYS}
     for key, value in given.items():
         if key not in expected:
@@ -52,8 +54,7 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
     for key, annotation in expected.items():
         if key not in given and key not in optional:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
-    kind = BatchTerm if compares else CompletionTerm
-    needs = declared or (("score",) if compares else ())
+    needs = declared or (("score",) if kind is BatchTerm else ())
     return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
 
 
@@ -79,8 +80,8 @@ def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, 
     raise UserError(f"{where}._target_: {module_name} has no function {attribute}; correct the path")
 
 
-def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str, Any], set[str]]:
-    """Return whether the function compares groups, the annotations of its settings, and those with a default.
+def _signature(function: Callable[..., Any], where: str) -> tuple[type[RewardTerm], dict[str, Any], set[str]]:
+    """Return the kind of term that it makes, the annotations of its settings, and those with a default.
 
     ``UserError`` on what is no reward function.
     """
@@ -93,14 +94,20 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[bool, dict[str
         raise UserError(
             f"{where}._target_: {function.__name__} has an unknown annotation ({error}); import its type"
         ) from error
-    compares = [get_args(hints.get(p.name)) == (ScoredGroup,) for p in leading]
-    if compares not in ([True], [False, False]) or len(leading) + len(keywords) != len(parameters):
+    taken = [get_args(hints.get(p.name)) for p in leading]
+    kind: type[RewardTerm] | None = CompletionTerm if len(taken) == 2 else None
+    if taken == [(Completion,), (Example,)]:
+        kind = CompletionsTerm
+    elif (ScoredGroup,) in taken:
+        kind = BatchTerm if len(taken) == 1 else None
+    if kind is None or len(leading) + len(keywords) != len(parameters):
         raise UserError(
             f"{where}._target_: got {function.__name__}{inspect.signature(function)}; a reward takes "
-            "(completion, example, *, settings), or (groups: Sequence[ScoredGroup], *, settings)"
+            "(completion, example, *, settings), (completions: Sequence[Completion], examples: "
+            "Sequence[Example], *, settings), or (groups: Sequence[ScoredGroup], *, settings)"
         )
     optional = {p.name for p in keywords if p.default is not p.empty}
-    return compares == [True], {p.name: hints.get(p.name, Any) for p in keywords}, optional
+    return kind, {p.name: hints.get(p.name, Any) for p in keywords}, optional
 
 
 def _check(where: str, value: object, annotation: Any) -> None:

@@ -9,7 +9,15 @@ from functools import partial
 from qhk.errors import UserError
 from qhk.rewards import format as formats
 from qhk.rewards.batch import scored_group
-from qhk.rewards.term import BatchTerm, CompletionTerm, RewardTerm, batch_values, completion_value
+from qhk.rewards.term import (
+    BatchTerm,
+    CompletionsTerm,
+    CompletionTerm,
+    RewardTerm,
+    batch_values,
+    completion_value,
+    completions_values,
+)
 from qhk.tasks import Task
 from qhk.tasks.answer_parser import THINK_CLOSE
 from qhk.types import Answer, Completion, Example
@@ -51,6 +59,9 @@ def refuse_unfit(
                 answers = [task.parse(_written(task, one, decimals)) for one in compared]
                 pairs = zip(compared, answers, strict=True)
                 batch_values(term, [scored_group(one, [answer] * group_size) for one, answer in pairs])
+                reason = ""
+            elif isinstance(term, CompletionsTerm):
+                completions_values(term, [_completion(task, text)], [example])
                 reason = ""
             else:
                 value = completion_value(term, _completion(task, text), example)

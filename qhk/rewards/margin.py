@@ -42,9 +42,7 @@ def margin(groups: Sequence[ScoredGroup], *, scale: Scale, alone: float) -> list
             for place, score in enumerate(own.scores):
                 if score is None:
                     continue
-                errors = [
-                    (score - means[other]) - (own.mos - groups[other].mos) for other in others
-                ]
+                errors = [(score - means[other]) - (own.mos - groups[other].mos) for other in others]
                 values = [math.exp(-0.5 * (error / s) ** 2) for error, s in zip(errors, scales, strict=True)]
                 rewards[index][place] = math.fsum(values) / len(values) if values else alone
     return rewards

@@ -16,6 +16,9 @@ from qhk.types import Completion, Example
 CompletionFunction = Callable[[Completion, Example], float]
 """A pure function of one completion and its example, with its settings bound."""
 
+CompletionsFunction = Callable[[Sequence[Completion], Sequence[Example]], Sequence[float | None]]
+"""A function of many completions and their examples, with its settings bound: a value for each, or None."""
+
 BatchFunction = Callable[[Sequence[ScoredGroup]], list[list[float]]]
 """A pure function of all groups of a step, with its settings bound: one value per completion per group."""
 
@@ -42,6 +45,19 @@ class CompletionTerm:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompletionsTerm:
+    """A named, weighted reward that judges completions by themselves, but many in one call.
+
+    None is no value: a service did not answer. Such a completion is given the mean of its group's others.
+    """
+
+    name: str
+    weight: float
+    function: CompletionsFunction
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class BatchTerm:
     """A named, weighted reward that compares the completions of a whole step."""
 
@@ -51,7 +67,7 @@ class BatchTerm:
     needs: tuple[str, ...] = ()
 
 
-RewardTerm = CompletionTerm | BatchTerm
+RewardTerm = CompletionTerm | CompletionsTerm | BatchTerm
 """``name`` becomes a metric's name, ``weight`` multiplies what ``function`` gives.
 
 ``needs`` are the parts of an answer (``Task.answer_parts``) without which it cannot work, as the table
@@ -92,6 +108,30 @@ def completion_value(term: CompletionTerm, completion: Completion, example: Exam
             f" and the completion {completion.text!r}"
         ) from error
     return _finite(value, term.name, example.id)
+
+
+def completions_values(
+    term: CompletionsTerm, completions: Sequence[Completion], examples: Sequence[Example]
+) -> list[float | None]:
+    """Return what a term gives each completion, before its weight, None where it could not.
+
+    ``UserError`` where that is not one finite number or None per completion, or where the function raised.
+    """
+    try:
+        values = list(term.function(completions, examples))
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"reward.terms.{term.name}: raised {_said(error)} for {len(completions)} completions"
+        ) from error
+    if len(values) != len(completions):
+        raise UserError(
+            f"reward.terms.{term.name}: gave {len(values)} values for {len(completions)} completions; "
+            "give one for each, or None"
+        )
+    return [
+        None if value is None else _finite(value, term.name, example.id)
+        for value, example in zip(values, examples, strict=True)
+    ]
 
 
 def batch_values(term: BatchTerm, groups: Sequence[ScoredGroup]) -> list[list[float]]:

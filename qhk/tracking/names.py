@@ -46,6 +46,11 @@ TRAIN = (
     Metric("train/reward/total/mean", MEAN, "weighted sum of the reward terms per completion"),
     Metric("train/reward/{term}/mean", MEAN, "one reward term per completion, before its weight"),
     Metric(
+        "train/reward/{term}/missing_frac",
+        MEAN,
+        "share of completions that a service gave no reward, which get the mean of their group",
+    ),
+    Metric(
         "train/reward/{term}/factor",
         LAST,
         "what the schedule of a reward term's number, such as a threshold, multiplies it with",

@@ -47,6 +47,7 @@ class Batch:
         ``scored``       (B,) opinion and scores of a group; None where its example has no score
         ``rewards``      (B, G) weighted sums of the terms of each group's task, without a KL
         ``term_weights`` by task, of its terms, by their names in ``breakdown``
+        ``missing_rewards``  by those names, the share of completions that a service gave no reward
         ``breakdown``    (B', G) by reward term, unweighted, over the groups of its task; the name is
                          ``task.term`` where a run holds several tasks
     Refilled (``step.refill``), over all processes:
@@ -84,6 +85,7 @@ class Batch:
     rewards: Tensor = field(default_factory=_no_rows)
     breakdown: Mapping[str, Tensor] = field(default_factory=dict)
     term_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    missing_rewards: Mapping[str, float] = field(default_factory=dict)
 
     num_rounds: int = 0
     num_resampled: int = 0

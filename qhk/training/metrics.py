@@ -109,6 +109,8 @@ def reward_metrics(batch: Batch) -> MetricSet:
     metrics.add("train/reward/total/mean", float(batch.rewards.mean()))
     for name, values in batch.breakdown.items():
         metrics.add(f"train/reward/{name}/mean", float(values.mean()))
+    for name, share in batch.missing_rewards.items():
+        metrics.add(f"train/reward/{name}/missing_frac", share)
     metrics.add("train/group/equal_reward_frac", float(equal_rewards(batch.rewards).double().mean()))
     for row, keep in zip(batch.scores, parsed, strict=True):
         if keep.sum() > 1:

@@ -39,7 +39,15 @@ from qhk.objective.uncertainty import (
 from qhk.policy.load import Policy
 from qhk.policy.spans import tokens_in_span
 from qhk.rewards.batch import ScoredGroup, scored_group
-from qhk.rewards.term import CompletionTerm, RewardTerm, batch_values, completion_value, scheduled
+from qhk.rewards.term import (
+    CompletionsTerm,
+    CompletionTerm,
+    RewardTerm,
+    batch_values,
+    completion_value,
+    completions_values,
+    scheduled,
+)
 from qhk.rollout.engine import RolloutEngine
 from qhk.rollout.sample import read_completions
 from qhk.settings.learning import (
@@ -262,14 +270,18 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
     rewards = torch.zeros(len(gathered), len(batch.completions[0]), dtype=torch.float64)
     breakdown: dict[str, Tensor] = {}
     weights: dict[str, dict[str, float]] = {}
+    missing: dict[str, float] = {}
     for task, own_terms in terms.items():
         rows, weights[task] = batch.rows_of(task), {}
         for term in own_terms:
             values = _term_values(term, task, batch, processes)[rows]
-            rewards[rows] += term.weight * values
             name = term.name if len(terms) == 1 else f"{task}.{term.name}"
+            if isinstance(term, CompletionsTerm):
+                missing[name] = float(values.isnan().double().mean()) if rows else 0.0
+                values = torch.where(values.isnan(), values.nanmean(dim=1, keepdim=True), values).nan_to_num()
+            rewards[rows] += term.weight * values
             breakdown[name], weights[task][name] = values, term.weight
-    return replace(batch, rewards=rewards, breakdown=breakdown, term_weights=weights)
+    return replace(batch, rewards=rewards, breakdown=breakdown, term_weights=weights, missing_rewards=missing)
 
 
 def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
@@ -281,13 +293,22 @@ def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
 
 
 def _term_values(term: RewardTerm, task: str, batch: Batch, processes: Processes) -> Tensor:
-    """(B, G) what one term gives all groups of the step, 0 for those of other tasks."""
+    """(B, G) what one term gives all groups of the step, 0 for those of other tasks, NaN where it gave none."""
     if isinstance(term, CompletionTerm):
         own = [
             [completion_value(term, one, example) if name == task else 0.0 for one in completions]
             for name, example, completions in zip(batch.tasks, batch.examples, batch.completions, strict=True)
         ]
         return processes.gather_rows(torch.tensor(own, dtype=torch.float64))
+    if isinstance(term, CompletionsTerm):
+        mine = [place for place, name in enumerate(batch.tasks) if name == task]
+        judged = torch.zeros(len(batch), len(batch.completions[0]), dtype=torch.float64)
+        if mine:
+            completions = [one for place in mine for one in batch.completions[place]]
+            examples = [batch.examples[place] for place in mine for _ in batch.completions[place]]
+            found = [_number(value) for value in completions_values(term, completions, examples)]
+            judged[mine] = torch.tensor(found, dtype=torch.float64).view(len(mine), -1)
+        return processes.gather_rows(judged)
     values = torch.zeros(len(batch.all_tasks), len(batch.completions[0]), dtype=torch.float64)
     rows = [row for row in batch.rows_of(task) if batch.scored[row] is not None]
     if rows:
@@ -688,9 +709,7 @@ def accumulate(
     return metrics, logprobs
 
 
-def _token_masks(
-    masks: Sequence[Sequence[Tensor]], part: MicroBatch, device: torch.device
-) -> Tensor | None:
+def _token_masks(masks: Sequence[Sequence[Tensor]], part: MicroBatch, device: torch.device) -> Tensor | None:
     """(R, T) bool of a micro-batch; None where no term asks for it."""
     own = [mask for group in masks[part.rows] for mask in group]
     return pad_sequence(own, batch_first=True).to(device) if own else None

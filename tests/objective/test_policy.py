@@ -144,7 +144,10 @@ def test_cispo_and_sapo_against_loops(surrogate: Surrogate, ratio: Ratio) -> Non
     logprobs = (old + torch.randn(3, 4, generator=generator, dtype=torch.float64)).requires_grad_()
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 0, 0]], dtype=torch.bool)
     advantages = torch.tensor([1.5, -0.7, 0.0], dtype=torch.float64)
-    bounds = {"clip_low": None if surrogate == "sapo" else 0.4, "clip_high": None if surrogate == "sapo" else 0.3}
+    bounds = {
+        "clip_low": None if surrogate == "sapo" else 0.4,
+        "clip_high": None if surrogate == "sapo" else 0.3,
+    }
     loss, clipped = policy_loss(
         logprobs,
         old,

@@ -509,7 +509,12 @@ CREDITED = {
     "vppo": replace(OFF, dependency="vppo"),
     "pgpo": replace(OFF, dependency="pgpo"),
     "all": replace(
-        OFF, credit="reasoning", entropy_share=0.6, covariance="kl", dependency="pgpo", aggregation="token_mean"
+        OFF,
+        credit="reasoning",
+        entropy_share=0.6,
+        covariance="kl",
+        dependency="pgpo",
+        aggregation="token_mean",
     ),
 }
 
@@ -605,9 +610,7 @@ def papo() -> Terms:
     config = plain_config(compose_config("train", words, repository_catalogue()))["perception"]
     kept = ("gamma", "exponent_bound", "value_bound", "entropy", "eta_original", "eta_degraded")
     values = {key: config[key] for key in kept}
-    return replace(
-        OFF, perception=config["form"], perception_aggregation=config["aggregation"], **values
-    )
+    return replace(OFF, perception=config["form"], perception_aggregation=config["aggregation"], **values)
 
 
 @pytest.mark.parametrize("term", ["gamma", "eta_original", "eta_degraded"])
@@ -615,7 +618,9 @@ def test_each_term_of_papo_trains_what_it_is_about(scene: Scene, term: str) -> N
     """The divergence trains both branches, each entropy its own: none is computed and left out of the loss."""
     terms = papo()
     assert terms.gamma > 0 and terms.eta_original > 0 and terms.eta_degraded > 0 and terms.entropy == "exact"
-    alone = {key: getattr(terms, key) if key == term else 0.0 for key in ("gamma", "eta_original", "eta_degraded")}
+    alone = {
+        key: getattr(terms, key) if key == term else 0.0 for key in ("gamma", "eta_original", "eta_degraded")
+    }
     quiet = replace(scene, advantages=torch.zeros(4, dtype=torch.float64))
     first, second = quiet.gradients(quiet.loss(replace(terms, **alone)))
     trained = {"gamma": (True, True), "eta_original": (True, False), "eta_degraded": (False, True)}[term]

@@ -321,7 +321,9 @@ def test_a_module_that_ends_while_it_is_imported_is_one_line(
         build_terms(spec)
 
 
-def test_a_schedule_multiplies_a_setting_or_a_weight(make_completion: Make, make_example: MakeExample) -> None:
+def test_a_schedule_multiplies_a_setting_or_a_weight(
+    make_completion: Make, make_example: MakeExample
+) -> None:
     """exp(-|e| / tau): half of tau is the square; other terms and the settings as built stay."""
     completion, example = make_completion("<think>x</think><answer>3.2</answer>"), make_example(3.0)
     plain = build_terms(RELEASE)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from qhk.rewards.format import (
     answer_only_format,
-    tag_count_format,
     preresq_r1_release_format,
     q_hawkeye_release_format,
     strict_lines_format,
     strict_lines_json_format,
+    tag_count_format,
     tags_json_format,
     think_answer_format,
     visualquality_r1_release_format,

@@ -14,9 +14,7 @@ from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.margin import margin
 
 
-def group(
-    mos: float, *scores: float | None, dataset: str = "one", std: float | None = None
-) -> ScoredGroup:
+def group(mos: float, *scores: float | None, dataset: str = "one", std: float | None = None) -> ScoredGroup:
     return ScoredGroup(id=f"{mos}", dataset=dataset, mos=mos, scores=scores, mos_std=std)
 
 

@@ -124,7 +124,9 @@ def test_gaussian_and_bell_against_their_formulas(
     bell = bell_error(completion(score), example, **SCALE, width=width, slope=slope, out_of_range="keep")
     error = math.inf if score is None else abs(score - mos)
     assert gauss == pytest.approx(math.exp(-(error**2) / (2 * width**2)), abs=1e-12)
-    assert bell == pytest.approx(0.0 if score is None else 1 / (1 + (error / width) ** (2 * slope)), abs=1e-12)
+    assert bell == pytest.approx(
+        0.0 if score is None else 1 / (1 + (error / width) ** (2 * slope)), abs=1e-12
+    )
 
 
 def test_gaussian_and_bell_at_their_widths(make_example: MakeExample) -> None:

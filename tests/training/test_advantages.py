@@ -10,21 +10,26 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from qhk.objective.advantage import group_advantages
+from qhk.objective.advantage import decoupled_advantages, group_advantages
+from qhk.objective.credit import covariances, drawn_covariances, largest_covariances
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
+from qhk.rollout.decode import Group
+from qhk.settings.learning import NO_COVARIANCE
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks
 from qhk.tasks import Task, find_form
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
+from qhk.training.metrics import reward_metrics
 from qhk.training.run import Run
-from qhk.training.step import add_advantages, reward
+from qhk.training.step import add_advantages, reward, select_tokens
 from qhk.types import Answer, Completion, Example
 from tests.training.test_step import largest_difference, one_step
 
@@ -338,3 +343,99 @@ def test_history_weighs_an_image_by_what_it_showed_before(small: Callable[..., S
     batch = weighed(settings, batch, Processes("single"), alpha=1.0, memory=memory)
     assert batch.weights.tolist() == pytest.approx([math.exp(-1 / 3), 0.25])
     assert batch.variances == pytest.approx({"score/one/0": 4 / 3})
+
+
+def test_each_reward_is_normalised_by_itself_whichever_process_holds_it(
+    small: Callable[..., Settings],
+) -> None:
+    """GDPO over the whole step: the terms unweighted, their weights beside them."""
+    settings = small("objective=gdpo", "uncertainty=none")
+    whole = weighed(settings, BATCH, Processes("single"))
+    parts = [whole.breakdown[name] for name in SPEC]
+    expected = decoupled_advantages(parts, [2.0, 0.5], epsilon=1e-4)
+    assert torch.equal(whole.advantages, expected) and float(expected.abs().max()) > 0.1
+    total = weighed(small("objective=grpo", "uncertainty=none"), BATCH, Processes("single"))
+    assert float((total.advantages - expected).abs().max()) > 0.05
+    for half in in_two(settings, BATCH):
+        assert torch.equal(half.advantages, expected)
+
+
+def test_a_group_that_spreads_less_than_asked_has_no_advantage(small: Callable[..., Settings]) -> None:
+    plain = weighed(small("uncertainty=none"), BATCH, Processes("single"))
+    spread = plain.rewards.std(dim=1, correction=1)
+    limit = float(spread.sort().values[1:3].mean())
+    found = weighed(small("uncertainty=none", f"objective.minimum_std={limit}"), BATCH, Processes("single"))
+    assert found.advantages.any(dim=1).tolist() == (spread > limit).tolist()
+    kept = spread > limit
+    assert torch.equal(found.advantages[kept], plain.advantages[kept])
+
+
+def with_logprobs(batch: Batch, first: int = 0) -> Batch:
+    """The batch with sampled log-probabilities that tell every token apart, and its first completion left out."""
+    groups = []
+    for place, group in enumerate(batch.completions, start=first):
+        lengths = [one.num_tokens + 1 for one in group]
+        logprobs = [-torch.arange(n).double() / 7 - 0.1 * place - 0.01 * k for k, n in enumerate(lengths)]
+        groups.append(Group(completion_ids=[torch.arange(n) for n in lengths], logprobs=logprobs))
+    mask = torch.ones(len(batch.rewards), 3, dtype=torch.bool)
+    mask[0, 0] = False
+    return replace(batch, groups=groups, loss_mask=mask)
+
+
+@pytest.mark.parametrize("form", ["clip", "kl"])
+def test_selected_tokens_are_those_of_the_whole_step(small: Callable[..., Settings], form: str) -> None:
+    settings = small("uncertainty=none")
+    how = NO_COVARIANCE.model_copy(update={"form": form, "share": 0.2, "low": -0.2, "high": 0.9})
+    whole = with_logprobs(weighed(settings, BATCH, Processes("single")))
+    found = select_tokens(whole, covariance=how, rng=np.random.default_rng(0), processes=Processes("single"))
+    flat = [
+        (lp, whole.advantages[i, k]) for i, g in enumerate(whole.groups) for k, lp in enumerate(g.logprobs)
+    ]
+    learning = flat[1:]
+    values = covariances(
+        torch.cat([lp for lp, _ in learning]), torch.cat([a.expand(len(lp)) for lp, a in learning])
+    )
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(values)))
+    expected = (
+        largest_covariances(values, share=0.2)
+        if form == "kl"
+        else drawn_covariances(values, share=0.2, low=-0.2, high=0.9, order=order)
+    )
+    masks = [mask for group in found.selected for mask in group]
+    assert not masks[0].any() and [len(mask) for mask in masks] == [len(lp) for lp, _ in flat]
+    assert torch.equal(torch.cat(masks[1:]), expected) and 0 < int(expected.sum()) < len(expected) / 2
+
+    barrier, desk = Barrier(2), [None, None]
+
+    def part(rank: int) -> Batch:
+        own = weighed(settings, BATCH.select(range(2 * rank, 2 * rank + 2)), OneOfTwo(rank, barrier, desk))
+        processes = OneOfTwo(rank, barrier, desk)
+        own = with_logprobs(own, first=2 * rank)
+        return select_tokens(own, covariance=how, rng=np.random.default_rng(0), processes=processes)
+
+    with ThreadPoolExecutor(2) as threads:
+        halves = [future.result() for future in [threads.submit(part, rank) for rank in range(2)]]
+    together = [mask for half in halves for group in half.selected for mask in group]
+    assert all(torch.equal(one, other) for one, other in zip(together, masks, strict=True))
+
+
+def some_lengths(completions: Sequence[Completion], examples: Sequence[Example]) -> list[float | None]:
+    """A reward that lacks every completion of two characters, and all of the last example."""
+    return [
+        None if len(one.text) == 2 or example.id == "3" else 1.0 + len(one.text)
+        for one, example in zip(completions, examples, strict=True)
+    ]
+
+
+def test_a_reward_that_is_missing_is_the_mean_of_its_group(small: Callable[..., Settings]) -> None:
+    spec = {"service": {"_target_": f"{__name__}.some_lengths", "weight": 2.0}}
+    settings = small("uncertainty=none")
+    whole = weighed(settings, BATCH, Processes("single"), spec=spec)
+    assert whole.breakdown["service"].tolist() == [[1.0, 2.0, 1.5]] * 3 + [[0.0] * 3]
+    assert torch.equal(whole.rewards, 2 * whole.breakdown["service"])
+    assert whole.missing_rewards == {"service": 0.5}
+    assert float(whole.advantages[:, 2].abs().max()) == 0.0
+    for half in in_two(settings, BATCH, spec=spec):
+        assert torch.equal(half.rewards, whole.rewards) and half.missing_rewards == whole.missing_rewards
+    metrics = reward_metrics(whole).values()
+    assert metrics["train/reward/service/missing_frac"] == 0.5

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qhk.cli.command import Command, Job
 from qhk.cli.process import quiet_libraries
 from qhk.errors import UserError
-from qhk.files import read_text
 from qhk.pairs.manifest import PairManifest, open_manifest
 from qhk.plain import print
 from qhk.settings.pairs import FilterSettings
@@ -70,6 +68,7 @@ def open_judge(manifest: PairManifest, job: Job[None]) -> Judge:
 
 def _endpoint_judge(manifest: PairManifest, chosen: FilterSettings) -> EndpointJudge:
     from qhk.pairs.endpoint import EndpointJudge, EndpointOptions
+    from qhk.service import read_key
 
     endpoint = chosen.endpoint
     assert endpoint.url is not None and endpoint.model is not None
@@ -78,7 +77,7 @@ def _endpoint_judge(manifest: PairManifest, chosen: FilterSettings) -> EndpointJ
     options = EndpointOptions(
         url=endpoint.url,
         model=endpoint.model,
-        api_key=_api_key(endpoint.api_key_file),
+        api_key=read_key(endpoint.api_key_file, key="pairs.filter.endpoint.api_key_file"),
         question=chosen.question,
         temperature=chosen.temperature,
         max_new_tokens=chosen.max_new_tokens,
@@ -93,16 +92,6 @@ def _endpoint_judge(manifest: PairManifest, chosen: FilterSettings) -> EndpointJ
         stop_after_failures=endpoint.stop_after_failures,
     )
     return EndpointJudge(manifest, options)
-
-
-def _api_key(file: str | None) -> str | None:
-    if file is None:
-        return None
-    path = Path(file)
-    key = read_text(path).strip() if path.is_file() else ""
-    if not key or not key.isascii() or len(key.split()) != 1:
-        raise UserError(f"pairs.filter.endpoint.api_key_file: {path} must hold the key and nothing else")
-    return key
 
 
 def _policy_judge(manifest: PairManifest, job: Job[None]) -> PolicyJudge:

@@ -1,0 +1,141 @@
+"""A reward that an HTTP service gives: a judge, an editor, a reward model of one's own."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import mimetypes
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+
+from qhk.errors import UserError
+from qhk.files import parse_json, read_bytes, read_text, write_atomically
+from qhk.plain import show_value
+from qhk.rewards.term import Positive
+from qhk.service import Access, Reply, Service, read_key
+from qhk.types import Completion, Example
+
+
+def service_reward(
+    completions: Sequence[Completion],
+    examples: Sequence[Example],
+    *,
+    url: str,
+    api_key_file: str | None = None,
+    send_image: bool = False,
+    timeout_s: Positive = 60.0,
+    attempts: int = 3,
+    backoff_s: Positive = 1.0,
+    max_backoff_s: Positive = 30.0,
+    concurrency: int = 8,
+    requests_per_minute: int | None = None,
+    cache: str | None = None,
+    stop_after_failures: int = 20,
+) -> list[float | None]:
+    """Return the number that the service at ``url`` gives each completion, None where it gave none.
+
+    Each completion is one POST of ``{"id", "dataset", "text", "score", "opinion"}`` and, with ``send_image``,
+    ``"image"``, the file of the first picture as a data URL. The reply is ``{"reward": NUMBER}``. Time-outs,
+    lost connections, 408, 409, 425, 429, 5xx and replies of another form are tried again, ``attempts`` times
+    in all, ``concurrency`` requests at a time. A completion without a reward gets the mean of its group's
+    others (0 where there are none), which teaches nothing; ``train/reward/NAME/missing_frac`` counts these.
+
+    ``api_key_file`` holds the key and nothing else, sent as a bearer token. ``cache`` is a folder where
+    rewards are kept by what was asked, so that a run that resumes, or another one, asks each question once.
+    ``UserError`` for 401, 403 and 404, and after ``stop_after_failures`` failures without a reward between.
+    """
+    access = Access(
+        url=url,
+        api_key=read_key(api_key_file, key="api_key_file"),
+        timeout_s=timeout_s,
+        attempts=attempts,
+        backoff_s=backoff_s,
+        max_backoff_s=max_backoff_s,
+        concurrency=concurrency,
+        requests_per_minute=requests_per_minute,
+    )
+    service = Service(access, where="url", fix="url or api_key_file")
+    payloads = [
+        _payload(completion, example, send_image=send_image)
+        for completion, example in zip(completions, examples, strict=True)
+    ]
+    folder = None if cache is None else Path(cache)
+    return asyncio.run(_ask_all(service, payloads, folder, stop_after_failures))
+
+
+def _payload(completion: Completion, example: Example, *, send_image: bool) -> bytes:
+    asked = {
+        "id": example.id,
+        "dataset": example.dataset,
+        "text": completion.text,
+        "score": completion.answer.score,
+        "opinion": example.mos,
+    }
+    if send_image:
+        kind = mimetypes.guess_type(example.image)[0] or "application/octet-stream"
+        content = base64.b64encode(read_bytes(example.image)).decode()
+        asked["image"] = f"data:{kind};base64,{content}"
+    return json.dumps(asked, sort_keys=True).encode()
+
+
+async def _ask_all(
+    service: Service, payloads: Sequence[bytes], cache: Path | None, stop_after: int
+) -> list[float | None]:
+    rewards: list[float | None] = [None] * len(payloads)
+    failed_in_row = 0
+
+    async def work(client: httpx.AsyncClient, queue: Iterator[tuple[int, bytes]]) -> None:
+        nonlocal failed_in_row
+        for place, payload in queue:
+            kept = None if cache is None else _kept(cache, service.access.url, payload)
+            rewards[place] = None if kept is None or not kept.is_file() else _number(read_text(kept))
+            if rewards[place] is not None:
+                continue
+            found, failed = await service.ask(client, payload, _read)
+            rewards[place] = found
+            failed_in_row = failed_in_row + 1 if found is None else 0
+            if found is not None and kept is not None:
+                write_atomically(kept, json.dumps({"reward": found}) + "\n")
+            if failed_in_row >= stop_after:
+                cause = failed[-1]["error"] or show_value(failed[-1]["body"])
+                raise UserError(
+                    f"url: {failed_in_row} failures in a row at {service.access.url}, the last: {cause}; "
+                    "correct the service or the settings"
+                )
+
+    queue = iter(enumerate(payloads))
+    async with service.client() as client:
+        workers = [
+            asyncio.create_task(work(client, queue))
+            for _ in range(min(service.access.concurrency, len(payloads)))
+        ]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+    return rewards
+
+
+def _kept(cache: Path, url: str, payload: bytes) -> Path:
+    digest = hashlib.sha256(url.encode() + b"\n" + payload).hexdigest()
+    return cache / digest[:2] / f"{digest}.json"
+
+
+def _read(reply: Reply) -> float | None:
+    return _number(reply.body) if reply.status == 200 else None
+
+
+def _number(text: str) -> float | None:
+    """Return the finite number in ``{"reward": NUMBER}``, None for anything else."""
+    try:
+        value = parse_json(text)["reward"]
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return None
+    return number if number is not None and abs(number) < float("inf") else None

@@ -1,4 +1,4 @@
-"""The four published degradations of Q-Hawkeye (noise, blur, jpeg, darken), and three that hide: grey, mask, crop.
+"""The four degradations of Q-Hawkeye (noise, blur, jpeg, darken), and three that hide (grey, mask, crop).
 
 Operations and strengths follow the release's first stage (std 45, radius 2.0, quality 5, factor 0.6). Two
 things differ: all randomness is seeded, and results stay in memory, so that kinds other than jpeg are not
@@ -31,9 +31,9 @@ def degrade(image: Image.Image, *, kind: str, strength: float, rng: np.random.Ge
 
     ``strength`` is the standard deviation of noise in grey levels (>= 0), the radius of blur in pixels
     (>= 0), the quality of jpeg (1-95, a whole number), the brightness factor of darken (0-1), the share of
-    even grey that is mixed in (0-1), the probability of a patch of ``MASK_PATCH`` pixels to be black (0-1), or
-    the share of the area that crop cuts away (0-0.99), whose rest is enlarged to the size. Noise, mask and
-    crop draw from ``rng``. Raises ``UserError`` on an unknown kind or a strength out of range.
+    even grey that is mixed in (0-1), the probability of a patch of ``MASK_PATCH`` pixels to be black (0-1),
+    or the share of the area that crop cuts away (0-0.99), whose rest is enlarged to the size. Noise, mask
+    and crop draw from ``rng``. Raises ``UserError`` on an unknown kind or a strength out of range.
     """
     assert image.mode == "RGB", image.mode
     if kind not in _OPERATIONS:

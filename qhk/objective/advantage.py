@@ -70,10 +70,10 @@ def decoupled_advantages(
 def flat_groups(rewards: Tensor, *, minimum_std: float) -> Tensor:
     """Return which groups (B,) teach nothing: their rewards are all equal, or spread less than is asked for.
 
-    ``rewards`` (B, G); with ``minimum_std`` 0 these are ``equal_rewards``, else also the groups whose unbiased
-    standard deviation is below it. Divided by that deviation, noise of the last digits would count as much as
-    a real difference. Source: the STD filtering of OmniQuality-R (arXiv 2510.10609), whose threshold was not
-    at hand.
+    ``rewards`` (B, G); with ``minimum_std`` 0 these are ``equal_rewards``, else also the groups whose
+    unbiased standard deviation is below it. Divided by that deviation, noise of the last digits would count
+    as much as a real difference. Source: the STD filtering of OmniQuality-R (arXiv 2510.10609), whose
+    threshold was not at hand.
     """
     equal = equal_rewards(rewards)
     return equal | (rewards.std(dim=1, correction=1) < minimum_std) if minimum_std > 0 else equal

@@ -38,8 +38,8 @@ def visual_credit(
     """Return VPPO's weights of tokens ``(R, T)``, >= 0, from how much each depends on the picture.
 
     ``w = a_r`` for the ``ceil(share n)`` most dependent tokens of a completion, 0 for the others;
-    ``a_r = lowest + (highest - lowest) v_r``, ``v_r`` the completion's mean dependency, brought to [0, 1] by the
-    least and the largest of its group, and ``highest`` such that the mean of ``a`` over the group is 1.
+    ``a_r = lowest + (highest - lowest) v_r``, ``v_r`` the completion's mean dependency, brought to [0, 1] by
+    the least and the largest of its group, and ``highest`` such that the mean of ``a`` over the group is 1.
 
     ``dependency (R, T)`` is a divergence per token, in nats, between the policy's distributions on the
     picture and on its degraded copy; the R rows are whole groups of ``group_size``. Where a group's means are

@@ -45,7 +45,8 @@ class LossOutput:
 
     Sums are unweighted (no coefficient, no normalisation) and detached; sum / count, both added up over
     micro-batches and ranks, is the mean. A term that is off has no entry. Names: ``policy``, ``clipped``
-    (share of tokens), ``credited`` (share of tokens that the policy term learns from), ``reference_kl``, ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
+    (share of tokens), ``credited`` (share of tokens that the policy term learns from), ``reference_kl``,
+    ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
     tokens), ``entropy_original``, ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and
     ``logprob_sum_degraded``, counted in completions.
     """
@@ -83,12 +84,12 @@ def total_loss(
     completion without an answer gets none. ``correction (R, T)`` are the weights of completions that another
     engine sampled (``correction_weights``): they multiply the policy term, token by token, and no other.
 
-    So do the weights of ``qhk.objective.credit``, which say which tokens an advantage goes to; several at once
-    multiply. With ``terms.credit`` answer or reasoning the policy term is on the tokens inside ``answer_mask``
-    or on the others, and divides by their number. ``selected`` bool ``(R, T)`` are the tokens of the largest
-    covariance: with ``terms.covariance`` clip they leave the policy term, with kl they add
-    ``covariance_kl_coef |lp - old|`` (arXiv 2505.22617), which is 0 in the first update on a rollout. Rows are
-    whole groups of ``group_size``. Perception forms:
+    So do the weights of ``qhk.objective.credit``, which say which tokens an advantage goes to; several at
+    once multiply. With ``terms.credit`` answer or reasoning the policy term is on the tokens inside
+    ``answer_mask`` or on the others, and divides by their number. ``selected`` bool ``(R, T)`` are the tokens
+    of the largest covariance: with ``terms.covariance`` clip they leave the policy term, with kl they add
+    ``covariance_kl_coef |lp - old|`` (arXiv 2505.22617), 0 in the first update on a rollout. Rows are whole
+    groups of ``group_size``. Perception forms:
 
     release  k3 with the degraded branch detached here: its expected gradient *ascends*
              KL(degraded||original), through the original branch alone. The release takes the token mean over

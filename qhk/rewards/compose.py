@@ -23,8 +23,8 @@ def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
 
     ``_target_`` is the dotted path of any importable function of one of three kinds, told apart by what it
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(completions:
-    Sequence[Completion], examples: Sequence[Example], *, settings) -> list[float | None]`` judges many in one
-    call; ``(groups: Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a whole step.
+    Sequence[Completion], examples: Sequence[Example], *, settings) -> list[float | None]`` judges many in
+    one call; ``(groups: Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a step.
     Its keyword-only parameters must be exactly the given keys (those with a default may be left out), and
     every value of the annotated type (float, int, bool, str, None, Literal, unions and sequences of them; an
     int passes for a float; ``Above`` in ``Annotated`` bounds a number; other annotations are left to the

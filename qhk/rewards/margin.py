@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 from qhk.errors import UserError
@@ -15,7 +16,9 @@ Scale = Literal["unit", "opinions"]
 SMALLEST_SCALE = 1e-4
 
 
-def margin(groups: Sequence[ScoredGroup], *, scale: Scale, alone: float) -> list[list[float]]:
+def margin(
+    groups: Sequence[ScoredGroup], *, scale: Scale, low: float, high: float, alone: float
+) -> list[list[float]]:
     """Return for every answer q the mean over the other images j of its data set of
 
     ``exp(-((q - mean_j) - (y - y_j))^2 / (2 s^2))``, in [0, 1],
@@ -26,14 +29,22 @@ def margin(groups: Sequence[ScoredGroup], *, scale: Scale, alone: float) -> list
     opinions  ``s = max(sqrt(sd^2 + sd_j^2), 1e-4)`` of the standard deviations of the opinions
 
     One value per completion per group; the same number added to all scores changes nothing, so that the
-    reward asks for differences and not for the scale. An answer that was not read earns 0, one whose image
-    has no other image of its set to meet ``alone`` (0 in the release). ``UserError`` where ``opinions`` meets
+    reward asks for differences and not for the scale, but a score outside ``[low, high]`` counts as not read.
+    Such an answer earns 0, one whose image has no other image of its set to meet ``alone`` (0 in the
+    release). ``UserError`` where ``opinions`` meets
     an image without a spread; the release takes 1 there.
 
     Source: paper and release; there a process compares its own images, here the whole step. Not taken over:
     images of several sets are compared there.
     """
     rewards = [[0.0] * len(group.scores) for group in groups]
+    groups = [
+        replace(
+            group,
+            scores=tuple(None if s is None or not low <= s <= high else s for s in group.scores),
+        )
+        for group in groups
+    ]
     for members in comparable(groups):
         means = {index: math.fsum(groups[index].parsed) / len(groups[index].parsed) for index in members}
         for index in members:

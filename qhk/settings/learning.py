@@ -245,7 +245,8 @@ class CovarianceSettings(Node):
     """What becomes of the tokens whose covariance takes most entropy away; ``none`` is an exact no-op.
 
     See ``qhk.objective.credit``: ``clip`` draws ``share`` of all tokens among those between ``low`` and
-    ``high`` and leaves them out; ``kl`` holds the ``share`` with the largest to the old policy by ``kl_coef``.
+    ``high`` and leaves them out; ``kl`` holds the ``share`` with the largest to the old policy, by
+    ``kl_coef``.
     """
 
     form: Literal["none", "clip", "kl"]
@@ -312,7 +313,8 @@ class ObjectiveSettings(Node):
             return self
         if self.advantage_scaling != "group_std":
             raise UserError(
-                f"advantage_scaling must be group_std with advantage_rewards each, got {self.advantage_scaling}"
+                "advantage_scaling must be group_std with advantage_rewards each, got "
+                f"{self.advantage_scaling}"
             )
         if self.kl_placement == "reward" and self.kl_coef > 0:
             raise UserError(

@@ -293,7 +293,7 @@ def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
 
 
 def _term_values(term: RewardTerm, task: str, batch: Batch, processes: Processes) -> Tensor:
-    """(B, G) what one term gives all groups of the step, 0 for those of other tasks, NaN where it gave none."""
+    """(B, G) what one term gives all groups of the step: 0 for other tasks', NaN where it gave none."""
     if isinstance(term, CompletionTerm):
         own = [
             [completion_value(term, one, example) if name == task else 0.0 for one in completions]
@@ -332,11 +332,11 @@ def refill(
 ) -> Batch:
     """Return the batch once no group is flat, or after ``max_rounds`` rounds; 0 changes nothing.
 
-    A flat group (``flat_groups``) has advantage 0 throughout and teaches nothing. In each round every one of them gives its
-    place to the group of a fresh prompt, and all rewards are taken anew, because some compare groups. What is
-    judged is the total reward, without a KL. ``own`` are the indices of this process's groups; ``sample``
-    takes (prompts, round). Which prompt takes a place depends on (seed, step, round, index) alone, so any
-    number of processes replaces the same groups by the same ones.
+    A flat group (``flat_groups``) has advantage 0 throughout and teaches nothing. In each round every one of
+    them gives its place to the group of a fresh prompt, and all rewards are taken anew, because some compare
+    groups. What is judged is the total reward, without a KL. ``own`` are the indices of this process's
+    groups; ``sample`` takes (prompts, round). Which prompt takes a place depends on (seed, step, round,
+    index) alone, so any number of processes replaces the same groups by the same ones.
 
     Source: DAPO (arXiv 2503.14476, section 3.2), which samples whole batches and keeps what is informative
     until a batch is full; here a place is filled again and again instead, and what is still uninformative
@@ -403,7 +403,8 @@ def add_advantages(
     completions where it is taken off their rewards; ``memory`` the variances of earlier steps, by image.
     Scaling and uncertainty may compare groups, those of one task. A task answered in words has no score to be
     uncertain of, so its groups weigh 1. With ``uncertainty.answer_rule`` answers are read once more, for the
-    weight alone (release of Q-Hawkeye). With ``objective.minimum_std`` a group of less spread gets none. A completion cut at the length limit (``objective.truncated``)
+    weight alone (release of Q-Hawkeye). With ``objective.minimum_std`` a group of less spread gets none. A
+    completion cut at the length limit (``objective.truncated``)
 
     keep     learns like any other                              (GRPO; all four releases)
     mask     leaves the loss, every term of it; its reward stays in the group's mean and std, it stays among

@@ -525,7 +525,7 @@ def credited(scene: Scene, terms: Terms, rows: slice = slice(None)) -> LossOutpu
 
 @pytest.mark.parametrize("name", CREDITED)
 def test_the_policy_term_is_on_the_tokens_that_get_the_credit(scene: Scene, name: str) -> None:
-    """In a loop: each token's clipped surrogate by its weight, over the tokens of its part of the completion."""
+    """In a loop: each token's clipped surrogate by its weight, over the tokens of its part."""
     terms = CREDITED[name]
     logprobs, old = (
         scene.branch(logits.detach(), slice(None)).logprobs for logits in (scene.original, scene.old)
@@ -615,7 +615,7 @@ def papo() -> Terms:
 
 @pytest.mark.parametrize("term", ["gamma", "eta_original", "eta_degraded"])
 def test_each_term_of_papo_trains_what_it_is_about(scene: Scene, term: str) -> None:
-    """The divergence trains both branches, each entropy its own: none is computed and left out of the loss."""
+    """The divergence trains both branches, each entropy its own: none is left out of the loss."""
     terms = papo()
     assert terms.gamma > 0 and terms.eta_original > 0 and terms.eta_degraded > 0 and terms.entropy == "exact"
     alone = {

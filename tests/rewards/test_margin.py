@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qhk.rewards import margin as module
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.margin import margin
 
 
 def group(mos: float, *scores: float | None, dataset: str = "one", std: float | None = None) -> ScoredGroup:
     return ScoredGroup(id=f"{mos}", dataset=dataset, mos=mos, scores=scores, mos_std=std)
+
+
+def margin(groups: Sequence[ScoredGroup], **settings: Any) -> list[list[float]]:
+    return module.margin(groups, **{"low": -10.0, "high": 10.0, **settings})
 
 
 def loop(groups: Sequence[ScoredGroup], scale: str) -> list[list[float]]:
@@ -82,3 +86,10 @@ def test_an_image_alone_and_an_answer_that_was_not_read() -> None:
 def test_sets_without_a_spread_of_opinions_are_refused() -> None:
     with pytest.raises(ValueError, match="one does not tell for 2.0; choose scale unit"):
         margin([group(3.0, 3.0, std=0.4), group(2.0, 2.0)], scale="opinions", alone=0.0)
+
+
+def test_a_score_outside_the_scale_counts_as_not_read() -> None:
+    groups = [group(3.0, 3.0, 5.5), group(2.0, 0.5, 2.0)]
+    inside = margin(groups, scale="unit", alone=0.0, low=1.0, high=5.0)
+    assert inside == margin([group(3.0, 3.0, None), group(2.0, None, 2.0)], scale="unit", alone=0.0)
+    assert inside == [[1.0, 0.0], [0.0, 1.0]]

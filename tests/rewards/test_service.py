@@ -1,4 +1,4 @@
-"""A reward from an HTTP service: what is sent, what is tried again, what is kept, and what counts as missing."""
+"""A reward from an HTTP service: what is sent, what is tried again, what is kept, what counts as missing."""
 
 from __future__ import annotations
 
@@ -105,9 +105,9 @@ def test_a_service_that_never_answers_ends_the_run() -> None:
 
 
 def test_a_key_that_is_refused_is_the_users_mistake(tmp_path: Path) -> None:
-    with serving(lambda number, request: Response(status=401)) as server:
-        with pytest.raises(ValueError, match="answered 401 .*; correct url or api_key_file"):
-            ask(server.url, ["x"])
+    refused = pytest.raises(ValueError, match="answered 401 .*; correct url or api_key_file")
+    with serving(lambda number, request: Response(status=401)) as server, refused:
+        ask(server.url, ["x"])
     with pytest.raises(ValueError, match="api_key_file: .*/none must hold the key and nothing else"):
         ask("http://127.0.0.1:9", ["x"], api_key_file=str(tmp_path / "none"))
 

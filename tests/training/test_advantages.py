@@ -371,12 +371,13 @@ def test_a_group_that_spreads_less_than_asked_has_no_advantage(small: Callable[.
 
 
 def with_logprobs(batch: Batch, first: int = 0) -> Batch:
-    """The batch with sampled log-probabilities that tell every token apart, and its first completion left out."""
+    """The batch with log-probabilities that tell every token apart, its first completion left out."""
     groups = []
     for place, group in enumerate(batch.completions, start=first):
         lengths = [one.num_tokens + 1 for one in group]
         logprobs = [-torch.arange(n).double() / 7 - 0.1 * place - 0.01 * k for k, n in enumerate(lengths)]
-        groups.append(Group(completion_ids=[torch.arange(n) for n in lengths], logprobs=logprobs))
+        ids = [torch.arange(n) for n in lengths]
+        groups.append(Group(completion_ids=ids, logprobs=logprobs, truncated=[False] * len(ids)))
     mask = torch.ones(len(batch.rewards), 3, dtype=torch.bool)
     mask[0, 0] = False
     return replace(batch, groups=groups, loss_mask=mask)

@@ -72,6 +72,45 @@ def test_coefficients_follow_their_own_schedules(small: Callable[..., Settings])
     assert now.learning_rate == pytest.approx(settings.optimizer.lr * 0.75)
 
 
+@pytest.mark.parametrize(
+    ("words", "terms"),
+    [
+        (("objective=cispo",), {"surrogate": "cispo", "clip_low": None, "clip_high": 4.0}),
+        (("objective=sapo", "objective.soft_negative=1.2"), {"surrogate": "sapo", "soft_negative": 1.2}),
+        (("objective=luspo",), {"ratio": "sequence", "aggregation": "constant", "constant_length": 1}),
+        (
+            ("objective=kl_cov", "objective.covariance.kl_coef=0.5"),
+            {"covariance": "kl", "covariance_kl_coef": 0.5, "clip_high": None},
+        ),
+        (("objective=clip_cov",), {"covariance": "clip", "clip_high": 0.2}),
+        (("objective=entropy_gating",), {"entropy_share": 0.2}),
+        (("objective.credit=reasoning",), {"credit": "reasoning"}),
+        (
+            ("perception=vppo", "perception.dependency={share: 0.3, lowest: 0.8}"),
+            {"dependency": "vppo", "dependency_share": 0.3, "dependency_lowest": 0.8, "perception": "none"},
+        ),
+        (
+            ("perception=pgpo", "perception.dependency={threshold: 0.1, strength: 2.0}"),
+            {"dependency": "pgpo", "dependency_threshold": 0.1, "dependency_strength": 2.0},
+        ),
+    ],
+)
+def test_options_of_methods_reach_the_loss(
+    small: Callable[..., Settings], words: tuple[str, ...], terms: dict[str, object]
+) -> None:
+    now = coefficients(small(*words), 0, RUN).terms
+    assert {key: getattr(now, key) for key in terms} == terms
+
+
+def test_a_schedule_of_a_reward_is_that_of_the_stage(small: Callable[..., Settings]) -> None:
+    settings = small("reward=threshold_curriculum", "reward.schedules.accuracy.threshold.final=0.5")
+    factors = [coefficients(settings, step, RUN).reward_factors["score"] for step in (0, 50, 100)]
+    assert factors == [{"accuracy.threshold": value} for value in (1.0, 0.75, 0.5)]
+    warm = small("reward=threshold_curriculum", "reward.schedules.accuracy.threshold.warmup.steps=101")
+    (line,) = (line for line in long_warmups(warm, RUN) if "reward" in line)
+    assert line.startswith("reward.schedules.accuracy.threshold.warmup of 101 steps is longer")
+
+
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
     model = nn.Linear(3, 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -203,25 +203,10 @@ def test_an_advantage_goes_to_the_tokens_that_are_asked_for(step: Step) -> None:
     for name, words in CREDITED.items():
         moved, metrics = step(*off, *words)
         share = metrics.values()["train/policy/credited_frac"]
-        assert share == 1 if name == "pgpo" else 0 <= share < 1, name
-        if name == "answer":  # of a policy that writes no answer yet
-            assert share == 0 and largest_difference(plain, moved) > 1e-7
-        else:
-            assert name == "reasoning" or largest_difference(plain, moved) > 1e-7, name
-
-
-def test_surrogates_part_in_the_second_update(step: Step) -> None:
-    """In the first the ratio is 1, and they share the gradient."""
-    off = ("perception=none", "uncertainty=none", "objective.kl_coef=0", "optimizer.lr=1e-2")
-    kinds = {
-        "grpo": ("objective=grpo",),
-        "cispo": ("objective=cispo", "objective.aggregation=sequence_mean", "objective.clip_high=0.01"),
-        "sapo": ("objective=sapo",),
-        "kl_cov": ("objective=kl_cov", "objective.covariance.share=0.5"),
-    }
-    found = {name: step(*off, *words, "objective.updates_per_rollout=2")[0] for name, words in kinds.items()}
-    for name in ("cispo", "sapo", "kl_cov"):
-        assert largest_difference(found["grpo"], found[name]) > 1e-6, name
+        # This policy writes no answer yet, so all of a completion is reasoning.
+        known = {"answer": 0.0, "reasoning": 1.0, "pgpo": 1.0}
+        assert share == known[name] if name in known else 0 < share < 1, name
+        assert (largest_difference(plain, moved) > 1e-7) is (name != "reasoning"), name
 
 
 def test_a_kl_in_the_reward_is_measured_and_is_another_term_than_in_the_loss(step: Step) -> None:

@@ -1,4 +1,4 @@
-"""Degraded twins: made on the fly, one seeded kind per image, or read from a manifest of prepared pairs."""
+"""Twins of images: degraded on the fly, one seeded kind per image; another image; or a manifest of pairs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from qhk.data.degrade import degrade, eased_strength
 from qhk.data.image import load_image, upright_size
 from qhk.data.roots import lies_within
 from qhk.data.seeds import stream_generator
+from qhk.data.selection import content_of
 from qhk.errors import UserError
 from qhk.files import parse_json, read_text
 from qhk.plain import show_value
@@ -38,16 +39,19 @@ def make_twin(
     seed: int,
     epoch: int | None,
     factor: float = 1.0,
+    fit: bool = False,
 ) -> Image.Image:
     """Return the degraded copy of ``image`` (the RGB picture of ``example``), of the same size.
 
     ``factor`` in [0, 1] is how far strengths have risen to ``strengths`` (``eased_strength``). Pure: the same
     example, seed, epoch and factor give the same pixels, and the same noise whatever the factor. A prepared
-    twin in ``example.twin`` is read instead, as it is; it must have the size of the picture. Raises
-    ``UserError`` when it has not.
+    twin in ``example.twin`` is read instead, as it is; it must have the size of the picture, or is brought to
+    it where ``fit`` says so. Raises ``UserError`` when it has not.
     """
     if example.twin is not None:
         prepared = load_image(example.twin)
+        if fit:
+            return prepared.resize(image.size, Image.Resampling.BICUBIC)
         if prepared.size != image.size:
             raise UserError(_size_message(example, prepared.size, image.size))
         return prepared
@@ -92,6 +96,27 @@ def attach_twins(
             f"twin.manifest: {manifest} has no twin for {lacking[0]!r} ({len(lacking)} of {len(examples)} "
             "examples): add the pairs, leave these out with twin.missing=leave_out, or choose twin=generated"
         )
+    return paired
+
+
+def attach_others(examples: Sequence[Example], *, seed: int) -> list[Example]:
+    """Return the examples, the ``twin`` of each being the picture of another content among them.
+
+    Drawn from the stream (seed, "twin image", set, id), one for the whole run. Raises ``UserError`` where all
+    examples show one content.
+    """
+    if len({content_of(example) for example in examples}) < 2:
+        raise UserError(
+            f"twin.form: another needs two contents, but the {len(examples)} training examples show one; "
+            "choose twin=generated, or more images"
+        )
+    paired = []
+    for example in examples:
+        rng = stream_generator(seed, "twin image", example.dataset, example.id)
+        other = example
+        while content_of(other) == content_of(example):
+            other = examples[int(rng.integers(len(examples)))]
+        paired.append(replace(example, twin=other.image))
     return paired
 
 

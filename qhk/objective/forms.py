@@ -74,6 +74,7 @@ PERCEPTION_FORMS: Mapping[str, PerceptionForm | None] = {
     "none": None,
     "release": PerceptionForm(exact=False, degraded_gradient=False),
     "paper": PerceptionForm(exact=False, degraded_gradient=True),
+    "papo": PerceptionForm(exact=False, degraded_gradient=True),
     "exact": PerceptionForm(exact=True, degraded_gradient=True),
 }
 """``perception.form`` -> the form, None for no perception term. Each has a file in conf/perception."""

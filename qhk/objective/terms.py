@@ -92,9 +92,7 @@ class Terms:
                 f"objective.entropy_scope: unknown {self.entropy_scope!r}; use completion or answer"
             )
         if self.dependency not in ("none", "vppo", "pgpo"):
-            raise UserError(
-                f"perception.dependency.form: unknown {self.dependency!r}; use none, vppo or pgpo"
-            )
+            raise UserError(f"dependency.form: unknown {self.dependency!r}; use none, vppo or pgpo")
         for key, value in (
             ("objective.kl_coef", self.kl_coef),
             ("objective.entropy_coef", self.entropy_coef),

@@ -96,6 +96,7 @@ def total_loss(
              a micro-batch, this over the update.
     paper    k3 with gradient through both branches. The body of the paper was not at hand: this rests on its
              figure, which shows the policy trained on the degraded image too, and on its abstract.
+    papo     as paper: PAPO's objective as it is written (arXiv 2507.06448), with numbers of its own.
     exact    ``exact_kl``, over the vocabulary at each position, both branches with gradient: the direction
              that the value states, with less variance (ours).
 
@@ -235,7 +236,7 @@ def _token_credit(
         key = "objective.covariance.form"
         weights.append(~_require(selected, key, terms.covariance, "the selected tokens"))
     if terms.dependency != "none":
-        key = "perception.dependency.form"
+        key = "dependency.form"
         dependency = _require(exact_kl, key, terms.dependency, "KL values over the vocabulary")
         weights.append(
             visual_credit(

@@ -237,9 +237,12 @@ Benchmarks = Annotated[dict[str, BenchmarkSettings], BeforeValidator(lambda valu
 
 
 class TwinSettings(Node):
-    """Where an image's degraded copy comes from: made on the fly, or a manifest of prepared pairs."""
+    """Where an image's degraded copy comes from: made on the fly, another image, or prepared pairs.
 
-    form: Literal["generated", "manifest"]
+    Of ``another`` image and of a manifest, kinds and strengths are not read.
+    """
+
+    form: Literal["generated", "manifest", "another"]
     kinds: Annotated[list[DegradationKind], Field(min_length=1)]
     strengths: dict[str, float]
     strength_schedule: Schedule
@@ -255,10 +258,10 @@ class TwinSettings(Node):
             )
         constant = self.strength_schedule.form == "constant" and self.strength_schedule.until is None
         warmup = self.strength_schedule.warmup
-        if self.form == "manifest" and not (constant and not (warmup.steps or warmup.epochs)):
+        if self.form != "generated" and not (constant and not (warmup.steps or warmup.epochs)):
             raise UserError(
-                "strength_schedule has no effect on prepared pairs; leave it constant without warm-up, or "
-                "choose twin=generated"
+                f"strength_schedule has no effect on prepared pairs (form {self.form}); leave it constant "
+                "without warm-up, or choose twin=generated"
             )
         if len(set(self.kinds)) != len(self.kinds):
             raise UserError(f"kinds must differ from each other, got {self.kinds}")

@@ -380,10 +380,7 @@ NO_DEPENDENCY = DependencySettings(form="none", share=0.4, lowest=0.9, threshold
 
 
 class PerceptionSettings(Node):
-    """The divergence between original and degraded image, which training raises; ``none`` is a no-op.
-
-    ``dependency`` raises nothing: it says which tokens an advantage goes to.
-    """
+    """The divergence between original and degraded image, which training raises; ``none`` is a no-op."""
 
     form: Annotated[str, one_of(PERCEPTION_FORMS)]
     gamma: NonNegative
@@ -394,12 +391,6 @@ class PerceptionSettings(Node):
     entropy: Literal["off", "sampled", "exact"]
     eta_original: NonNegative
     eta_degraded: NonNegative
-    dependency: DependencySettings = NO_DEPENDENCY
-
-    @property
-    def looks_at_twins(self) -> bool:
-        """Whether a degraded copy of each image is read."""
-        return self.form != "none" or self.dependency.form != "none"
 
     @model_validator(mode="after")
     def _nothing_is_set_while_off(self) -> Self:

@@ -23,8 +23,10 @@ from qhk.settings.inputs import (
     TwinSettings,
 )
 from qhk.settings.learning import (
+    NO_DEPENDENCY,
     Adapter,
     ColdStartSettings,
+    DependencySettings,
     DistributedSettings,
     ObjectiveSettings,
     OptimizerSettings,
@@ -129,6 +131,7 @@ class StageSettings(Node):
     objective: ObjectiveSettings | None = None
     uncertainty: UncertaintySettings | None = None
     perception: PerceptionSettings | None = None
+    dependency: DependencySettings | None = None
     lr_schedule: Schedule | None = None
 
     @property
@@ -174,6 +177,7 @@ class Settings(Node):
     objective: ObjectiveSettings
     uncertainty: UncertaintySettings
     perception: PerceptionSettings
+    dependency: DependencySettings = NO_DEPENDENCY
     optimizer: OptimizerSettings
     lr_schedule: Schedule
     stages: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], StageSettings]
@@ -183,6 +187,11 @@ class Settings(Node):
     scorer: ScorerSettings = POLICY
     distributed: DistributedSettings
     tracking: TrackingSettings
+
+    @property
+    def looks_at_twins(self) -> bool:
+        """Whether training looks at a degraded copy of each image."""
+        return self.perception.form != "none" or self.dependency.form != "none"
 
     @model_validator(mode="after")
     def _sets_are_known(self) -> Self:
@@ -230,7 +239,7 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _prepared_twins_lie_as_their_images(self) -> Self:
-        if not self.perception.looks_at_twins or self.twin.form != "manifest":
+        if not self.looks_at_twins or self.twin.form != "manifest":
             return self
         own = [(f"mixture.{task}.", part.loading) for task, part in self.mixture.items()]
         for key, loading in [("", self.loading), *own]:

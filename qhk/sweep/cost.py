@@ -177,9 +177,7 @@ class _Group:
         settings = self.settings
         passes = 3.0 + (1.0 if settings.model.gradient_checkpointing else 0.0)
         passes += 1.0 if settings.objective.kl_coef > 0 else 0.0
-        degraded = {"none": float(settings.perception.looks_at_twins), "release": 1.0}.get(
-            settings.perception.form, 3.0
-        )
+        degraded = {"none": float(settings.looks_at_twins), "release": 1.0}.get(settings.perception.form, 3.0)
         passes += degraded + (1.0 if settings.model.branch_checkpointing and degraded == 3.0 else 0.0)
         return passes * self.score_flop(settings.rollout.group_size)
 

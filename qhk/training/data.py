@@ -23,7 +23,7 @@ from qhk.data.selection import (
     select_training_data,
     trained_images,
 )
-from qhk.data.twin import attach_twins
+from qhk.data.twin import attach_others, attach_twins
 from qhk.errors import UserError
 from qhk.settings.inputs import DatasetSettings
 from qhk.settings.root import Settings
@@ -210,16 +210,19 @@ def _select_task(view: Settings, loaded: Mapping[str, LoadedDataset], display: D
         limit=view.loading.limit,
         seed=view.seed,
     )
-    if not view.perception.looks_at_twins or view.twin.form != "manifest":
+    if not view.looks_at_twins or view.twin.form == "generated":
         return chosen
-    assert view.twin.manifest is not None
-    manifest = Path(view.twin.manifest)
     several = [e for part in chosen.train.values() for e in part if e.more_images]
     if several:
         raise UserError(
-            f"twin.manifest: {several[0].id!r} shows {len(several[0].images)} pictures, a manifest has one; "
-            "choose twin=generated or perception=none"
+            f"twin.form: {several[0].id!r} shows {len(several[0].images)} pictures, a twin of form "
+            f"{view.twin.form} is one; choose twin=generated or perception=none"
         )
+    if view.twin.form == "another":
+        train = {name: attach_others(part, seed=view.seed) for name, part in chosen.train.items()}
+        return replace(chosen, train=train)
+    assert view.twin.manifest is not None
+    manifest = Path(view.twin.manifest)
     missing = view.twin.missing
     roots = picture_roots(view.paths, view.pairs, list(view.dataset.values()))
     train = {

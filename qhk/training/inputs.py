@@ -108,7 +108,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
 
     Readers make degraded twins where perception looks at them; a supervised learner has none.
     """
-    with_twins = settings.perception.looks_at_twins and settings.training.learner == "reinforcement"
+    with_twins = settings.looks_at_twins and settings.training.learner == "reinforcement"
     return {
         task: ExampleReader(
             policy.encoder,
@@ -140,6 +140,7 @@ def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
                 seed=seed,
                 epoch=epoch if twin.resample == "each_epoch" else None,
                 factor=factor,
+                fit=twin.form == "another",
             )
             for one, image in zip(places, images, strict=True)
         ]

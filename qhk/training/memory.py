@@ -140,7 +140,7 @@ def memory_plan(
         recomputed=settings.model.branch_checkpointing,
         copies=0 if adapter is None or element == 4 else _copies(shape, adapter),
     )
-    twins = settings.perception.looks_at_twins and not supervised
+    twins = settings.looks_at_twins and not supervised
     own = settings.training.prompts_per_step // processes
     if not frozen and goes_on_from_rollout(settings, prompts=own):
         rest = {**rest, "activations of the vision tower": SLACK * lengths.vision()}

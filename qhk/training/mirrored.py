@@ -49,6 +49,7 @@ def modules(settings: Settings) -> list[str]:
     forms = {
         "uncertainty": settings.uncertainty.form,
         "perception": settings.perception.form,
+        "dependency": settings.dependency.form,
         "cold_start": settings.cold_start.form,
     }
     return [

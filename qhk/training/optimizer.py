@@ -105,7 +105,7 @@ class Coefficients:
 
 def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
     """Return rate, uncertainty strength, strength of twins and loss terms at a step counted from 0."""
-    objective, perception = settings.objective, settings.perception
+    objective, perception, dependency = settings.objective, settings.perception, settings.dependency
     lr_factor = 1.0 if settings.adapter is None else settings.adapter.lr_factor
     return Coefficients(
         learning_rate=settings.optimizer.lr * lr_factor * factor(settings.lr_schedule, step, run),
@@ -140,11 +140,11 @@ def coefficients(settings: Settings, step: int, run: Horizon) -> Coefficients:
             entropy_share=objective.entropy_share,
             covariance=objective.covariance.form,
             covariance_kl_coef=objective.covariance.kl_coef,
-            dependency=perception.dependency.form,
-            dependency_share=perception.dependency.share,
-            dependency_lowest=perception.dependency.lowest,
-            dependency_threshold=perception.dependency.threshold,
-            dependency_strength=perception.dependency.strength,
+            dependency=dependency.form,
+            dependency_share=dependency.share,
+            dependency_lowest=dependency.lowest,
+            dependency_threshold=dependency.threshold,
+            dependency_strength=dependency.strength,
         ),
     )
 

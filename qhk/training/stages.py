@@ -80,7 +80,7 @@ def fingerprints(stages: list[RunStage]) -> dict[str, str]:
 
 
 def _reads_alike(one: Settings, other: Settings) -> bool:
-    same = ("task", "prompt", "data", "loading", "benchmark", "mixture", "twin", "perception")
+    same = ("task", "prompt", "data", "loading", "benchmark", "mixture", "twin", "perception", "dependency")
     return all(one.__dict__[node] == other.__dict__[node] for node in same)
 
 

@@ -70,6 +70,7 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     settings = prepare("train", overrides, catalogue).settings
     assert settings.uncertainty.form == chosen["uncertainty"]
     assert settings.perception.form == chosen["perception"]
+    assert settings.dependency.form == chosen["dependency"]
     assert settings.optimizer.form == chosen["optimizer"]
     assert settings.cold_start.form == chosen["cold_start"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from qhk.data.degrade import KINDS, eased_strength
 from qhk.data.image import load_image
-from qhk.data.twin import attach_twins, make_twin, twin_kind
+from qhk.data.twin import attach_others, attach_twins, make_twin, twin_kind
 from qhk.types import Example
 
 STRENGTHS = {"noise": 45.0, "blur": 2.0, "jpeg": 5.0, "darken": 0.6}
@@ -178,3 +178,22 @@ def test_harm_grows_with_the_factor_and_ends_at_the_full_twin(kind: str) -> None
     ]
     assert harm == sorted(harm) and harm[0] < 12 and harm[-1] > harm[1] > harm[0]
     assert twin().tobytes() == twin(factor=1.0).tobytes()
+
+
+def test_the_other_image_is_of_another_content_seeded_and_of_the_same_size(tmp_path: Path) -> None:
+    examples = []
+    for number in range(8):
+        Image.new("RGB", (40 + number, 50), (10 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        examples.append(replace(example(f"{number}.png", tmp_path), reference=f"content {number // 2}"))
+    paired = attach_others(examples, seed=0)
+    assert paired == attach_others(examples, seed=0) != attach_others(examples, seed=1)
+    for one, before in zip(paired, examples, strict=True):
+        assert one.twin is not None and replace(one, twin=None) == before
+        assert int(one.twin.stem) // 2 != int(Path(one.id).stem) // 2
+    assert len({one.twin for one in paired}) > 3
+    image = load_image(paired[0].image)
+    twin = make_twin(paired[0], image, kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None, fit=True)
+    assert twin.size == image.size and paired[0].twin is not None
+    assert twin.getpixel((3, 3)) == load_image(paired[0].twin).getpixel((3, 3))
+    with pytest.raises(ValueError, match="another needs two contents, but the 2 training examples show one"):
+        attach_others(examples[:2], seed=0)

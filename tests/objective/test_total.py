@@ -586,7 +586,7 @@ def test_kl_cov_adds_nothing_in_the_first_update(scene: Scene) -> None:
         ("answer", "objective.credit: is answer, but the places of the answers"),
         ("entropy gating", "objective.entropy_share: is 0.4, but exact entropies"),
         ("clip-cov", "objective.covariance.form: is clip, but the selected tokens"),
-        ("vppo", "perception.dependency.form: is vppo, but KL values"),
+        ("vppo", "dependency.form: is vppo, but KL values"),
     ],
 )
 def test_credit_without_its_tensor_is_an_error(name: str, key: str) -> None:

@@ -175,6 +175,9 @@ ADDED = (
     ("perturbation",),
     ("model", "branch_checkpointing"),
     ("rollout", "engine"),
+    ("dependency",),
+    *(("objective", key) for key in ("surrogate", "soft_positive", "soft_negative", "advantage_rewards")),
+    *(("objective", key) for key in ("minimum_std", "credit", "entropy_share", "covariance")),
 )
 """Keys that came within a version of stored configs, which lack them."""
 

@@ -86,11 +86,11 @@ def test_coefficients_follow_their_own_schedules(small: Callable[..., Settings])
         (("objective=entropy_gating",), {"entropy_share": 0.2}),
         (("objective.credit=reasoning",), {"credit": "reasoning"}),
         (
-            ("perception=vppo", "perception.dependency={share: 0.3, lowest: 0.8}"),
+            ("perception=none", "dependency=vppo", "dependency.share=0.3", "dependency.lowest=0.8"),
             {"dependency": "vppo", "dependency_share": 0.3, "dependency_lowest": 0.8, "perception": "none"},
         ),
         (
-            ("perception=pgpo", "perception.dependency={threshold: 0.1, strength: 2.0}"),
+            ("dependency=pgpo", "dependency.threshold=0.1", "dependency.strength=2.0"),
             {"dependency": "pgpo", "dependency_threshold": 0.1, "dependency_strength": 2.0},
         ),
     ],

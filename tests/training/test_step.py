@@ -190,8 +190,8 @@ CREDITED = {
     "reasoning": ("objective.credit=reasoning",),
     "entropy": ("objective.entropy_share=0.3",),
     "clip_cov": ("objective=clip_cov", "objective.covariance={share: 0.3, low: -100.0, high: 100.0}"),
-    "vppo": ("perception=vppo", "twin=masked"),
-    "pgpo": ("perception=pgpo", "twin=grey"),
+    "vppo": ("dependency=vppo", "twin=masked"),
+    "pgpo": ("dependency=pgpo", "twin=grey"),
 }
 
 

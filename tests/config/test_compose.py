@@ -178,9 +178,11 @@ def test_every_experiment_at_every_scale(experiment: str, scale: str, catalogue:
 def test_full_scale_trains_the_published_model(experiment: str, compose_plain: Compose) -> None:
     run = compose_plain(f"experiment={experiment}")
     model = run["model"]
-    limit = 786432 if experiment.startswith(("q_hawkeye", "grpo")) else 12845056
+    limit = 786432 if experiment.startswith(("q_hawkeye", "grpo", "papo", "vppo")) else 12845056
+    limit = 196608 if experiment == "mr_iqa" else limit
+    size = "3B" if experiment == "mr_iqa" else "7B"  # published with Qwen3-VL-2B
     assert (model["min_pixels"], model["max_pixels"]) == (3136, limit)
-    assert model["path"] == (None if experiment in CONTINUED else "Qwen/Qwen2.5-VL-7B-Instruct")
+    assert model["path"] == (None if experiment in CONTINUED else f"Qwen/Qwen2.5-VL-{size}-Instruct")
     assert (model["form"], model["dtype"], model["tiny"]) == ("pretrained", "bfloat16", None)
     assert model["gradient_checkpointing"] is True
     assert run["optimizer"]["form"] == "adamw_stochastic"

@@ -135,6 +135,31 @@ def test_a_rollout_keeps_the_tower_of_the_update_that_goes_on_from_it() -> None:
         assert part not in planned(*one, word).rollout
 
 
+def test_vllm_beside_the_policy_takes_its_share_of_the_card_while_it_samples() -> None:
+    """It holds the weights a second time; asleep it holds nothing, and a server is on other cards."""
+    own, asleep, awake, server = (
+        memory_plan(full_size(*words), on_cpu=False, card_gib=80)
+        for words in (
+            [],
+            ["rollout=vllm"],
+            ["rollout=vllm", "rollout.vllm.sleep=false"],
+            ["rollout=vllm_server"],
+        )
+    )
+    assert own is not None and asleep is not None and awake is not None and server is not None
+    assert asleep.rollout == {"vllm": pytest.approx(0.4 * 80 * 2**30)}
+    assert asleep.kept == server.kept == own.kept and server.rollout == {}
+    assert awake.kept == {**own.kept, **asleep.rollout}
+    least = planned("rollout=vllm").rollout["vllm"]
+    assert least == pytest.approx(own.kept["weights"] + sum(own.rollout.values()))
+    settings = full_size("rollout=vllm", "rollout.vllm.gpu_memory_utilization=0.6", "adapter=lora")
+    changes = fitting_changes(settings, gib=48, answer_tokens=200)
+    assert "rollout.vllm.gpu_memory_utilization=0.25" not in changes, "the weights alone are more than it"
+    assert any(
+        "gpu_memory_utilization=0.25" in c for c in fitting_changes(settings, gib=141, answer_tokens=200)
+    )
+
+
 def test_the_lines_name_the_largest_part_and_what_helps() -> None:
     lines = memory_lines(full_size(), answer_tokens=200, on_cpu=False)
     assert lines[0].startswith("memory     about 116 GiB a process, estimated, with answers of 200 tokens; ")

@@ -49,7 +49,7 @@ def build_adamw_8bit(
         """With noise of its own, and a state of plain tensors."""
 
         @torch.no_grad()
-        def step(self, closure: Callable[[], float] | None = None) -> None:
+        def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
             """Update every parameter that has a gradient."""
             assert closure is None, "gradients are accumulated before the step"
             (group,) = self.param_groups
@@ -62,7 +62,7 @@ def build_adamw_8bit(
             eager = torch.compiler.set_stance("force_eager") if on_cpu else nullcontext()
             with torch.random.fork_rng([] if on_cpu else [device]), eager:
                 torch.manual_seed(stream_seed(seed, "rounding", group["updates"]) % 2**63)
-                super().step()
+                super().step()  # type: ignore[no-untyped-call]
 
         def state_dict(self) -> dict[str, Any]:
             """Return the state; moments in 8 bits are ``codes`` and ``scale``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -41,7 +40,6 @@ def build_adamw_8bit(
 
     Source: 8-bit Optimizers via Block-wise Quantization (arXiv 2110.02861), sections 2 and 3.
     """
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # it tells of kernels that are not used here
     from torchao.optim import AdamW8bit
     from torchao.optim.subclass_8bit import OptimState8bit
 

@@ -48,7 +48,10 @@ def let_idle_threads_sleep() -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence transformers' progress bars and notices of this process; errors still speak."""
+    """Silence notices and progress bars of libraries in this process; errors still speak.
+
+    Called before anything else of theirs is imported, since some speak as they are.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]

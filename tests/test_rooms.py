@@ -54,6 +54,7 @@ OWNERS = {
     "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
     "httpx": "service.py rewards/service.py pairs rollout/vllm.py",
+    "torchao": "training/eight_bit.py",
     "vllm": "rollout/vllm.py",
     "skimage": "pairs",
     "starlette": "pairs report",

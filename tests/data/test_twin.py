@@ -190,6 +190,8 @@ def test_the_other_image_is_of_another_content_seeded_and_of_the_same_size(tmp_p
     for one, before in zip(paired, examples, strict=True):
         assert one.twin is not None and replace(one, twin=None) == before
         assert int(one.twin.stem) // 2 != int(Path(one.id).stem) // 2
+    drawn = [one.twin.stem for seed in range(20) for one in attach_others(examples, seed=seed) if one.twin]
+    assert not any(int(a) // 2 == n % 8 // 2 for n, a in enumerate(drawn)) and len({*drawn}) == 8
     assert len({one.twin for one in paired}) > 3
     image = load_image(paired[0].image)
     twin = make_twin(paired[0], image, kinds=KINDS, strengths=STRENGTHS, seed=0, epoch=None, fit=True)

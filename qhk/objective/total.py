@@ -46,9 +46,9 @@ class LossOutput:
     Sums are unweighted (no coefficient, no normalisation) and detached; sum / count, both added up over
     micro-batches and ranks, is the mean. A term that is off has no entry. Names: ``policy``, ``clipped``
     (share of tokens), ``credited`` (share of tokens that the policy term learns from), ``reference_kl``,
-    ``entropy``, ``perception_kl``, ``perception_saturated`` (share of
-    tokens), ``entropy_original``, ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and
-    ``logprob_sum_degraded``, counted in completions.
+    ``entropy``, ``perception_kl``, ``perception_saturated`` (share of tokens), ``entropy_original``,
+    ``entropy_degraded``, counted in tokens; ``logprob_sum_original`` and ``logprob_sum_degraded``, counted
+    in completions.
     """
 
     loss: Tensor

@@ -106,7 +106,7 @@ def _error(
 def _power(base: float, exponent: float) -> float:
     """Return a power of a number >= 0, infinity where it is too large for a float."""
     try:
-        return base**exponent
+        return float(base**exponent)
     except OverflowError:
         return math.inf
 

@@ -90,7 +90,8 @@ def scheduled(terms: Sequence[RewardTerm], factors: Mapping[str, float]) -> list
             continue
         assert isinstance(term.function, partial), "terms are built with their settings bound"
         bound = {**term.function.keywords, key: term.function.keywords[key] * factor}
-        changed[name] = replace(term, function=partial(term.function.func, **bound))
+        function: Any = partial(term.function.func, **bound)
+        changed[name] = replace(term, function=function)
     return list(changed.values())
 
 

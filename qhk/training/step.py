@@ -2,9 +2,10 @@
 
 GRPO in its textbook form is what is left when everything optional is off: G completions per prompt, rewards,
 advantages relative to the group, one policy-gradient update. Optional are, in the order in which they come:
-fresh prompts for groups of equal rewards (DAPO), a KL taken off the reward, uncertainty weights (Q-Hawkeye),
-several updates with clipped ratios (PPO), and in the loss a KL to a reference, an entropy bonus, and the
-perception terms, which look at a degraded copy of the image.
+numbers of rewards that change over the run, fresh prompts for groups that teach nothing (DAPO), a KL taken
+off the reward, rewards normalised one by one (GDPO), uncertainty weights (Q-Hawkeye), several updates with
+clipped ratios (PPO), and in the loss weights of tokens (VPPO and others), a KL to a reference, an entropy
+bonus, and the perception terms, which look at a degraded copy of the image.
 """
 
 from __future__ import annotations

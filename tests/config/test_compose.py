@@ -63,6 +63,8 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
             "rollout": "default",
             "distributed": "ddp",
         }  # published weights, no step on all of them, none divided or handed to another engine
+    if chosen["optimizer"] == "adamw_8bit":
+        chosen["distributed"] = "ddp"  # its moments are not divided
     overrides = [f"{group}={option}" for group, option in chosen.items()]
     overrides += [f"prompt.task={task_form(chosen['task'])}"]  # any wording meets any task here
     for choice in chosen.items():

@@ -3,8 +3,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import re
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ def test_fresh_replaces_a_set_of_ours_and_nothing_else(
     rename = os.rename
 
     def refused(source: Path, target: Path) -> None:
-        if source.name.startswith(".set-"):
+        if Path(source).name.startswith(".set-"):
             raise OSError("no")
         rename(source, target)
 

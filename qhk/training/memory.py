@@ -15,8 +15,8 @@ from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
 from qhk.settings.learning import AdapterSettings
 from qhk.settings.root import Settings
 
-MOMENTS = 8
-"""Bytes per weight of AdamW's two moments in float32."""
+MOMENTS = {"adamw": 8.0, "adamw_stochastic": 8.0, "adamw_8bit": 2 + 8 / 256}
+"""Bytes per weight of AdamW's two moments: in float32, or in 8 bits with a float32 scale for 256 of them."""
 
 NF4 = 0.516
 """Bytes per weight in 4 bits, the scales of its blocks quantised as well."""
@@ -108,7 +108,7 @@ def memory_plan(
         kept = {
             "weights": shape.weights * element,
             "gradients": learning * element,
-            "moments": learning * MOMENTS,
+            "moments": learning * MOMENTS[settings.optimizer.form],
         }
         if settings.objective.kl_coef > 0 and not supervised:
             kept["reference"] = shape.weights * element
@@ -120,7 +120,7 @@ def memory_plan(
         kept = {
             "weights": weights + learning * 4,
             "gradients": learning * 4,
-            "moments": learning * MOMENTS,
+            "moments": learning * MOMENTS[settings.optimizer.form],
         }
     gathered, rest = {}, {}
     form = settings.distributed.form
@@ -316,6 +316,11 @@ def _spread(settings: Settings) -> Settings:
     return settings if is_quantised else _with("distributed", form="fsdp2")(settings)
 
 
+def _eight_bit(settings: Settings) -> Settings:
+    is_whole = settings.distributed.form in ("single", "ddp")
+    return _with("optimizer", form="adamw_8bit")(settings) if is_whole else settings
+
+
 def _adapted(settings: Settings) -> Settings:
     return settings.model_copy(update={"adapter": LORA})
 
@@ -336,6 +341,7 @@ CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
     Change(words="model.branch_checkpointing=true", apply=_with("model", branch_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
+    Change(words="optimizer=adamw_8bit", apply=_eight_bit),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
     Change(words=f"distributed=fsdp2 on {SPREAD} processes", apply=_spread),

@@ -45,6 +45,16 @@ def test_seven_billion_weights_by_hand() -> None:
     assert kept["moments"] == 4 * kept["weights"]
 
 
+def test_moments_in_8_bits_by_hand() -> None:
+    """A byte per weight and moment, and four bytes for each 256 of them. Not where moments are divided."""
+    weights = planned().kept["weights"] / 2
+    assert planned("optimizer=adamw_8bit").kept["moments"] == weights * 2 * (1 + 4 / 256)
+    assert "optimizer=adamw_8bit" in fitting_changes(full_size(), gib=80, answer_tokens=200)
+    for form in ("fsdp2", "zero2"):
+        spread = full_size(f"distributed={form}")
+        assert "optimizer=adamw_8bit" not in fitting_changes(spread, gib=999, answer_tokens=200)
+
+
 def test_activations_by_hand() -> None:
     """Checkpointing keeps the input of each of 28 layers of width 3584, in two bytes, and one layer."""
     short, long = (

@@ -400,7 +400,20 @@ function drawDifferences() {
         return element("td", { class: `${kind} ${isMean(column) ? "average" : ""}`.trim() || null }, signed(found.value),
           element("small", {}, interval(found.low, found.high, signed) || "no interval"), element("small", {}, `p ${probability(found.p)}`));
       }))), "methods"),
+    drawField(shown, methods),
   ];
+}
+
+// What other papers would report of the same differences.
+function drawField(shown, methods) {
+  const columns = columnsOf(shown);
+  return element("details", { "data-name": "field tests" }, element("summary", {}, "As the field tests it: probability of improvement, Williams, Zou, F"),
+    element("p", { class: "soft" }, `P: how often a run is better than one of ${shown.reference}, ties half. Of the mean answers over seeds: Williams's p, Zou's interval of the difference, and the p of equal RMSE (ITU-T P.1401). These formulas take images for independent and seeds for given, and nothing is corrected: they find more than there is where references are shared.`),
+    grid(head("method", ...columns.map(short)), methods.map((method) => element("tr", {}, named(method), ...columns.map((column) => {
+      const found = shown.field[method]?.[column];
+      return element("td", { class: isMean(column) ? "average" : null }, `P ${fixed(shown.improvement[method]?.[column], 2)}`,
+        ...(found ? [`Williams p ${probability(found.williams_p)}`, interval(found.low, found.high, signed), known(found.rmse_p) ? `RMSE p ${probability(found.rmse_p)}` : ""].filter(Boolean).map((text) => element("small", {}, text)) : []));
+    }))), "methods"));
 }
 
 function drawModules() {

@@ -83,6 +83,8 @@ def test_the_fields_tests_stand_beside(runs: Runs) -> None:
     assert "grpo_baseline" not in table.field
     errors, _ = compare(runs, replace(VIEW, metric="rmse"), reference="grpo_baseline", num_resamples=0)
     assert errors.improvement["full"]["average"] > 0.5 and not errors.field["full"]
+    rmse = np.sqrt(np.mean((found.answers[0] - found.opinions) ** 2))
+    assert rmse == pytest.approx(errors.cells[found.records[0].method]["kadid"].values[found.records[0].seed])
 
 
 def test_marks_are_shared_by_what_no_test_tells_apart(runs: Runs) -> None:

@@ -94,7 +94,7 @@ def field_tests(
 
     ``ranked``: correlations are Spearman's. Without ``on_scale`` a score's size means nothing: no errors.
     """
-    rmse = [math.sqrt(float(np.mean((scores - mos) ** 2))) for scores in (first, second)]
+    first_rmse, second_rmse = (math.sqrt(float(np.mean((scores - mos) ** 2))) for scores in (first, second))
     if ranked:
         first, second, mos = (stats.rankdata(values) for values in (first, second, mos))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -106,5 +106,5 @@ def field_tests(
         low=interval.low,
         high=interval.high,
         williams_p=williams_test(of_first, of_second, shared, len(mos)).p,
-        rmse_p=compare_rmse(*rmse, len(mos)) if on_scale else math.nan,
+        rmse_p=compare_rmse(first_rmse, second_rmse, len(mos)) if on_scale else math.nan,
     )

@@ -48,8 +48,8 @@ def compared(trials: int, *, references: int, seeds: int, worse: float) -> tuple
             result = comparison.compare_methods([scores], first, second, confidence=1 - LEVEL)
             found[name] += result.p < LEVEL
         differences.append(result.value)
-        means = runs.reshape(2, seeds, -1).mean(axis=1)
-        formula = field_tests(*means, mos, ranked=True, on_scale=True, confidence=1 - LEVEL)
+        one, other = runs.reshape(2, seeds, -1).mean(axis=1)
+        formula = field_tests(one, other, mos, ranked=True, on_scale=True, confidence=1 - LEVEL)
         found["Williams"] += formula.williams_p < LEVEL
         found["Zou"] += not formula.low <= 0 <= formula.high
         found["F of RMSE"] += formula.rmse_p < LEVEL

@@ -31,7 +31,12 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 def build_policy(
-    *, dtype: torch.dtype = torch.float64, kv_heads: int = 2, depth: int = 2, full_attention: bool = False
+    *,
+    family: str = "qwen2_5_vl",
+    dtype: torch.dtype = torch.float64,
+    kv_heads: int = 2,
+    depth: int = 2,
+    full_attention: bool = False,
 ) -> Policy:
     """Grouped-query attention, windowed and full vision blocks, images of 32 x 32 to 96 x 96 pixels."""
     tokenizer = build_tokenizer(
@@ -39,11 +44,12 @@ def build_policy(
     )
     config = tiny_config(
         tokenizer,
+        family=family,
         patch_size=8,
         merge_size=2,
         vision_depth=2,
         vision_hidden=32,
-        vision_mlp=48,
+        vision_mlp=64 if family == "qwen2_vl" else 48,
         vision_heads=2,
         depth=depth,
         hidden=64,
@@ -52,7 +58,7 @@ def build_policy(
         kv_heads=kv_heads,
         initializer_range=0.2,
     )
-    if not full_attention:
+    if not full_attention and family == "qwen2_5_vl":
         config.vision_config.fullatt_block_indexes = [1]
         config.vision_config.window_size = 32
     model = prepare_model(build_tiny(config, seed=3)).to(dtype).eval()

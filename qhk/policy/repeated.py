@@ -38,11 +38,12 @@ def stock_inputs(model: Any, prompt: EncodedPrompt, *, rows: int) -> dict[str, T
     """Return what the model's own forward pass takes of a prompt, ``rows`` times."""
     takes = inspect.signature(model.forward).parameters
     types = prompt.is_image.long()
+    optional = {"token_type_ids": types, "mm_token_type_ids": types, "image_grid_thw": prompt.image_grid_thw}
     named: Mapping[str, Tensor] = {
         "input_ids": prompt.input_ids[None],
         "attention_mask": torch.ones_like(prompt.input_ids)[None],
         "pixel_values": prompt.pixel_values,
-        **{name: types[None] for name in ("token_type_ids", "mm_token_type_ids") if name in takes},
+        **{name: value.view(-1, value.shape[-1]) for name, value in optional.items() if name in takes},
         **prompt.further,
     }
     return {name: torch.cat([value] * rows).to(model.device) for name, value in named.items()}

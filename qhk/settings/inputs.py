@@ -27,7 +27,7 @@ MOST_TINY_WEIGHTS = 10**9
 """Far more than trains on a laptop, which is what the embedded model is for."""
 
 
-TinyFamily = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl"]
+TinyFamily = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"]
 """Families of which a model can be built from scratch, by the model type of their configs."""
 
 

@@ -9,9 +9,10 @@ from qhk.policy.families.hugging_face import HuggingFace
 from qhk.policy.families.qwen import Qwen
 from qhk.policy.families.qwen2_5_vl import Qwen25VL
 from qhk.policy.families.qwen2_vl import Qwen2VL
+from qhk.policy.families.qwen3_5 import Qwen35
 from qhk.policy.families.qwen3_vl import Qwen3VL
 
-TINY: dict[str, Qwen] = {family.model_type: family for family in (Qwen2VL(), Qwen25VL(), Qwen3VL())}
+TINY: dict[str, Qwen] = {family.model_type: family for family in (Qwen2VL(), Qwen25VL(), Qwen3VL(), Qwen35())}
 """Families of which a tiny model can be built."""
 
 FAMILIES: dict[str, Family] = {**TINY}

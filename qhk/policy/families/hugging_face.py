@@ -91,10 +91,11 @@ class HuggingFace(Family):
             {"role": "assistant", "content": [{"type": "text", "text": said}]},
         ]
         behind = render_chat(tokenizer, chat, own="").rpartition(said)[2]
+        added = tokenizer.added_tokens_decoder
         special = [
             token
             for token in tokenizer(behind, add_special_tokens=False)["input_ids"]
-            if token in tokenizer.all_special_ids
+            if token in added and added[token].special
         ]
         return tuple(dict.fromkeys([*special[:1], tokenizer.eos_token_id]))
 

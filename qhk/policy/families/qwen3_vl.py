@@ -23,7 +23,26 @@ GRID = 8
 """Places to a side of the tiny model's learned grid."""
 
 
-class Qwen3VL(Qwen):
+class Qwen3Tower(Qwen):
+    """What Qwen3-VL and Qwen3.5 share: the vision tower, and how rotary axes share the width of a head."""
+
+    def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:
+        return super().tiny_text(tokenizer, **sizes) | {"head_dim": sizes["hidden"] // sizes["heads"]}
+
+    def tiny_section(self, half: int) -> list[int]:
+        side = half * 20 // 64  # the published [24, 20, 20] of 64
+        return [half - 2 * side, side, side]
+
+    def tiny_vision(self, **sizes: Any) -> dict[str, Any]:
+        return super().tiny_vision(**sizes) | {
+            "hidden_size": sizes["vision_hidden"],
+            "intermediate_size": sizes["vision_mlp"],
+            "out_hidden_size": sizes["hidden"],
+            "num_position_embeddings": GRID**2,
+        }
+
+
+class Qwen3VL(Qwen3Tower):
     """Its text model takes the places of image tokens, and one tensor for each layer that is added to."""
 
     model_type = "qwen3_vl"
@@ -40,19 +59,6 @@ class Qwen3VL(Qwen):
         first, *deep = features.split(hidden_size, dim=1)
         return first, {"visual_pos_masks": is_image, "deepstack_visual_embeds": deep}
 
-    def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:
-        return super().tiny_text(tokenizer, **sizes) | {"head_dim": sizes["hidden"] // sizes["heads"]}
-
-    def tiny_section(self, half: int) -> list[int]:
-        side = half * 20 // 64  # the published [24, 20, 20] of 64
-        return [half - 2 * side, side, side]
-
     def tiny_vision(self, **sizes: Any) -> dict[str, Any]:
         levels = min(sizes["vision_depth"], sizes["depth"], 3)
-        return super().tiny_vision(**sizes) | {
-            "hidden_size": sizes["vision_hidden"],
-            "intermediate_size": sizes["vision_mlp"],
-            "out_hidden_size": sizes["hidden"],
-            "num_position_embeddings": GRID**2,
-            "deepstack_visual_indexes": list(range(levels)),
-        }
+        return super().tiny_vision(**sizes) | {"deepstack_visual_indexes": list(range(levels))}

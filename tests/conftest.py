@@ -166,7 +166,9 @@ def encode(policy: Policy) -> Callable[[int, int], EncodedPrompt]:
 @pytest.fixture
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes transformers' two float32 islands, so that float64 comparisons reach float64 rounding."""
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+    from transformers.models.qwen2_vl import modeling_qwen2_vl
+    from transformers.models.qwen3_vl import modeling_qwen3_vl
 
     def norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
         return (
@@ -175,10 +177,16 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Any, Any]:
         cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
-        return tuple(x * cos + modeling.rotate_half(x) * sin for x in (q, k))  # type: ignore[return-value]
+        half = modeling_qwen2_vl.rotate_half
+        return tuple(x * cos + half(x) * sin for x in (q, k))  # type: ignore[return-value]
 
-    monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", norm)
-    monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
+    for modeling, name in (
+        (modeling_qwen2_5_vl, "Qwen2_5_VLRMSNorm"),
+        (modeling_qwen2_vl, "Qwen2VLRMSNorm"),
+        (modeling_qwen3_vl, "Qwen3VLTextRMSNorm"),
+    ):
+        monkeypatch.setattr(getattr(modeling, name), "forward", norm)
+        monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
 
 
 @pytest.fixture(scope="session")

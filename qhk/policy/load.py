@@ -58,6 +58,18 @@ class Policy:
     def end_tokens(self) -> tuple[int, ...]:
         return family_of(self.model).end_tokens(self.model, self.tokenizer)
 
+    @property
+    def slow_line(self) -> str:
+        """Return why the model runs the slow way, as a line; empty where completions are packed."""
+        family = family_of(self.model)
+        if not family.slow_because:
+            return ""
+        limits = "" if family.has_pixel_limits else "; model.min_pixels and max_pixels have no effect on it"
+        return (
+            f"{type(self.model).__name__} runs the slow way: {family.slow_because}, so each completion repeats "
+            f"its prompt{limits}"
+        )
+
     def num_tokens(self, text: str) -> int:
         """Return how many tokens a completion of this text has, without the one that ends it."""
         return len(self.tokenizer.encode(text, add_special_tokens=False))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
 from qhk.settings.inputs import DatasetSettings

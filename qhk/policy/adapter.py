@@ -49,7 +49,10 @@ def count_parameters(model: nn.Module) -> dict[str, dict[str, int]]:
 
 
 def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, list[str]]:
-    """Return the names within their block of the linear layers that an adapter goes beside, by block."""
+    """Return the names within their block of the linear layers that an adapter goes beside, by block.
+
+    Raises ``UserError`` for a part that the model has no such layers in.
+    """
     chosen: dict[str, set[str]] = {"language": set(), "vision": set(), "merger": set()}
     whole = {"vision": settings.vision, "merger": settings.merger}
     for name, module in model.named_modules():
@@ -58,6 +61,15 @@ def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, lis
             own in settings.targets if block == "language" else whole.get(block)
         ):
             chosen[block].add(own)
+    wanted = {
+        **{f"targets ({name})": name in chosen["language"] for name in settings.targets},
+        **{block: bool(chosen[block]) for block, asked in whole.items() if asked},
+    }
+    for key, found in wanted.items():
+        if not found:
+            raise UserError(
+                f"adapter.{key}: a {type(model).__name__} has no linear layer there; leave it out"
+            )
     return {block: sorted(names) for block, names in chosen.items() if names}
 
 

@@ -222,7 +222,7 @@ def _tiny_shape(tiny: TinySettings) -> Shape | None:
         patch=tiny.patch_size,
         merge=tiny.merge_size,
         vision_matrices=published.matrices,
-        mergers=1 + min(published.mergers - 1, tiny.vision_depth, tiny.depth),
+        mergers=1 + min(published.mergers - 1, tiny.vision_depth, tiny.depth - 1),
         places=min(published.places, TINY_PLACES),
     )
 

@@ -47,9 +47,7 @@ def _tokenizer(image: str, **named: str) -> Any:
     tokenizer = build_tokenizer([QUESTION], num_merged_tokens=20)
     tokenizer.add_special_tokens({"additional_special_tokens": ["<start>", "<end_of_turn>", image, *named.values()]})
     tokenizer.chat_template = None
-    for name, token in {"image_token": image, **named}.items():
-        setattr(tokenizer, name, token)
-        setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+    tokenizer._set_model_specific_special_tokens({"image_token": image, **named})
     return tokenizer
 
 
@@ -66,7 +64,6 @@ def _text(tokenizer: Any) -> dict[str, Any]:
         "eos_token_id": tokenizer.convert_tokens_to_ids("<end_of_turn>"),
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": None,
-        "sliding_window": 8,
     }
 
 
@@ -80,7 +77,8 @@ def gemma3() -> tuple[Any, Any]:
         image_seq_length=4,
     )
     config = Gemma3Config(
-        text_config=_text(tokenizer) | {"layer_types": ["sliding_attention", "full_attention"]},
+        text_config=_text(tokenizer)
+        | {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 8},
         vision_config=VISION | {"model_type": "siglip_vision_model"},
         mm_tokens_per_image=4,
         image_token_id=tokenizer.image_token_id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import get_args
@@ -12,8 +13,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from qhk.errors import UserError
+from qhk.policy import template
 from qhk.policy.adapter import adapted_layers, count_parameters
 from qhk.policy.adapter_base import Base
 from qhk.policy.families import FAMILIES, OTHER, family_of
@@ -32,11 +35,27 @@ from tests.policy.test_packed import gradients, largest_difference, packed_logpr
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SLOW = ("qwen3_5", *OTHERS)
 SIZES = ((64, 64), (96, 32))
-LENGTHS = ((5, 1, 9), (3, 7, 2))
+LENGTHS = ((4, 1), (2, 6))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def templates_in_this_process() -> Iterator[None]:
+    """A process for each template takes a second to start; test_foreign.py has those."""
+
+    def rendered(job: str) -> tuple[str, str]:
+        template, messages, special, _ = json.loads(job)
+        texts, _ = render_jinja_template(
+            conversations=[messages], chat_template=template, add_generation_prompt=True, **special
+        )
+        return texts[0], ""
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template, "_rendered", rendered)
+        yield
 
 
 def built(name: str, dtype: torch.dtype = torch.float64) -> Policy:
-    return build_other(name, dtype=dtype) if name in OTHERS else build_policy(family=name, dtype=dtype)
+    return build_other(name, dtype=dtype) if name in OTHERS else build_policy(family=name, dtype=dtype, depth=3)
 
 
 @cache
@@ -108,12 +127,12 @@ def test_greedy_answers_are_those_of_stock_generation(name: str) -> None:
         )[0, prompt.num_tokens :]
         assert all(torch.equal(ids, stock) for ids in group.completion_ids)
         found = packed_logprobs(policy, [prompt], [group.completion_ids]).detach()
-        torch.testing.assert_close(torch.cat(group.logprobs), found, rtol=0, atol=1e-4)
+        torch.testing.assert_close(torch.cat(group.logprobs), found, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", SLOW)
 def test_slow_samples_follow_their_own_random_numbers(name: str) -> None:
-    """A completion is the same whatever else is sampled with it, and its log-probabilities are those of the forward."""
+    """Whatever else is sampled with them; their log-probabilities are those of the forward."""
     policy, prompts = kept(name)
     uniforms = np.random.default_rng(0).random((2, 3, 6))
     both = sample_groups(policy.model, prompts, uniforms, temperature=1.0, end_tokens=policy.end_tokens)
@@ -125,7 +144,7 @@ def test_slow_samples_follow_their_own_random_numbers(name: str) -> None:
     groups = [group.completion_ids for group in both]
     found = packed_logprobs(policy, prompts, groups).detach()
     sampled = torch.cat([own for group in both for own in group.logprobs])
-    torch.testing.assert_close(sampled, found, rtol=0, atol=1e-4)
+    torch.testing.assert_close(sampled, found, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["qwen3_vl", *SLOW])
@@ -139,7 +158,7 @@ def test_a_tree_of_scores_is_each_continuation_by_itself(name: str) -> None:
         (found,) = score_trees(policy.model, encoded, [(1, before, build_tree(continuations))], rows_at_once=2)
         rows = [torch.cat([before, torch.tensor(tokens)]) for tokens in continuations]
         each = stock_logprobs(policy, prompts[1:], [rows]).split([len(row) for row in rows])
-    torch.testing.assert_close(found, torch.stack([row[2:].sum() for row in each]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found, torch.stack([row[2:].sum() for row in each]), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", [*PACKED, *SLOW])
@@ -155,11 +174,14 @@ def test_an_adapter_and_a_frozen_tower_know_the_parts(name: str) -> None:
         dropout=0.0,
         targets=["q_proj", "v_proj", "down_proj"],
         vision=True,
-        merger=True,
+        merger=name != "gemma3",
         lr_factor=1.0,
     )
-    chosen = adapted_layers(policy.model, settings)
-    assert set(chosen) == {"language", "vision", "merger"}
+    if name == "gemma3":  # its projector is a matrix of its own
+        with pytest.raises(UserError, match=r"adapter.merger: a Gemma3\w+ has no linear layer there"):
+            adapted_layers(policy.model, settings.model_copy(update={"merger": True}))
+    blocks = {"language", "vision", "merger"} - ({"merger"} if name == "gemma3" else set())
+    assert set(adapted_layers(policy.model, settings)) == blocks
     prompts, groups = prompts_of(policy)[:1], completions()[:1]
     plain = packed_logprobs(policy, prompts, groups).detach()
     adapted = with_adapter(policy, settings, seed=0, base=Base(path="x", sha256=None, bits=None))
@@ -170,7 +192,7 @@ def test_an_adapter_and_a_frozen_tower_know_the_parts(name: str) -> None:
     by_block = {block: 0 for block in ("vision", "merger", "language", "head")}
     for layer in with_matrix:
         by_block[family_of(policy.model).block_of(f"{layer}.")] += 1
-    assert all(by_block[block] for block in ("vision", "merger", "language")) and not by_block["head"]
+    assert {block for block, count in by_block.items() if count} == blocks
     for weight in family_of(policy.model).vision_weights(policy.model):
         weight.requires_grad_(False)
     assert vision_is_frozen(policy.model)
@@ -197,6 +219,13 @@ def test_a_checkpoint_is_read_by_us_and_by_plain_transformers(name: str, tmp_pat
         for ours, theirs in zip(prompts_of(again), prompts, strict=True)
     )
     assert bool(again.slow_line) == (name in SLOW)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_turn_ends_as_the_processors_own_template_ends_it(name: str) -> None:
+    policy, _ = kept(name)
+    ends = policy.tokenizer.convert_tokens_to_ids(["<end_of_turn>", "<|im_end|>"])
+    assert policy.end_tokens == tuple(ends)
 
 
 def test_twins_of_another_makers_processor_have_the_layout_of_their_originals() -> None:

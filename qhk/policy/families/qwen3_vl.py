@@ -60,5 +60,6 @@ class Qwen3VL(Qwen3Tower):
         return first, {"visual_pos_masks": is_image, "deepstack_visual_embeds": deep}
 
     def tiny_vision(self, **sizes: Any) -> dict[str, Any]:
-        levels = min(sizes["vision_depth"], sizes["depth"], 3)
+        # What is added behind the last layer reaches no other place.
+        levels = min(sizes["vision_depth"], sizes["depth"] - 1, 3)
         return super().tiny_vision(**sizes) | {"deepstack_visual_indexes": list(range(levels))}

@@ -45,7 +45,9 @@ VISION = {
 
 def _tokenizer(image: str, **named: str) -> Any:
     tokenizer = build_tokenizer([QUESTION], num_merged_tokens=20)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<start>", "<end_of_turn>", image, *named.values()]})
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<start>", "<end_of_turn>", image, *named.values()]}
+    )
     tokenizer.chat_template = None
     tokenizer._set_model_specific_special_tokens({"image_token": image, **named})
     return tokenizer

@@ -55,7 +55,9 @@ def templates_in_this_process() -> Iterator[None]:
 
 
 def built(name: str, dtype: torch.dtype = torch.float64) -> Policy:
-    return build_other(name, dtype=dtype) if name in OTHERS else build_policy(family=name, dtype=dtype, depth=3)
+    return (
+        build_other(name, dtype=dtype) if name in OTHERS else build_policy(family=name, dtype=dtype, depth=3)
+    )
 
 
 @cache
@@ -155,7 +157,9 @@ def test_a_tree_of_scores_is_each_continuation_by_itself(name: str) -> None:
         policy.model, prompts, family_of(policy.model).encode_images(policy.model, prompts)
     )
     with torch.no_grad():
-        (found,) = score_trees(policy.model, encoded, [(1, before, build_tree(continuations))], rows_at_once=2)
+        (found,) = score_trees(
+            policy.model, encoded, [(1, before, build_tree(continuations))], rows_at_once=2
+        )
         rows = [torch.cat([before, torch.tensor(tokens)]) for tokens in continuations]
         each = stock_logprobs(policy, prompts[1:], [rows]).split([len(row) for row in rows])
     torch.testing.assert_close(found, torch.stack([row[2:].sum() for row in each]), rtol=0, atol=1e-3)

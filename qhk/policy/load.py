@@ -64,10 +64,10 @@ class Policy:
         family = family_of(self.model)
         if not family.slow_because:
             return ""
-        limits = "" if family.has_pixel_limits else "; model.min_pixels and max_pixels have no effect on it"
+        limits = "" if family.has_pixel_limits else "; model.min_pixels and max_pixels have no effect"
         return (
-            f"{type(self.model).__name__} runs the slow way: {family.slow_because}, so each completion repeats "
-            f"its prompt{limits}"
+            f"{type(self.model).__name__} runs the slow way: {family.slow_because}, so each completion "
+            f"repeats its prompt{limits}"
         )
 
     def num_tokens(self, text: str) -> int:

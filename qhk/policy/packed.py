@@ -180,8 +180,8 @@ def _run_row(
 def packed_hidden(model: Any, packed: PackedGroups, features: Tensor) -> Tensor:
     """Return (N, hidden), the states that predict the N completion tokens, in the order of ``targets``.
 
-    ``features`` are those of the prompts' images (``encode_images``), in prompt order. Where the family has no
-    packed forward, each completion takes a row of its own.
+    ``features`` are those of the prompts' images (``encode_images``), in prompt order. Where the family
+    has no packed forward, each completion takes a row of its own.
     """
     if family_of(model).slow_because:
         lengths = torch.split(

@@ -155,14 +155,18 @@ def text_shape(
     )
 
 
-def _qwen2(hidden: int, layers: int, mlp: int, kv_width: int, vocabulary: int, *, tied: bool) -> Shape:
-    sizes = {"hidden": hidden, "layers": layers, "mlp": mlp, "kv_width": kv_width, "vocabulary": vocabulary}
-    return text_shape("qwen2_vl", **sizes, tied=tied)
-
-
-def _qwen25(hidden: int, layers: int, mlp: int, kv_width: int, vocabulary: int, *, tied: bool) -> Shape:
-    sizes = {"hidden": hidden, "layers": layers, "mlp": mlp, "kv_width": kv_width, "vocabulary": vocabulary}
-    return text_shape("qwen2_5_vl", **sizes, tied=tied)
+def _qwen2(
+    family: str, hidden: int, layers: int, mlp: int, kv_width: int, vocabulary: int, *, tied: bool
+) -> Shape:
+    return text_shape(
+        family,
+        hidden=hidden,
+        layers=layers,
+        mlp=mlp,
+        kv_width=kv_width,
+        vocabulary=vocabulary,
+        tied=tied,
+    )
 
 
 def _qwen3(hidden: int, layers: int, mlp: int, heads: int, *, tied: bool, small: bool) -> Shape:
@@ -180,11 +184,11 @@ def _qwen3(hidden: int, layers: int, mlp: int, heads: int, *, tied: bool, small:
 
 
 KNOWN = {
-    "qwen2-vl-2b": _qwen2(1536, 28, 8960, 256, 151936, tied=True),
-    "qwen2-vl-7b": _qwen2(3584, 28, 18944, 512, 152064, tied=False),
-    "qwen2.5-vl-3b": _qwen25(2048, 36, 11008, 256, 151936, tied=True),
-    "qwen2.5-vl-7b": _qwen25(3584, 28, 18944, 512, 152064, tied=False),
-    "qwen2.5-vl-32b": _qwen25(5120, 64, 27648, 1024, 152064, tied=False),
+    "qwen2-vl-2b": _qwen2("qwen2_vl", 1536, 28, 8960, 256, 151936, tied=True),
+    "qwen2-vl-7b": _qwen2("qwen2_vl", 3584, 28, 18944, 512, 152064, tied=False),
+    "qwen2.5-vl-3b": _qwen2("qwen2_5_vl", 2048, 36, 11008, 256, 151936, tied=True),
+    "qwen2.5-vl-7b": _qwen2("qwen2_5_vl", 3584, 28, 18944, 512, 152064, tied=False),
+    "qwen2.5-vl-32b": _qwen2("qwen2_5_vl", 5120, 64, 27648, 1024, 152064, tied=False),
     "qwen3-vl-2b": _qwen3(2048, 28, 6144, 16, tied=True, small=True),
     "qwen3-vl-4b": _qwen3(2560, 36, 9728, 32, tied=True, small=True),
     "qwen3-vl-8b": _qwen3(4096, 36, 12288, 32, tied=False, small=False),

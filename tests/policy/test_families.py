@@ -193,7 +193,7 @@ def test_an_adapter_and_a_frozen_tower_know_the_parts(name: str) -> None:
     assert not vision_is_frozen(adapted.model)
     linear = {name for name, part in policy.model.named_modules() if isinstance(part, nn.Linear)}
     with_matrix = {name.rpartition(".base_layer")[0] for name in linear if name.endswith(".base_layer")}
-    by_block = {block: 0 for block in ("vision", "merger", "language", "head")}
+    by_block = dict.fromkeys(("vision", "merger", "language", "head"), 0)
     for layer in with_matrix:
         by_block[family_of(policy.model).block_of(f"{layer}.")] += 1
     assert {block for block, count in by_block.items() if count} == blocks

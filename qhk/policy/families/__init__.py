@@ -1,4 +1,4 @@
-"""Families of models, found by the ``model_type`` of a config; nothing of one is assumed outside its module."""
+"""Families of models, found by the ``model_type`` of a config: nothing of one is assumed elsewhere."""
 
 from __future__ import annotations
 

@@ -17,13 +17,14 @@ BLOCKS = ("vision", "merger", "language", "head")
 class Family(ABC):
     """A family of models, found by the ``model_type`` of a checkpoint's config.
 
-    ``slow_because`` is empty where completions can be packed behind their prompt, else the reason why each of
-    them takes a row of its own; ``has_positions`` says whether the model is then told where tokens stand,
-    since that does not simply count. ``places`` are regular expressions, by block, of the beginnings of the dotted
-    names that weights and layers have, the first that fits; ``linear_places`` are those between which and
-    its own name each linear layer stands; ``vision_modules`` are never quantised. ``model_class`` and
-    ``processor_class`` are those of transformers that read a checkpoint; the latter takes limits of pixels where
-    ``has_pixel_limits`` says so.
+    ``model_class`` and ``processor_class`` are those of transformers that read a checkpoint; the latter takes
+    limits of pixels where ``has_pixel_limits`` says so. ``slow_because`` is empty where completions can be
+    packed behind their prompt, else the reason why each takes a row of its own; ``has_positions`` says that
+    the model is then told where tokens stand, since that does not simply count.
+
+    ``places`` are regular expressions, by block, of how the dotted names of weights and layers begin; the
+    first that fits counts. ``linear_places`` are those behind which the own names of linear layers stand.
+    ``vision_modules`` are never quantised.
     """
 
     model_type: ClassVar[str]
@@ -36,11 +37,12 @@ class Family(ABC):
     linear_places: ClassVar[Mapping[str, str]]
     vision_modules: ClassVar[Sequence[str]]
 
+    @abstractmethod
     def check(self, model: Any) -> None:
         """Raise ``UserError`` where a model that was read is not built as the family asks."""
 
     def tokenizer(self, tokenizer: Any, image_processor: Any) -> Any:
-        """Return the tokenizer to use, of the one that was read by itself and what makes pixels of pictures."""
+        """Return the tokenizer to use: the one that was read by itself, or the processor's."""
         return tokenizer
 
     @abstractmethod
@@ -63,7 +65,7 @@ class Family(ABC):
         """
 
     def enter(self, features: Tensor, *, hidden_size: int, is_image: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        """Return the embeddings (image tokens, hidden) among ``features``, and what else the text model takes.
+        """Return the embeddings (image tokens, hidden) among ``features``, and what else the text takes.
 
         ``is_image`` (rows, L) marks the places that they go to, row by row.
         """

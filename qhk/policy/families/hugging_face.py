@@ -125,7 +125,7 @@ class HuggingFace(Family):
 
 
 class ProcessorEncoder(PromptEncoder):
-    """Makes prompts by a processor, which widens image tokens itself; ``image_processor`` is the whole one."""
+    """Makes prompts by a processor, which widens image tokens itself: ``image_processor`` is all of it."""
 
     def __init__(self, *, tokenizer: Any, image_processor: Any, image_token_id: int) -> None:
         super().__init__(tokenizer=tokenizer, image_processor=image_processor)
@@ -156,9 +156,7 @@ class ProcessorEncoder(PromptEncoder):
             given = self.image_processor(text=text, images=list(images), return_tensors="pt", **own)
         except ValueError as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(
-                f"prompt: the processor refuses its text and {len(images)} pictures ({reason})"
-            ) from error
+            raise UserError(f"prompt: its processor refuses text and pictures ({reason})") from error
         return {name: value for name, value in given.items() if isinstance(value, Tensor)}
 
     def encode_pixels(self, images: Sequence[Image.Image]) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,9 @@ class Qwen(Family):
         "language": r"model\.language_model\.",
     }
 
+    def check(self, model: Any) -> None:
+        assert isinstance(model, self.model_class), type(model)
+
     def prepare(self, model: Any) -> None:
         register_group_attention()
         register_window_attention()
@@ -63,7 +66,7 @@ class Qwen(Family):
         return [*model.model.visual.blocks, *model.model.language_model.layers]
 
     def tiny_config(self, tokenizer: Any, **sizes: Any) -> Any:
-        """Return a configuration at the sizes of ``TinySettings``; every vision block sees the whole image."""
+        """Return a configuration of ``TinySettings``: every vision block sees the whole image."""
         token = tokenizer.convert_tokens_to_ids
         return self.config_class(
             text_config=self.tiny_text(tokenizer, **sizes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from qhk.policy.families import FAMILIES, OTHER, family_of
 from qhk.policy.load import Policy, load_policy, prepare_model, save_policy, with_adapter
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.repeated import stock_inputs
+from qhk.policy.template import render_chat
 from qhk.rollout.decode import encode_for_decoding, sample_groups
 from qhk.rollout.expected import build_tree, score_trees
 from qhk.settings.inputs import TinyFamily
@@ -232,6 +234,14 @@ def test_a_turn_ends_as_the_processors_own_template_ends_it(name: str) -> None:
     assert policy.end_tokens == tuple(ends)
 
 
+@pytest.mark.parametrize("opened", ["", "<think>\n", "<think>"])
+def test_a_thought_is_the_policys_to_open(opened: str) -> None:
+    tokenizer = built("llava").tokenizer
+    plain = render_chat(tokenizer, MESSAGES, own="")
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant\n", f"assistant\n{opened}")
+    assert render_chat(tokenizer, MESSAGES, own="") == plain and plain.endswith("<start>assistant\n")
+
+
 def test_twins_of_another_makers_processor_have_the_layout_of_their_originals() -> None:
     for name in OTHERS:
         policy, (prompt, _) = kept(name)
@@ -240,6 +250,18 @@ def test_twins_of_another_makers_processor_have_the_layout_of_their_originals() 
         assert not torch.equal(twin.pixel_values, prompt.pixel_values)
         with pytest.raises(UserError, match="a twin must have the size of its original"):
             prompt.with_pixels(*policy.encoder.encode_pixels([picture(32, 64)]))
+
+
+def test_a_processor_that_needs_torchvision_says_how_to_install_it(tmp_path: Path) -> None:
+    if importlib.util.find_spec("torchvision") is not None:
+        pytest.skip("torchvision is installed")
+    save_policy(built("llava", torch.float32), tmp_path)
+    for file in tmp_path.glob("*.json"):
+        file.write_text(file.read_text().replace("LlavaProcessor", "LlavaOnevisionProcessor"))
+    video = {"video_processor_type": "LlavaOnevisionVideoProcessor"}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(video))
+    with pytest.raises(UserError, match=r"needs torchvision; install it: pip install torchvision$"):
+        load_policy(str(tmp_path), dtype="float32", min_pixels=256, max_pixels=4096, device="cpu")
 
 
 def test_deep_features_are_further_columns(full_precision: None) -> None:

@@ -24,6 +24,9 @@ WORDS = (
     "perception=exact",
     "objective.kl_coef=0.1",
     "training.checkpoint_every=1",
+    "training.validate_every=3",
+    "loading.validation_limit=3",
+    "benchmark={miniature_spaq:{limit:3}}",
 )
 
 

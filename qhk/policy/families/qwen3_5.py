@@ -24,9 +24,9 @@ class Qwen35(Qwen3Tower):
     def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:
         width = sizes["hidden"] // sizes["heads"]
         shared = super().tiny_text(tokenizer, **sizes)
-        kinds = ["linear_attention", "full_attention"]
+        kinds = ["full_attention", "linear_attention"]  # from the last layer on, which has keys and values
         return shared | {
-            "layer_types": [kinds[layer % 2] for layer in range(sizes["depth"])],
+            "layer_types": [kinds[left % 2] for left in reversed(range(sizes["depth"]))],
             "linear_key_head_dim": width,
             "linear_value_head_dim": width,
             "linear_num_key_heads": sizes["kv_heads"],

@@ -50,7 +50,7 @@ def test_a_run_of_a_family_resumes_bit_for_bit(
     interrupt(run("stopped"), before=2)
     resumed = run("stopped")
     stopped = finish(resumed)
-    assert "resuming behind step 1" in resumed.display.lines  # type: ignore[attr-defined]
+    assert "resuming behind step 2" in resumed.display.lines  # type: ignore[attr-defined]
     assert records(stopped) == records(whole)
     assert (same_weights if adapter == "none" else same)(stopped, whole)
     assert {row.readout for row in read_results(whole / "results.json").rows} >= {"greedy", "expected"}

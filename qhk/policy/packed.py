@@ -148,7 +148,7 @@ def _repeat_rows(model: Any, packed: PackedGroups, features: Tensor) -> Iterator
     for group, (prompt, ids) in enumerate(zip(prompts, packed.completion_ids, strict=True)):
         own = [n for n, owner in zip(lengths, packed.packing.owner.tolist(), strict=True) if owner == group]
         before, behind = len(prompt), column + len(prompt) + len(ids)
-        columns = torch.arange(column + before, behind).split(own) if own else [torch.arange(0)]
+        columns = torch.split(torch.arange(column + before, behind), own) if own else [torch.arange(0)]
         picked = pad_sequence(
             [torch.cat([torch.arange(column, column + before), one]) for one in columns], batch_first=True
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -13,8 +13,8 @@ class Qwen25VL(Qwen):
     """Its text model builds a mask per kind of layer, unless it is told of each that none is needed."""
 
     model_type = "qwen2_5_vl"
-    model_class = Qwen2_5_VLForConditionalGeneration
-    config_class = Qwen2_5_VLConfig
+    model_class: ClassVar[Any] = Qwen2_5_VLForConditionalGeneration
+    config_class: ClassVar[Any] = Qwen2_5_VLConfig
 
     @property
     def text_mask(self) -> dict[str, None]:

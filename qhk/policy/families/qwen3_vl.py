@@ -56,7 +56,7 @@ class Qwen3VL(Qwen3Tower):
         return torch.cat([super().features(output), *deep], dim=1)
 
     def enter(self, features: Tensor, *, hidden_size: int, is_image: Tensor) -> tuple[Tensor, dict[str, Any]]:
-        first, *deep = features.split(hidden_size, dim=1)
+        first, *deep = torch.split(features, hidden_size, dim=1)
         return first, {"visual_pos_masks": is_image, "deepstack_visual_embeds": deep}
 
     def tiny_vision(self, **sizes: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ TRL := .venv/trl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-memory picture lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-sizes bench-memory picture lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -91,6 +91,9 @@ bench-default: install  ## where the default ends and what it goes through, 20 t
 
 bench-report: install  ## a report of 200 synthetic runs: time, size, and time until a browser has drawn it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.report_page $(ARGS)
+
+bench-sizes: install  ## how often each test of two methods, and of modules, is wrong, and how often it finds what is there
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.sizes $(ARGS)
 
 bench-memory: install  ## the planner's memory beside what runs of one step take, three minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.memory_plan $(ARGS)

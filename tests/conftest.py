@@ -197,6 +197,7 @@ def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="NO PAGE WAS TESTED: no playwright")
     with playwright.sync_playwright() as driver:
         flags = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = driver.chromium.launch(executable_path=CHROMIUM, headless=True, args=flags)
+        # Half a minute is too short on a busy machine.
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags, timeout=180_000)
         yield browser
         browser.close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from qhk.evaluation.accuracy import accuracies
-from qhk.evaluation.predictions import Prediction
+from qhk.evaluation.predictions import Prediction, reasoning
 from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.statistics import diversity
 from qhk.statistics.bootstrap import (
@@ -55,7 +55,8 @@ def measure_predictions(
     alone: they have no rmse and no mae.
 
     Figures beside the metrics: tokens_per_image, of all samples; time/seconds_per_image, of all read-outs of
-    the image together; and of expected scores the means over answers of answer_std, answer_entropy (nats) and
+    the image together; of reasoning that was kept, distinct_pairs and repeated_triples of its words (see
+    ``diversity``); and of expected scores the means over answers of answer_std, answer_entropy (nats) and
     answer_mass (see ``ScoreDistribution``).
     """
     scored = [item for item in predictions if item.clipped is not None and item.mos is not None]
@@ -94,6 +95,7 @@ def measure_predictions(
         metrics=metrics,
         figures={
             **_distributions(predictions),
+            **_wording(predictions),
             "tokens_per_image": _mean([sum(item.tokens) for item in predictions if item.tokens]),
             "time/seconds_per_image": seconds_per_image,
         },
@@ -108,6 +110,15 @@ def _distributions(predictions: Sequence[Prediction]) -> dict[str, float]:
         "answer_mass": [each.mass for each in known],
     }
     return {name: _mean(found) for name, found in values.items()} if known else {}
+
+
+def _wording(predictions: Sequence[Prediction]) -> dict[str, float]:
+    thoughts = [reasoning(text) for item in predictions for text in item.texts or ()]
+    values = {
+        "distinct_pairs": diversity.distinct_runs(thoughts, length=2),
+        "repeated_triples": diversity.repeated_runs(thoughts, length=3),
+    }
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _mean(values: Sequence[float]) -> float:

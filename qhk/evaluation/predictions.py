@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,8 @@ from qhk.errors import UserError
 from qhk.files import append_json_lines, drop_torn_line, json_line, read_json_lines, typed, write_atomically
 from qhk.tasks import Task
 from qhk.types import SCORE_DECIMALS, Completion, Example, ScoreDistribution
+
+THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 KNOWN = ("reference", "mos_std", "distortion", "level", "raw")
 """What a row says only where it is known: of its image by the set, and a measure's own value."""
@@ -72,6 +75,12 @@ class Prediction:
     def choice(self) -> Mapping[str, str] | None:
         """Return the answer of most samples, of equally frequent ones the first; None if none parsed."""
         return most_said(self.answers)
+
+
+def reasoning(text: str) -> str:
+    """Return what a completion says between its first think tags, "" without them."""
+    thought = THINK.search(text)
+    return thought[1].strip() if thought else ""
 
 
 def most_said(answers: Sequence[Mapping[str, str] | None]) -> dict[str, str] | None:

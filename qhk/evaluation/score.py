@@ -7,7 +7,6 @@ import glob
 import io
 import json
 import math
-import re
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,7 +20,7 @@ from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
 from qhk.errors import UserError
-from qhk.evaluation.predictions import most_said
+from qhk.evaluation.predictions import most_said, reasoning
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.sample import read_completions, sample_in_batches
@@ -29,8 +28,6 @@ from qhk.settings.root import Settings
 from qhk.tables import Table
 from qhk.tasks import Task, build_task
 from qhk.types import Completion
-
-THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +193,7 @@ def combine_answers(image: str, completions: Sequence[Completion], *, low: float
         spread=statistics.stdev(scores) if len(scores) > 1 else None,
         samples=[c.answer.score for c in completions],
         unparsed=len(completions) - len(read),
-        reasoning=_reasoning(nearest),
+        reasoning=reasoning(nearest),
         error=None,
     )
 
@@ -212,14 +209,9 @@ def summarise_words(image: str, completions: Sequence[Completion]) -> NamedImage
         agreement=read.count(labels) / len(read) if labels else None,
         samples=said,
         unparsed=len(said) - len(read),
-        reasoning=_reasoning(completions[first].text),
+        reasoning=reasoning(completions[first].text),
         error=None,
     )
-
-
-def _reasoning(text: str) -> str:
-    thought = THINK.search(text)
-    return thought[1].strip() if thought else ""
 
 
 def as_csv(scored: Sequence[Scored], task: Task, *, heading: bool) -> str:

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qhk.errors import UserError
-from qhk.files import file_digest, json_line, read_json, write_atomically, writing
+from qhk.files import file_digest, json_line, new_folder, read_json, write_atomically, writing
 from qhk.pairs.manifest import PairManifest
 from qhk.pairs.records import Pair
 from qhk.pairs.strengthen import HumanReview, awaits_review
@@ -97,29 +98,38 @@ def build_set(
             "; ".join(sorted({item.reason for item in selection.dropped})[:3]) or "the manifest is empty"
         )
         raise UserError(f"{manifest.path}: no pair is left to build from ({reasons})")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     with writing(folder):
-        _write(manifest, selection, report, folder, part)
+        _write(manifest, selection, report, folder)
     return Built(folder=folder, selection=selection, before=False)
 
 
-def _write(
-    manifest: PairManifest, selection: Selection, report: dict[str, Any], folder: Path, part: Path
-) -> None:
-    """Write the set to ``part``, which is beside ``folder``, and put it in its place once it is whole."""
+def _write(manifest: PairManifest, selection: Selection, report: dict[str, Any], folder: Path) -> None:
+    """Write the set beside ``folder`` and put it there once it is whole; one that was there is removed then.
+
+    Raises ``UserError`` where another process has built another set there first.
+    """
+    old, replaces = folder.with_name(f".{folder.name}.{secrets.randbelow(10**9)}.old"), folder.exists()
     try:
-        write_set(manifest, selection.kept, part / DATASET, scratch=part / "scratch")
-        shutil.rmtree(part / "scratch")
-        twins = "".join(json_line(_twin(manifest, pair, folder)) for pair in selection.kept)
-        write_atomically(part / TWINS, twins)
-        write_atomically(part / DROPPED, _table(selection.dropped))
-        write_atomically(part / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-        if folder.exists():
-            _exchange(part, folder)
-        else:
-            part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        with new_folder(folder) as part:
+            write_set(manifest, selection.kept, part / DATASET, scratch=part / "scratch")
+            shutil.rmtree(part / "scratch")
+            twins = "".join(json_line(_twin(manifest, pair, folder)) for pair in selection.kept)
+            write_atomically(part / TWINS, twins)
+            write_atomically(part / DROPPED, _table(selection.dropped))
+            write_atomically(part / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+            if replaces:
+                folder.rename(old)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    if _read_report(folder) != report:
+        raise UserError(
+            f"pairs.build.output: {folder} was built otherwise by another process meanwhile: "
+            "give another folder, or replace it with fresh=true"
+        )
+    if old.exists():
+        _remove(old, keep=folder)
 
 
 def _foreign(folder: Path) -> list[str]:
@@ -158,18 +168,6 @@ def _remove(old: Path, *, keep: Path) -> None:
         (old / name).rename(target)
     (old / REPORT).unlink(missing_ok=True)
     shutil.rmtree(old)
-
-
-def _exchange(new: Path, folder: Path) -> None:
-    """Put ``new`` where ``folder`` is, which is removed once the new one is in its place."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        old.rename(folder)
-        raise
-    _remove(old, keep=folder)
 
 
 def _twin(manifest: PairManifest, pair: Pair, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,16 @@ from qhk.errors import UserError
 from qhk.report.runs import RunRecord, Runs
 from qhk.report.scoring import Reader, Scored, aligned, read_answers, score_benchmark
 from qhk.report.views import View, counted_row, find_row, is_seen
-from qhk.statistics.comparison import Estimate, Part, best_and_second, compare_methods, estimate, holm
+from qhk.statistics.comparison import (
+    Estimate,
+    Part,
+    best_and_second,
+    compare_methods,
+    estimate,
+    holm,
+    probability_of_improvement,
+)
+from qhk.statistics.dependent import FieldTests, field_tests
 
 RANGES = {
     **dict.fromkeys(("srcc", "plcc", "plcc_fitted", "krcc"), (-1.0, 1.0)),
@@ -60,7 +69,9 @@ class ComparisonTable:
     ``average`` is over ``averaged``, the sets that all methods with any result have; ``unseen`` over
     ``unseen_sets``, those of them that no method trained on: both empty where that is all of them, or none.
     ``against`` maps a method and a benchmark (or average) to its difference from ``reference``; ``p`` is
-    corrected by Holm over methods and benchmarks. ``num_images`` are the images of a benchmark that all runs
+    corrected by Holm over methods and benchmarks. ``improvement`` is the chance that a run of the method is
+    better than one of ``reference``; ``field`` what formulas say of their mean answers over seeds, each by
+    benchmark alone. ``num_images`` are the images of a benchmark that all runs
     answered, ``num_references`` their clusters; ``left_out`` says by benchmark which runs are in no test.
     """
 
@@ -73,6 +84,8 @@ class ComparisonTable:
     unseen_sets: tuple[str, ...]
     reference: str
     against: Mapping[str, Mapping[str, Estimate]]
+    improvement: Mapping[str, Mapping[str, float]]
+    field: Mapping[str, Mapping[str, FieldTests]]
     num_images: Mapping[str, int]
     num_references: Mapping[str, int]
     left_out: Mapping[str, Mapping[str, str]]
@@ -144,7 +157,9 @@ def compare(
             unseen_sets=averaged.get("unseen", ()),
             reference=reference,
             against=_against(reference, list(methods), pairs),
-            num_images={name: found.num_images for name, found in scored.items()},
+            improvement=_improvement(reference, plain, averaged, view),
+            field=_field(reference, methods, view, scored, confidence),
+            num_images={name: len(found.opinions) for name, found in scored.items()},
             num_references={name: found.scores.num_clusters for name, found in scored.items()},
             left_out={name: found.left_out for name, found in scored.items() if found.left_out},
         ),
@@ -292,6 +307,53 @@ def _against(reference: str, names: Sequence[str], pairs: Pairs) -> dict[str, di
                 difference, value=-difference.value, low=-difference.high, high=-difference.low
             )
         found[other][column] = replace(difference, p=p)
+    return found
+
+
+def _improvement(
+    reference: str,
+    plain: Mapping[str, Mapping[str, Cell]],
+    averaged: Mapping[str, Sequence[str]],
+    view: View,
+) -> dict[str, dict[str, float]]:
+    """Return, by method and column, how often its runs are better than those of the reference."""
+    columns = {**{name: (name,) for name in view.benchmarks}, **averaged}
+    found: dict[str, dict[str, float]] = {name: {} for name in plain if name != reference}
+    for method, own in found.items():
+        for column, names in columns.items():
+            sides = [
+                [np.array(list(plain[side][name].values.values())) for name in names]
+                for side in (method, reference)
+            ]
+            if names and all(values.size for side in sides for values in side):
+                above = probability_of_improvement(*sides)
+                own[column] = 1 - above if view.metric in ERRORS else above
+    return found
+
+
+def _field(
+    reference: str,
+    methods: Mapping[str, Sequence[RunRecord]],
+    view: View,
+    scored: Mapping[str, Scored],
+    confidence: float,
+) -> dict[str, dict[str, FieldTests]]:
+    """Return the field's tests of each method against the reference, by benchmark; of correlations alone."""
+    found: dict[str, dict[str, FieldTests]] = {name: {} for name in methods if name != reference}
+    for benchmark, each in scored.items() if view.metric in ("srcc", "plcc") else ():
+        rows = {name: list(_seeds(records, each).values()) for name, records in methods.items()}
+        for method in found:
+            if rows[method] and rows[reference]:
+                both = [each.records[row] for row in (*rows[method], *rows[reference])]
+                measured = [find_row(record, view, benchmark) for record in both]
+                found[method][benchmark] = field_tests(
+                    each.answers[rows[method]].mean(axis=0),
+                    each.answers[rows[reference]].mean(axis=0),
+                    each.opinions,
+                    ranked=view.metric == "srcc",
+                    on_scale=all(row is not None and "rmse" in row.metrics for row in measured),
+                    confidence=confidence,
+                )
     return found
 
 

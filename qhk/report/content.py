@@ -201,6 +201,11 @@ def _table(table: ComparisonTable) -> dict[str, Any]:
             method: {name: _estimate(found) for name, found in columns.items()}
             for method, columns in table.against.items()
         },
+        "improvement": table.improvement,
+        "field": {
+            method: {name: found.__dict__ for name, found in columns.items()}
+            for method, columns in table.field.items()
+        },
     }
 
 

@@ -17,7 +17,7 @@ from qhk.report.runs import RunRecord, is_policy
 from qhk.report.views import View, counted_row
 from qhk.statistics.bootstrap import RESAMPLED, Statistic, cluster_index, resampled_mean
 from qhk.statistics.comparison import BenchmarkScores, score_runs
-from qhk.statistics.correlation import POINT_METRICS, Scores
+from qhk.statistics.correlation import POINT_METRICS, Array, Scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +73,14 @@ def answers_path(directory: Path, row: ResultRow) -> Path | None:
 class Scored:
     """The runs of a benchmark that can be tested, in order, with their scores.
 
+    ``answers (R, n)`` are what they said of the images with ``opinions (n,)``, NaN for answers in words.
     ``left_out`` maps the others that have a value to the reason why it is in no test.
     """
 
     records: tuple[RunRecord, ...]
     scores: BenchmarkScores
-    num_images: int
+    answers: Array
+    opinions: Array
     left_out: Mapping[str, str]
 
 
@@ -126,7 +128,7 @@ def score_benchmark(
         seed=0,
     )
     kept = tuple(record for (record, _), is_there in zip(answered, has_value, strict=True) if is_there)
-    return Scored(records=kept, scores=scores, num_images=len(common), left_out=left_out)
+    return Scored(records=kept, scores=scores, answers=values[has_value], opinions=truth, left_out=left_out)
 
 
 def _comparable(
@@ -198,7 +200,9 @@ def of_policies(scored: Mapping[str, Scored]) -> dict[str, Scored]:
         rows = [place for place, record in enumerate(every.records) if is_policy(record)]
         if rows:
             records = tuple(every.records[row] for row in rows)
-            found[name] = replace(every, records=records, scores=_of_rows(every.scores, rows))
+            found[name] = replace(
+                every, records=records, scores=_of_rows(every.scores, rows), answers=every.answers[rows]
+            )
     return found
 
 

@@ -80,6 +80,32 @@ def comparison_table(table: ComparisonTable) -> Table:
     return shown
 
 
+def field_table(table: ComparisonTable) -> Table:
+    """Return what the field's own tests say of each method against the reference, by benchmark."""
+    shown = Table(
+        title=f"{table.view.metric} against {table.reference}, as the field tests it",
+        caption="P: how often a run is better than one of the reference; Williams, Zou and F (RMSE) of mean "
+        "answers over seeds, images taken for independent, nothing corrected",
+    )
+    for heading in ("method", "benchmark", "P", "difference", "Zou", "Williams p", "RMSE p"):
+        shown.add_column(heading, justify="left" if heading in ("method", "benchmark") else "right")
+    for method, columns in table.improvement.items():
+        for name, chance in columns.items():
+            found = table.field[method].get(name)
+            cells = (
+                ("", "", "", "")
+                if found is None
+                else (
+                    f"{found.difference:+.3f}",
+                    f"[{found.low:+.3f}, {found.high:+.3f}]",
+                    f"{found.williams_p:.3f}",
+                    f"{found.rmse_p:.3f}",
+                )
+            )
+            shown.add_row(Text(method), Text(name), f"{chance:.2f}", *map(Text, cells))
+    return shown
+
+
 def _caption(table: ComparisonTable) -> str:
     left = [name for name in table.view.benchmarks if name not in table.averaged]
     text = f"mean ± std over seeds, 95% interval over references and seeds; p against {table.reference} (*)"

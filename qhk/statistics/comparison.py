@@ -178,10 +178,8 @@ def probability_of_improvement(first: Sequence[Array], second: Sequence[Array]) 
     One pair of arrays, a value per seed, for each benchmark; the mean over benchmarks of the Mann-Whitney
     U over its number of pairs. Source: Agarwal et al. 2021 (rliable), section 4.3.
     """
-    shares = [
-        float(stats.mannwhitneyu(a, b).statistic) / (len(a) * len(b))
-        for a, b in zip(first, second, strict=True)
-    ]
+    # SciPy has it beside an exact p, which takes most of the time and is of no use here.
+    shares = [float(np.mean((np.sign(a[:, None] - b) + 1) / 2)) for a, b in zip(first, second, strict=True)]
     return math.fsum(shares) / len(shares)
 
 

@@ -15,6 +15,7 @@ from scipy import stats
 
 from qhk.statistics.bootstrap import Interval
 from qhk.statistics.correlation import Array
+from qhk.statistics.opinion import compare_rmse
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,44 @@ def zou_interval(r_1g: float, r_2g: float, r_12: float, n: int, *, confidence: f
     down_2, up_2 = r_2g - second.low, second.high - r_2g
     difference = r_1g - r_2g
     return Interval(
-        difference - math.sqrt(down_1**2 + up_2**2 - 2 * c * down_1 * up_2),
-        difference + math.sqrt(up_1**2 + down_2**2 - 2 * c * up_1 * down_2),
+        difference - math.sqrt(max(0.0, down_1**2 + up_2**2 - 2 * c * down_1 * up_2)),
+        difference + math.sqrt(max(0.0, up_1**2 + down_2**2 - 2 * c * up_1 * down_2)),
     )
 
 
-def compare_correlations(first: Array, second: Array, mos: Array) -> WilliamsTest:
-    """Return Williams's test of two methods' predictions ``(n,)`` against human scores ``(n,)``."""
-    r = np.corrcoef([first, second, mos])
-    return williams_test(float(r[0, 2]), float(r[1, 2]), float(r[0, 1]), len(mos))
+@dataclass(frozen=True, kw_only=True)
+class FieldTests:
+    """What formulas say of two methods on the images of one benchmark.
+
+    ``difference`` of their correlations with its interval by Zou, the p of Williams's test, and ``rmse_p`` of
+    the F test of P.1401; NaN where a test cannot be made.
+    """
+
+    difference: float
+    low: float
+    high: float
+    williams_p: float
+    rmse_p: float
+
+
+def field_tests(
+    first: Array, second: Array, mos: Array, *, ranked: bool, on_scale: bool, confidence: float
+) -> FieldTests:
+    """Return the field's tests of two methods' scores ``(n,)`` of the same images.
+
+    ``ranked``: correlations are Spearman's. Without ``on_scale`` a score's size means nothing: no errors.
+    """
+    rmse = [math.sqrt(float(np.mean((scores - mos) ** 2))) for scores in (first, second)]
+    if ranked:
+        first, second, mos = (stats.rankdata(values) for values in (first, second, mos))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = np.corrcoef([first, second, mos])
+    of_first, of_second, shared = float(r[0, 2]), float(r[1, 2]), float(r[0, 1])
+    interval = zou_interval(of_first, of_second, shared, len(mos), confidence=confidence)
+    return FieldTests(
+        difference=of_first - of_second,
+        low=interval.low,
+        high=interval.high,
+        williams_p=williams_test(of_first, of_second, shared, len(mos)).p,
+        rmse_p=compare_rmse(*rmse, len(mos)) if on_scale else math.nan,
+    )

@@ -1,4 +1,4 @@
-"""How varied the model's scores are. A handful of distinct scores flatters rank correlation by ties."""
+"""How varied what the model says is. A handful of distinct scores flatters rank correlation by ties."""
 
 from __future__ import annotations
 
@@ -41,3 +41,28 @@ def within_image_spread(samples: Sequence[Sequence[float | None]]) -> float:
     parsed = [[score for score in image if score is not None] for image in samples]
     spreads = [float(np.std(scores, ddof=1)) for scores in parsed if len(scores) > 1]
     return math.fsum(spreads) / len(spreads) if spreads else float("nan")
+
+
+def distinct_runs(texts: Sequence[str], *, length: int) -> float:
+    """Return how many different runs of ``length`` words all texts have, over all their runs; NaN for none.
+
+    1 where no run of words occurs twice. More text has a smaller share: it compares the same images and
+    samples. Source: Li et al. 2016 (distinct-n), section 5.
+    """
+    runs = Counter(run for text in texts for run in _runs(text, length))
+    return len(runs) / runs.total() if runs else math.nan
+
+
+def repeated_runs(texts: Sequence[str], *, length: int) -> float:
+    """Return the mean over texts of the share of runs of ``length`` words that the same text had before.
+
+    Texts of fewer words are left out; NaN where that leaves none. Source: Welleck et al. 2020 (seq-rep-n),
+    section 6.1.
+    """
+    shares = [1 - len(set(runs)) / len(runs) for text in texts if (runs := _runs(text, length))]
+    return math.fsum(shares) / len(shares) if shares else math.nan
+
+
+def _runs(text: str, length: int) -> list[tuple[str, ...]]:
+    words = text.lower().split()
+    return [tuple(words[first : first + length]) for first in range(len(words) - length + 1)]

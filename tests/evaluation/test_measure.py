@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,3 +100,16 @@ def test_nothing_parsed_is_a_row_of_nan() -> None:
     row = measured(predicted([[None], [None], [None]], [1.0, 2.0, 3.0]))
     assert (row.n, row.n_parsed, row.distinct) == (3, 0, 0)
     assert all(math.isnan(row.metrics[name].value) for name in row.metrics if name != "distinct_samples")
+
+
+def test_the_wording_of_reasoning_that_was_kept() -> None:
+    texts = [
+        "<think>blurred and noisy</think><answer>2</answer>",
+        "<think>so so so so</think><answer>1</answer>",
+    ]
+    items = [
+        replace(one, texts=(text,)) for one, text in zip(predicted([[2], [1]], [2, 1]), texts, strict=True)
+    ]
+    figures = measured(items).figures
+    assert (figures["distinct_pairs"], figures["repeated_triples"]) == (3 / 5, (0 + 1 / 2) / 2)
+    assert "distinct_pairs" not in measured(predicted(*noisy(5))).figures

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -201,6 +202,18 @@ def test_fresh_replaces_a_set_of_ours_and_nothing_else(
         build(mixed, folder, fresh=True)
     assert contents(folder) == before, "a build that fails leaves the set that was there"
     monkeypatch.undo()
+    rename = os.rename
+
+    def refused(source: Path, target: Path) -> None:
+        if Path(source).name.startswith(".set-"):
+            raise OSError("no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(OSError, match="no"):
+        build(mixed, folder, fresh=True)
+    assert contents(folder) == before and [path.name for path in folder.parent.iterdir()] == ["set"]
+    monkeypatch.undo()
     for name in ("thesis.txt", f"{DATASET}/thesis.txt", f"{DATASET}/2024/data.arrow"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("dear")
@@ -250,6 +263,27 @@ def test_a_build_that_fails_leaves_nothing(
     with pytest.raises(RuntimeError, match="disk"):
         build(mixed, tmp_path / "out" / "set")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["keep_strengthened", "keep"])
+def test_two_builds_at_once_do_not_meet(
+    mixed: PairManifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    folder, verify = tmp_path / "out" / "set", training_set.verify_set
+
+    def built_meanwhile(*words: Any) -> None:
+        monkeypatch.setattr(training_set, "verify_set", verify)
+        build(mixed, folder, unjudged=other)
+        verify(*words)
+
+    monkeypatch.setattr(training_set, "verify_set", built_meanwhile)
+    if other == "keep":
+        with pytest.raises(ValueError, match="was built otherwise by another process meanwhile"):
+            build(mixed, folder)
+    else:
+        build(mixed, folder)
+    assert build(mixed, folder, unjudged=other).before is True
+    assert [path.name for path in folder.parent.iterdir()] == ["set"]
 
 
 def test_reading_back_finds_a_wrong_byte(mixed: PairManifest, tmp_path: Path) -> None:

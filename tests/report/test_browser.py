@@ -145,6 +145,13 @@ def test_an_image_opens_by_keys_and_closes(page: Any) -> None:
     assert "image" not in view(page)
 
 
+def test_the_fields_tests_are_folded_beside_the_differences(page: Any) -> None:
+    page.click("text=As the field tests it")
+    text = page.inner_text("#section-differences details table")
+    assert re.search(r"full\s+P [01]\.\d\d\s+Williams p (< )?0\.\d+\s+\[.+\]\s+RMSE p ", text)
+    assert len(re.findall(r"P [01]\.\d\d", text)) > len(re.findall("Williams", text)), "averages have P alone"
+
+
 def test_curves_modules_and_published_results_are_drawn(page: Any) -> None:
     assert page.locator("#section-curves canvas").count() >= 1
     assert page.locator("#section-modules .finding.shown").count() == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from qhk.report.compare import compare
 from qhk.report.modules import compare_modules, find_modules
 from qhk.report.runs import Runs, read_runs
 from qhk.report.views import View, views
+from qhk.statistics.dependent import field_tests
 from tests.report.builders import module_config, write_modules, write_run
 
 VIEW = View(metric="srcc", moment=Moment.AFTER, readout="mean4", benchmarks=("kadid", "koniq"))
@@ -59,6 +61,30 @@ def test_differences_from_the_reference_are_corrected(runs: Runs) -> None:
     assert turned.against["grpo_baseline"]["average"].value == pytest.approx(-difference.value)
     assert turned.against["grpo_baseline"]["average"].high == pytest.approx(-difference.low)
     assert set(table.against) == {"full", "without_perception", "without_uncertainty"}
+
+
+def test_the_fields_tests_stand_beside(runs: Runs) -> None:
+    table, scored = compare(runs, VIEW, reference="grpo_baseline", num_resamples=100)
+    own, other = (table.cells[method]["kadid"].values for method in ("full", "grpo_baseline"))
+    above = np.mean([(a > b) + (a == b) / 2 for a in own.values() for b in other.values()])
+    assert table.improvement["full"]["kadid"] == pytest.approx(above)
+    assert table.improvement["full"]["average"] == pytest.approx(
+        (above + table.improvement["full"]["koniq"]) / 2
+    )
+    found = scored["kadid"]
+    means = [
+        found.answers[[place for place, record in enumerate(found.records) if record.method == name]].mean(
+            axis=0
+        )
+        for name in ("full", "grpo_baseline")
+    ]
+    expected = field_tests(*means, found.opinions, ranked=True, on_scale=True, confidence=0.95)
+    assert table.field["full"]["kadid"] == expected and expected.difference > 0 and expected.rmse_p < 1
+    assert "grpo_baseline" not in table.field
+    errors, _ = compare(runs, replace(VIEW, metric="rmse"), reference="grpo_baseline", num_resamples=0)
+    assert errors.improvement["full"]["average"] > 0.5 and not errors.field["full"]
+    rmse = np.sqrt(np.mean((found.answers[0] - found.opinions) ** 2))
+    assert rmse == pytest.approx(errors.cells[found.records[0].method]["kadid"].values[found.records[0].seed])
 
 
 def test_marks_are_shared_by_what_no_test_tells_apart(runs: Runs) -> None:

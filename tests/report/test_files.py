@@ -115,6 +115,11 @@ def test_runs_are_compared_in_the_terminal(study: Path, capsys: pytest.CaptureFi
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "grpo_baseline *" in out and "uncertainty=linear: +" in out and "perception.gamma" in out
+    assert "as the field tests it" not in out
+    two = [str(study / name) for name in ("full", "grpo_baseline")]
+    assert main(["runs", "compare", *two, "reference=grpo_baseline", "resamples=60"]) == 0
+    out = capsys.readouterr().out
+    assert "as the field tests it" in out and re.search(r"full +│ +average +│ +[01]\.\d\d ", out)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,14 @@ def test_distinct_scores() -> None:
     assert diversity.num_distinct([]) == 0
 
 
+def test_runs_of_words_by_hand() -> None:
+    texts = ["Blurred and noisy", "blurred AND dark", "blurred"]  # four pairs, "blurred and" twice
+    assert diversity.distinct_runs(texts, length=2) == 3 / 4
+    assert diversity.repeated_runs(["a b a b a", "a b c", "a b"], length=3) == pytest.approx(1 / 6)
+    assert math.isnan(diversity.distinct_runs(["one"], length=2))
+    assert math.isnan(diversity.repeated_runs([], length=3))
+
+
 def test_equal_means_are_one_score() -> None:
     means = [math.fsum(t) / 5 for t in ((3.05, 2.14, 4.51, 2.41, 2.83), (3.14, 3.72, 1.11, 3.54, 3.43))]
     assert means[0] != means[1] and diversity.num_distinct(means) == 1

@@ -30,7 +30,7 @@ def run(job: LightJob[CompareRequest]) -> int:
     from qhk.report.files import find_paths
     from qhk.report.modules import compare_modules
     from qhk.report.runs import read_runs
-    from qhk.report.terminal import changes_table, comparison_table
+    from qhk.report.terminal import changes_table, comparison_table, field_table
     from qhk.report.views import choose_view
     from qhk.sweep.table import table_console
 
@@ -40,6 +40,8 @@ def run(job: LightJob[CompareRequest]) -> int:
     table, scored = compare(runs, view, reference=request.reference, num_resamples=request.resamples)
     console = table_console()
     console.print(comparison_table(table))
+    if len(table.methods) == 2:
+        console.print(field_table(table))
     found = compare_modules(view, scored)
     for sentence in [] if found is None else found[1]:
         console.print(plain_text(sentence), markup=False)

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const LOWER_IS_BETTER = ["rmse", "mae"];
-const NAMES = { tokens_per_image: "tokens per image", "time/seconds_per_image": "seconds per image", tie_broken_srcc: "SRCC, ties broken", srcc: "SRCC", plcc: "PLCC", plcc_fitted: "PLCC fitted", krcc: "KRCC", rmse: "RMSE", mae: "MAE", accuracy: "accuracy",
+const NAMES = { distinct_pairs: "distinct pairs of words", repeated_triples: "repeated triples of words", tokens_per_image: "tokens per image", "time/seconds_per_image": "seconds per image", tie_broken_srcc: "SRCC, ties broken", srcc: "SRCC", plcc: "PLCC", plcc_fitted: "PLCC fitted", krcc: "KRCC", rmse: "RMSE", mae: "MAE", accuracy: "accuracy",
   score_entropy: "score entropy (nats)", distinct_samples: "distinct scores", within_image_std: "spread within an image" };
 const byId = (id) => document.getElementById(id);
 
@@ -37,9 +37,10 @@ const interval = (low, high, write = fixed) => (known(low) ? `[${write(low)}, ${
 const metricName = () => NAMES[view.metric] ?? view.metric.replaceAll("_", " ");
 const isBetter = (value) => (LOWER_IS_BETTER.includes(view.metric) ? value < 0 : value > 0);
 const sure = (p) => known(p) && p < 0.05;
-const head = (...names) => element("thead", {}, element("tr", {}, ...names.map((name) => (name instanceof Node ? name : element("th", { scope: "col" }, name)))));
-const grid = (heading, rows) => element("div", { class: "scroll", tabindex: 0 }, element("table", {}, heading, element("tbody", {}, ...rows)));
-const named = (method) => element("td", {}, swatch(method), method, collapseBadge(DATA.runs.filter((run) => run.method === method)));
+const head = (...names) => element("thead", {}, element("tr", {}, ...names.map((name) => (name instanceof Node ? name : element("th", { scope: "col" }, ...broken(name))))));
+const grid = (heading, rows, kind = null) => element("div", { class: "scroll", tabindex: 0 }, element("table", { class: kind }, heading, element("tbody", {}, ...rows)));
+const named = (method) => element("td", {}, swatch(method), ...broken(method), badgeOf(method));
+const badgeOf = (method) => collapseBadge(DATA.runs.filter((run) => run.method === method));
 const clip = (score) => Math.min(5, Math.max(1, score));
 // Sets whose names begin alike are told apart by the rest.
 const PREFIX = (() => {
@@ -300,7 +301,7 @@ function drawTable() {
     return [column, [Math.min(...ends), Math.max(...ends)]];
   }));
   const line = (from, method, kind) => element("tr", { class: kind },
-    element("td", {}, swatch(method), ...broken(method)), ...columns.map((column) => cell(from.rows[method][column], column, scale[column], from.answers?.[method]?.[column])));
+    element("td", {}, swatch(method), ...broken(method), badgeOf(method)), ...columns.map((column) => cell(from.rows[method][column], column, scale[column], from.answers?.[method]?.[column])));
   return [
     element("p", { class: "soft" },
       `${metricName()}, ${view.moment} training, read-out ${view.readout}. ${seeds === 1 ? "One seed" : `Mean \u00b1 standard deviation over up to ${seeds} seeds`}`,
@@ -398,8 +399,21 @@ function drawDifferences() {
         const kind = sure(found.p) ? (isBetter(found.value) ? "up" : "down") : "";
         return element("td", { class: `${kind} ${isMean(column) ? "average" : ""}`.trim() || null }, signed(found.value),
           element("small", {}, interval(found.low, found.high, signed) || "no interval"), element("small", {}, `p ${probability(found.p)}`));
-      })))),
+      }))), "methods"),
+    drawField(shown, methods),
   ];
+}
+
+// What other papers would report of the same differences.
+function drawField(shown, methods) {
+  const columns = columnsOf(shown);
+  return element("details", { "data-name": "field tests" }, element("summary", {}, "As the field tests it: probability of improvement, Williams, Zou, F"),
+    element("p", { class: "soft" }, `P: how often a run is better than one of ${shown.reference}, ties half. Of the mean answers over seeds: Williams's p, Zou's interval of the difference, and the p of equal RMSE (ITU-T P.1401). These formulas take images for independent and seeds for given, and nothing is corrected: they find more than there is where references are shared.`),
+    grid(head("method", ...columns.map(short)), methods.map((method) => element("tr", {}, named(method), ...columns.map((column) => {
+      const found = shown.field[method]?.[column];
+      return element("td", { class: isMean(column) ? "average" : null }, `P ${fixed(shown.improvement[method]?.[column], 2)}`,
+        ...(found ? [`Williams p ${probability(found.williams_p)}`, interval(found.low, found.high, signed), known(found.rmse_p) ? `RMSE p ${probability(found.rmse_p)}` : ""].filter(Boolean).map((text) => element("small", {}, text)) : []));
+    }))), "methods"));
 }
 
 function drawModules() {
@@ -504,7 +518,7 @@ function scatter(set) {
     node.append(title);
     return node;
   }));
-  return shape("svg", { viewBox: `0 0 ${size} ${size}`, width: size, height: size, "aria-label": `Predictions on ${set.benchmark}` },
+  return shape("svg", { viewBox: `0 0 ${size} ${size + 10}`, width: "100%", "aria-label": `Predictions on ${set.benchmark}` },
     shape("line", { class: "axis", x1: at(1), y1: size - at(1), x2: at(5), y2: size - at(5), "stroke-dasharray": "4 4" }),
     shape("path", { class: "axis", d: `M${at(1)} ${size - at(5)}V${size - at(1)}H${at(5)}`, fill: "none" }),
     ...[1, 2, 3, 4, 5].flatMap((value) => [label(value, at(value), size - 10, "middle"), label(value, 20, size - at(value) + 4, "end")]),
@@ -639,10 +653,10 @@ function drawWorst() {
     element("p", { class: "soft" }, "Images on which some method is furthest from people."),
     ...sets.map((set, place) => element("details", { "data-name": `worst ${set.benchmark}`, open: place === 0 }, element("summary", {}, set.benchmark), element("div", { class: "cards" }, ...set.worst.slice(0, 12).map((id) => {
       const image = set.images.find((entry) => entry.id === id);
-      const said = shownMethods().filter((method) => known(image.scores[method]?.score)).map((method) => `${method} ${fixed(image.scores[method].score, 2)}`);
+      const said = shownMethods().filter((method) => known(image.scores[method]?.score)).slice(0, 4).map((method) => element("div", { class: "soft said" }, swatch(method), element("span", {}, ...broken(method)), fixed(image.scores[method].score, 2)));
       return element("button", { type: "button", onclick: () => change({ image: `${set.benchmark}\n${id}` }) },
         set.pictures[id] ? element("img", { src: set.pictures[id], alt: "" }) : element("div", { class: "nopicture" }, "no picture"),
-        element("b", {}, `opinion ${fixed(image.mos, 2)}`), element("div", { class: "soft" }, said.slice(0, 4).join("; ")));
+        element("b", {}, `opinion ${fixed(image.mos, 2)}`), ...said);
     })))),
   ];
 }
@@ -702,10 +716,10 @@ function drawCost() {
   const phases = [...new Set(runs.flatMap((run) => Object.keys(run.seconds)))];
   const methods = shownMethods().filter((method) => runs.some((run) => run.method === method));
   const figures = table()?.figures ?? {};
-  const perImage = ["tokens_per_image", "time/seconds_per_image"].filter((name) => methods.some((method) => known(figures[method]?.[name])));
+  const perImage = ["tokens_per_image", "distinct_pairs", "repeated_triples", "time/seconds_per_image"].filter((name) => methods.some((method) => known(figures[method]?.[name])));
   const mean = (own, phase) => { const values = own.map((run) => run.seconds[phase]).filter(known); return values.length ? values.reduce((sum, value) => sum + value, 0) / values.length / 60 : null; };
   return [
-    element("p", { class: "soft" }, `Minutes of a run by phase, the mean over seeds; hours of all seeds together.${perImage.length ? ` Tokens and seconds per image: means over the benchmarks, read-out ${view.readout}.` : ""}`),
+    element("p", { class: "soft" }, `Minutes of a run by phase, the mean over seeds; hours of all seeds together.${perImage.length ? ` Tokens and seconds per image, and of the reasoning the share of pairs of words that are different and of triples that an answer repeats: means over the benchmarks, read-out ${view.readout}.` : ""}`),
     grid(head("method", "runs", "hours", ...phases.map((phase) => phase.replaceAll("_", " ")), ...perImage.map((name) => NAMES[name])), methods.map((method) => {
       const own = runs.filter((run) => run.method === method);
       return element("tr", {}, named(method), element("td", {}, own.length), element("td", {}, own.reduce((sum, run) => sum + hours(run.seconds), 0).toFixed(2)),

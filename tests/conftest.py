@@ -31,7 +31,12 @@ MESSAGES: list[dict[str, Any]] = [
 
 
 def build_policy(
-    *, dtype: torch.dtype = torch.float64, kv_heads: int = 2, depth: int = 2, full_attention: bool = False
+    *,
+    family: str = "qwen2_5_vl",
+    dtype: torch.dtype = torch.float64,
+    kv_heads: int = 2,
+    depth: int = 2,
+    full_attention: bool = False,
 ) -> Policy:
     """Grouped-query attention, windowed and full vision blocks, images of 32 x 32 to 96 x 96 pixels."""
     tokenizer = build_tokenizer(
@@ -39,11 +44,12 @@ def build_policy(
     )
     config = tiny_config(
         tokenizer,
+        family=family,
         patch_size=8,
         merge_size=2,
         vision_depth=2,
         vision_hidden=32,
-        vision_mlp=48,
+        vision_mlp=64 if family == "qwen2_vl" else 48,
         vision_heads=2,
         depth=depth,
         hidden=64,
@@ -52,7 +58,7 @@ def build_policy(
         kv_heads=kv_heads,
         initializer_range=0.2,
     )
-    if not full_attention:
+    if not full_attention and family == "qwen2_5_vl":
         config.vision_config.fullatt_block_indexes = [1]
         config.vision_config.window_size = 32
     model = prepare_model(build_tiny(config, seed=3)).to(dtype).eval()
@@ -160,7 +166,9 @@ def encode(policy: Policy) -> Callable[[int, int], EncodedPrompt]:
 @pytest.fixture
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Removes transformers' two float32 islands, so that float64 comparisons reach float64 rounding."""
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as modeling
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl
+    from transformers.models.qwen2_vl import modeling_qwen2_vl
+    from transformers.models.qwen3_vl import modeling_qwen3_vl
 
     def norm(self: Any, hidden: torch.Tensor) -> torch.Tensor:
         return (
@@ -169,10 +177,16 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def rotate(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[Any, Any]:
         cos, sin = cos.unsqueeze(-2).to(q.dtype), sin.unsqueeze(-2).to(q.dtype)
-        return tuple(x * cos + modeling.rotate_half(x) * sin for x in (q, k))  # type: ignore[return-value]
+        half = modeling_qwen2_vl.rotate_half
+        return tuple(x * cos + half(x) * sin for x in (q, k))  # type: ignore[return-value]
 
-    monkeypatch.setattr(modeling.Qwen2_5_VLRMSNorm, "forward", norm)
-    monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
+    for modeling, name in (
+        (modeling_qwen2_5_vl, "Qwen2_5_VLRMSNorm"),
+        (modeling_qwen2_vl, "Qwen2VLRMSNorm"),
+        (modeling_qwen3_vl, "Qwen3VLTextRMSNorm"),
+    ):
+        monkeypatch.setattr(getattr(modeling, name), "forward", norm)
+        monkeypatch.setattr(modeling, "apply_rotary_pos_emb_vision", rotate)
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qhk.errors import UserError
+from qhk.plain import print
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
 from qhk.settings.inputs import DatasetSettings
@@ -139,11 +141,13 @@ def other_tasks(trained: Settings, asked: Settings) -> dict[str, MixtureSettings
 
 def evaluated_policy(settings: Settings, *, device: str) -> Policy:
     """Return the policy of ``checkpoint``, else the base model. Raises UserError where there is neither."""
-    if settings.checkpoint is not None:
-        return open_policy(settings.checkpoint, settings.model, device=device)
-    if settings.model.path is None:
+    path = settings.model.path if settings.checkpoint is None else settings.checkpoint
+    if path is None:
         raise UserError(
             "checkpoint: missing, got null; give a checkpoint folder, "
             "or a base model such as model=qwen2_5_vl_7b"
         )
-    return open_policy(settings.model.path, settings.model, device=device)
+    policy = open_policy(path, settings.model, device=device)
+    if policy.slow_line:
+        print(f"qhk: {policy.slow_line}", file=sys.stderr)
+    return policy

@@ -38,7 +38,7 @@ from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPL
 from qhk.errors import UserError
 
 MIN_SIDE = 28
-"""One visual token of Qwen2.5-VL (patch 14, merge 2): a smaller side cannot be seen at all."""
+"""The smallest visual token of any family (patch 14, merge 2): a smaller side cannot be seen at all."""
 
 MAX_PIXELS = 178_000_000
 """Guards the memory against decompression bombs (Pillow refuses a little beyond); no experiment's setting."""

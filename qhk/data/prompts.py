@@ -69,4 +69,12 @@ def _with_pictures(user: str) -> list[dict[str, str]]:
 IMAGE_MARKER = "{image}"
 """What marks the place of a picture in ``prompt.user``."""
 
-_IMAGE_TOKENS = ("<image>", "<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|image|>")
+_IMAGE_TOKENS = (
+    "<image>",
+    "<image_soft_token>",
+    "<start_of_image>",
+    "<|image_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image|>",
+)

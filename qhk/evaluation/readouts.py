@@ -14,7 +14,14 @@ import torch
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images
 from qhk.policy.prompt import EncodedPrompt
-from qhk.rollout.decode import EncodedPrompts, Group, decode_groups, for_decoding
+from qhk.rollout.decode import (
+    EncodedPrompts,
+    Group,
+    RepeatedPrompts,
+    decode_groups,
+    encode_for_decoding,
+    for_decoding,
+)
 from qhk.rollout.expected import ExpectedScores
 from qhk.rollout.sample import read_completions
 from qhk.settings.base import Draw, Readout
@@ -77,7 +84,7 @@ class ReadoutSampler:
         self, prompts: Sequence[EncodedPrompt], streams: Sequence[Stream]
     ) -> list[dict[str, list[Completion]]]:
         model = self.policy.model
-        encoded = EncodedPrompts(model, prompts, encode_images(model, prompts))
+        encoded = encode_for_decoding(model, prompts, encode_images(model, prompts))
         groups = self._decode(encoded, streams)
         read = {
             draw: [read_completions(self.policy, group, self.task.parse) for group in drawn]
@@ -93,7 +100,9 @@ class ReadoutSampler:
             {name: list(own[place]) for name, own in completions.items()} for place in range(len(prompts))
         ]
 
-    def _decode(self, encoded: EncodedPrompts, streams: Sequence[Stream]) -> dict[Draw, list[Group]]:
+    def _decode(
+        self, encoded: EncodedPrompts | RepeatedPrompts, streams: Sequence[Stream]
+    ) -> dict[Draw, list[Group]]:
         """Groups of each draw; those of one length decode as one group."""
         drawn: dict[Draw, list[Group]] = {}
         for length in dict.fromkeys(draw.max_new_tokens for draw in self.draws):

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from qhk.errors import UserError
 from qhk.files import read_json, writing
 from qhk.policy.adapter_base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
+from qhk.policy.families import family_of
+from qhk.policy.families.family import BLOCKS
 from qhk.settings.learning import AdapterSettings
 
 LEARNING, START = "default", "start"
@@ -29,20 +31,6 @@ LEARNING, START = "default", "start"
 
 PREFIX = "base_model.model."
 """Of every name in an adapter's file: what peft's own model has around the one that it adapts."""
-
-BLOCKS = ("vision", "merger", "language", "head")
-
-
-def block_of(name: str) -> str:
-    """Return which of ``BLOCKS`` a weight or layer is in, by its dotted name in the Qwen2.5-VL class."""
-    for block, start in (
-        ("merger", "model.visual.merger."),
-        ("vision", "model.visual."),
-        ("head", "lm_head"),
-    ):
-        if name.startswith(start):
-            return block
-    return "language"
 
 
 def count_parameters(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -54,35 +42,41 @@ def count_parameters(model: nn.Module) -> dict[str, dict[str, int]]:
     for name, parameter in model.named_parameters():
         if f".{START}." in name:
             continue
-        block = counts[block_of(name)]
+        block = counts[family_of(model).block_of(name)]
         block["total"] += parameter.numel()
         block["trainable"] += parameter.numel() * parameter.requires_grad
     return counts
 
 
 def adapted_layers(model: nn.Module, settings: AdapterSettings) -> dict[str, list[str]]:
-    """Return the names within their block of the linear layers that an adapter goes beside, by block."""
+    """Return the names within their block of the linear layers that an adapter goes beside, by block.
+
+    Raises ``UserError`` for a part that the model has no such layers in.
+    """
     chosen: dict[str, set[str]] = {"language": set(), "vision": set(), "merger": set()}
     whole = {"vision": settings.vision, "merger": settings.merger}
     for name, module in model.named_modules():
-        block, own = block_of(name), name.rpartition(".")[2]
+        block, own = family_of(model).block_of(name), name.rpartition(".")[2]
         if isinstance(module, nn.Linear) and (
             own in settings.targets if block == "language" else whole.get(block)
         ):
             chosen[block].add(own)
+    wanted = {
+        **{f"targets ({name})": name in chosen["language"] for name in settings.targets},
+        **{block: bool(chosen[block]) for block, asked in whole.items() if asked},
+    }
+    for key, found in wanted.items():
+        if not found:
+            raise UserError(
+                f"adapter.{key}: a {type(model).__name__} has no linear layer there; leave it out"
+            )
     return {block: sorted(names) for block, names in chosen.items() if names}
 
 
-_PLACES = {
-    "language": r"model\.language_model\.",
-    "vision": r"model\.visual\.blocks\.",
-    "merger": r"model\.visual\.merger\.",
-}
-
-
-def _pattern(layers: Mapping[str, Sequence[str]]) -> str:
+def _pattern(model: nn.Module, layers: Mapping[str, Sequence[str]]) -> str:
     """The regular expression by which peft finds the layers of each block."""
-    places = (f"{_PLACES[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
+    where = family_of(model).linear_places
+    places = (f"{where[block]}(?:.*\\.)?(?:{'|'.join(names)})" for block, names in layers.items())
     return f"(?:{'|'.join(places)})"
 
 
@@ -100,7 +94,7 @@ def put_adapter(model: nn.Module, settings: AdapterSettings, *, seed: int) -> No
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft divides it by the rank
         lora_dropout=settings.dropout,
-        target_modules=_pattern(layers),
+        target_modules=_pattern(model, layers),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
@@ -230,11 +224,11 @@ def save_language_adapter(model: Any, folder: Path) -> None:
     weights = {
         name: value
         for name, value in adapter_weights(model).items()
-        if block_of(name.removeprefix(PREFIX)) == "language"
+        if family_of(model).block_of(name.removeprefix(PREFIX)) == "language"
     }
     layers = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in weights})
     config = model.peft_config[LEARNING].to_dict()
-    config |= {"target_modules": _pattern({"language": layers}), "inference_mode": True}
+    config |= {"target_modules": _pattern(model, {"language": layers}), "inference_mode": True}
     with writing(folder):
         save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=1, sort_keys=True, default=sorted)

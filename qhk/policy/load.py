@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,13 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import (
-    AutoTokenizer,
-    BitsAndBytesConfig,
-    GenerationConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils.hub import cached_file
 
 from qhk.errors import UserError
@@ -32,13 +25,13 @@ from qhk.policy.adapter import (
     save_adapter,
 )
 from qhk.policy.adapter_base import Base, bits_problem, is_adapter, read_base, weights_digest
-from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.contents import folder_fault, has_contents
+from qhk.policy.families import family_named, family_of
+from qhk.policy.families.family import Family
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import PromptEncoder
 from qhk.policy.template import render_chat
-from qhk.policy.tokenizer import CHAT_TEMPLATE, end_token_ids
-from qhk.policy.windows import WINDOW_ATTENTION, attend_in_windows, register_window_attention
+from qhk.policy.tokenizer import CHAT_TEMPLATE
 from qhk.settings.learning import AdapterSettings
 
 CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
@@ -59,11 +52,23 @@ class Policy:
 
     @cached_property
     def encoder(self) -> PromptEncoder:
-        return PromptEncoder(tokenizer=self.tokenizer, image_processor=self.image_processor)
+        return family_of(self.model).encoder(self.model, self.tokenizer, self.image_processor)
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
-        return end_token_ids(self.tokenizer)
+        return family_of(self.model).end_tokens(self.model, self.tokenizer)
+
+    @property
+    def slow_line(self) -> str:
+        """Return why the model runs the slow way, as a line; empty where completions are packed."""
+        family = family_of(self.model)
+        if not family.slow_because:
+            return ""
+        limits = "" if family.has_pixel_limits else "; model.min_pixels and max_pixels have no effect"
+        return (
+            f"{type(self.model).__name__} runs the slow way: {family.slow_because}, so each completion "
+            f"repeats its prompt{limits}"
+        )
 
     def num_tokens(self, text: str) -> int:
         """Return how many tokens a completion of this text has, without the one that ends it."""
@@ -80,10 +85,7 @@ def prepare_model(model: Any) -> Any:
     Sampling never reads the generation config; it is made neutral so that a saved checkpoint does not
     carry another model's near-greedy values to whoever decodes it next.
     """
-    register_group_attention()
-    register_window_attention()
-    attend_in_windows(model.model.visual)
-    model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": WINDOW_ATTENTION})
+    family_of(model).prepare(model)
     text = model.config.text_config
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=True,
@@ -110,16 +112,13 @@ def load_policy(
 ) -> Policy:
     """Return the policy saved in folder ``path`` (or published under that hub id).
 
-    The PIL image processor is named explicitly, and the pixel limits are given at load, since a limit in
-    the checkpoint's own preprocessor file would win over one given later.
-
     No code of the checkpoint is run: no classes that its files name, no kernels for its attention, which is
     set here. One that cannot do without is refused, as is one whose chat template does not work.
 
     A folder of an adapter is loaded into the base that it names, on which it must have an effect. ``bits`` 4
     reads the weights quantised; ``whole`` reads a base in full that its adapter was trained on in 4 bits.
 
-    Raises ``UserError`` in one line when the folder is not a Qwen2.5-VL checkpoint, and when it is one of
+    Raises ``UserError`` in one line when the folder is no checkpoint of a known family, and when it is one of
     ours whose files are not those that were written (``intact``: they are known to be), or an adapter whose
     base is not the one that it was trained on.
     """
@@ -134,20 +133,24 @@ def load_policy(
     if adapts:
         pixels = {"min_pixels": min_pixels, "max_pixels": max_pixels}
         return _adapted(folder, dtype=dtype, device=device, whole=whole, **pixels)
-    quantised = _quantised(bits, dtype=dtype, device=device)
     try:
+        kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+        family = family_named(kind)
+        quantised = _quantised(family, bits, dtype=dtype, device=device)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-        image_processor = Qwen2VLImageProcessorPil.from_pretrained(
-            path, min_pixels=min_pixels, max_pixels=max_pixels, trust_remote_code=False
-        )
+        # A limit in the checkpoint's own preprocessor file would win over one that is set later.
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels} if family.has_pixel_limits else {}
+        image_processor = family.processor_class.from_pretrained(path, **limits, trust_remote_code=False)
+        tokenizer = family.tokenizer(tokenizer, image_processor)
         render_chat(tokenizer, CHAT, own=CHAT_TEMPLATE)
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model = family.model_class.from_pretrained(
             path,
             dtype=getattr(torch, dtype),
             attn_implementation="sdpa",
             trust_remote_code=False,
             **quantised,
         )
+        family.check(model)
     except (torch.OutOfMemoryError, MemoryError, UserError):
         raise
     except Exception as error:  # a foreign folder: each library has errors of its own for what it cannot read
@@ -156,16 +159,20 @@ def load_policy(
                 f"model.path: {path} brings code of its own, which is never run; "
                 "give a checkpoint of transformers' own classes"
             ) from None
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, ImportError) and "torchvision" in str(error).lower():
+            raise UserError(
+                f"model.path: the processor of {path} needs torchvision; install it: pip install torchvision"
+            ) from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"model.path: {path} could not be loaded ({reason}); give a folder or a hub id"
         ) from error
     if not quantised:
-        model = _owned(model.to(device))  # type: ignore[arg-type]
+        model = _owned(model.to(device))
     return Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
 
 
-def _quantised(bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
+def _quantised(family: Family, bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
     """What transformers is told to read weights in 4 bits, straight onto the device; nothing for None."""
     if bits is None:
         return {}
@@ -176,7 +183,7 @@ def _quantised(bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=getattr(torch, dtype),
-        llm_int8_skip_modules=["lm_head", "model.visual"],
+        llm_int8_skip_modules=["lm_head", *family.vision_modules],
     )
     return {"quantization_config": config, "device_map": {"": device}}
 
@@ -238,9 +245,7 @@ def _adapted(
 @torch.no_grad()
 def _has_effect(policy: Policy) -> bool:
     """Return whether the model with its adapter answers otherwise about a picture than without it."""
-    image_processor = policy.image_processor
-    side = math.isqrt(image_processor.size["shortest_edge"])
-    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     prompt = policy.encoder.encode(CHAT, [Image.fromarray(noise)])
     packed = pack_groups([prompt], [[prompt.input_ids[-1:]]], device=policy.model.device)
 

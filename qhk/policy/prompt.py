@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +30,7 @@ class EncodedPrompt:
     ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
     temporal, height and width rotary positions, ``next_position`` the position of the first completion
     token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3). ``messages`` are the
-    chat that it was made of.
+    chat that it was made of. ``further`` is what else a family's vision tower takes, by name.
     """
 
     input_ids: Tensor
@@ -40,6 +40,7 @@ class EncodedPrompt:
     pixel_values: Tensor
     image_grid_thw: Tensor
     messages: Sequence[Mapping[str, Any]] = ()
+    further: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_tokens(self) -> int:

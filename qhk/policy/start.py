@@ -11,6 +11,7 @@ from qhk.data.seeds import stream_generator, stream_seed
 from qhk.errors import UserError
 from qhk.policy.adapter import rest_dropout
 from qhk.policy.adapter_base import start_problems
+from qhk.policy.families import family_of
 from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
@@ -66,7 +67,8 @@ def reopen_policy(path: str, model: ModelSettings, *, device: str) -> Policy:
 
 def _as_trained(policy: Policy, model: ModelSettings) -> Policy:
     if model.freeze_vision:
-        policy.model.model.visual.requires_grad_(False)
+        for weight in family_of(policy.model).vision_weights(policy.model):
+            weight.requires_grad_(False)
     if model.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # transformers recomputes activations in training mode only; the model has no dropout of its own.

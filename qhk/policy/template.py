@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import resource
 import signal
 import subprocess
@@ -33,6 +34,9 @@ BEGUN = "begun"
 def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, own: str) -> str:
     """Return what the tokenizer's chat template makes of ``messages``, the assistant's turn opened.
 
+    Nothing but the turn: templates of thinking models open a thought, too, which is the policy's to write
+    here, since whether it reasons before it answers is said by the wording of the prompt.
+
     A template that is ``own`` is rendered here, any other one in a process with bounds. Raises
     ``UserError``, one line, where there is no template, it fails, or it exceeds a bound.
     """
@@ -48,7 +52,7 @@ def render_chat(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, own: s
     text, problem = _rendered(plain)
     if problem:
         raise UserError(f"{where} {problem}; correct the template, or give another checkpoint")
-    return text
+    return re.sub(r"<think>\s*\Z", "", text)
 
 
 @lru_cache(maxsize=256)

@@ -45,9 +45,9 @@ def model_card(settings: Settings, *, run_id: str, step: int | None, rows: Itera
 
 USE = """\
 ```python
-from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-model = Qwen2_5_VLForConditionalGeneration.from_pretrained(FOLDER)
+model = AutoModelForImageTextToText.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 ```
 

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qhk.policy.packed import encode_images, encode_prompts, run_text_model
+from qhk.policy.families import family_of
+from qhk.policy.packed import encode_images, encode_prompts, repeated_prompt_states, run_text_model
 from qhk.policy.prompt import EncodedPrompt
+from qhk.policy.repeated import generate_rows
 
 COMPACT_BELOW = 0.75
 """Rows are regrouped once finished ones leave less than this share of them in use."""
@@ -74,6 +76,27 @@ class EncodedPrompts:
         turned = wide(key).transpose(2, 3)
         turned = turned.flatten(0, 1).view(turned.shape)
         self.layers.append((turned, wide(value).contiguous()))
+
+
+class RepeatedPrompts:
+    """B prompts of a model without packed rows, which encodes them anew for all that follows them.
+
+    ``features`` holds each prompt's (image tokens, width) features, ``hidden`` (B, hidden size) the states
+    that predict the first token of a completion.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[EncodedPrompt], features: Tensor) -> None:
+        self.prompts = list(prompts)
+        self.features = torch.split(features, [int(prompt.is_image.sum()) for prompt in prompts])
+        self.hidden = repeated_prompt_states(model, prompts, features)
+
+
+def encode_for_decoding(
+    model: Any, prompts: Sequence[EncodedPrompt], features: Tensor
+) -> EncodedPrompts | RepeatedPrompts:
+    """Return the prompts as what follows them needs them: encoded once, or repeated where it must be."""
+    encoded = RepeatedPrompts if family_of(model).slow_because else EncodedPrompts
+    return encoded(model, prompts, features)
 
 
 class GroupCache:
@@ -209,7 +232,7 @@ def sample_groups(
     """
     with for_decoding(model):
         features = encode_images(model, prompts) if features is None else features
-        encoded = EncodedPrompts(model, prompts, features)
+        encoded = encode_for_decoding(model, prompts, features)
         return decode_groups(
             model, encoded, uniforms, temperatures=[temperature] * uniforms.shape[1], end_tokens=end_tokens
         )
@@ -226,15 +249,47 @@ def for_decoding(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
+def _repeat_groups(
+    model: Any,
+    encoded: RepeatedPrompts,
+    uniforms: np.ndarray,
+    *,
+    temperatures: Sequence[float],
+    end_tokens: Sequence[int],
+) -> list[Group]:
+    """One group per prompt by the model's own generation, from the same random numbers."""
+    device = model.device
+    count, group_size, limit = uniforms.shape
+    numbers = torch.from_numpy(np.ascontiguousarray(uniforms)).to(device)
+    each = torch.tensor(temperatures, dtype=torch.float64, device=device)
+    tokens = torch.full((count, group_size, limit), end_tokens[0], device=device)
+    logprobs = torch.zeros(count, group_size, limit, dtype=torch.float64, device=device)
+    for place, prompt in enumerate(encoded.prompts):
+        steps = iter(range(limit))
+
+        def choose(logits: Tensor, place: int = place, steps: Iterator[int] = steps) -> Tensor:
+            step = next(steps)
+            drawn, own = draw_each(logits, numbers[place, :, step], temperatures=each)
+            tokens[place, :, step], logprobs[place, :, step] = drawn, own.double()
+            return drawn
+
+        generate_rows(model, prompt, choose, rows=group_size, max_new_tokens=limit, end_tokens=end_tokens)
+    ends = torch.isin(tokens, torch.tensor(list(end_tokens), device=device))
+    ended = torch.where(ends.any(-1), ends.int().argmax(-1), limit).flatten()
+    return _collect(tokens.flatten(0, 1), logprobs.flatten(0, 1), ended, count, group_size)
+
+
 def decode_groups(
     model: Any,
-    encoded: EncodedPrompts,
+    encoded: EncodedPrompts | RepeatedPrompts,
     uniforms: np.ndarray,
     *,
     temperatures: Sequence[float],
     end_tokens: Sequence[int],
 ) -> list[Group]:
     """Return one group per encoded prompt; its g-th completion is drawn at the g-th of ``temperatures``."""
+    if isinstance(encoded, RepeatedPrompts):
+        return _repeat_groups(model, encoded, uniforms, temperatures=temperatures, end_tokens=end_tokens)
     device = model.device
     count, group_size, max_new_tokens = uniforms.shape
     cache = GroupCache(encoded, group_size=group_size, max_new_tokens=max_new_tokens)

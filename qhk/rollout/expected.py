@@ -29,9 +29,9 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from qhk.policy.load import Policy
-from qhk.policy.packed import run_text_model
+from qhk.policy.packed import pack_groups, packed_hidden, run_text_model
 from qhk.policy.spans import tokens_before
-from qhk.rollout.decode import EncodedPrompts, Group, wide
+from qhk.rollout.decode import EncodedPrompts, Group, RepeatedPrompts, wide
 from qhk.types import Answer, Completion, ScoreDistribution
 
 LOGITS_AT_ONCE = 1 << 26
@@ -119,7 +119,7 @@ class _Branches:
 
 def score_trees(
     model: Any,
-    encoded: EncodedPrompts,
+    encoded: EncodedPrompts | RepeatedPrompts,
     branches: Sequence[tuple[int, Tensor, TokenTree]],
     *,
     rows_at_once: int,
@@ -128,10 +128,27 @@ def score_trees(
 
     A branch is the number of its prompt, the ids (T,) between prompt and tree, and the tree.
     """
+    if isinstance(encoded, RepeatedPrompts):
+        return [_repeat_tree(model, encoded, *branch, rows_at_once=rows_at_once) for branch in branches]
     found: list[Tensor] = []
     for start in range(0, len(branches), rows_at_once):
         found += _score_rows(model, encoded, branches[start : start + rows_at_once])
     return found
+
+
+def _repeat_tree(
+    model: Any, encoded: RepeatedPrompts, prompt: int, ids: Tensor, tree: TokenTree, *, rows_at_once: int
+) -> Tensor:
+    """(C,) log-probabilities, float64, of the continuations, each in a row of its own."""
+    rows = [torch.cat([ids, tree.tokens[path[path < len(tree.tokens)]]]) for path in tree.paths]
+    found = []
+    for start in range(0, len(rows), rows_at_once):
+        own = rows[start : start + rows_at_once]
+        packed = pack_groups([encoded.prompts[prompt]], [own], device=model.device)
+        states = packed_hidden(model, packed, encoded.features[prompt])
+        logprobs = wide(model.lm_head(states)).log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
+        found.append(packed.pad(logprobs.double())[:, len(ids) :].sum(1).cpu())
+    return torch.cat(found)
 
 
 def _score_rows(
@@ -213,7 +230,7 @@ class ExpectedScores:
 
     def read(
         self,
-        encoded: EncodedPrompts,
+        encoded: EncodedPrompts | RepeatedPrompts,
         groups: Sequence[Group],
         completions: Sequence[Sequence[Completion]],
     ) -> list[list[Completion]]:

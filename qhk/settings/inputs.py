@@ -38,8 +38,12 @@ MOST_TINY_WEIGHTS = 10**9
 """Far more than trains on a laptop, which is what the embedded model is for."""
 
 
+TinyFamily = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"]
+"""Families of which a model can be built from scratch, by the model type of their configs."""
+
+
 class TinySettings(Node):
-    """Size of the embedded Qwen2.5-VL that is built from scratch."""
+    """Family and size of the embedded model that is built from scratch."""
 
     patch_size: Count
     merge_size: Count
@@ -56,6 +60,7 @@ class TinySettings(Node):
     whiten: bool
     whitening_epsilon: Positive
     whitening_images: Count
+    family: TinyFamily = "qwen2_5_vl"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -64,8 +69,10 @@ class TinySettings(Node):
             ("vision_hidden", self.vision_hidden, 4 * self.vision_heads, "four times vision_heads"),
             ("hidden", self.hidden, 2 * self.heads, "twice heads"),
             ("heads", self.heads, self.kv_heads, "kv_heads"),
+            # Its config gives the width of the MLP as a multiple.
+            ("vision_mlp", self.vision_mlp, self.vision_hidden, "vision_hidden"),
         ):
-            if whole % part:
+            if whole % part and (key != "vision_mlp" or self.family == "qwen2_vl"):
                 raise UserError(f"{key} must be a multiple of {part} ({why}), got {whole}")
         return self
 

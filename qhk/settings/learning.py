@@ -60,7 +60,7 @@ class ColdStartSettings(Node):
 
 
 LinearLayer = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-"""The linear layers of a block of the language model, by the names of the Qwen2.5-VL class."""
+"""The linear layers of a block of the language model, by the names that families share."""
 
 
 class AdapterSettings(Node):

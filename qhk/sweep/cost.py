@@ -52,12 +52,12 @@ def vision_flop(shape: Shape, patches: float) -> float:
 
 def prefix_flop(shape: Shape, prompt: float) -> float:
     """Return ``2 N P + 4 d L P^2 / 2`` for a prompt of P tokens."""
-    return 2 * shape.text * prompt + 4 * shape.hidden * shape.layers * prompt**2 / 2
+    return 2 * shape.text * prompt + 4 * shape.queries * shape.layers * prompt**2 / 2
 
 
 def completions_flop(shape: Shape, prompt: float, group: int, tokens: float) -> float:
     """Return ``2 N G C + 4 d L G (C P + C^2 / 2)`` for G completions of C tokens."""
-    attention = 4 * shape.hidden * shape.layers * group * (tokens * prompt + tokens**2 / 2)
+    attention = 4 * shape.queries * shape.layers * group * (tokens * prompt + tokens**2 / 2)
     return 2 * shape.text * group * tokens + attention
 
 

@@ -179,6 +179,8 @@ def _refuse_unfit(run: Run, policy: Policy) -> None:
     for stage in run.stages:
         refuse_long_answers(stage.settings, stage.data.examples_by_task, policy.num_tokens)
     check_engine(run, policy)
+    if policy.slow_line:
+        run.display.line(policy.slow_line)
 
 
 def build_learner(

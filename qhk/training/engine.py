@@ -21,6 +21,10 @@ def check_engine(run: Run, policy: Policy) -> None:
     options = run.settings.rollout.vllm
     if options is None or run.settings.training.learner != "reinforcement":
         return
+    if policy.slow_line:
+        refuse(
+            f"rollout=vllm: {policy.slow_line}, and vLLM is not given its features; choose rollout=default"
+        )
     needed, _ = largest_request([stage.settings for stage in run.stages], policy)
     if options.max_model_len is not None and options.max_model_len < needed:
         refuse(too_short(options.max_model_len, needed))

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from qhk.objective.total import Branch, Needs
 from qhk.policy.adapter import at_reference
+from qhk.policy.families import family_of
 from qhk.policy.head import read_head, read_head_pair
 from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
@@ -65,7 +66,7 @@ class MicroBatch:
 
 def vision_is_frozen(model: Any) -> bool:
     """Return whether no weight of the vision tower learns, so that image features stay as they are."""
-    return not any(parameter.requires_grad for parameter in model.model.visual.parameters())
+    return not any(weight.requires_grad for weight in family_of(model).vision_weights(model))
 
 
 def micro_slices(count: int, size: int) -> list[slice]:

@@ -168,7 +168,7 @@ def memory_plan(
 def _inputs(shape: Shape) -> dict[str, int]:
     """The width of what each linear layer of the language model reads, by name."""
     wide = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"), shape.hidden)
-    return {**wide, "down_proj": shape.mlp}
+    return {**wide, "o_proj": shape.queries, "down_proj": shape.mlp}
 
 
 def _copies(shape: Shape, adapter: AdapterSettings) -> int:
@@ -180,14 +180,16 @@ def adapter_size(shape: Shape, adapter: AdapterSettings) -> float:
     """Return the weights of an adapter's matrices: its rank times the two widths of every adapted layer."""
     narrow, wide = ("k_proj", "v_proj"), ("gate_proj", "up_proj")
     outputs = dict.fromkeys(narrow, shape.kv_width) | dict.fromkeys(wide, shape.mlp)
+    outputs["q_proj"] = shape.queries
     inputs = _inputs(shape)
     text = sum(inputs[name] + outputs.get(name, shape.hidden) for name in adapter.targets)
     width, merged = shape.vision_hidden, shape.vision_hidden * shape.merge**2
     widths = shape.layers * text
     if adapter.vision:
-        widths += shape.vision_layers * (4 * width + 2 * width + 3 * (width + shape.vision_mlp))
+        mlp = shape.vision_matrices * (width + shape.vision_mlp)
+        widths += shape.vision_layers * (4 * width + 2 * width + mlp)
     if adapter.merger:
-        widths += 2 * merged + merged + shape.hidden
+        widths += shape.mergers * (2 * merged + merged + shape.hidden)
     return float(adapter.rank * widths)
 
 
@@ -242,13 +244,18 @@ class _Lengths:
         row = self.prompts * (self.prompt + self.group * self.tokens)
         shared = 2 * self.prompts * self.prompt * self.shape.kv_width
         own = 2 * self.prompts * self.group * (self.prompt + self.tokens) * self.shape.kv_width
-        layer = self.layer(row, self.shape.hidden, shared + own, self.shape.mlp) + row * self.copies
+        # Queries, and what attention gave twice, are as wide as the heads.
+        heads = 3 * row * (self.shape.queries - self.shape.hidden)
+        layer = self.layer(row, self.shape.hidden, shared + own + heads, 4 * self.shape.mlp)
+        layer += row * self.copies
         return self.blocks(self.shape.layers, layer, row * self.shape.hidden)
 
     def vision(self) -> float:
         """Return what the vision tower keeps for one branch."""
         patches, width = self.prompts * self.patches, self.shape.vision_hidden
-        layer = self.layer(patches, width, 2 * patches * width, self.shape.vision_mlp)
+        # With a gate: gate, activation, up and product; without: what the activation reads and gives.
+        mlp = (4 if self.shape.vision_matrices == 3 else 2) * self.shape.vision_mlp
+        layer = self.layer(patches, width, 2 * patches * width, mlp)
         return self.blocks(self.shape.vision_layers, layer, patches * width)
 
     def blocks(self, count: int, layer: float, entry: float) -> float:
@@ -260,11 +267,11 @@ class _Lengths:
 
         Two norms keep what they normalised in float32 and their output, in half precision also their input in
         float32. Then come the residual stream before each of them, queries, what attention gave in its order
-        and in that of the row, keys and values as it reads them; of the MLP gate, activation, up and product.
+        and in that of the row, keys and values as it reads them; of the MLP ``mlp`` numbers a token.
         """
         half = self.element == 2
         norms = 2 * tokens * hidden * (4 + self.element + (4 if half else 0))
-        return norms + self.element * (tokens * (5 * hidden + 4 * mlp) + keys_and_values)
+        return norms + self.element * (tokens * (5 * hidden + mlp) + keys_and_values)
 
     def pixels(self) -> float:
         """Return the patches of one branch's pictures; a patch has two frames of three colours."""

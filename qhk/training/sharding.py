@@ -19,6 +19,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from qhk.policy.adapter import adapter_layers, start_weights
+from qhk.policy.families import family_of
 from qhk.training.distributed import Processes
 from qhk.training.zero import Zero
 
@@ -33,7 +34,7 @@ def shard_model(model: Any, processes: Processes) -> None:
     may share weights, together.
     """
     mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
-    for unit in (*model.model.visual.blocks, *model.model.language_model.layers, model):
+    for unit in (*family_of(model).layers(model), model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(start_weights(model)))
         # Losses are divided by counts over all processes: gradients are added up, where FSDP would average.
         unit.set_gradient_divide_factor(1.0)

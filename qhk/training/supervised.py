@@ -13,7 +13,6 @@ from qhk.objective.total import check_finite
 from qhk.policy.adapter import adapter_dropout
 from qhk.policy.load import Policy
 from qhk.policy.packed import encode_images, pack_groups
-from qhk.policy.tokenizer import TURN_END
 from qhk.settings.views import task_views
 from qhk.tracking.metrics import MetricSet
 from qhk.training.batch import Batch
@@ -25,7 +24,8 @@ from qhk.training.step import Learner, apply_update
 
 def answer_ids(policy: Policy, text: str) -> Tensor:
     """Return (T,) ids of an answer as the policy should write it, with the end of the turn."""
-    return torch.tensor(policy.tokenizer(text + TURN_END, add_special_tokens=False)["input_ids"])
+    ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return torch.tensor([*ids, policy.end_tokens[0]])
 
 
 def supervised_loss(policy: Policy, batch: Batch, *, num_tokens: int) -> Tensor:

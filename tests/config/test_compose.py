@@ -31,6 +31,7 @@ COMPANIONS = {
     ("optimizer", "adamw"): ["model.dtype=float32"],
     ("model", "checkpoint"): ["model.path=weights"],
     ("model", "qwen2_5_vl_7b_continued"): ["model.path=weights"],
+    ("model", "hugging_face"): ["model.path=weights"],
 }
 """What an option leaves for the user to fill in, or cannot go with."""
 CONTINUED = ("q_insight_comparison", "preresq_r1_vqa")

@@ -19,12 +19,12 @@ from qhk.policy.adapter import (
     adapter_dropout,
     adapter_weights,
     at_reference,
-    block_of,
     count_parameters,
     keep_start,
     rest_dropout,
 )
 from qhk.policy.adapter_base import Base, bits_problem
+from qhk.policy.families import FAMILIES
 from qhk.policy.head import read_head
 from qhk.policy.load import Policy, digest_of, load_merged, load_policy, save_policy, with_adapter
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
@@ -39,6 +39,8 @@ from tests.policy.test_packed import (
     packed_logprobs,
     repeated_logprobs,
 )
+
+block_of = FAMILIES["qwen2_5_vl"].block_of
 
 Encode = Callable[[int, int], EncodedPrompt]
 LAYERS = list(get_args(LinearLayer))

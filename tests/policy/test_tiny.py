@@ -69,3 +69,19 @@ def test_accepted_sizes_work(key: str, values: tuple[int, ...]) -> None:
         except ValueError:
             accepted = False
         assert works(sizes) == accepted, (key, value)
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen3_vl", "qwen3_5"])
+def test_accepted_sizes_work_in_every_family(family: str) -> None:
+    for changes in ({"hidden": 4}, {"hidden": 20}, {"vision_hidden": 8}, {"heads": 1}, {"merge_size": 3}):
+        sizes = {**SIZES, "kv_heads": 1, **changes}
+        sizes["vision_mlp"] = 2 * sizes["vision_hidden"]
+        rest = {"whiten": False, "whitening_epsilon": 1e-3, "whitening_images": 1}
+        TinySettings.model_validate({**sizes, **rest, "family": family})
+        assert works({**sizes, "family": family}), changes
+
+
+def test_a_tower_whose_config_gives_a_multiple_is_told_so() -> None:
+    rest = {"whiten": False, "whitening_epsilon": 1e-3, "whitening_images": 1, "family": "qwen2_vl"}
+    with pytest.raises(ValueError, match=r"vision_mlp must be a multiple of 32 \(vision_hidden\), got 16"):
+        TinySettings.model_validate({**SIZES, **rest})

@@ -36,7 +36,7 @@ PROMPT, TOKENS, PATCHES = 1149, 200, 3996
     ("group", "completions", "head"), [(4, 10.8, 0.87), (8, 21.7, 1.74), (16, 43.4, 3.49)]
 )
 def test_seven_billion_worked_by_hand(group: int, completions: float, head: float) -> None:
-    shape = KNOWN["7b"]
+    shape = KNOWN["qwen2.5-vl-7b"]
     assert shape.text == pytest.approx(6.525e9, rel=1e-3) and shape.head == pytest.approx(0.545e9, rel=1e-3)
     assert vision_flop(shape, PATCHES) / 1e12 == pytest.approx(5.50, rel=0.02)
     assert prefix_flop(shape, PROMPT) / 1e12 == pytest.approx(15.26, rel=1e-3)
@@ -45,7 +45,7 @@ def test_seven_billion_worked_by_hand(group: int, completions: float, head: floa
 
 
 def test_decoding_reads_weights_until_there_are_many_rows() -> None:
-    shape = KNOWN["7b"]
+    shape = KNOWN["qwen2.5-vl-7b"]
 
     def per_group(prompts: int) -> float:
         return decode_step_s(shape, H200, prompts=prompts, prompt=PROMPT, group=8, done=TOKENS / 2) / prompts

@@ -8,7 +8,7 @@ import pytest
 
 from qhk.config.training import training_settings
 from qhk.policy.adapter import count_parameters, put_adapter
-from qhk.policy.shape import model_shape
+from qhk.policy.shape import KNOWN, model_shape
 from qhk.policy.start import start_policy
 from qhk.settings.inputs import ModelSettings
 from qhk.settings.root import Settings
@@ -83,14 +83,34 @@ def test_an_adapter_by_hand() -> None:
     assert 0.3 * whole["weights"] < quantised < 0.5 * whole["weights"]
 
 
-def test_the_size_of_an_adapter_is_that_of_the_real_class() -> None:
-    (settings,) = training_settings(
-        ["adapter=lora", "adapter.vision=true", "adapter.merger=true"], [0], repository_catalogue()
-    )
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("qwen2-vl-2b", 2.21),
+        ("qwen2-vl-7b", 8.29),
+        ("qwen2.5-vl-3b", 3.75),
+        ("qwen2.5-vl-7b", 8.29),
+        ("qwen2.5-vl-32b", 33.5),
+        ("qwen3-vl-2b", 2.13),
+        ("qwen3-vl-4b", 4.44),
+        ("qwen3-vl-8b", 8.77),
+        ("qwen3-vl-32b", 33.4),
+    ],
+)
+def test_known_sizes_are_those_published(name: str, billions: float) -> None:
+    assert KNOWN[name].weights / 1e9 == pytest.approx(billions, rel=2e-3)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny_qwen2_vl", "tiny_qwen3_vl"])
+def test_the_size_of_an_adapter_is_that_of_the_real_class(model: str) -> None:
+    words = [f"model={model}", "adapter=lora", "adapter.vision=true", "adapter.merger=true"]
+    (settings,) = training_settings(words, [0], repository_catalogue())
     shape = model_shape(settings.model)
     assert shape is not None and settings.adapter is not None
     unwhitened = settings.model_copy(update={"model": _unwhitened(settings.model)})
     policy = start_policy(unwhitened, [], stages=[settings], device="cpu")
+    # Biases and norms are not counted, of patches two frames are, and the vocabulary is a round number.
+    assert shape.weights == pytest.approx(policy.num_parameters, rel=0.05)
     put_adapter(policy.model, settings.adapter, seed=0)
     assert adapter_size(shape, settings.adapter) == sum(
         block["trainable"] for block in count_parameters(policy.model).values()

@@ -183,9 +183,9 @@ def test_full_scale_trains_the_published_model(experiment: str, compose_plain: C
     model = run["model"]
     limit = 786432 if experiment.startswith(("q_hawkeye", "grpo", "papo", "vppo")) else 12845056
     limit = 196608 if experiment == "mr_iqa" else limit
-    size = "3B" if experiment == "mr_iqa" else "7B"  # published with Qwen3-VL-2B
+    name = "Qwen3-VL-2B" if experiment == "mr_iqa" else "Qwen2.5-VL-7B"
     assert (model["min_pixels"], model["max_pixels"]) == (3136, limit)
-    assert model["path"] == (None if experiment in CONTINUED else f"Qwen/Qwen2.5-VL-{size}-Instruct")
+    assert model["path"] == (None if experiment in CONTINUED else f"Qwen/{name}-Instruct")
     assert (model["form"], model["dtype"], model["tiny"]) == ("pretrained", "bfloat16", None)
     assert model["gradient_checkpointing"] is True
     assert run["optimizer"]["form"] == "adamw_stochastic"

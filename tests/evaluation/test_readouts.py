@@ -120,10 +120,10 @@ def test_pictures_and_prompts_are_encoded_once(
 
         monkeypatch.setattr(module, name, call)
 
-    for name in ("encode_images", "EncodedPrompts", "decode_groups"):
+    for name in ("encode_images", "encode_for_decoding", "decode_groups"):
         counted(name)
     sampler(policy, READOUTS)(prompts, streams(4))
-    assert calls == ["encode_images", "EncodedPrompts", "decode_groups", "decode_groups"]
+    assert calls == ["encode_images", "encode_for_decoding", "decode_groups", "decode_groups"]
     calls.clear()
     sampler(policy, READOUTS, decode_batch=12)(prompts, streams(4))
     assert calls.count("encode_images") == 2, "two prompts of six sequences each fit twelve"

@@ -172,6 +172,24 @@ CASES: dict[str, Case] = {
     "visualquality_r1": Case(
         experiment("visualquality_r1", "objective.kl_coef=0.04", *SCORES, *WARM), start="default"
     ),
+    "mr_iqa": Case(experiment("mr_iqa", "objective.kl_coef=0.02", *SCORES, *WARM), start="default"),
+    "evoquality": Case(experiment("evoquality", "objective.kl_coef=0.04", *SCORES, *WARM), start="default"),
+    "papo": Case(
+        experiment(
+            "papo",
+            *PUBLISHED[:2],
+            "objective.kl_coef=0.01",
+            "perception.gamma=0.01",
+            "perception.eta_original=0.03",
+            "perception.eta_degraded=0.03",
+            *SCORES,
+            *WARM,
+        ),
+        start="default",
+    ),
+    "vppo": Case(
+        experiment("vppo", *PUBLISHED[:2], "objective.kl_coef=0.0", *SCORES, *WARM), start="default"
+    ),
     "q_insight": Case(
         experiment(
             "q_insight",

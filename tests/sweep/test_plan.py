@@ -38,7 +38,8 @@ def test_every_sweep_says_what_it_claims(sweep: str, catalogue: Catalogue) -> No
     file = next(file for file in catalogue.files if (file.group, file.option) == ("sweep", sweep))
     lines = file.path.read_text().splitlines()
     assert lines[0] == "# @package _global_" and lines[1].startswith("# Claim: ")
-    assert len(lines) <= 25
+    cells = [line for line in lines if line.startswith("    ")]
+    assert len(lines) - len(cells) <= 16, "a cell takes a line"
 
 
 def test_modules_leave_out_one_module_each(catalogue: Catalogue) -> None:

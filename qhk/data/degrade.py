@@ -53,9 +53,9 @@ def check_strength(kind: str, strength: float) -> None:
 def eased_strength(kind: str, strength: float, factor: float) -> float:
     """Return the strength of ``kind`` at ``factor`` in [0, 1] of the way from harmless to ``strength``.
 
-    ``neutral + factor (strength - neutral)``, with neutral 0 for all but two kinds, 95
-    for the quality of jpeg (the highest there is; rounded to a whole number), and 1 for the brightness of
-    darken, where smaller is stronger. Factor 1 gives ``strength`` itself.
+    ``neutral + factor (strength - neutral)``, with neutral 95 for the quality of jpeg (the highest there is;
+    rounded to a whole number), 1 for the brightness of darken, where smaller is stronger, and 0 for all
+    other kinds. Factor 1 gives ``strength`` itself.
     """
     assert 0.0 <= factor <= 1.0, factor
     if factor == 1.0:

@@ -54,10 +54,10 @@ def decoupled_advantages(
     ``A = S / (std(S) + epsilon)``,  ``S = sum_k w_k (r_k - mean_i) / (std_i + epsilon)``
 
     ``mean_i`` and ``std_i`` (unbiased) are of reward k within its group, ``std(S)`` (unbiased) is over all
-    counted completions of the batch. So two groups whose rewards differ in one part only keep different
-    advantages, which the std of the sum would make alike, and a weight says how much a reward counts and not
-    how widely it spreads. A reward that is equal throughout a group adds exactly 0 there; ``counted`` as in
-    ``group_advantages``. Nothing carries gradient. Source: GDPO (arXiv 2601.05242); TRL's
+    counted completions of the batch that is given. So two groups whose rewards differ in one part only keep
+    different advantages, which the std of the sum would make alike, and a weight says how much a reward
+    counts and not how widely it spreads. A reward that is equal throughout a group adds exactly 0 there;
+    ``counted`` as in ``group_advantages``. Nothing carries gradient. Source: GDPO (arXiv 2601.05242); TRL's
     ``normalize_then_sum``, which also subtracts the mean of S, 0 but for rounding.
     """
     total = torch.zeros_like(rewards[0])

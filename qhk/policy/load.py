@@ -29,7 +29,8 @@ from qhk.policy.contents import folder_fault, has_contents
 from qhk.policy.families import family_named, family_of
 from qhk.policy.families.family import Family
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
-from qhk.policy.prompt import PromptEncoder
+from qhk.policy.prompt import EncodedPrompt, PromptEncoder
+from qhk.policy.repeated import stock_inputs
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE
 from qhk.settings.learning import AdapterSettings
@@ -169,7 +170,39 @@ def load_policy(
         ) from error
     if not quantised:
         model = _owned(model.to(device))
-    return Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
+    policy = Policy(model=prepare_model(model).eval(), tokenizer=tokenizer, image_processor=image_processor)
+    if family.slow_because:
+        refuse_another_forward(policy)
+    return policy
+
+
+@torch.no_grad()
+def refuse_another_forward(policy: Policy) -> None:
+    """Raise ``UserError`` where the slow way has other logits than the model's own forward pass.
+
+    A model that does more with its pictures than put their features in the places of image tokens (adds them
+    to deeper layers, counts places otherwise) would be sampled as it is and trained as something else.
+    """
+    prompt, token = _noise_prompt(policy)
+    packed = pack_groups([prompt], [[token]], device=policy.model.device)
+    states = packed_hidden(policy.model, packed, encode_images(policy.model, [prompt]))
+    ours = policy.model.lm_head(states)[0].double()
+    inputs = stock_inputs(policy.model, prompt, rows=1)
+    theirs = policy.model(**inputs, use_cache=False).logits[0, -1].double()
+    gap = float((ours - theirs).norm() / theirs.norm())
+    if not gap <= (0.05 if states.element_size() < 4 else 1e-3):
+        raise UserError(
+            f"model.path: {type(policy.model).__name__} uses its pictures in another way than the slow way "
+            f"knows (its logits are off by {gap:.1%}); give a model of a family in conf/README.md, or one "
+            "whose image features only stand in for image tokens"
+        )
+
+
+def _noise_prompt(policy: Policy) -> tuple[EncodedPrompt, Tensor]:
+    """A prompt about a picture of noise, and a completion of one token."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    prompt = policy.encoder.encode(CHAT, [Image.fromarray(noise)])
+    return prompt, prompt.input_ids[-1:]
 
 
 def _quantised(family: Family, bits: int | None, *, dtype: str, device: str) -> dict[str, Any]:
@@ -245,9 +278,8 @@ def _adapted(
 @torch.no_grad()
 def _has_effect(policy: Policy) -> bool:
     """Return whether the model with its adapter answers otherwise about a picture than without it."""
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    prompt = policy.encoder.encode(CHAT, [Image.fromarray(noise)])
-    packed = pack_groups([prompt], [[prompt.input_ids[-1:]]], device=policy.model.device)
+    prompt, token = _noise_prompt(policy)
+    packed = pack_groups([prompt], [[token]], device=policy.model.device)
 
     def hidden() -> Tensor:
         return packed_hidden(policy.model, packed, encode_images(policy.model, [prompt]))

@@ -31,8 +31,8 @@ def margin(
     One value per completion per group; the same number added to all scores changes nothing, so that the
     reward asks for differences and not for the scale, but a score outside ``[low, high]`` counts as not read.
     Such an answer earns 0, one whose image has no other image of its set to meet ``alone`` (0 in the
-    release). ``UserError`` where ``opinions`` meets
-    an image without a spread; the release takes 1 there.
+    release). Raises ``UserError`` where ``opinions`` meets an image without a spread; the release takes 1
+    there.
 
     Source: paper and release; there a process compares its own images, here the whole step. Not taken over:
     images of several sets are compared there.

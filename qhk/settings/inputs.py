@@ -267,7 +267,7 @@ class TwinSettings(Node):
         warmup = self.strength_schedule.warmup
         if self.form != "generated" and not (constant and not (warmup.steps or warmup.epochs)):
             raise UserError(
-                f"strength_schedule has no effect on prepared pairs (form {self.form}); leave it constant "
+                f"strength_schedule has no effect with form {self.form}; leave it constant "
                 "without warm-up, or choose twin=generated"
             )
         if len(set(self.kinds)) != len(self.kinds):

@@ -308,6 +308,15 @@ class ObjectiveSettings(Node):
         return self
 
     @model_validator(mode="after")
+    def _covariance_has_an_update_to_hold(self) -> Self:
+        if self.covariance.form == "kl" and self.updates_per_rollout == 1:
+            raise UserError(
+                "updates_per_rollout must be at least 2 with covariance.form kl, got 1: in the first update "
+                "no token has left the old policy, and the term is 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _each_reward_is_scaled_by_its_group(self) -> Self:
         if self.advantage_rewards == "total":
             return self

@@ -56,9 +56,10 @@ def fisher_interval(r: float, n: int, *, confidence: float) -> Interval:
 def zou_interval(r_1g: float, r_2g: float, r_12: float, n: int, *, confidence: float) -> Interval:
     """Return Zou's interval of ``r_1g - r_2g``, from the Fisher intervals of both and their covariance.
 
-    Source: Zou 2007, Psychological Methods 12(4), the case of two correlations that overlap in a variable.
+    NaN for ``n`` below 4 and perfect correlations. Source: Zou 2007, Psychological Methods 12(4), the case of
+    two correlations that overlap in a variable.
     """
-    if max(abs(r_1g), abs(r_2g)) >= 1:
+    if n < 4 or max(abs(r_1g), abs(r_2g)) >= 1:
         return Interval(math.nan, math.nan)
     first, second = (fisher_interval(r, n, confidence=confidence) for r in (r_1g, r_2g))
     shared = (r_12 - r_1g * r_2g / 2) * (1 - r_1g**2 - r_2g**2 - r_12**2) + r_12**3

@@ -333,11 +333,12 @@ def refill(
 ) -> Batch:
     """Return the batch once no group is flat, or after ``max_rounds`` rounds; 0 changes nothing.
 
-    A flat group (``flat_groups``) has advantage 0 throughout and teaches nothing. In each round every one of
-    them gives its place to the group of a fresh prompt, and all rewards are taken anew, because some compare
-    groups. What is judged is the total reward, without a KL. ``own`` are the indices of this process's
-    groups; ``sample`` takes (prompts, round). Which prompt takes a place depends on (seed, step, round,
-    index) alone, so any number of processes replaces the same groups by the same ones.
+    A flat group (``flat_groups``) teaches nothing: its total rewards are alike, whatever they are made of.
+    In each round every one of them gives its place to the group of a fresh prompt, and all rewards are taken
+    anew, because some compare groups. What is judged is the total reward, without a KL. ``own`` are the
+    indices of this process's groups; ``sample`` takes (prompts, round). Which prompt takes a place depends
+    on (seed, step, round, index) alone, so any number of processes replaces the same groups by the same
+    ones.
 
     Source: DAPO (arXiv 2503.14476, section 3.2), which samples whole batches and keeps what is informative
     until a batch is full; here a place is filled again and again instead, and what is still uninformative

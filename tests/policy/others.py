@@ -87,7 +87,10 @@ def gemma3() -> tuple[Any, Any]:
         boi_token_index=tokenizer.boi_token_id,
         eoi_token_index=tokenizer.eoi_token_id,
     )
-    return Gemma3ForConditionalGeneration(config), processor
+    model = Gemma3ForConditionalGeneration(config)
+    # It begins with zeros, and pictures would be felt nowhere.
+    torch.nn.init.normal_(model.model.multi_modal_projector.mm_input_projection_weight, std=0.2)
+    return model, processor
 
 
 def idefics3() -> tuple[Any, Any]:

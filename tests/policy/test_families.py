@@ -21,7 +21,15 @@ from qhk.policy import template
 from qhk.policy.adapter import adapted_layers, count_parameters
 from qhk.policy.adapter_base import Base
 from qhk.policy.families import FAMILIES, OTHER, family_of
-from qhk.policy.load import Policy, load_policy, prepare_model, save_policy, with_adapter
+from qhk.policy.families.hugging_face import HuggingFace
+from qhk.policy.load import (
+    Policy,
+    load_policy,
+    prepare_model,
+    refuse_another_forward,
+    save_policy,
+    with_adapter,
+)
 from qhk.policy.prompt import EncodedPrompt
 from qhk.policy.repeated import stock_inputs
 from qhk.policy.template import render_chat
@@ -228,6 +236,19 @@ def test_a_checkpoint_is_read_by_us_and_by_plain_transformers(name: str, tmp_pat
         for ours, theirs in zip(prompts_of(again), prompts, strict=True)
     )
     assert bool(again.slow_line) == (name in SLOW)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_model_that_uses_its_pictures_otherwise_is_refused(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here: one whose own forward pass puts other features into the text."""
+    policy, _ = kept(name)
+    refuse_another_forward(policy)
+    plain = HuggingFace.encode_images
+    monkeypatch.setattr(HuggingFace, "encode_images", lambda *given: -plain(*given))
+    with pytest.raises(UserError, match=r"uses its pictures in another way .* off by"):
+        refuse_another_forward(policy)
 
 
 @pytest.mark.parametrize("name", OTHERS)

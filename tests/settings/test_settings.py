@@ -73,7 +73,7 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ),
     (
         {"twin.form": "manifest", "twin.manifest": "x", "twin.strength_schedule.warmup.steps": 5},
-        "twin.strength_schedule: has no effect on prepared pairs",
+        "twin.strength_schedule: has no effect with form manifest",
     ),
     ({"objective.truncated": "drop"}, "objective.truncated: must be one of 'keep', 'mask', 'exclude'"),
     ({"objective.max_resamples": -1}, "objective.max_resamples: must be greater than or equal to 0"),

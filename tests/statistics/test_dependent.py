@@ -60,3 +60,9 @@ def test_equal_methods_and_few_images_have_no_test() -> None:
     assert math.isnan(williams_test(1.0, 1.0, 0.9999, 10).p)
     assert math.isnan(zou_interval(1.0, 0.5, 0.5, 10, confidence=0.95).low)
     assert math.isnan(fisher_interval(1.0, 20, confidence=0.95).low)
+
+
+def test_two_or_three_images_have_no_interval() -> None:
+    for n in (2, 3):
+        interval = zou_interval(0.5, 0.2, 0.1, n, confidence=0.95)
+        assert math.isnan(interval.low) and math.isnan(interval.high)

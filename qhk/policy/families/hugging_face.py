@@ -97,7 +97,13 @@ class HuggingFace(Family):
             for token in tokenizer(behind, add_special_tokens=False)["input_ids"]
             if token in added and added[token].special
         ]
-        return tuple(dict.fromkeys([*special[:1], tokenizer.eos_token_id]))
+        ends = [token for token in (*special[:1], tokenizer.eos_token_id) if token is not None]
+        if not ends:
+            raise UserError(
+                f"model.path: the tokenizer of {type(model).__name__} has no token that ends an answer; "
+                "set eos_token in its tokenizer_config.json"
+            )
+        return tuple(dict.fromkeys(ends))
 
     def encode_images(self, model: Any, prompts: Sequence[EncodedPrompt]) -> Tensor:
         """Encode prompt by prompt, whose pictures may be cut into different numbers of tiles."""

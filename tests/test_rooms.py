@@ -53,6 +53,7 @@ OWNERS = {
     "imagecorruptions": "data",
     "pydantic": "files.py settings cli",
     "httpx": "pairs rollout/vllm.py",
+    "torchao": "training/eight_bit.py",
     "vllm": "rollout/vllm.py",
     "skimage": "pairs",
     "starlette": "pairs report",

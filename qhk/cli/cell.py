@@ -34,9 +34,9 @@ def _main(config: Path, code: str) -> int:
             f"{what} has changed since the sweep was submitted ({code[:12]}, now {found[:12]}): "
             "qhk sweep resume NAME code=current takes the new code"
         )
+    quiet_libraries()
     from qhk.training.launch import launch
 
-    quiet_libraries()
     return launch(settings)
 
 

@@ -48,12 +48,17 @@ def let_idle_threads_sleep() -> None:
 
 
 def quiet_libraries() -> None:
-    """Silence transformers' progress bars and notices of this process; errors still speak."""
+    """Silence notices and progress bars of libraries in this process; errors still speak.
+
+    Called before anything else of theirs is imported, since some speak as they are.
+    """
     import transformers
 
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
+    # Where torchao is installed, transformers imports it, and it tells of kernels that nothing here uses.
+    for name in ("accelerate", "torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 

@@ -300,9 +300,12 @@ class PerceptionSettings(Node):
 
 
 class OptimizerSettings(Node):
-    """The optimiser of the reinforcement stage; ``adamw_stochastic`` is for weights in bfloat16."""
+    """The optimiser of the reinforcement stage.
 
-    form: Literal["adamw", "adamw_stochastic"]
+    ``adamw_stochastic`` is for weights in bfloat16, ``adamw_8bit`` as well, with moments in 8 bits.
+    """
+
+    form: Literal["adamw", "adamw_stochastic", "adamw_8bit"]
     lr: Positive
     betas: Annotated[
         tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)

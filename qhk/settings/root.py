@@ -342,6 +342,15 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _moments_in_8_bits_are_whole(self) -> Self:
+        if self.optimizer.form == "adamw_8bit" and self.distributed.form not in ("single", "ddp"):
+            raise UserError(
+                f"distributed: {self.distributed.form} divides moments, which optimizer adamw_8bit keeps in "
+                "blocks; choose distributed=ddp, or optimizer=adamw_stochastic"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rank_needs_a_batch(self) -> Self:
         if UNCERTAINTY_FORMS[self.uncertainty.form].by_rank and self.training.prompts_per_step < 2:
             raise UserError(

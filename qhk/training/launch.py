@@ -40,6 +40,7 @@ from qhk.tracking.status import RunState
 from qhk.tracking.validation import validation_line
 from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
+from qhk.training.eight_bit import require_torchao
 from qhk.training.loop import train
 from qhk.training.mirrored import mirror_content, mirror_run
 from qhk.training.run import Run
@@ -104,6 +105,8 @@ def check_processes(settings: Settings, processes: Processes) -> None:
     """
     if settings.distributed.form in ("zero2", "zero3"):
         require_deepspeed(settings.distributed.form)
+    if settings.optimizer.form == "adamw_8bit":
+        require_torchao()
     if processes.shards and processes.count == 1:
         raise UserError(
             f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "

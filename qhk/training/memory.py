@@ -7,6 +7,7 @@ kind of layer; ``SLACK`` stands for what passes by: temporaries, and holes in th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
 from qhk.settings.learning import AdapterSettings
 from qhk.settings.root import Settings
 
-MOMENTS = 8
-"""Bytes per weight of AdamW's two moments in float32."""
+MOMENTS = {"adamw": 8.0, "adamw_stochastic": 8.0, "adamw_8bit": 2 + 8 / 256}
+"""Bytes per weight of AdamW's two moments: in float32, or in 8 bits with a float32 scale for 256 of them."""
 
 NF4 = 0.516
 """Bytes per weight in 4 bits, the scales of its blocks quantised as well."""
@@ -81,10 +82,17 @@ class MemoryPlan:
 
 
 def memory_plan(
-    settings: Settings, *, answer_tokens: int | None = None, on_cpu: bool, processes: int = 1
+    settings: Settings,
+    *,
+    answer_tokens: int | None = None,
+    on_cpu: bool,
+    processes: int = 1,
+    card_gib: float = 0.0,
 ) -> MemoryPlan | None:
     """Return what a process needs; None for a model of unknown size.
 
+    A vLLM beside the policy holds a second copy of the weights and, on a card of ``card_gib``, fills its
+    share of that with keys and values; with 0 it has the least that it can sample with.
     Answers have ``answer_tokens``, or as many as their limit (None). ``on_cpu`` adds the process's own.
     ``processes`` matter where the model is spread over them: each keeps its share, and gathers embeddings and
     head in an update, the whole policy in a rollout.
@@ -100,7 +108,7 @@ def memory_plan(
         kept = {
             "weights": shape.weights * element,
             "gradients": learning * element,
-            "moments": learning * MOMENTS,
+            "moments": learning * MOMENTS[settings.optimizer.form],
         }
         if settings.objective.kl_coef > 0 and not supervised:
             kept["reference"] = shape.weights * element
@@ -112,7 +120,7 @@ def memory_plan(
         kept = {
             "weights": weights + learning * 4,
             "gradients": learning * 4,
-            "moments": learning * MOMENTS,
+            "moments": learning * MOMENTS[settings.optimizer.form],
         }
     gathered, rest = {}, {}
     form = settings.distributed.form
@@ -144,11 +152,17 @@ def memory_plan(
     own = settings.training.prompts_per_step // processes
     if not frozen and goes_on_from_rollout(settings, prompts=own):
         rest = {**rest, "activations of the vision tower": SLACK * lengths.vision()}
-    return MemoryPlan(
-        kept=kept,
-        update=lengths.update(twins, frozen) | gathered,
-        rollout=lengths.rollout(settings) | rest,
-    )
+    update, rollout = lengths.update(twins, frozen) | gathered, lengths.rollout(settings) | rest
+    vllm = settings.rollout.vllm
+    if vllm is not None:
+        least = shape.weights * element + sum(lengths.rollout(settings).values())
+        share = vllm.gpu_memory_utilization * card_gib * 2**30 if card_gib else least
+        # With a share that does not hold the weights and some keys, vLLM does not start.
+        beside = {"vllm": share if share >= least else math.inf} if vllm.mode == "colocated" else {}
+        rollout = rest | beside
+        if not vllm.sleep:
+            kept, rollout = kept | beside, rest
+    return MemoryPlan(kept=kept, update=update, rollout=rollout)
 
 
 def _inputs(shape: Shape) -> dict[str, int]:
@@ -270,7 +284,7 @@ def fitting_changes(settings: Settings, *, gib: float, answer_tokens: int | None
     found = []
     for change in CHANGES:
         changed = change.apply(settings)
-        plan = memory_plan(changed, answer_tokens=answer_tokens, on_cpu=False, processes=SPREAD)
+        plan = memory_plan(changed, answer_tokens=answer_tokens, on_cpu=False, processes=SPREAD, card_gib=gib)
         if changed != settings and plan is not None and plan.total <= gib * 2**30:
             found.append(change.words)
     return found
@@ -285,10 +299,26 @@ def _with(node: str, **values: object) -> Callable[[Settings], Settings]:
     return apply
 
 
+def _with_vllm(**values: object) -> Callable[[Settings], Settings]:
+    """Return what gives settings with other ``values`` for vLLM, the same settings where there is none."""
+
+    def apply(settings: Settings) -> Settings:
+        vllm = settings.rollout.vllm
+        changed = None if vllm is None else vllm.model_copy(update=values)
+        return _with("rollout", vllm=changed)(settings)
+
+    return apply
+
+
 def _spread(settings: Settings) -> Settings:
     # Weights in 4 bits cannot be divided.
     is_quantised = settings.adapter is not None and settings.adapter.form == "qlora"
     return settings if is_quantised else _with("distributed", form="fsdp2")(settings)
+
+
+def _eight_bit(settings: Settings) -> Settings:
+    is_whole = settings.distributed.form in ("single", "ddp")
+    return _with("optimizer", form="adamw_8bit")(settings) if is_whole else settings
 
 
 def _adapted(settings: Settings) -> Settings:
@@ -311,10 +341,13 @@ CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
     Change(words="model.branch_checkpointing=true", apply=_with("model", branch_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
+    Change(words="optimizer=adamw_8bit", apply=_eight_bit),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
     Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
     Change(words=f"distributed=fsdp2 on {SPREAD} processes", apply=_spread),
     Change(words="adapter=lora", apply=_adapted),
+    Change(words="rollout.vllm.sleep=true", apply=_with_vllm(sleep=True)),
+    Change(words="rollout.vllm.gpu_memory_utilization=0.25", apply=_with_vllm(gpu_memory_utilization=0.25)),
     Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
 )
 """In the order of how little they change what is learned."""
@@ -336,14 +369,18 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
     parts = [f"{name} {_gib(size)}" for name, size in list(plan.largest.items())[:4]]
     lines.append(f"           most of it: {', '.join(parts)}")
     if not on_cpu:
-        lines += [f"           {line}" for line in _cards(settings, plan, answer_tokens=answer_tokens)]
+        lines += [f"           {line}" for line in _cards(settings, answer_tokens=answer_tokens)]
     return lines
 
 
-def _cards(settings: Settings, plan: MemoryPlan, *, answer_tokens: int) -> list[str]:
+def _cards(settings: Settings, *, answer_tokens: int) -> list[str]:
     """Return a line for the smallest card that holds the run, and one for each smaller with what helps."""
     lines: list[str] = []
     for gib in CARDS_GIB:
+        plan = memory_plan(
+            settings, answer_tokens=answer_tokens, on_cpu=False, processes=SPREAD, card_gib=gib
+        )
+        assert plan is not None
         if plan.total <= gib * 2**30:
             return [*lines, f"{gib} GiB: fits"]
         changes = fitting_changes(settings, gib=gib, answer_tokens=answer_tokens)

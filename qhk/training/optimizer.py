@@ -16,6 +16,7 @@ from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
 from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
+from qhk.training.eight_bit import build_adamw_8bit
 from qhk.training.sharding import part_of, whole, zero_of
 
 
@@ -134,6 +135,8 @@ def build_optimizer(model: Any, settings: OptimizerSettings, *, seed: int) -> to
     }
     if settings.form == "adamw_stochastic":
         return StochasticAdamW(parameters, seed=seed, **values)
+    if settings.form == "adamw_8bit":
+        return build_adamw_8bit(parameters, seed=seed, **values)
     return torch.optim.AdamW(parameters, **values)
 
 

@@ -103,8 +103,13 @@ def start_weights(start: Path, *, seed: int, jitter: int) -> Path:
         return kept
     if not folder.is_dir():
         model = read_settings(start / "config.yaml").model
-        limits = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
-        policy = load_policy(str(kept), dtype=model.dtype, device="cpu", **limits)
+        policy = load_policy(
+            str(kept),
+            dtype=model.dtype,
+            device="cpu",
+            min_pixels=model.min_pixels,
+            max_pixels=model.max_pixels,
+        )
         generator = torch.Generator().manual_seed(stream_seed(seed, "jitter", jitter) % 2**63)
         with torch.no_grad():
             for weight in policy.model.parameters():

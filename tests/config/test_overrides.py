@@ -25,7 +25,11 @@ def test_expand_of_nothing_swept_is_one_job(catalogue: Catalogue) -> None:
 
 def test_expand_reads_ranges_and_patterns(catalogue: Catalogue) -> None:
     assert expand(["seed=range(0,3)"], catalogue) == [["seed=0"], ["seed=1"], ["seed=2"]]
-    assert expand(["optimizer=glob(*)"], catalogue) == [["optimizer=adamw"], ["optimizer=adamw_stochastic"]]
+    assert expand(["optimizer=glob(*)"], catalogue) == [
+        ["optimizer=adamw"],
+        ["optimizer=adamw_8bit"],
+        ["optimizer=adamw_stochastic"],
+    ]
 
 
 def test_endless_interval_is_refused(catalogue: Catalogue) -> None:

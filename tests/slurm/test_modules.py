@@ -49,7 +49,7 @@ def qhk(slurm: Cluster, tmp_path: Path) -> Qhk:
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "qhk.cli.main", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=900)
 
     return run
 

@@ -152,6 +152,10 @@ def test_zero_without_deepspeed_is_one_line(
             ((f"distributed={form}", "adapter=qlora"), f"{form} cannot divide the 4-bit weights")
             for form in ("fsdp2", "zero2", "zero3")
         ),
+        *(
+            ((f"distributed={form}", "optimizer=adamw_8bit"), f"{form} divides moments")
+            for form in ("fsdp2", "zero2", "zero3")
+        ),
     ],
 )
 def test_what_does_not_fit_an_engine_is_refused(

@@ -45,6 +45,16 @@ def test_seven_billion_weights_by_hand() -> None:
     assert kept["moments"] == 4 * kept["weights"]
 
 
+def test_moments_in_8_bits_by_hand() -> None:
+    """A byte per weight and moment, and four bytes for each 256 of them. Not where moments are divided."""
+    weights = planned().kept["weights"] / 2
+    assert planned("optimizer=adamw_8bit").kept["moments"] == weights * 2 * (1 + 4 / 256)
+    assert "optimizer=adamw_8bit" in fitting_changes(full_size(), gib=80, answer_tokens=200)
+    for form in ("fsdp2", "zero2"):
+        spread = full_size(f"distributed={form}")
+        assert "optimizer=adamw_8bit" not in fitting_changes(spread, gib=999, answer_tokens=200)
+
+
 def test_activations_by_hand() -> None:
     """Checkpointing keeps the input of each of 28 layers of width 3584, in two bytes, and one layer."""
     short, long = (
@@ -133,6 +143,31 @@ def test_a_rollout_keeps_the_tower_of_the_update_that_goes_on_from_it() -> None:
     assert part in planned(*one).rollout and part not in planned().rollout
     for word in ("model.branch_checkpointing=true", "objective.max_resamples=1", "model.freeze_vision=true"):
         assert part not in planned(*one, word).rollout
+
+
+def test_vllm_beside_the_policy_takes_its_share_of_the_card_while_it_samples() -> None:
+    """It holds the weights a second time; asleep it holds nothing, and a server is on other cards."""
+    own, asleep, awake, server = (
+        memory_plan(full_size(*words), on_cpu=False, card_gib=80)
+        for words in (
+            [],
+            ["rollout=vllm"],
+            ["rollout=vllm", "rollout.vllm.sleep=false"],
+            ["rollout=vllm_server"],
+        )
+    )
+    assert own is not None and asleep is not None and awake is not None and server is not None
+    assert asleep.rollout == {"vllm": pytest.approx(0.4 * 80 * 2**30)}
+    assert asleep.kept == server.kept == own.kept and server.rollout == {}
+    assert awake.kept == {**own.kept, **asleep.rollout}
+    least = planned("rollout=vllm").rollout["vllm"]
+    assert least == pytest.approx(own.kept["weights"] + sum(own.rollout.values()))
+    settings = full_size("rollout=vllm", "rollout.vllm.gpu_memory_utilization=0.6", "adapter=lora")
+    changes = fitting_changes(settings, gib=48, answer_tokens=200)
+    assert "rollout.vllm.gpu_memory_utilization=0.25" not in changes, "the weights alone are more than it"
+    assert any(
+        "gpu_memory_utilization=0.25" in c for c in fitting_changes(settings, gib=141, answer_tokens=200)
+    )
 
 
 def test_the_lines_name_the_largest_part_and_what_helps() -> None:

@@ -106,13 +106,13 @@ def _api_key(file: str | None) -> str | None:
 
 
 def _policy_judge(manifest: PairManifest, job: Job[None]) -> PolicyJudge:
+    quiet_libraries()
     import torch
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings
     from qhk.pairs.policy_judge import PolicyJudge
     from qhk.training.distributed import Processes
 
-    quiet_libraries()
     chosen = job.settings.pairs.filter
     settings = policy_settings(job.settings, job.overrides, stage=None, datasets={})
     torch.set_num_threads(settings.training.threads)

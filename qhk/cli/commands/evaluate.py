@@ -78,6 +78,7 @@ def run(job: Job[EvaluateRequest]) -> int:
 
 
 def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
+    quiet_libraries()
     import torch
 
     from qhk.cli.checkpoints import evaluated_policy, policy_settings, trained_settings
@@ -90,7 +91,6 @@ def _ask_policy(job: Job[EvaluateRequest], display: Display) -> Evaluated:
     from qhk.training.fit import refuse_long_answers
     from qhk.training.inputs import build_readers
 
-    quiet_libraries()
     settings = policy_settings(job.settings, job.overrides, stage=job.request.stage, datasets=job.datasets)
     views = task_views(settings)
     checkpoint = None if settings.checkpoint is None else Path(settings.checkpoint)

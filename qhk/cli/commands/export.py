@@ -30,9 +30,9 @@ class ExportRequest(Node):
 
 def run(job: LightJob[ExportRequest]) -> int:
     """Return 0 after every export is written. Raises ``UserError``, before any is, where one cannot be."""
+    quiet_libraries()
     from qhk.training.checkpoint import checkpoint_config
 
-    quiet_libraries()
     request = job.request
     given = len(job.positionals)
     if request.output is not None and given > 1:

@@ -31,6 +31,7 @@ def run(job: Job[ScoreRequest]) -> int:
 
     Raises UserError, before weights are loaded, for a named file that is no image.
     """
+    quiet_libraries()
     import torch
     from rich.console import Console
 
@@ -39,7 +40,6 @@ def run(job: Job[ScoreRequest]) -> int:
     from qhk.training.display import ConsoleDisplay
     from qhk.training.distributed import Processes
 
-    quiet_libraries()
     request = job.request
     settings = policy_settings(job.settings, job.overrides, stage=request.stage, datasets={})
     check_one_picture(settings)

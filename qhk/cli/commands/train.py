@@ -8,9 +8,9 @@ from qhk.cli.process import quiet_libraries
 
 def run(job: Job[None]) -> int:
     """Return 0 once the run is done and its table printed, 1 where training could not go on."""
+    quiet_libraries()
     from qhk.training.launch import launch
 
-    quiet_libraries()
     return launch(job.settings)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,7 +63,7 @@ class Endless(Policy):
 def bench_policy() -> Policy:
     """Return a random model: grouped-query heads, one of four vision blocks full, the others windowed."""
     tokenizer = build_tokenizer(["Rate the quality."], num_merged_tokens=10)
-    config = tiny_config(
+    config: Any = tiny_config(
         tokenizer,
         patch_size=SHAPE.patch,
         merge_size=SHAPE.merge,
@@ -100,7 +100,7 @@ def write_picture(folder: Path, side: int, number: int) -> Path:
 class Clock:
     """CPU seconds of this process by part; what runs within another part counts there and not outside."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     inside: list[str] = field(default_factory=lambda: ["rest"])
     since: float = field(default_factory=time.process_time)
 
@@ -132,7 +132,7 @@ class Clock:
     def take(self) -> dict[str, float]:
         """Return the seconds since the last call."""
         self._count()
-        seconds, self.seconds = dict(self.seconds), Counter()
+        seconds, self.seconds = dict(self.seconds), defaultdict(float)
         return seconds
 
 

@@ -27,6 +27,7 @@ from qhk.config.training import training_settings
 from qhk.policy.load import save_policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rewards.compose import build_terms
+from qhk.rollout.engine import PolicyEngine
 from qhk.settings.views import build_tasks, task_views
 from qhk.training import inputs, step
 from qhk.training.batch import Batch
@@ -74,6 +75,7 @@ def ours(cell: Cell, folder: Path, clock: Clock, steps: int, *words: str) -> Tak
         tasks=build_tasks(settings),
         processes=Processes("single"),
         memory={},
+        engine=PolicyEngine(),
     )
     readers = inputs.build_readers(settings, policy)
     for reader in readers.values():
@@ -134,7 +136,7 @@ def published(cell: Cell, folder: Path, clock: Clock, steps: int) -> Take:
         logits = scorer(
             **inputs_of(prompt, rows), pixel_values=pixels, image_grid_thw=grid, use_cache=False
         ).logits
-        scores = logits[:, :-1].log_softmax(-1).gather(2, rows[:, 1:, None])[..., 0]
+        scores: Tensor = logits[:, :-1].log_softmax(-1).gather(2, rows[:, 1:, None])[..., 0]
         return scores[:, prompt.num_tokens - 1 :]
 
     def one(number: int) -> dict[str, float]:
@@ -163,7 +165,7 @@ def published(cell: Cell, folder: Path, clock: Clock, steps: int) -> Take:
             loss = loss + KL_COEF * (apart.exp() - apart - 1).mean()
             loss = loss - 1e-4 * (blind.exp() - blind - 1).mean()
         with clock.part("backward"):
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
         with clock.part("optimizer"):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -177,7 +179,9 @@ class PicturesAndText(Qwen2_5_VLProcessor):
     """The stock processor without one for videos, which would need torchvision."""
 
     def __init__(self, image_processor: Any, tokenizer: Any, chat_template: str | None = None) -> None:
-        ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+        ProcessorMixin.__init__(  # type: ignore[no-untyped-call]
+            self, image_processor, tokenizer, chat_template=chat_template
+        )
         for name in ("image", "video"):
             setattr(self, f"{name}_token", f"<|{name}_pad|>")
             setattr(self, f"{name}_token_id", tokenizer.convert_tokens_to_ids(f"<|{name}_pad|>"))
@@ -205,7 +209,9 @@ def trl(cell: Cell, folder: Path, clock: Clock, steps: int) -> Take:
     taken: list[dict[str, float]] = []
 
     class Taker(TrainerCallback):
-        def on_train_begin(self, *args: Any, optimizer: Any, **kwargs: Any) -> None:
+        def on_train_begin(  # type: ignore[override]
+            self, *args: Any, optimizer: Any, **kwargs: Any
+        ) -> None:
             clock.wrap(optimizer, "step", "optimizer")
             clock.take()
 

@@ -20,6 +20,9 @@ T = TypeVar("T")
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})
 OUR_FAULT = {401: "the key is not accepted", 403: "the key has no access", 404: "no such address or model"}
+LONGEST_RETRY_S = 120.0
+"""The longest wait that a server may ask for: one that asks for hours would hold a step up for as long."""
+
 KEPT_OF_ERRORS = 2000
 """Characters of an error's body that are kept; an answer's body is kept whole."""
 
@@ -144,7 +147,7 @@ class Service:
         wait = self.access.backoff_s * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)
         wait = min(wait, self.access.max_backoff_s)
         if reply.retry_after_s is not None:
-            wait = max(wait, reply.retry_after_s)
+            wait = max(wait, min(reply.retry_after_s, LONGEST_RETRY_S))
         if reply.status == 429:
             self._free_at = max(self._free_at, time.monotonic() + wait)
         else:

@@ -61,8 +61,10 @@ def prepare(
 def _loading_note(settings: Settings, overrides: Sequence[str]) -> list[str]:
     """Return a line where sets that the user chose are read as miniature ones, which nobody chose."""
     chosen = [name for name in settings.data if not settings.dataset[name].miniature]
-    full_size = (
-        choice_of("experiment", overrides) is not None and choice_of("scale", overrides) != "miniature"
+    scale = choice_of("scale", overrides)
+    # An experiment reads full-size sets and the other scales choose a loading themselves.
+    full_size = scale not in {None, "full", "miniature"} or (
+        choice_of("experiment", overrides) is not None and scale != "miniature"
     )
     said = any(text.lstrip("+~").startswith(("loading=", "loading.")) for text in overrides)
     if not chosen or full_size or said:

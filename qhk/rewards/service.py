@@ -9,15 +9,18 @@ import json
 import mimetypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 
 from qhk.errors import UserError
 from qhk.files import parse_json, read_bytes, read_text, write_atomically
 from qhk.plain import show_value
-from qhk.rewards.term import Positive
+from qhk.rewards.term import Above, Positive
 from qhk.service import Access, Reply, Service, read_key
 from qhk.types import Completion, Example
+
+Whole = Annotated[int, Above(0)]
 
 
 def service_reward(
@@ -28,13 +31,13 @@ def service_reward(
     api_key_file: str | None = None,
     send_image: bool = False,
     timeout_s: Positive = 60.0,
-    attempts: int = 3,
+    attempts: Whole = 3,
     backoff_s: Positive = 1.0,
     max_backoff_s: Positive = 30.0,
-    concurrency: int = 8,
-    requests_per_minute: int | None = None,
+    concurrency: Whole = 8,
+    requests_per_minute: Whole | None = None,
     cache: str | None = None,
-    stop_after_failures: int = 20,
+    stop_after_failures: Whole = 20,
 ) -> list[float | None]:
     """Return the number that the service at ``url`` gives each completion, None where it gave none.
 
@@ -43,11 +46,16 @@ def service_reward(
     lost connections, 408, 409, 425, 429, 5xx and replies of another form are tried again, ``attempts`` times
     in all, ``concurrency`` requests at a time. A completion without a reward gets the mean of its group's
     others (0 where there are none), which teaches nothing; ``train/reward/NAME/missing_frac`` counts these.
+    ``concurrency`` and ``requests_per_minute`` are those of one process in one step.
 
     ``api_key_file`` holds the key and nothing else, sent as a bearer token. ``cache`` is a folder where
-    rewards are kept by what was asked, so that a run that resumes, or another one, asks each question once.
-    ``UserError`` for 401, 403 and 404, and after ``stop_after_failures`` failures without a reward between.
+    rewards are kept by what was asked, so that a run that resumes, or another one, asks each question once;
+    equal completions of one step are asked once in any case.
+
+    Raises ``UserError`` for 401, 403 and 404, after ``stop_after_failures`` failures in a step without a
+    reward between, and where all of a step's failed, if it asked twice at least.
     """
+    _check_url(url)
     access = Access(
         url=url,
         api_key=read_key(api_key_file, key="api_key_file"),
@@ -63,8 +71,23 @@ def service_reward(
         _payload(completion, example, send_image=send_image)
         for completion, example in zip(completions, examples, strict=True)
     ]
+    # A judge that draws its answers would give equal completions of one group different rewards.
+    distinct = list(dict.fromkeys(payloads))
     folder = None if cache is None else Path(cache)
-    return asyncio.run(_ask_all(service, payloads, folder, stop_after_failures))
+    found = asyncio.run(_ask_all(service, distinct, folder, stop_after_failures))
+    rewards = dict(zip(distinct, found, strict=True))
+    return [rewards[payload] for payload in payloads]
+
+
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UserError(
+            f"url: must be the address of a service such as http://127.0.0.1:8000/judge, got {url!r}"
+        )
 
 
 def _payload(completion: Completion, example: Example, *, send_image: bool) -> bytes:
@@ -100,7 +123,7 @@ async def _ask_all(
             failed_in_row = failed_in_row + 1 if found is None else 0
             if found is not None and kept is not None:
                 write_atomically(kept, json.dumps({"reward": found}) + "\n")
-            if failed_in_row >= stop_after:
+            if failed_in_row >= min(stop_after, max(2, len(payloads))):
                 cause = failed[-1]["error"] or show_value(failed[-1]["body"])
                 raise UserError(
                     f"url: {failed_in_row} failures in a row at {service.access.url}, the last: {cause}; "

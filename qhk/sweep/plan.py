@@ -174,7 +174,8 @@ def take_seeds(overrides: Sequence[str], catalogue: Catalogue) -> tuple[list[str
 def sweep_name(sweep: str, overrides: Sequence[str]) -> str:
     """Return ``modules__q_hawkeye__scale-miniature``: the sweep, the experiment and what was changed."""
     named = [word for word in overrides if not _key(word).startswith("sweep.")]
-    return run_name("__".join(filter(None, [sweep, choice_of("experiment", named)])), named)
+    name = run_name("__".join(filter(None, [sweep, choice_of("experiment", named)])), named)
+    return name.replace("+", "-")  # a study is named without it
 
 
 def _validates(settings: Settings) -> bool:

@@ -159,6 +159,7 @@ def test_a_set_inherits_what_it_does_not_say() -> None:
         (["data=miniature_koniq"], False),
         (["data=koniq", "experiment=q_hawkeye"], False),
         (["data=koniq", "experiment=q_hawkeye", "scale=miniature"], True),
+        (["data=koniq", "scale=photographs"], False),
     ],
 )
 def test_a_loading_that_nobody_chose_is_told(words: list[str], told: bool, catalogue: Catalogue) -> None:
@@ -175,6 +176,17 @@ def test_every_experiment_at_every_scale(experiment: str, scale: str, catalogue:
     assert (job.settings.model.form == "tiny") == is_tiny
     assert job.settings.name is not None
     assert job.settings.name.startswith(experiment)
+
+
+def test_photographs_are_read_as_large_as_their_scale_says(compose_plain: Compose) -> None:
+    run = compose_plain("scale=photographs", "experiment=q_hawkeye")
+    assert [*run["data"], *run["benchmark"]] == ["folder", "folder"]
+    assert run["model"]["form"] == "tiny"
+    assert {run["model"][key] for key in ("min_pixels", "max_pixels")} == {256 * 256}
+    assert run["loading"]["augmentation"] == "dihedral"
+    # every image teaches, with its own score
+    assert run["cold_start"]["label_noise"] == 0
+    assert run["cold_start"]["num_examples"] >= 1_000_000
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name != "supervised_control"])

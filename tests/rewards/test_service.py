@@ -100,8 +100,31 @@ def test_rewards_are_kept_and_failures_are_not(tmp_path: Path) -> None:
 def test_a_service_that_never_answers_ends_the_run() -> None:
     with serving(lambda number, request: Response(status=400)) as server:
         with pytest.raises(ValueError, match=r"3 failures in a row at .*, the last: status 400"):
-            ask(server.url, ["x"] * 9, stop_after_failures=3, concurrency=1)
+            ask(server.url, list("abcdefghi"), stop_after_failures=3, concurrency=1)
         assert len(server.requests) == 3
+        with pytest.raises(ValueError, match=r"2 failures in a row at"):
+            ask(server.url, ["a", "b"], stop_after_failures=20)
+
+
+def test_equal_completions_are_asked_once_and_earn_the_same() -> None:
+    """Also from a judge that draws its answers."""
+    with serving(lambda number, request: rewarded(number)) as server:
+        first, other, again = ask(server.url, ["a", "b", "a"], concurrency=1)
+    assert first == again != other and len(server.requests) == 2
+
+
+@pytest.mark.parametrize("url", ["judge", "http://", "ftp://127.0.0.1/judge"])
+def test_what_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="url: must be the address of a service"):
+        ask(url, ["a"])
+
+
+@pytest.mark.parametrize("key", ["attempts", "concurrency", "stop_after_failures", "requests_per_minute"])
+def test_numbers_are_at_least_one(key: str) -> None:
+    target = {"_target_": "qhk.rewards.service.service_reward", "weight": 1.0, "url": "http://127.0.0.1:9"}
+    build_terms({"judge": target | {key: 1}})
+    with pytest.raises(ValueError, match=f"reward.terms.judge.{key}: must be an integer > 0"):
+        build_terms({"judge": target | {key: 0}})
 
 
 def test_a_key_that_is_refused_is_the_users_mistake(tmp_path: Path) -> None:
@@ -114,7 +137,7 @@ def test_a_key_that_is_refused_is_the_users_mistake(tmp_path: Path) -> None:
 
 def test_at_most_so_many_at_a_time() -> None:
     with serving(lambda number, request: Response(body='{"reward": 0}', delay_s=0.1)) as server:
-        assert ask(server.url, ["x"] * 6, concurrency=2) == [0.0] * 6
+        assert ask(server.url, list("abcdef"), concurrency=2) == [0.0] * 6
     assert server.busiest <= 2
 
 

@@ -86,6 +86,9 @@ def test_the_name_tells_experiment_and_changes(catalogue: Catalogue) -> None:
     plan = plan_sweep([*words, "hydra/launcher=slurm", "hydra.launcher.nodes=2"], catalogue)
     assert plan.name == "modules__q_hawkeye__scale-miniature"
     assert plan.launcher.form == "slurm" and plan.launcher.nodes == 2
+    # a list's items are joined by what no study may hold
+    plan = plan_sweep(["sweep=uncertainty", "model.tiny.depth=3", "optimizer.betas=[0.9,0.95]"], catalogue)
+    assert plan.name == "uncertainty__model.tiny.depth-3__optimizer.betas-0.9-0.95"
 
 
 def test_a_multirun_is_every_combination_under_its_usual_names(catalogue: Catalogue) -> None:

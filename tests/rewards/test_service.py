@@ -123,7 +123,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 def test_numbers_are_at_least_one(key: str) -> None:
     target = {"_target_": "qhk.rewards.service.service_reward", "weight": 1.0, "url": "http://127.0.0.1:9"}
     build_terms({"judge": target | {key: 1}})
-    with pytest.raises(ValueError, match=f"reward.terms.judge.{key}: must be an integer > 0"):
+    with pytest.raises(ValueError, match=f"reward.terms.judge.{key}: got 0; give an integer > 0"):
         build_terms({"judge": target | {key: 0}})
 
 

@@ -33,7 +33,12 @@ def checked_settings(command: str, plain: Mapping[str, Any]) -> Settings:
 
 
 def _check_narrow_weights(settings: Settings) -> None:
-    """Raise UserError where training would lose its small updates in the rounding of bfloat16 weights."""
+    """Raise UserError where training would lose its small updates in the rounding of bfloat16 weights.
+
+    An adapter's are float32; a cold start trains the weights below it.
+    """
+    if settings.adapter is not None and settings.cold_start.form == "none":
+        return
     if settings.model.dtype == "bfloat16" and settings.optimizer.form == "adamw":
         raise UserError(
             f"optimizer.form: adamw loses updates of about lr {settings.optimizer.lr:g} in weights of "

@@ -22,6 +22,7 @@ from qhk.tracking.code import run_code
 from qhk.tracking.provenance import read_provenance
 from qhk.tracking.run_directory import find_state, known_run_id, output_problems
 from qhk.training.fit import refuse_unfit_rewards
+from qhk.training.libraries import library_problems
 from qhk.types import Answer, Example
 
 
@@ -31,7 +32,7 @@ def run_problems(settings: Settings) -> list[str]:
     Files that are missing or wrong, places that cannot be written, rewards that do not work on true answers.
     """
     lines = [*missing_files(settings), *output_problems(settings), *start_problems(settings)]
-    lines += engine_problems(settings)
+    lines += [*engine_problems(settings), *library_problems(settings)]
     if not lines:
         lines = _picture_problems(settings)
     for view in stage_views(settings):

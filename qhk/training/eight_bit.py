@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -11,16 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from qhk.data.seeds import stream_seed
-from qhk.errors import UserError
-
-
-def require_torchao() -> None:
-    """Raise ``UserError`` where the library is missing."""
-    if importlib.util.find_spec("torchao") is None:
-        raise UserError(
-            "optimizer.form: adamw_8bit needs torchao; install it with pip install 'qhk[eight_bit]', "
-            "or choose optimizer=adamw_stochastic"
-        )
 
 
 def build_adamw_8bit(

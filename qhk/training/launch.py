@@ -40,13 +40,12 @@ from qhk.tracking.status import RunState
 from qhk.tracking.validation import validation_line
 from qhk.training.display import ConsoleDisplay, Display, LoggedDisplay, SilentDisplay
 from qhk.training.distributed import Processes
-from qhk.training.eight_bit import require_torchao
+from qhk.training.libraries import library_problems
 from qhk.training.loop import train
 from qhk.training.mirrored import mirror_content, mirror_run
 from qhk.training.run import Run
 from qhk.training.stages import RunStage, fingerprints, load_stages
 from qhk.training.stop import RunStopped, failure_line, is_known
-from qhk.training.zero import require_deepspeed
 
 MOMENTS = (Moment.BEFORE, Moment.AFTER, Moment.CONTROL)
 
@@ -103,10 +102,8 @@ def check_processes(settings: Settings, processes: Processes) -> None:
 
     The prompts of a step divide over processes and micro-batches.
     """
-    if settings.distributed.form in ("zero2", "zero3"):
-        require_deepspeed(settings.distributed.form)
-    if settings.optimizer.form == "adamw_8bit":
-        require_torchao()
+    for problem in library_problems(settings):
+        raise UserError(problem)
     if processes.shards and processes.count == 1:
         raise UserError(
             f"distributed: {settings.distributed.form} spreads the model over processes, and there is one; "

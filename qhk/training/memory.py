@@ -389,7 +389,10 @@ def _cards(settings: Settings, *, answer_tokens: int) -> list[str]:
         )
         assert plan is not None
         if plan.total <= gib * 2**30:
-            return [*lines, f"{gib} GiB: fits"]
+            longest = memory_plan(settings, on_cpu=False, processes=SPREAD, card_gib=gib)
+            assert longest is not None
+            but = ", but not where all answers are as long as allowed"
+            return [*lines, f"{gib} GiB: fits{but if longest.total > gib * 2**30 else ''}"]
         changes = fitting_changes(settings, gib=gib, answer_tokens=answer_tokens)
         lines.append(f"{gib} GiB: {' or '.join(changes) if changes else 'no single change is enough'}")
     return lines

@@ -7,7 +7,6 @@ it up. Its config is made here; none is asked of the user.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,21 +16,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from qhk.errors import UserError
-
 Result = TypeVar("Result")
 
 BUCKET = 2**26
 """Elements of gradients that are summed over processes together."""
-
-
-def require_deepspeed(form: str) -> None:
-    """Raise ``UserError`` where the library is missing."""
-    if importlib.util.find_spec("deepspeed") is None:
-        raise UserError(
-            f"distributed: {form} needs deepspeed; install it with pip install 'qhk[cuda]', "
-            "or choose distributed=fsdp2"
-        )
 
 
 class _Pass(nn.Module):

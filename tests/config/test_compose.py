@@ -203,6 +203,13 @@ def test_full_scale_trains_the_published_model(experiment: str, compose_plain: C
     assert run["optimizer"]["form"] == "adamw_stochastic"
 
 
+def test_an_adapters_weights_are_wide_enough_for_plain_adamw(catalogue: Catalogue) -> None:
+    words = ["model=qwen2_5_vl_7b", "adapter=lora"]
+    assert prepare("train", [*words, "cold_start=none"], catalogue).settings.optimizer.form == "adamw"
+    with pytest.raises(UserError, match="choose optimizer=adamw_stochastic, or model.dtype=float32"):
+        prepare("train", words, catalogue)
+
+
 @pytest.mark.parametrize("experiment", CONTINUED)
 def test_an_experiment_that_goes_on_asks_for_its_start(experiment: str, catalogue: Catalogue) -> None:
     with pytest.raises(ValueError, match=r"model\.form: pretrained needs model\.path"):

@@ -16,11 +16,17 @@ from pyarrow import parquet
 from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue
 from qhk.data.datasets import load_dataset_entry
+from qhk.errors import UserError
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.root import Settings
+from qhk.tracking import mirrors
 from qhk.tracking.code import run_code
 from qhk.tracking.provenance import gather_provenance, write_provenance
+from qhk.training import libraries
+from qhk.training.distributed import Processes
 from qhk.training.dry_run import directory_problems, run_problems
+from qhk.training.launch import check_processes
+from qhk.training.libraries import library_problems
 
 SCORES = (1.0, 2.0, 4.0)
 PICTURES = tuple(f"images/{number}.png" for number, _ in enumerate(SCORES))
@@ -126,3 +132,23 @@ def test_a_dry_run_tells_changed_labels_and_another_set_of_the_same_id(
     WRITE[name](root, (1.0, 2.0, 3.0))
     (line,) = directory_problems(settings)
     assert refused in line
+
+
+def test_libraries_of_extras_that_are_not_there_are_named(
+    catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a dry run, and by a run before its data: each with the way to get it."""
+    words = ["distributed=zero2", "optimizer=adamw_stochastic", "tracking.trackio=true"]
+    settings = prepare("train", words, catalogue).settings
+    eight_bit = prepare("train", ["optimizer=adamw_8bit"], catalogue).settings
+    assert library_problems(eight_bit) == []
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    monkeypatch.setattr(mirrors.importlib.util, "find_spec", lambda name: None)
+    deepspeed, trackio = library_problems(settings)
+    assert "zero2 needs deepspeed; install it with pip install 'qhk[cuda]'" in deepspeed
+    assert "needs the extra trackio" in trackio
+    (torchao,) = library_problems(eight_bit)
+    assert "adamw_8bit needs torchao; install it with pip install 'qhk[eight_bit]'" in torchao
+    assert torchao in run_problems(eight_bit)
+    with pytest.raises(UserError, match="needs torchao"):
+        check_processes(eight_bit, Processes("single"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from typing import Any
 
@@ -10,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from qhk.errors import UserError
-from qhk.training.eight_bit import build_adamw_8bit, require_torchao
+from qhk.training.eight_bit import build_adamw_8bit
 
 SETTINGS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8, "weight_decay": 0.1}
 
@@ -82,10 +80,3 @@ def test_the_noise_is_its_own() -> None:
         assert torch.equal(torch.get_rng_state(), before)
         results.append(weights[0].detach())
     assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
-
-
-def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_torchao()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"adamw_8bit needs torchao; .*'qhk\[eight_bit\]'"):
-        require_torchao()

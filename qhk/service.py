@@ -32,7 +32,7 @@ class Access:
     """How a service is reached: its address, the key that it is shown, and how patiently it is asked.
 
     ``attempts`` are those of one request; the wait between them doubles from ``backoff_s`` up to
-    ``max_backoff_s``, and a server's Retry-After counts more.
+    ``max_backoff_s``, and a server's Retry-After counts more, up to two minutes.
     """
 
     url: str

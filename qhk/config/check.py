@@ -9,6 +9,7 @@ from typing import Any
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm
+from qhk.settings.learning import RewardSettings
 from qhk.settings.parse import parse_settings
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views
@@ -80,3 +81,18 @@ def _check_reward(settings: Settings) -> None:
                     f"reward.terms.{term.name}: compares scores, but task.form {view.task.form} is answered "
                     "in words; choose a reward made for this task"
                 )
+        _check_reward_schedules(view.reward)
+
+
+def _check_reward_schedules(reward: RewardSettings) -> None:
+    """Raise UserError where a term could not be built of a value that its schedule comes to."""
+    for place, schedule in reward.scheduled.items():
+        name, _, key = place.rpartition(".")
+        spec = reward.specs[name]
+        # A weight may fade to 0, which no term is built with.
+        for factor in () if key == "weight" else (1.0, schedule.final):
+            value = spec[key] * factor
+            try:
+                build_terms({name: {**spec, key: value}})
+            except UserError as error:
+                raise UserError(f"reward.schedules.{place}: comes to {value:g}, but {error}") from None

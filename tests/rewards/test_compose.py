@@ -352,6 +352,15 @@ def test_a_schedule_multiplies_a_setting_or_a_weight(
             ["reward=threshold_curriculum", "reward.schedules.accuracy.threshold.final=0"],
             r"schedules.accuracy.threshold: must stay above 0, got final 0",
         ),
+        (
+            [
+                "+reward.terms.judge={_target_: qhk.rewards.service.service_reward, weight: 1.0, "
+                "url: 'http://127.0.0.1:9', attempts: 4}",
+                "+reward.schedules={judge: {attempts: {form: linear, until: null, final: 0.5, "
+                "warmup: {steps: 0, epochs: null}}}}",
+            ],
+            r"reward.schedules.judge.attempts: comes to 4, but .*attempts: got 4.0; give an integer > 0",
+        ),
     ],
 )
 def test_a_schedule_of_nothing_or_to_nothing_is_refused(words: list[str], message: str) -> None:
@@ -359,3 +368,14 @@ def test_a_schedule_of_nothing_or_to_nothing_is_refused(words: list[str], messag
 
     with pytest.raises(UserError, match=message):
         training_settings(words, [0], repository_catalogue())
+
+
+def test_a_weight_may_fade_to_nothing() -> None:
+    from qhk.config.training import training_settings
+
+    words = [
+        "+reward.schedules={format: {weight: {form: linear, until: null, final: 0.0, "
+        "warmup: {steps: 0, epochs: null}}}}"
+    ]
+    (settings,) = training_settings(words, [0], repository_catalogue())
+    assert settings.reward.scheduled["format.weight"].final == 0

@@ -6,7 +6,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +17,15 @@ from qhk.errors import UserError
 from qhk.files import read_text
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 TRY_AGAIN = frozenset({408, 409, 425, 429})
 OUR_FAULT = {401: "the key is not accepted", 403: "the key has no access", 404: "no such address or model"}
 LONGEST_RETRY_S = 120.0
 """The longest wait that a server may ask for: one that asks for hours would hold a step up for as long."""
+
+LARGEST_REPLY = 1 << 20
+"""Bytes of a reply that are read, unpacked: one without an end would fill the memory."""
 
 KEPT_OF_ERRORS = 2000
 """Characters of an error's body that are kept; an answer's body is kept whole."""
@@ -90,6 +94,30 @@ class Service:
             trust_env=False,
         )
 
+    def for_each(
+        self, items: Sequence[Item], work: Callable[[httpx.AsyncClient, Item], Awaitable[None]]
+    ) -> None:
+        """Do ``work`` on every item, at most ``concurrency`` at a time; the first error ends all."""
+        asyncio.run(self._for_each(items, work))
+
+    async def _for_each(
+        self, items: Sequence[Item], work: Callable[[httpx.AsyncClient, Item], Awaitable[None]]
+    ) -> None:
+        async def take(client: httpx.AsyncClient, queue: Iterator[Item]) -> None:
+            for item in queue:
+                await work(client, item)
+
+        queue = iter(items)
+        async with self.client() as client:
+            count = min(self.access.concurrency, len(items))
+            workers = [asyncio.create_task(take(client, queue)) for _ in range(count)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
     async def ask(
         self, client: httpx.AsyncClient, payload: bytes, read: Callable[[Reply], T | None]
     ) -> tuple[T | None, list[dict[str, Any]]]:
@@ -116,9 +144,13 @@ class Service:
         url = self.access.url
         try:
             async with asyncio.timeout(self.access.timeout_s):
-                response = await client.post(
-                    url, content=payload, headers={"Content-Type": "application/json"}
-                )
+                headers = {"Content-Type": "application/json"}
+                async with client.stream("POST", url, content=payload, headers=headers) as response:
+                    body = bytearray()
+                    async for piece in response.aiter_bytes():
+                        body += piece
+                        if len(body) > LARGEST_REPLY:
+                            return Reply(status=0, body="", error=f"a reply over {LARGEST_REPLY} bytes")
         except (TimeoutError, httpx.TimeoutException):
             return Reply(status=0, body="", error=f"no reply within {self.access.timeout_s:g} s")
         except httpx.HTTPError as error:
@@ -130,7 +162,7 @@ class Service:
             )
         return Reply(
             status=response.status_code,
-            body=response.text,
+            body=body.decode(response.encoding or "utf-8", errors="replace"),
             error="" if response.status_code == 200 else f"status {response.status_code}",
             retry_after_s=_seconds(response.headers.get("Retry-After")),
         )

@@ -7,7 +7,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -74,30 +74,17 @@ class EndpointJudge:
         Raises ``UserError`` where the server refuses us (401, 403, 404), and after
         ``stop_after_failures`` failures in a row; what was said until then has been handed over.
         """
-        asyncio.run(self._judge(pairs, emit))
+        self.service.for_each(pairs, partial(self._work, emit))
 
-    async def _judge(self, pairs: Sequence[Pair], emit: Emit) -> None:
-        queue = iter(pairs)
-        async with self.service.client() as client:
-            count = min(self.options.concurrency, len(pairs))
-            workers = [asyncio.create_task(self._work(client, queue, emit)) for _ in range(count)]
-            try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _work(self, client: httpx.AsyncClient, queue: Iterator[Pair], emit: Emit) -> None:
-        for pair in queue:
-            answer = await self._ask(client, pair)
-            emit([answer])
-            self._failed_in_row = self._failed_in_row + 1 if answer.verdict is None else 0
-            if self._failed_in_row >= self.options.stop_after_failures:
-                raise UserError(
-                    f"pairs.filter.endpoint: {self._failed_in_row} failures in a row, the last: "
-                    f"{answer.failure}; correct the server or the settings, then run again: answers are kept"
-                )
+    async def _work(self, emit: Emit, client: httpx.AsyncClient, pair: Pair) -> None:
+        answer = await self._ask(client, pair)
+        emit([answer])
+        self._failed_in_row = self._failed_in_row + 1 if answer.verdict is None else 0
+        if self._failed_in_row >= self.options.stop_after_failures:
+            raise UserError(
+                f"pairs.filter.endpoint: {self._failed_in_row} failures in a row, the last: "
+                f"{answer.failure}; correct the server or the settings, then run again: answers are kept"
+            )
 
     async def _ask(self, client: httpx.AsyncClient, pair: Pair) -> Judged:
         version = pair.copy.version

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import mimetypes
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -73,9 +72,7 @@ def service_reward(
     ]
     # A judge that draws its answers would give equal completions of one group different rewards.
     distinct = list(dict.fromkeys(payloads))
-    folder = None if cache is None else Path(cache)
-    found = asyncio.run(_ask_all(service, distinct, folder, stop_after_failures))
-    rewards = dict(zip(distinct, found, strict=True))
+    rewards = _ask_all(service, distinct, None if cache is None else Path(cache), stop_after_failures)
     return [rewards[payload] for payload in payloads]
 
 
@@ -105,49 +102,41 @@ def _payload(completion: Completion, example: Example, *, send_image: bool) -> b
     return json.dumps(asked, sort_keys=True).encode()
 
 
-async def _ask_all(
+def _ask_all(
     service: Service, payloads: Sequence[bytes], cache: Path | None, stop_after: int
-) -> list[float | None]:
-    rewards: list[float | None] = [None] * len(payloads)
-    failed_in_row = 0
+) -> dict[bytes, float | None]:
+    """Return the reward of each payload, from the cache where it is kept, else from the service."""
+    rewards = {
+        payload: None if cache is None else _read_kept(_kept(cache, service, payload)) for payload in payloads
+    }
+    asked = [payload for payload, reward in rewards.items() if reward is None]
+    failed_in_row, limit = 0, min(stop_after, max(2, len(asked)))
 
-    async def work(client: httpx.AsyncClient, queue: Iterator[tuple[int, bytes]]) -> None:
+    async def ask(client: httpx.AsyncClient, payload: bytes) -> None:
         nonlocal failed_in_row
-        for place, payload in queue:
-            kept = None if cache is None else _kept(cache, service.access.url, payload)
-            rewards[place] = None if kept is None or not kept.is_file() else _number(read_text(kept))
-            if rewards[place] is not None:
-                continue
-            found, failed = await service.ask(client, payload, _read)
-            rewards[place] = found
-            failed_in_row = failed_in_row + 1 if found is None else 0
-            if found is not None and kept is not None:
-                write_atomically(kept, json.dumps({"reward": found}) + "\n")
-            if failed_in_row >= min(stop_after, max(2, len(payloads))):
-                cause = failed[-1]["error"] or show_value(failed[-1]["body"])
-                raise UserError(
-                    f"url: {failed_in_row} failures in a row at {service.access.url}, the last: {cause}; "
-                    "correct the service or the settings"
-                )
+        found, failed = await service.ask(client, payload, _read)
+        rewards[payload] = found
+        failed_in_row = failed_in_row + 1 if found is None else 0
+        if found is not None and cache is not None:
+            write_atomically(_kept(cache, service, payload), json.dumps({"reward": found}) + "\n")
+        if failed_in_row >= limit:
+            cause = failed[-1]["error"] or show_value(failed[-1]["body"])
+            raise UserError(
+                f"url: {failed_in_row} failures in a row at {service.access.url}, the last: {cause}; "
+                "correct the service or the settings"
+            )
 
-    queue = iter(enumerate(payloads))
-    async with service.client() as client:
-        workers = [
-            asyncio.create_task(work(client, queue))
-            for _ in range(min(service.access.concurrency, len(payloads)))
-        ]
-        try:
-            await asyncio.gather(*workers)
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+    service.for_each(asked, ask)
     return rewards
 
 
-def _kept(cache: Path, url: str, payload: bytes) -> Path:
-    digest = hashlib.sha256(url.encode() + b"\n" + payload).hexdigest()
+def _kept(cache: Path, service: Service, payload: bytes) -> Path:
+    digest = hashlib.sha256(service.access.url.encode() + b"\n" + payload).hexdigest()
     return cache / digest[:2] / f"{digest}.json"
+
+
+def _read_kept(file: Path) -> float | None:
+    return _number(read_text(file)) if file.is_file() else None
 
 
 def _read(reply: Reply) -> float | None:

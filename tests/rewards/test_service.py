@@ -13,6 +13,7 @@ import pytest
 from qhk.rewards.compose import build_terms
 from qhk.rewards.service import service_reward
 from qhk.rewards.term import CompletionsTerm, completions_values
+from qhk.service import LARGEST_REPLY
 from qhk.types import Answer, Completion, Example
 from tests.pairs.server import Behave, Response, serving
 
@@ -104,6 +105,12 @@ def test_a_service_that_never_answers_ends_the_run() -> None:
         assert len(server.requests) == 3
         with pytest.raises(ValueError, match=r"2 failures in a row at"):
             ask(server.url, ["a", "b"], stop_after_failures=20)
+
+
+def test_a_reply_without_an_end_is_a_failure_and_not_kept_in_memory() -> None:
+    long = Response(body='{"reward": 1.0, "more": "' + "x" * LARGEST_REPLY + '"}')
+    with serving(lambda number, request: long) as server:
+        assert ask(server.url, ["x"], attempts=1) == [None]
 
 
 def test_equal_completions_are_asked_once_and_earn_the_same() -> None:

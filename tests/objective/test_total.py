@@ -265,6 +265,22 @@ def test_terms_that_are_off_need_no_tensor(scene: Scene) -> None:
     assert set(output.sums) == {"policy", "clipped"}
 
 
+def refused(terms: Terms, key: str) -> None:
+    """Asserts that a loss of log-probabilities alone is refused, naming the key."""
+    with pytest.raises(ValueError, match=key):
+        total_loss(
+            mask=MASK,
+            advantages=torch.ones(4),
+            original=Branch(logprobs=torch.zeros(4, 4), entropy=None),
+            old_logprobs=None,
+            reference_logprobs=None,
+            degraded=None,
+            exact_kl=None,
+            counts=COUNTS,
+            terms=terms,
+        )
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [
@@ -278,18 +294,7 @@ def test_terms_that_are_off_need_no_tensor(scene: Scene) -> None:
     ],
 )
 def test_a_term_without_its_tensor_is_an_error_not_silence(name: str, key: str) -> None:
-    with pytest.raises(ValueError, match=key):
-        total_loss(
-            mask=MASK,
-            advantages=torch.ones(4),
-            original=Branch(logprobs=torch.zeros(4, 4), entropy=None),
-            old_logprobs=None,
-            reference_logprobs=None,
-            degraded=None,
-            exact_kl=None,
-            counts=COUNTS,
-            terms=TERMS_ON[name],
-        )
+    refused(TERMS_ON[name], key)
 
 
 def test_signs(scene: Scene) -> None:
@@ -590,18 +595,7 @@ def test_kl_cov_adds_nothing_in_the_first_update(scene: Scene) -> None:
     ],
 )
 def test_credit_without_its_tensor_is_an_error(name: str, key: str) -> None:
-    with pytest.raises(ValueError, match=key):
-        total_loss(
-            mask=MASK,
-            advantages=torch.ones(4),
-            original=Branch(logprobs=torch.zeros(4, 4), entropy=None),
-            old_logprobs=None,
-            reference_logprobs=None,
-            degraded=None,
-            exact_kl=None,
-            counts=COUNTS,
-            terms=CREDITED[name],
-        )
+    refused(CREDITED[name], key)
 
 
 def papo() -> Terms:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from qhk.data.framing import frame
 from qhk.data.image import check_header, load_image
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.data.seeds import stream_generator
@@ -150,7 +151,7 @@ def score_images(
             except UserError as error:
                 answers[path] = _failed(str(path), str(error), task)
             else:
-                prompts[path] = policy.encoder.encode(messages, [image])
+                prompts[path] = policy.encoder.encode(messages, [frame(image, settings.framing)])
         sampled = sample_in_batches(
             policy,
             list(prompts.values()),

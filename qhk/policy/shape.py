@@ -9,6 +9,7 @@ from typing import Any
 
 from qhk.files import read_json
 from qhk.settings.inputs import ModelSettings, TinySettings
+from qhk.settings.root import Settings
 
 TINY_VOCABULARY = 600
 """About the tokens of the embedded tiny model."""
@@ -267,12 +268,14 @@ def _read_tower(content: Mapping[str, Any]) -> _Tower | None:
     )
 
 
-def picture_patches(shape: Shape, model: ModelSettings) -> float:
-    """Return the patches of a picture, within the model's limits of pixels."""
-    return min(model.max_pixels, max(model.min_pixels, PIXELS)) / shape.patch**2
+def picture_patches(shape: Shape, settings: Settings) -> float:
+    """Return the patches of what is shown of a picture, within the model's limits of pixels."""
+    model, side = settings.model, settings.framing.shown_side
+    pixels = PIXELS if side is None else min(PIXELS, side**2)
+    return min(model.max_pixels, max(model.min_pixels, pixels)) / shape.patch**2
 
 
-def prompt_tokens(shape: Shape, model: ModelSettings) -> float:
+def prompt_tokens(shape: Shape, settings: Settings) -> float:
     """Return the tokens of a prompt with one picture."""
-    words = TEXT_TOKENS if model.tiny is None else TINY_TEXT_TOKENS
-    return picture_patches(shape, model) / shape.merge**2 + words
+    words = TEXT_TOKENS if settings.model.tiny is None else TINY_TEXT_TOKENS
+    return picture_patches(shape, settings) / shape.merge**2 + words

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qhk.data.distortions import descriptions
+from qhk.data.framing import frame
 from qhk.data.image import load_image
 from qhk.data.prompts import IMAGE_MARKER
 from qhk.data.seeds import stream_generator, stream_seed
@@ -103,7 +104,7 @@ def _tiny_policy(
         order = stream_generator(settings.seed, "whitening").permutation(len(examples))[
             : tiny.whitening_images
         ]
-        images = [load_image(examples[int(index)].image) for index in order]
+        images = [frame(load_image(examples[int(index)].image), settings.framing) for index in order]
         whiten_patch_embedding(network, processor, images, epsilon=tiny.whitening_epsilon)
     dtype = {"float32": "float", "float64": "double", "bfloat16": "bfloat16"}[model.dtype]
     network = getattr(network, dtype)()

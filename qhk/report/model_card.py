@@ -10,6 +10,7 @@ import yaml
 
 from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.plain import plain_text
+from qhk.settings.inputs import FramingSettings
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views
@@ -51,8 +52,8 @@ model = AutoModelForImageTextToText.from_pretrained(FOLDER)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 ```
 
-The image processor beside it keeps the pixel limits of the training. `qhk score IMAGE checkpoint=FOLDER` and
-`qhk evaluate checkpoint=FOLDER` ask as it was trained."""
+The image processor beside it keeps the pixel limits of the training; what of a picture was shown is told
+above. `qhk score IMAGE checkpoint=FOLDER` and `qhk evaluate checkpoint=FOLDER` ask as it was trained."""
 
 
 def _base_model(settings: Settings) -> str | None:
@@ -119,7 +120,7 @@ def _protocol(settings: Settings) -> str:
         ["start", start],
         ["cold start", taught],
         ["trained", trained],
-        ["pictures", f"{model.min_pixels} to {model.max_pixels} pixels"],
+        ["pictures", f"{_shown(settings.framing)}, {model.min_pixels} to {model.max_pixels} pixels"],
         [headline, f"{readout.num_samples} answers at temperature {readout.temperature:g}"],
         ["validation", f"{held_back:.0%} of the training images" if held_back else "none"],
     ]
@@ -128,6 +129,16 @@ def _protocol(settings: Settings) -> str:
         lines += [[f"{name}: system prompt", own.prompt.system]] if own.prompt.system else []
         lines.append([f"{name}: prompt", own.prompt.user])
     return _table(["", ""], lines)
+
+
+def _shown(framing: FramingSettings) -> str:
+    """What of a picture whoever asks the model has to show it: the processor does not."""
+    if framing.form == "whole":
+        return "whole"
+    square = f"{framing.side} x {framing.side} native pixels"
+    if framing.form == "crop":
+        return f"{square} from the middle"
+    return f"{framing.pieces} x {framing.pieces} squares of {square}, each from the middle of its cell"
 
 
 def _results(settings: Settings, rows: Sequence[ResultRow]) -> str:

@@ -34,6 +34,9 @@ class PathsSettings(Node):
     datasets: FileText
 
 
+MOST_SIDE = 16384
+"""Far more pixels than a policy is shown."""
+
 MOST_TINY_WEIGHTS = 10**9
 """Far more than trains on a laptop, which is what the embedded model is for."""
 
@@ -201,6 +204,39 @@ class LoadingSettings(Node):
     limit: Count | None
     augmentation: Literal["none", "flip", "dihedral"]
     workers: Threads
+
+
+class FramingSettings(Node):
+    """What of a picture is shown, in training and wherever the policy is asked: see ``qhk.data.framing``."""
+
+    form: Literal["whole", "crop", "fragments"]
+    side: Annotated[int, Field(ge=8, le=MOST_SIDE)] | None
+    pieces: Annotated[int, Field(ge=2, le=MOST_SIDE)] | None
+
+    @model_validator(mode="after")
+    def _form_has_its_sizes(self) -> Self:
+        for key, value, forms in (
+            ("side", self.side, ("crop", "fragments")),
+            ("pieces", self.pieces, ("fragments",)),
+        ):
+            if self.form in forms and value is None:
+                raise UserError(
+                    f"{key} must be a number with form {self.form}, got null; choose framing={self.form}"
+                )
+            if self.form not in forms and value is not None:
+                raise UserError(
+                    f"{key} {value} has no effect with form {self.form}; choose framing={forms[-1]}"
+                )
+        return self
+
+    @property
+    def shown_side(self) -> int | None:
+        """The pixels of each side that are shown of a picture which has them; None for all there are."""
+        return None if self.side is None else self.side * (self.pieces or 1)
+
+
+WHOLE = FramingSettings(form="whole", side=None, pieces=None)
+"""Pictures as they are."""
 
 
 class BenchmarkSettings(Node):

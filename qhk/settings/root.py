@@ -12,9 +12,11 @@ from qhk.errors import UserError
 from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.settings.base import MOST, Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
 from qhk.settings.inputs import (
+    WHOLE,
     Benchmarks,
     Data,
     DatasetSettings,
+    FramingSettings,
     LoadingSettings,
     ModelSettings,
     PathsSettings,
@@ -166,6 +168,7 @@ class Settings(Node):
     data: Data
     benchmark: Benchmarks
     loading: LoadingSettings
+    framing: FramingSettings = WHOLE
     twin: TwinSettings
     pairs: PairsSettings
     task: TaskSettings
@@ -248,6 +251,16 @@ class Settings(Node):
                     f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
                     "prepared twins; use none, or twin=generated"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _model_takes_what_is_shown(self) -> Self:
+        side, most = self.framing.shown_side, self.model.max_pixels
+        if side is not None and side**2 > most:
+            raise UserError(
+                f"framing.side: {side} x {side} native pixels would be shrunk to model.max_pixels {most}; "
+                f"set model.max_pixels={side**2} or more, or show less"
+            )
         return self
 
     @model_validator(mode="after")

@@ -124,11 +124,11 @@ class _Group:
 
     @property
     def patches(self) -> float:
-        return picture_patches(self.shape, self.settings.model)
+        return picture_patches(self.shape, self.settings)
 
     @property
     def prompt(self) -> float:
-        return prompt_tokens(self.shape, self.settings.model)
+        return prompt_tokens(self.shape, self.settings)
 
     def score_flop(self, group: int) -> float:
         """Return one packed forward: picture and prompt once, all completions, the head at their tokens."""

@@ -11,14 +11,16 @@ from typing import Any
 from PIL import Image
 
 from qhk.data.augment import orient
+from qhk.data.framing import frame
 from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
 from qhk.data.prompts import build_messages
 from qhk.data.sampling import step_indices
+from qhk.data.seeds import stream_generator
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.settings.inputs import TwinSettings
+from qhk.settings.inputs import FramingSettings, TwinSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
@@ -71,16 +73,18 @@ class ExampleReader:
         messages: Sequence[Mapping[str, Any]],
         answer_decimals: int,
         augmentation: str,
+        framing: FramingSettings,
         seed: int,
         degrade: Degrade | None,
     ) -> None:
         self.encoder, self.task, self.messages = encoder, task, messages
         self.answer_decimals, self.degrade = answer_decimals, degrade
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.framing, self.seed = augmentation, framing, seed
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        return self.encoder.encode(self.messages, read_pictures(example))
+        shown = [frame(image, self.framing) for image in read_pictures(example)]
+        return self.encoder.encode(self.messages, shown)
 
     def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
         """Return the example's pictures, all in the orientation of this pass over its set."""
@@ -96,11 +100,16 @@ class ExampleReader:
         ids and positions are the original's.
         """
         images = self.training_images(example, epoch=epoch)
-        prompt = self.encoder.encode(self.messages, images)
+        prompt = self.encoder.encode(self.messages, self._framed(images, example, epoch=epoch))
         if self.degrade is None or twin_factor is None:
             return prompt, None
-        degraded = self.degrade(example, images, epoch, twin_factor)
+        degraded = self._framed(self.degrade(example, images, epoch, twin_factor), example, epoch=epoch)
         return prompt, prompt.with_pixels(*self.encoder.encode_pixels(degraded))
+
+    def _framed(self, images: Sequence[Image.Image], example: Example, *, epoch: int) -> list[Image.Image]:
+        """What is shown in this pass, the same of a picture and its twin, and of all of a prompt."""
+        place = (self.seed, "framing", example.dataset, example.id, epoch)
+        return [frame(image, self.framing, stream_generator(*place)) for image in images]
 
 
 def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
@@ -116,6 +125,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             messages=build_messages(user=view.prompt.user, system=view.prompt.system),
             answer_decimals=view.prompt.answer_decimals,
             augmentation=view.loading.augmentation,
+            framing=view.framing,
             seed=view.seed,
             degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
         )

@@ -32,6 +32,8 @@ COMPANIONS = {
     ("model", "checkpoint"): ["model.path=weights"],
     ("model", "qwen2_5_vl_7b_continued"): ["model.path=weights"],
     ("model", "hugging_face"): ["model.path=weights"],
+    ("framing", "crop"): ["framing.side=16"],  # what the tiny model takes
+    ("framing", "fragments"): ["framing.side=16", "framing.pieces=2"],
 }
 """What an option leaves for the user to fill in, or cannot go with."""
 CONTINUED = ("q_insight_comparison", "preresq_r1_vqa")
@@ -76,6 +78,7 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
     assert settings.uncertainty.form == chosen["uncertainty"]
     assert settings.perception.form == chosen["perception"]
     assert settings.dependency.form == chosen["dependency"]
+    assert settings.framing.form == chosen["framing"]
     assert settings.optimizer.form == chosen["optimizer"]
     assert settings.cold_start.form == chosen["cold_start"]
 

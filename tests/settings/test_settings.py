@@ -95,6 +95,11 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"evaluation.headline": "best"}, "evaluation.headline: must be one of"),
     ({"rollout.temperature": 0}, "rollout.temperature: must be greater than 0, got 0"),
     ({"rollout.decode_batch": 1}, "rollout.decode_batch: must be at least group_size"),
+    ({"framing": {"form": "crop", "side": None, "pieces": None}}, "framing.side: must be a number"),
+    (
+        {"framing": {"form": "fragments", "side": 32, "pieces": 7}},
+        r"framing.side: 224 x 224 native pixels would be shrunk to model.max_pixels 4096; set model.max_pix",
+    ),
     ({"model.min_pixels": 9999999}, "model.min_pixels: must be at most max_pixels"),
     ({"model.form": "pretrained"}, "model.form: pretrained needs model.path"),
     ({"model.tiny": None}, "model.form: tiny needs the tiny sizes"),
@@ -176,6 +181,7 @@ ADDED = (
     ("model", "branch_checkpointing"),
     ("rollout", "engine"),
     ("dependency",),
+    ("framing",),
     *(("objective", key) for key in ("surrogate", "soft_positive", "soft_negative", "advantage_rewards")),
     *(("objective", key) for key in ("minimum_std", "credit", "entropy_share", "covariance")),
 )

@@ -109,8 +109,8 @@ def test_readouts_of_one_pass_share_prompt_and_answers(settings: Settings) -> No
 
     shape = model_shape(settings.model)
     assert shape is not None
-    prompt, peak = prompt_tokens(shape, settings.model), H200.compute_tflop_s * 1e12
-    prefill = vision_flop(shape, picture_patches(shape, settings.model)) + prefix_flop(shape, prompt)
+    prompt, peak = prompt_tokens(shape, settings), H200.compute_tflop_s * 1e12
+    prefill = vision_flop(shape, picture_patches(shape, settings)) + prefix_flop(shape, prompt)
     together = settings.rollout.decode_batch / 9
     step = decode_step_s(shape, H200, prompts=together, prompt=prompt, group=9, done=limit / 2)
     # 1.0 to 5.0: five digits, a point behind each, ten digits behind four of these and one behind the last.

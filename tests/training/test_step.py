@@ -20,9 +20,12 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLTextModel as TextModel
 
+from qhk.data.image import load_image
+from qhk.evaluation.score import score_images
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.start import start_policy
 from qhk.rollout import decode
+from qhk.settings.inputs import WHOLE
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
@@ -397,13 +400,45 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
         messages=(),
         answer_decimals=2,
         augmentation="none",
+        framing=WHOLE,
         seed=0,
         degrade=lambda *place: [place[-1]],  # type: ignore[list-item]
     )
     monkeypatch.setattr(ExampleReader, "training_images", lambda *args, **kwargs: [])
-    example: Any = None
+    example: Any = SimpleNamespace(dataset="set", id="id")
     assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
     assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
+
+
+def test_what_is_shown_is_one_for_training_evaluation_and_scoring(small: Small, open_run: OpenRun) -> None:
+    """Drawn anew in each pass of training, the same of a picture and its twin; the middle elsewhere."""
+    run = open_run(small("perception=exact", "framing=crop", "framing.side=32", "model.min_pixels=1024"))
+    example = run.data.train_examples[0][1]
+    picture = load_image(example.image)
+    with run.directory:
+        policy = start_policy(run.settings, [example], stages=[run.settings], device="cpu")
+        reader = build_readers(run.settings, policy)["score"]
+    middle = policy.encoder.encode_pixels([picture.crop((16, 16, 48, 48))])[0]
+    assert picture.size == (64, 64) and middle.shape[0] == 16
+    assert torch.equal(reader.prompt(example).pixel_values, middle)
+    scored = list[torch.Tensor]()
+    encode = policy.encoder.encode
+
+    def seen(*asked: Any) -> EncodedPrompt:
+        prompt = encode(*asked)
+        scored.append(prompt.pixel_values)
+        return prompt
+
+    policy.encoder.encode = seen  # type: ignore[method-assign]
+    list(score_images(policy, run.settings, [example.image], num_samples=1))
+    assert torch.equal(scored[0], middle)
+
+    reader.degrade = lambda example, images, epoch, factor: images
+    passes = [reader.training_prompt(example, epoch=epoch, twin_factor=1.0) for epoch in (0, 0, 1, 2, 3)]
+    for prompt, twin in passes:
+        assert twin is not None and torch.equal(prompt.pixel_values, twin.pixel_values)
+    first, again, *others = (prompt.pixel_values for prompt, _ in passes)
+    assert torch.equal(first, again) and not any(torch.equal(first, other) for other in others)
 
 
 def test_going_on_from_the_features_of_the_rollout_changes_no_bit(

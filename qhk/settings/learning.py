@@ -27,7 +27,9 @@ class ColdStartSettings(Node):
     """A short supervised start for a model without the skill; ``none`` is an exact no-op.
 
     ``label_noise`` is the standard deviation, in points of the 1 to 5 scale, added to scores, and
-    ``wrong_labels`` the share of answers in words that are taught wrong.
+    ``wrong_labels`` the share of answers in words that are taught wrong. Both are ``fixed`` for an example,
+    or drawn anew ``each_step``: then labels are soft, the mean over steps being the cross-entropy with their
+    distribution (Gaussian labels: DeQA-Score, arXiv 2501.11561).
     ``reasoning`` says whether the taught answers hold a think part; ``final_factor`` ends the cosine.
     """
 
@@ -44,6 +46,7 @@ class ColdStartSettings(Node):
     wrong_labels: Fraction
     validate_every: Count
     reasoning: bool
+    label_resample: Literal["fixed", "each_step"] = "fixed"
 
     @model_validator(mode="after")
     def _steps_match_form(self) -> Self:

@@ -318,7 +318,7 @@ def _cold_start(run: Run, policy: Policy) -> None:
     """Teaches every task of every stage, once in each way that it is asked."""
     settings = run.settings
     readers, examples = taught_examples(run, policy)
-    taught = choose_taught(examples, readers, policy, settings.cold_start, seed=settings.seed)
+    taught = choose_taught(examples, settings.cold_start, seed=settings.seed)
     with run.display.task("cold start (supervised)") as progress:
         measured: dict[str, float] = {}
 

@@ -27,64 +27,82 @@ Validate = Callable[[int], float]
 Report = Callable[[int, float], None]
 
 
-def noisy_label(mos: float, *, noise: float, seed: int, example_id: str, aspect: int) -> float:
-    """Return the score taught: mos plus N(0, noise), within [1, 5]; fixed per example and aspect."""
+def noisy_label(
+    mos: float, *, noise: float, seed: int, example_id: str, aspect: int, step: int | None = None
+) -> float:
+    """Return the score taught: mos plus N(0, noise), within [1, 5].
+
+    Fixed per example and aspect, or drawn anew in each ``step`` that is given.
+    """
     if not noise:
         return min(MOS_HIGH, max(MOS_LOW, mos))
     # The first number of an answer has the stream that a single score always had.
     place = (example_id, aspect) if aspect else (example_id,)
+    place += () if step is None else ("step", step)
     drawn = float(stream_generator(seed, "cold_start_label", *place).normal(0.0, noise))
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))
 
 
-def imperfect_answer(example: Example, settings: ColdStartSettings, *, task: Task, seed: int) -> Answer:
-    """Return the answer taught for an example, fixed per example.
+def imperfect_answer(
+    example: Example, settings: ColdStartSettings, *, task: Task, seed: int, step: int = 0
+) -> Answer:
+    """Return the answer taught for an example: fixed, or drawn anew each step, as ``label_resample`` says.
 
     Scores carry ``label_noise``, each sub-score its own. Words are wrong with chance ``wrong_labels``: then
     they are another possible answer, all equally likely.
     """
     truth = task.true_answer(example)
     noise, example_id = settings.label_noise, example.id
+    drawn_in = step if settings.label_resample == "each_step" else None
     if isinstance(task, ScoreTask):
         scores = tuple(
-            noisy_label(score, noise=noise, seed=seed, example_id=example_id, aspect=aspect)
+            noisy_label(score, noise=noise, seed=seed, example_id=example_id, aspect=aspect, step=drawn_in)
             for aspect, score in enumerate(truth.numbers)
         )
         return task.answer_of(scores)
     others = [answer for answer in task.possible_answers() if answer != truth]
-    generator = stream_generator(seed, "cold_start_words", example_id)
+    place = (example_id,) if drawn_in is None else (example_id, drawn_in)
+    generator = stream_generator(seed, "cold_start_words", *place)
     if generator.random() >= settings.wrong_labels:
         return truth
     return others[int(generator.integers(len(others)))]
 
 
 def choose_taught(
-    examples: Sequence[tuple[str, Example]],
-    readers: Mapping[str, ExampleReader],
-    policy: Policy,
-    settings: ColdStartSettings,
-    *,
-    seed: int,
+    examples: Sequence[tuple[str, Example]], settings: ColdStartSettings, *, seed: int
 ) -> Batch:
-    """Return ``num_examples`` of the (task, training example) pairs, each with the answer that is taught."""
+    """Return ``num_examples`` of the (task, training example) pairs."""
     order = stream_generator(seed, "cold_start_examples").permutation(len(examples))[: settings.num_examples]
-    chosen, answers = [examples[int(index)] for index in order], list[Tensor]()
-    for task, example in chosen:
-        reader = readers[task]
-        text = reader.task.text_to_teach(
-            imperfect_answer(example, settings, task=reader.task, seed=seed),
-            decimals=reader.answer_decimals,
-            reasoning=settings.reasoning,
-            labels=example.labels,
-        )
-        answers.append(answer_ids(policy, text))
+    chosen = [examples[int(index)] for index in order]
     return Batch(
         indices=range(len(chosen)),
         tasks=[task for task, _ in chosen],
         examples=[example for _, example in chosen],
         epochs=[0] * len(chosen),
-        answers=answers,
     )
+
+
+def teach(
+    batch: Batch,
+    readers: Mapping[str, ExampleReader],
+    policy: Policy,
+    settings: ColdStartSettings,
+    *,
+    seed: int,
+    step: int,
+) -> Batch:
+    """Return the batch with the answers that a step teaches."""
+    answers = list[Tensor]()
+    for task, example in zip(batch.tasks, batch.examples, strict=True):
+        reader = readers[task]
+        text = reader.task.text_to_teach(
+            imperfect_answer(example, settings, task=reader.task, seed=seed, step=step),
+            decimals=reader.answer_decimals,
+            reasoning=settings.reasoning,
+            labels=example.labels,
+        )
+        answers.append(answer_ids(policy, text))
+    return replace(batch, answers=answers)
 
 
 def run_cold_start(
@@ -111,6 +129,7 @@ def run_cold_start(
         size = min(settings.batch_size, len(taught))
         places = generator.choice(len(taught), size=size, replace=False)
         chosen = taught.select([int(place) for place in places])
+        chosen = teach(chosen, readers, policy, settings, seed=seed, step=step)
         # Pictures are read anew each time: a step is a pass of its own, with its own orientation.
         batch = load(replace(chosen, epochs=[step] * size, twin_factor=None), readers)
         loss = supervised_loss(policy, batch, num_tokens=sum(map(len, batch.answers)))

@@ -91,7 +91,7 @@ def _tiny_policy(
         ]
         texts += build_task(view.task).vocabulary(descriptions())
     tokenizer = build_tokenizer(texts, num_merged_tokens=NUM_MERGED_TOKENS)
-    sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images"})
+    sizes = tiny.model_dump(exclude={"whiten", "whitening_epsilon", "whitening_images", "image_mean"})
     config = tiny_config(tokenizer, **sizes)
     network = build_tiny(config, seed=stream_seed(settings.seed, "weights"))
     processor = tiny_image_processor(
@@ -99,6 +99,7 @@ def _tiny_policy(
         merge_size=tiny.merge_size,
         min_pixels=model.min_pixels,
         max_pixels=model.max_pixels,
+        image_mean=tiny.image_mean,
     )
     if tiny.whiten:
         order = stream_generator(settings.seed, "whitening").permutation(len(examples))[

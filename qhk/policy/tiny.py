@@ -14,15 +14,19 @@ from qhk.policy.families import TINY
 
 
 def tiny_image_processor(
-    *, patch_size: int, merge_size: int, min_pixels: int, max_pixels: int
+    *, patch_size: int, merge_size: int, min_pixels: int, max_pixels: int, image_mean: float = 0.5
 ) -> Qwen2VLImageProcessorPil:
-    """Return the PIL image processor with small patches, one frame deep, pixel values in [-1, 1]."""
+    """Return the PIL image processor with small patches, one frame deep.
+
+    Pixel values are (brightness - ``image_mean``) / 0.5. The tower divides each patch by its root mean square;
+    with a mean of 0 that holds the brightness, so contrast stays to be seen beside it.
+    """
     return Qwen2VLImageProcessorPil(
         patch_size=patch_size,
         merge_size=merge_size,
         temporal_patch_size=1,
         size={"shortest_edge": min_pixels, "longest_edge": max_pixels},
-        image_mean=[0.5] * 3,
+        image_mean=[image_mean] * 3,
         image_std=[0.5] * 3,
     )
 

@@ -9,7 +9,18 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.plain import show_value
-from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
+from qhk.settings.base import (
+    Count,
+    FileText,
+    Fraction,
+    Node,
+    NumOrZero,
+    Positive,
+    Scalar,
+    Schedule,
+    Text,
+    Threads,
+)
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken", "grey", "mask", "crop"]
@@ -46,7 +57,10 @@ TinyFamily = Literal["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5"]
 
 
 class TinySettings(Node):
-    """Family and size of the embedded model that is built from scratch."""
+    """Family and size of the embedded model that is built from scratch.
+
+    ``image_mean`` is the brightness, of [0, 1], that its vision tower sees as zero.
+    """
 
     patch_size: Count
     merge_size: Count
@@ -64,6 +78,7 @@ class TinySettings(Node):
     whitening_epsilon: Positive
     whitening_images: Count
     family: TinyFamily = "qwen2_5_vl"
+    image_mean: Fraction = 0.5
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

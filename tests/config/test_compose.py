@@ -187,10 +187,11 @@ def test_photographs_are_read_as_large_as_their_scale_says(compose_plain: Compos
     run = compose_plain("scale=photographs", "experiment=q_hawkeye")
     assert [*run["data"], *run["benchmark"]] == ["folder", "folder"]
     assert run["model"]["form"] == "tiny"
-    assert {run["model"][key] for key in ("min_pixels", "max_pixels")} == {256 * 256}
+    side = run["framing"]["side"] * run["framing"]["pieces"]
+    assert {run["model"][key] for key in ("min_pixels", "max_pixels")} == {side**2}, "native pixels"
     assert run["loading"]["augmentation"] == "dihedral"
-    # every image teaches, with its own score
-    assert run["cold_start"]["label_noise"] == 0
+    # every image teaches, with soft labels around its own score
+    assert run["cold_start"]["label_resample"] == "each_step"
     assert run["cold_start"]["num_examples"] >= 1_000_000
 
 

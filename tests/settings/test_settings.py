@@ -182,6 +182,7 @@ ADDED = (
     ("rollout", "engine"),
     ("dependency",),
     ("framing",),
+    ("model", "tiny", "image_mean"),
     ("cold_start", "label_resample"),
     *(("objective", key) for key in ("surrogate", "soft_positive", "soft_negative", "advantage_rewards")),
     *(("objective", key) for key in ("minimum_std", "credit", "entropy_share", "covariance")),

@@ -18,8 +18,8 @@ def tiny_image_processor(
 ) -> Qwen2VLImageProcessorPil:
     """Return the PIL image processor with small patches, one frame deep.
 
-    Pixel values are (brightness - ``image_mean``) / 0.5. The tower divides each patch by its root mean square;
-    with a mean of 0 that holds the brightness, so contrast stays to be seen beside it.
+    Pixel values are (brightness - ``image_mean``) / 0.5. The tower divides each patch by its root mean
+    square; with a mean of 0 that holds the brightness, so contrast stays to be seen beside it.
     """
     return Qwen2VLImageProcessorPil(
         patch_size=patch_size,

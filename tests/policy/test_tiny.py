@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from qhk.cli.job import prepare
 from qhk.policy.load import prepare_model
+from qhk.policy.start import start_policy
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
 from qhk.settings.inputs import TinySettings
-from tests.conftest import picture
+from tests.conftest import picture, repository_catalogue
 
 SIZES = {
     "patch_size": 8,
@@ -46,6 +49,16 @@ def works(sizes: dict[str, Any]) -> bool:
     except RuntimeError:
         return False
     return bool(torch.isfinite(out.logits).all())
+
+
+@pytest.mark.parametrize(("mean", "dark", "bright"), [(0.5, -1.0, 1.0), (0.0, 0.0, 2.0)])
+def test_the_settings_say_which_brightness_is_zero(mean: float, dark: float, bright: float) -> None:
+    words = [f"model.tiny.image_mean={mean}", "model.tiny.whiten=false"]
+    settings = prepare("train", words, repository_catalogue()).settings
+    policy = start_policy(settings, [], stages=[settings], device="cpu")
+    for colour, value in ((0, dark), (255, bright)):
+        pixels, _ = policy.encoder.encode_pixels([Image.new("RGB", (64, 64), (colour,) * 3)])
+        assert pixels.min() == pixels.max() == pytest.approx(value)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,18 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from qhk.errors import UserError
 from qhk.plain import show_value
-from qhk.settings.base import Count, FileText, Node, NumOrZero, Positive, Scalar, Schedule, Text, Threads
+from qhk.settings.base import (
+    MOST,
+    Count,
+    FileText,
+    Node,
+    NumOrZero,
+    Positive,
+    Scalar,
+    Schedule,
+    Text,
+    Threads,
+)
 from qhk.tasks import build_task
 
 DegradationKind = Literal["noise", "blur", "jpeg", "darken", "grey", "mask", "crop"]
@@ -192,7 +203,9 @@ class DatasetSettings(Node):
 class LoadingSettings(Node):
     """How training sets are read: their split, how many images, and the part held back for validation.
 
-    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best.
+    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best. ``keep_encoded``
+    and ``keep_features`` are the most MiB of memory, of each process, for what was made of pictures and can
+    serve again in later passes; 0 keeps nothing.
     """
 
     split: Text
@@ -201,6 +214,8 @@ class LoadingSettings(Node):
     limit: Count | None
     augmentation: Literal["none", "flip", "dihedral"]
     workers: Threads
+    keep_encoded: Annotated[int, Field(ge=0, le=MOST)] = 0
+    keep_features: Annotated[int, Field(ge=0, le=MOST)] = 0
 
 
 class BenchmarkSettings(Node):

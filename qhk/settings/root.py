@@ -251,6 +251,30 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _one_memory_for_all_tasks(self) -> Self:
+        for task, part in self.mixture.items():
+            for key in ("keep_encoded", "keep_features"):
+                own = 0 if part.loading is None else getattr(part.loading, key)
+                if own not in (0, getattr(self.loading, key)):
+                    raise UserError(
+                        f"mixture.{task}.loading.{key}: all tasks of a run share one memory, whose size is "
+                        f"loading.{key}; set that, and leave this 0"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_features_are_whole(self) -> Self:
+        stages = [(f"stages.{name}.", stage.loading) for name, stage in self.stages.items() if stage.loading]
+        for key, loading in [("", self.loading), *stages]:
+            if loading.keep_features and self.distributed.form not in ("single", "ddp"):
+                raise UserError(
+                    f"{key}loading.keep_features: must be 0 with distributed={self.distributed.form}, whose "
+                    "processes come to the same passes through the vision tower; set it to 0, or "
+                    "distributed=ddp"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _degradations_have_strengths(self) -> Self:
         missing = [kind for kind in self.perturbation.degradations if kind not in self.twin.strengths]
         if missing:

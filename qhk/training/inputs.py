@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
-from qhk.data.augment import orient
+from qhk.data.augment import draw_orientation, orient
 from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
 from qhk.data.prompts import build_messages
@@ -24,10 +26,20 @@ from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
+from qhk.training.kept import Kept
 from qhk.types import Example
 
-Degrade = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
-"""(example, its pictures, epoch, factor of strengths) -> their degraded copies, of the same sizes."""
+
+@dataclass(frozen=True, kw_only=True)
+class Degrader:
+    """How pictures are degraded.
+
+    ``degrade`` takes (example, its pictures, epoch, factor of strengths) and returns degraded copies of the
+    same sizes; ``each_epoch`` says whether they are others in every pass.
+    """
+
+    degrade: Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
+    each_epoch: bool
 
 
 def plan(
@@ -61,7 +73,10 @@ def plan(
 
 
 class ExampleReader:
-    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share."""
+    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share.
+
+    ``kept`` holds what was encoded before, of all readers that share it.
+    """
 
     def __init__(
         self,
@@ -72,20 +87,18 @@ class ExampleReader:
         answer_decimals: int,
         augmentation: str,
         seed: int,
-        degrade: Degrade | None,
+        degrader: Degrader | None,
+        kept: Kept[Any],
     ) -> None:
         self.encoder, self.task, self.messages = encoder, task, messages
-        self.answer_decimals, self.degrade = answer_decimals, degrade
-        self.augmentation, self.seed = augmentation, seed
+        self.answer_decimals, self.degrader = answer_decimals, degrader
+        self.augmentation, self.seed, self.kept = augmentation, seed, kept
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        return self.encoder.encode(self.messages, read_pictures(example))
-
-    def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
-        """Return the example's pictures, all in the orientation of this pass over its set."""
-        place = (self.seed, example.dataset, example.id, epoch)
-        return [orient(load_image(path), self.augmentation, *place) for path in example.images]
+        if example.perturbation is not None:
+            return self.encoder.encode(self.messages, read_pictures(example))
+        return self._original(example, None, partial(read_pictures, example))
 
     def training_prompt(
         self, example: Example, *, epoch: int, twin_factor: float | None
@@ -95,18 +108,54 @@ class ExampleReader:
         ``twin_factor`` None says so for one step. The twin differs in pixels alone, so only they are encoded:
         ids and positions are the original's.
         """
-        images = self.training_images(example, epoch=epoch)
-        prompt = self.encoder.encode(self.messages, images)
-        if self.degrade is None or twin_factor is None:
+        place = (self.seed, example.dataset, example.id, epoch)
+        orientation = draw_orientation(self.augmentation, *place)
+
+        @cache
+        def images() -> list[Image.Image]:
+            return [orient(load_image(path), orientation) for path in example.images]
+
+        prompt = self._original(example, orientation, images)
+        degrader = self.degrader
+        if degrader is None or twin_factor is None:
             return prompt, None
-        degraded = self.degrade(example, images, epoch, twin_factor)
-        return prompt, prompt.with_pixels(*self.encoder.encode_pixels(degraded))
+
+        def encode_twin() -> tuple[Tensor, Tensor]:
+            return self.encoder.encode_pixels(degrader.degrade(example, images(), epoch, twin_factor))
+
+        # A twin whose strength is still on its way, or that changes from pass to pass, does not come again.
+        if degrader.each_epoch or twin_factor != 1.0:
+            return prompt, prompt.with_pixels(*encode_twin())
+        key = (*prompt.key, "twin", example.dataset, example.id)
+        return prompt, prompt.with_pixels(*self.kept.get(key, encode_twin, size=_pixel_bytes), key=key)
+
+    def _original(
+        self,
+        example: Example,
+        orientation: Image.Transpose | None,
+        images: Callable[[], list[Image.Image]],
+    ) -> EncodedPrompt:
+        """The prompt about the pictures as they are, in that orientation."""
+        key = (json.dumps(list(self.messages)), example.images, orientation)
+        prompt: EncodedPrompt = self.kept.get(
+            key,
+            lambda: replace(self.encoder.encode(self.messages, images()), key=key),
+            size=lambda made: made.num_bytes,
+        )
+        return prompt
 
 
-def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
+def _pixel_bytes(encoded: tuple[Tensor, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in encoded)
+
+
+def build_readers(
+    settings: Settings, policy: Policy, *, kept: Kept[Any] | None = None
+) -> dict[str, ExampleReader]:
     """Return, by task, the one way this run turns an example into a prompt.
 
-    Readers make degraded twins where perception looks at them; a supervised learner has none.
+    Readers make degraded twins where perception looks at them; a supervised learner has none. What they
+    encode stays in ``kept``; None keeps nothing.
     """
     with_twins = settings.looks_at_twins and settings.training.learner == "reinforcement"
     return {
@@ -117,13 +166,14 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             answer_decimals=view.prompt.answer_decimals,
             augmentation=view.loading.augmentation,
             seed=view.seed,
-            degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
+            degrader=_degrader(view.twin, seed=view.seed) if with_twins else None,
+            kept=Kept(0) if kept is None else kept,
         )
         for task, view in task_views(settings).items()
     }
 
 
-def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
+def _degrader(twin: TwinSettings, *, seed: int) -> Degrader:
     strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
 
     def degrade(example: Example, images: list[Image.Image], epoch: int, factor: float) -> list[Image.Image]:
@@ -145,7 +195,7 @@ def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
             for one, image in zip(places, images, strict=True)
         ]
 
-    return degrade
+    return Degrader(degrade=degrade, each_epoch=twin.form == "generated" and twin.resample == "each_epoch")
 
 
 Encoded = tuple[EncodedPrompt, EncodedPrompt | None]

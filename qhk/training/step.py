@@ -73,6 +73,7 @@ from qhk.training.forward import (
     sampled_logprobs,
     vision_is_frozen,
 )
+from qhk.training.kept import Kept
 from qhk.training.memory import goes_on_from_rollout
 from qhk.training.metrics import (
     branch_metrics,
@@ -97,7 +98,7 @@ class Learner:
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
     go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to; ``engine``
-    samples.
+    samples; ``features`` holds those of a vision tower that does not change, of pictures seen before.
     """
 
     policy: Policy
@@ -109,6 +110,7 @@ class Learner:
     processes: Processes
     memory: dict[str, float]
     engine: RolloutEngine
+    features: Kept[Tensor]
 
 
 def reinforcement_step(
@@ -155,6 +157,7 @@ def reinforcement_step(
         batch,
         size=settings.training.prompts_per_device,
         with_degraded=needs.degraded or (measure and len(batch.degraded) > 0),
+        kept=learner.features,
     )
     kl_in_reward = objective.kl_placement == "reward" and objective.kl_coef > 0
     # The reference stays as it is, so one forward serves all updates on these completions.
@@ -240,7 +243,7 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
         # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
         # One that learns gives prefill and the policy's first forward the same.
         if vision_is_frozen(policy.model):
-            features = frozen_features(policy.model, batch.prompts, size=size)
+            features = frozen_features(policy.model, batch.prompts, size=size, kept=learner.features)
         elif goes_on_from_rollout(settings, prompts=len(batch)):
             features = learning_features(policy.model, batch.prompts)
         groups = learner.engine.sample(
@@ -362,8 +365,8 @@ def refill(
 
 
 def _reference_logprobs(learner: Learner, parts: Sequence[MicroBatch]) -> list[Tensor]:
-    temperature = learner.settings.rollout.temperature
-    return [reference_logprobs(learner.reference, part, temperature=temperature) for part in parts]
+    temperature, kept = learner.settings.rollout.temperature, learner.features
+    return [reference_logprobs(learner.reference, part, temperature=temperature, kept=kept) for part in parts]
 
 
 def _divergence(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,7 +31,8 @@ from qhk.training import forward, loop
 from qhk.training import step as step_module
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.inputs import Degrader, ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.kept import Kept
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
@@ -378,6 +380,16 @@ def test_pictures_are_encoded_as_often_as_weights_differ(
     assert seen["tokens"] == seen["prompt tokens"] + scored * (seen["prompt tokens"] + completions)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt without tensors."""
+
+    key: tuple[Any, ...]
+
+    def with_pixels(self, *pixels: Any, **key: Any) -> Any:
+        return pixels
+
+
 def test_twins_are_made_where_loss_or_log_looks_at_them(
     small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,9 +399,7 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
     assert [loop._twin_factor(run, step) for step in range(5)] == [None, 1.0, None, 1.0, 1.0]
     needed = open_run(small(*words, *EXACT_OFF[1:3], "perception.eta_degraded=0.1", name="needed"))
     assert [loop._twin_factor(needed, step) for step in range(5)] == [1.0] * 5
-    encoder: Any = SimpleNamespace(
-        encode=lambda messages, images: SimpleNamespace(with_pixels=lambda *pixels: pixels)
-    )
+    encoder: Any = SimpleNamespace(encode=lambda messages, images: Encoded(key=()))
     encoder.encode_pixels = lambda images: images
     reader = ExampleReader(
         encoder,
@@ -398,10 +408,10 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
         answer_decimals=2,
         augmentation="none",
         seed=0,
-        degrade=lambda *place: [place[-1]],  # type: ignore[list-item]
+        degrader=Degrader(degrade=lambda *place: [place[-1]], each_epoch=False),  # type: ignore[list-item]
+        kept=Kept(0),
     )
-    monkeypatch.setattr(ExampleReader, "training_images", lambda *args, **kwargs: [])
-    example: Any = None
+    example: Any = SimpleNamespace(dataset="set", id="one", images=())
     assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
     assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
 

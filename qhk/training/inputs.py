@@ -20,7 +20,7 @@ from qhk.data.sampling import step_indices
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.settings.inputs import TwinSettings
+from qhk.settings.inputs import ModelSettings, TwinSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
@@ -70,6 +70,17 @@ def plan(
         epochs=[draw.epoch for draw in draws],
         twin_factor=twin_factor,
     )
+
+
+def prompt_sizes(planned: Batch, data: RunData, model: ModelSettings) -> list[int]:
+    """Return about how long each prompt is, from the sizes of its pictures: pixels that the model sees."""
+    return [
+        sum(
+            min(max(facts.width * facts.height, model.min_pixels), model.max_pixels)
+            for facts in (data.files[path] for path in example.images)
+        )
+        for example in planned.examples
+    ]
 
 
 class ExampleReader:

@@ -24,7 +24,7 @@ from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume_point, resume_run
 from qhk.training.collapse import look_for_collapse, may_roll_back, roll_back, slowed, why_stopped
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
-from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch, prompt_sizes
 from qhk.training.kept import Kept
 from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run, save_checkpoint
@@ -121,7 +121,6 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
     settings, total = run.settings, run.stage.last
     kept: Kept[Any] = Kept(settings.loading.keep_encoded)
     readers = build_readers(settings, learner.policy, kept=kept)
-    own = run.processes.own_part(settings.training.prompts_per_step)
 
     def plan_step(step: int) -> Batch:
         whole = plan(
@@ -131,7 +130,7 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             prompts_per_step=settings.training.prompts_per_step,
             twin_factor=_twin_factor(run, step),
         )
-        return whole.select(range(own.start, own.stop))
+        return whole.select(run.processes.own_part(prompt_sizes(whole, run.data, settings.model)))
 
     filling: dict[str, Kept[Any]] = {
         "loading.keep_encoded": kept,
@@ -284,9 +283,11 @@ def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pac
             "texts": [completion.text for completion in completions],
             "scores": [completion.answer.score for completion in completions],
         }
-        for example, completions in zip(batch.examples, batch.completions, strict=True)
+        for _, example, completions in sorted(
+            zip(batch.indices, batch.examples, batch.completions, strict=True), key=lambda row: row[0]
+        )[:LOGGED_GROUPS]
     ]
-    append_json_lines(run.directory.completions, rows[:LOGGED_GROUPS])
+    append_json_lines(run.directory.completions, rows)
 
 
 class Pace:

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 WORTH = 0.9
 """The largest part must come to at most this share of what it was, else no place is moved."""
 
+LEAST_TOKENS = 256
+"""Nor is one moved to save fewer tokens than these: where steps are that small, no bit of a run changes."""
 
-def deal(sizes: Sequence[float], capacities: Sequence[int]) -> list[list[int]]:
+LEAST_PIXELS = LEAST_TOKENS * 28**2
+"""The same in pixels of pictures, of which 28 x 28 make a token of most models."""
+
+
+def deal(sizes: Sequence[float], capacities: Sequence[int], *, least: float) -> list[list[int]]:
     """Return the places of all ``sizes`` (>= 0) in parts of given numbers, the largest part's sum kept low.
 
     ``capacities`` add up to the number of sizes. Largest first, each goes to the part that has least so far
     and room left (longest processing time first, Graham, SIAM J. Appl. Math. 17(2), 1969); within a part
-    places ascend. Where that lowers the maximum by little (``WORTH``), the parts are the places in their
-    order.
+    places ascend. Where that lowers the largest sum by little (``WORTH``, and by less than ``least``), the
+    parts are the places in their order.
     """
     assert sum(capacities) == len(sizes)
     places = iter(range(len(sizes)))
@@ -28,9 +34,9 @@ def deal(sizes: Sequence[float], capacities: Sequence[int]) -> list[list[int]]:
         )
         parts[part].append(place)
         sums[part] += sizes[place]
-    if largest_sum(sizes, parts) <= WORTH * largest_sum(sizes, plain) > 0:
-        return [sorted(part) for part in parts]
-    return plain
+    before, after = largest_sum(sizes, plain), largest_sum(sizes, parts)
+    is_worth_it = after <= WORTH * before and before - after >= least
+    return [sorted(part) for part in parts] if is_worth_it else plain
 
 
 def largest_sum(sizes: Sequence[float], parts: Sequence[Sequence[int]]) -> float:

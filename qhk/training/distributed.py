@@ -12,7 +12,7 @@ from accelerate.state import PartialState
 from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
-from qhk.training.balance import deal
+from qhk.training.balance import LEAST_PIXELS, deal
 from qhk.training.stop import RunFailure, RunStopped
 
 Item = TypeVar("Item")
@@ -87,12 +87,12 @@ class Processes:
         return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
     def own_part(self, sizes: Sequence[float]) -> list[int]:
-        """Return the places of the prompts of these ``sizes`` that this process works on, ascending.
+        """Return the places of the prompts of these sizes in pixels that this process works on, ascending.
 
         As many on each process; their number divides evenly: the settings check it.
         """
         assert len(sizes) % self.count == 0
-        return deal(sizes, [len(sizes) // self.count] * self.count)[self.rank]
+        return deal(sizes, [len(sizes) // self.count] * self.count, least=LEAST_PIXELS)[self.rank]
 
     def gather_rows(self, rows: Tensor, places: Sequence[int]) -> Tensor:
         """Return all processes' rows, each at its global place; this process's belong to ``places``."""

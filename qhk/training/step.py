@@ -60,7 +60,7 @@ from qhk.settings.learning import (
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
-from qhk.training.balance import deal
+from qhk.training.balance import LEAST_TOKENS, deal
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.forward import (
@@ -375,7 +375,7 @@ def even_out(batch: Batch, *, size: int) -> Batch:
         prompt.num_tokens + group.num_tokens
         for prompt, group in zip(batch.prompts, batch.groups, strict=True)
     ]
-    parts = deal(tokens, [own.stop - own.start for own in slices])
+    parts = deal(tokens, [own.stop - own.start for own in slices], least=LEAST_TOKENS)
     return batch.in_order([place for part in parts for place in part])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qhk.training.balance import deal, largest_sum
+from qhk.training.balance import LEAST_TOKENS, deal, largest_sum
 
 STEPS = 2000
 MAX_PIXELS, PATCH, WORDS, LIMIT, GROUP = 786432, 28, 150, 512, 8
@@ -46,7 +46,7 @@ def main() -> None:
         for _ in range(STEPS):
             sizes = draws[kind](rng, count)
             mean = sum(sizes) / parts
-            found = (order, deal(sizes, capacities))
+            found = (order, deal(sizes, capacities, least=LEAST_TOKENS))
             ratios.append([largest_sum(sizes, each) / mean for each in found])
         (before, after), (high, low) = np.mean(ratios, axis=0), np.quantile(ratios, 0.95, axis=0)
         print(f"{kind:14} {count:7d} {parts:5d} | {before:14.2f} {high:5.2f} | {after:15.2f} {low:5.2f}")

@@ -128,7 +128,7 @@ def whole_gradients(model: Any) -> Weights:
 
 def deal_unevenly(root: Path, cache: Path, words: Sequence[str], base: Sequence[str]) -> None:
     """The four prompts of a step are taken for so long that each process has every other one."""
-    sizes = [9.0, 8.0, 1.0, 2.0]
+    sizes = [9e6, 8e6, 1e6, 2e6]
     assert Processes("ddp").own_part(sizes) == ([0, 2] if is_main() else [1, 3])
     with patch.object(loop, "prompt_sizes", lambda *planned: sizes):
         assert train_watched(root, cache, words, base) == 0

@@ -16,8 +16,10 @@ from qhk.training.balance import LEAST_TOKENS, deal, largest_sum
 
 STEPS = 2000
 MAX_PIXELS, PATCH, WORDS, LIMIT, GROUP = 786432, 28, 150, 512, 8
-CASES = (("processes", 8, 4), ("processes", 16, 4), ("processes", 64, 8))
-CASES += (("micro-batches", 8, 4), ("micro-batches", 16, 4), ("micro-batches", 32, 4))
+CASES = (
+    *(("processes", prompts, parts) for prompts, parts in ((8, 4), (16, 4), (64, 8))),
+    *(("micro-batches", prompts, 4) for prompts in (8, 16, 32)),
+)
 """What is dealt out, prompts, parts."""
 
 

@@ -14,7 +14,7 @@ TRL := .venv/trl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-sizes bench-memory picture lint format
+.PHONY: help install train test test-bare test-browser test-slurm test-slow test-gpu bench bench-data bench-submit bench-cli bench-busy bench-evaluate bench-default bench-report bench-sizes bench-memory bench-evenness picture lint format
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | \
@@ -97,6 +97,9 @@ bench-sizes: install  ## how often each test of two methods, and of modules, is 
 
 bench-memory: install  ## the planner's memory beside what runs of one step take, three minutes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.memory_plan $(ARGS)
+
+bench-evenness: install  ## how uneven processes and micro-batches are before and after prompts are dealt out
+	@$(BIN)/python -m tests.bench.evenness $(ARGS)
 
 picture: install  ## .github/report.png, the upper part of a report; ARGS="REPORT.html .github/report.png"
 	@$(BIN)/python -m tests.bench.picture $(ARGS)

@@ -93,12 +93,15 @@ def _run(arguments: Arguments, catalogue: Catalogue) -> int:
     job = prepare(*what)
     for note in job.notes:
         print(f"note: {note}", file=sys.stderr)
-    return _dry_run(arguments.command, job.settings) if job.settings.dry_run else command.run(job)
+    return _dry_run(arguments.command, job.settings, catalogue) if job.settings.dry_run else command.run(job)
 
 
-def _dry_run(command: str, settings: Settings) -> int:
+def _dry_run(command: str, settings: Settings, catalogue: Catalogue) -> int:
     """Print a training's identity; return 0, or 2 after a line for each reason to refuse the job."""
+    from qhk.config.compose import compose_launcher
     from qhk.policy.shape import ANSWER_TOKENS
+    from qhk.settings.sweep import parse_launcher
+    from qhk.sweep.cost import step_line
     from qhk.tracking.run_directory import known_run_id
     from qhk.training.dry_run import directory_problems, run_problems
     from qhk.training.memory import memory_lines
@@ -110,6 +113,10 @@ def _dry_run(command: str, settings: Settings) -> int:
         print(f"directory  {directory}")
         on_cpu = settings.model.tiny is not None
         print("\n".join(memory_lines(settings, answer_tokens=ANSWER_TOKENS, on_cpu=on_cpu)))
+        where = [f"{LAUNCHER}={'local' if on_cpu else 'slurm'}"]
+        line = step_line(settings, parse_launcher(compose_launcher("train", where, catalogue)).machine)
+        if line is not None:
+            print(line)
     problems = run_problems(settings)
     if command == "train" and not problems:
         problems = directory_problems(settings)

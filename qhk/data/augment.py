@@ -24,13 +24,17 @@ ORIENTATIONS: dict[str, tuple[Image.Transpose | None, ...]] = {
 """By augmentation: the pixels are moved, never changed."""
 
 
-def orient(image: Image.Image, augmentation: str, seed: int, *indices: int | str) -> Image.Image:
-    """Return the picture in an orientation drawn from the stream (seed, "orientation", indices).
+def draw_orientation(augmentation: str, seed: int, *indices: int | str) -> Image.Transpose | None:
+    """Return an orientation drawn from the stream (seed, "orientation", indices); None for upright.
 
-    ``none`` returns the picture itself and draws nothing.
+    ``none`` draws nothing.
     """
     choices = ORIENTATIONS[augmentation]
     if len(choices) == 1:
-        return image
-    chosen = choices[int(stream_generator(seed, "orientation", *indices).integers(len(choices)))]
-    return image if chosen is None else image.transpose(chosen)
+        return None
+    return choices[int(stream_generator(seed, "orientation", *indices).integers(len(choices)))]
+
+
+def orient(image: Image.Image, orientation: Image.Transpose | None) -> Image.Image:
+    """Return the picture in that orientation; None returns the picture itself."""
+    return image if orientation is None else image.transpose(orientation)

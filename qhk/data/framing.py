@@ -21,10 +21,10 @@ def frame(
     """
     if framing.form == "whole":
         return image
-    assert framing.side is not None
     number = framing.pieces or 1
-    width, height = min(framing.side, image.width), min(framing.side, image.height)
-    shown = Image.new(image.mode, (number * width, number * height))
+    size = framing.shown_size(*image.size)
+    width, height = (length // number for length in size)
+    shown = Image.new(image.mode, size)
     for row in range(number):
         for column in range(number):
             left = _offset(image.width, width, cell=column, cells=number, rng=rng)

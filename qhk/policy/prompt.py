@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -30,7 +30,8 @@ class EncodedPrompt:
     ``input_ids`` (P,), ``is_image`` (P,) true where image features go, ``position_ids`` (3, P) for
     temporal, height and width rotary positions, ``next_position`` the position of the first completion
     token, ``pixel_values`` (patches, patch size) and ``image_grid_thw`` (images, 3). ``messages`` are the
-    chat that it was made of. ``further`` is what else a family's vision tower takes, by name.
+    chat that it was made of. ``further`` is what else a family's vision tower takes, by name. ``key`` names
+    the pictures as the vision tower sees them, empty where they have no name: equal keys, equal pixels.
     """
 
     input_ids: Tensor
@@ -41,19 +42,28 @@ class EncodedPrompt:
     image_grid_thw: Tensor
     messages: Sequence[Mapping[str, Any]] = ()
     further: Mapping[str, Tensor] = field(default_factory=dict)
+    key: tuple[Hashable, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the memory of all its tensors."""
+        own = (self.input_ids, self.is_image, self.position_ids, self.pixel_values, self.image_grid_thw)
+        return sum(tensor.nbytes for tensor in (*own, *self.further.values()))
 
     @property
     def num_tokens(self) -> int:
         return int(self.input_ids.shape[0])
 
-    def with_pixels(self, pixel_values: Tensor, image_grid_thw: Tensor) -> EncodedPrompt:
+    def with_pixels(
+        self, pixel_values: Tensor, image_grid_thw: Tensor, *, key: tuple[Hashable, ...] = ()
+    ) -> EncodedPrompt:
         """Return this prompt showing other pictures. Raises ``UserError`` where their patch grids differ."""
         if not torch.equal(self.image_grid_thw, image_grid_thw):
             raise UserError(
                 f"degraded twin: patch grid {image_grid_thw.tolist()} differs from the original's "
                 f"{self.image_grid_thw.tolist()}; a twin must have the size of its original"
             )
-        return replace(self, pixel_values=pixel_values)
+        return replace(self, pixel_values=pixel_values, key=key)
 
     def pixels_on(self, device: torch.device) -> EncodedPrompt:
         """Return this prompt with its pixels on ``device``, where each forward pass finds them."""

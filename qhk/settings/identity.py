@@ -37,6 +37,7 @@ OUTSIDE_IDENTITY = (
     ),
     "evaluation.batch_images",
     "loading.workers",
+    "loading.keep_encoded",
     "dry_run",
     "fresh",
     "checkpoint",

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from qhk.errors import UserError
 from qhk.plain import show_value
 from qhk.settings.base import (
+    MOST,
     Count,
     FileText,
     Fraction,
@@ -210,7 +211,9 @@ class DatasetSettings(Node):
 class LoadingSettings(Node):
     """How training sets are read: their split, how many images, and the part held back for validation.
 
-    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best.
+    With ``validation_fraction`` 0 nothing is, and the last checkpoint counts as the best. ``keep_encoded``
+    and ``keep_features`` are the most MiB of memory, of each process, for what was made of pictures and can
+    serve again in later passes; 0 keeps nothing.
     """
 
     split: Text
@@ -219,6 +222,8 @@ class LoadingSettings(Node):
     limit: Count | None
     augmentation: Literal["none", "flip", "dihedral"]
     workers: Threads
+    keep_encoded: Annotated[int, Field(ge=0, le=MOST)] = 0
+    keep_features: Annotated[int, Field(ge=0, le=MOST)] = 0
 
 
 class FramingSettings(Node):
@@ -243,6 +248,13 @@ class FramingSettings(Node):
                     f"{key} {value} has no effect with form {self.form}; choose framing={forms[-1]}"
                 )
         return self
+
+    def shown_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return the width and height of what is shown of a picture of that size."""
+        if self.side is None:
+            return width, height
+        number = self.pieces or 1
+        return number * min(self.side, width), number * min(self.side, height)
 
     @property
     def shown_side(self) -> int | None:

@@ -241,19 +241,6 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
-    def _prepared_twins_lie_as_their_images(self) -> Self:
-        if not self.looks_at_twins or self.twin.form != "manifest":
-            return self
-        own = [(f"mixture.{task}.", part.loading) for task, part in self.mixture.items()]
-        for key, loading in [("", self.loading), *own]:
-            if loading is not None and loading.augmentation != "none":
-                raise UserError(
-                    f"{key}loading.augmentation: {loading.augmentation} would turn images but not their "
-                    "prepared twins; use none, or twin=generated"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _model_takes_what_is_shown(self) -> Self:
         side, most = self.framing.shown_side, self.model.max_pixels
         if side is not None and side**2 > most:
@@ -261,6 +248,30 @@ class Settings(Node):
                 f"framing.side: {side} x {side} native pixels would be shrunk to model.max_pixels {most}; "
                 f"set model.max_pixels={side**2} or more, or show less"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _one_memory_for_all_tasks(self) -> Self:
+        for task, part in self.mixture.items():
+            for key in ("keep_encoded", "keep_features"):
+                own = 0 if part.loading is None else getattr(part.loading, key)
+                if own not in (0, getattr(self.loading, key)):
+                    raise UserError(
+                        f"mixture.{task}.loading.{key}: all tasks of a run share one memory, whose size is "
+                        f"loading.{key}; set that, and leave this 0"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _kept_features_are_whole(self) -> Self:
+        stages = [(f"stages.{name}.", stage.loading) for name, stage in self.stages.items() if stage.loading]
+        for key, loading in [("", self.loading), *stages]:
+            if loading.keep_features and self.distributed.form not in ("single", "ddp"):
+                raise UserError(
+                    f"{key}loading.keep_features: must be 0 with distributed={self.distributed.form}, whose "
+                    "processes come to the same passes through the vision tower; set it to 0, or "
+                    "distributed=ddp"
+                )
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ Reading images, communication and all that is no matrix product are left out; ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,15 +90,33 @@ def estimate_run(
     training, cold, rollout = settings.training, settings.cold_start, settings.rollout
     steps, limit = training_steps(settings), settings.loading.validation_limit or 200
     validations = steps // training.validate_every if settings.loading.validation_fraction else 0
-    updates = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
-    sampling = group.rollout({rollout.max_new_tokens: rollout.group_size})
+    work = Work(flop=group.update_flop() * settings.objective.updates_per_rollout)
+    work += group.rollout({rollout.max_new_tokens: rollout.group_size})
+    if training.learner == "supervised":
+        work = Work(flop=(4.0 if settings.model.gradient_checkpointing else 3.0) * group.score_flop(1))
     parts = {
         "cold start": Work(flop=3 * group.score_flop(1)).times(cold.steps * cold.batch_size),
-        "training": (sampling + updates).times(training.prompts_per_step).times(steps),
+        "training": work.times(training.prompts_per_step).times(steps),
         "validation": group.readouts([training.validation_readout]).times(validations * limit),
         "evaluation": _evaluation(settings, group),
     }
     return {name: group.hours(work) for name, work in parts.items()}
+
+
+def step_line(settings: Settings, machine: MachineSettings) -> str | None:
+    """Return what one step of training takes of one device, in words; None for a model of unknown size."""
+    limit, took = settings.rollout.max_new_tokens, list[float]()
+    for tokens in (float(ANSWER_TOKENS), math.inf):
+        hours = estimate_run(settings, machine, answer_tokens=tokens)
+        if hours is None:
+            return None
+        took.append(3600 * hours["training"] / training_steps(settings))
+    line = (
+        f"time       about {took[0]:.2g} s of one {machine.name} a step, estimated at "
+        f"{machine.efficiency:.0%} of its peaks, with answers of {min(limit, ANSWER_TOKENS)} tokens"
+    )
+    longer = f"; {took[1]:.2g} s where all are as long as allowed ({limit})"
+    return line + (longer if limit > ANSWER_TOKENS else "")
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:

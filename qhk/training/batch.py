@@ -27,7 +27,7 @@ class Batch:
     the process that owns it, what is compared is gathered, so that every process knows it alike.
 
     Planned (``inputs.plan``), b each:
-        ``indices``      place among the B prompts of the step
+        ``indices``      place among the B prompts of the step, in any order
         ``tasks``        name of the task that the prompt belongs to
         ``examples``     the example that it shows
         ``epochs``       in which pass over its set
@@ -115,6 +115,10 @@ class Batch:
             twin_factor=self.twin_factor,
             **{name: [values[place] for place in places] for name, values in self._per_prompt().items()},  # type: ignore[arg-type]
         )
+
+    def in_order(self, places: Sequence[int]) -> Batch:
+        """Return this batch with all prompts of this process in another order; what is gathered stays."""
+        return self.with_prompts(range(len(self)), self.select(places))
 
     def with_prompts(self, places: Sequence[int], fresh: Batch) -> Batch:
         """Return this batch with ``fresh`` prompts at these places of this process; rewards stay."""

@@ -30,6 +30,7 @@ from qhk.training.engine import check_engine, open_engine
 from qhk.training.evaluation import report_benchmarks, validate_run
 from qhk.training.fit import refuse_long_answers
 from qhk.training.inputs import ExampleReader, build_readers
+from qhk.training.kept import Kept
 from qhk.training.optimizer import build_optimizer
 from qhk.training.run import Run, point_to_kept, save_checkpoint
 from qhk.training.sharding import is_sharded, load_optimizer_state, shard_by_zero, shard_model
@@ -216,6 +217,7 @@ def build_learner(
         processes=run.processes,
         memory={},
         engine=engine,
+        features=Kept(settings.loading.keep_features),
     )
 
 
@@ -300,6 +302,7 @@ def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader],
     """
     readers, examples = dict[str, ExampleReader](), list[tuple[str, Example]]()
     known: list[tuple[str, str, str, PromptSettings]] = []
+    kept: Kept[Any] = Kept(run.settings.loading.keep_encoded)
     for stage in run.stages:
         ways = {
             task: (task, view.task.form, view.task.answer_rule, view.prompt)
@@ -308,7 +311,7 @@ def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader],
         new = [task for task, way in ways.items() if way not in known]
         known += [ways[task] for task in new]
         names = {task: f"{stage.name}.{task}" if task in readers else task for task in new}
-        own = build_readers(stage.settings, policy)
+        own = build_readers(stage.settings, policy, kept=kept)
         readers |= {name: own[task] for task, name in names.items()}
         examples += [(names[task], one) for task, one in stage.data.train_examples if task in names]
     return readers, examples

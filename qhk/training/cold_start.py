@@ -37,7 +37,7 @@ def noisy_label(
     if not noise:
         return min(MOS_HIGH, max(MOS_LOW, mos))
     # The first number of an answer has the stream that a single score always had.
-    place = (example_id, aspect) if aspect else (example_id,)
+    place: tuple[str | int, ...] = (example_id, aspect) if aspect else (example_id,)
     place += () if step is None else ("step", step)
     drawn = float(stream_generator(seed, "cold_start_label", *place).normal(0.0, noise))
     return min(MOS_HIGH, max(MOS_LOW, mos + drawn))

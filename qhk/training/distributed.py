@@ -12,6 +12,7 @@ from accelerate.state import PartialState
 from accelerate.utils.operations import gather_object
 from torch import Tensor, nn
 
+from qhk.training.balance import LEAST_PIXELS, deal
 from qhk.training.stop import RunFailure, RunStopped
 
 Item = TypeVar("Item")
@@ -57,8 +58,9 @@ class Processes:
 
     Each holds the whole model, or a part of it where the run ``shards``.
 
-    Every prompt of a step has a global index; process ``rank`` owns a contiguous part of them. Losses are
-    divided by global counts before they meet, so gradients are *summed* over processes.
+    Every prompt of a step has a global index; process ``rank`` owns a part of them, whichever: random numbers
+    follow the index, and what is compared is gathered in its order. Losses are divided by global counts
+    before they meet, so gradients are *summed* over processes.
     """
 
     def __init__(self, form: str) -> None:
@@ -84,20 +86,22 @@ class Processes:
         """Return the names of this process's accelerators, none on a CPU."""
         return [torch.cuda.get_device_name()] if torch.cuda.is_available() else []
 
-    def own_part(self, total: int) -> slice:
-        """Return the global prompt indices this process works on.
+    def own_part(self, sizes: Sequence[float]) -> list[int]:
+        """Return the places of the prompts of these sizes in pixels that this process works on, ascending.
 
-        ``total`` divides evenly: the settings check it.
+        As many on each process; their number divides evenly: the settings check it.
         """
-        assert total % self.count == 0
-        share = total // self.count
-        return slice(self.rank * share, (self.rank + 1) * share)
+        assert len(sizes) % self.count == 0
+        return deal(sizes, [len(sizes) // self.count] * self.count, least=LEAST_PIXELS)[self.rank]
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        """Return all processes' rows, in global prompt order."""
-        if self.count == 1:
-            return rows
-        return torch.cat(_gather([rows.cpu()]))
+    def gather_rows(self, rows: Tensor, places: Sequence[int]) -> Tensor:
+        """Return all processes' rows, each at its global place; this process's belong to ``places``."""
+        return torch.stack(self.gather_placed(list(rows.cpu()), places))
+
+    def gather_placed(self, items: Sequence[Item], places: Sequence[int]) -> list[Item]:
+        """Return all processes' items in the order of their global places."""
+        gathered = self.gather_items(list(zip(places, items, strict=True)))
+        return [item for _, item in sorted(gathered, key=_first)]
 
     def gather_items(self, items: Sequence[Item]) -> list[Item]:
         """Return all processes' items, in process order."""

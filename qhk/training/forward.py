@@ -20,6 +20,7 @@ from qhk.policy.packed import PackedGroups, encode_images, pack_groups, packed_h
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import Group
 from qhk.training.batch import Batch
+from qhk.training.kept import Kept
 from qhk.training.memory import HEAD_CHUNK
 from qhk.training.sharding import run_in_forward
 
@@ -75,8 +76,38 @@ def micro_slices(count: int, size: int) -> list[slice]:
 
 
 @torch.no_grad()
-def frozen_features(model: Any, prompts: Sequence[EncodedPrompt], *, size: int) -> list[Tensor]:
-    """Return each prompt's (image tokens, hidden) features of a frozen tower, ``size`` prompts at a time."""
+def kept_features(model: Any, prompts: Sequence[EncodedPrompt], kept: Kept[Tensor]) -> list[Tensor]:
+    """Return each prompt's (image tokens, hidden) features of a tower whose weights never change.
+
+    What was found before comes from ``kept``, on the CPU. Each prompt is encoded by itself: features must not
+    depend, in their last bits, on what shared a batch when a picture was first seen.
+    """
+    features = []
+    for prompt in prompts:
+
+        def encode(prompt: EncodedPrompt = prompt) -> Tensor:
+            return encode_images(model, [prompt])
+
+        found = kept.get(prompt.key, lambda: encode().cpu(), size=nbytes) if prompt.key else encode()
+        features.append(found.to(model.device))
+    return features
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Return the memory of a tensor."""
+    return tensor.nbytes
+
+
+@torch.no_grad()
+def frozen_features(
+    model: Any, prompts: Sequence[EncodedPrompt], *, size: int, kept: Kept[Tensor]
+) -> list[Tensor]:
+    """Return each prompt's (image tokens, hidden) features of a frozen tower, ``size`` prompts at a time.
+
+    Or one at a time, and each once, where features are ``kept``.
+    """
+    if kept.limit_mib:
+        return kept_features(model, prompts, kept)
     features: list[Tensor] = []
     for rows in micro_slices(len(prompts), size):
         lengths = [int(prompt.is_image.sum()) for prompt in prompts[rows]]
@@ -91,12 +122,14 @@ def learning_features(model: Any, prompts: Sequence[EncodedPrompt]) -> list[Tens
     return list(torch.split(encode_images(model, prompts), lengths))
 
 
-def make_micro_batches(model: Any, batch: Batch, *, size: int, with_degraded: bool) -> list[MicroBatch]:
+def make_micro_batches(
+    model: Any, batch: Batch, *, size: int, with_degraded: bool, kept: Kept[Tensor]
+) -> list[MicroBatch]:
     """Return the batch's groups in micro-batches of ``size``, on the model's device."""
     degraded, degraded_features, frozen = batch.degraded, list[Tensor](), vision_is_frozen(model)
     if with_degraded:
         assert len(degraded) == len(batch), "a term that needs the degraded twins is not reached without them"
-        degraded_features = frozen_features(model, degraded, size=size) if frozen else []
+        degraded_features = frozen_features(model, degraded, size=size, kept=kept) if frozen else []
 
     def images(prompts: Sequence[EncodedPrompt], features: Sequence[Tensor], rows: slice) -> Images:
         known = torch.cat(list(features[rows])) if features else None
@@ -144,12 +177,16 @@ def present_logprobs(model: Any, part: MicroBatch, *, temperature: float) -> Ten
     return part.packed.pad(run_in_forward(model, logprobs))
 
 
-def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float) -> Tensor:
+def reference_logprobs(reference: Any, part: MicroBatch, *, temperature: float, kept: Kept[Tensor]) -> Tensor:
     """Return (R, T) log-probabilities of the completions under the frozen reference.
 
-    With an adapter that is the policy's own model, which computes here what the adapter started from.
+    With an adapter that is the policy's own model, which computes here what the adapter started from. Its
+    tower never learns, so its features are ``kept`` where the policy's are not those.
     """
     with at_reference(reference):
+        if kept.limit_mib and part.original.features is None:
+            features = torch.cat(kept_features(reference, part.original.prompts, kept))
+            part = replace(part, original=replace(part.original, features=features))
         return present_logprobs(reference, part, temperature=temperature)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
-from qhk.data.augment import orient
+from qhk.data.augment import draw_orientation, orient
 from qhk.data.framing import frame
 from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
@@ -26,10 +30,20 @@ from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch
 from qhk.training.data import RunData
+from qhk.training.kept import Kept
 from qhk.types import Example
 
-Degrade = Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
-"""(example, its pictures, epoch, factor of strengths) -> their degraded copies, of the same sizes."""
+
+@dataclass(frozen=True, kw_only=True)
+class Degrader:
+    """How pictures are degraded.
+
+    ``degrade`` takes (example, its pictures, epoch, factor of strengths) and returns degraded copies of the
+    same sizes; ``each_epoch`` says whether they are others in every pass.
+    """
+
+    degrade: Callable[[Example, list[Image.Image], int, float], list[Image.Image]]
+    each_epoch: bool
 
 
 def plan(
@@ -62,8 +76,22 @@ def plan(
     )
 
 
+def prompt_sizes(planned: Batch, data: RunData, settings: Settings) -> list[int]:
+    """Return about how long each prompt is, from the sizes of its pictures: pixels that the model sees."""
+    model, framing = settings.model, settings.framing
+
+    def seen(path: Path) -> int:
+        shown = framing.shown_size(data.files[path].width, data.files[path].height)
+        return min(max(math.prod(shown), model.min_pixels), model.max_pixels)
+
+    return [sum(map(seen, example.images)) for example in planned.examples]
+
+
 class ExampleReader:
-    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share."""
+    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share.
+
+    ``kept`` holds what was encoded before, of all readers that share it.
+    """
 
     def __init__(
         self,
@@ -75,21 +103,23 @@ class ExampleReader:
         augmentation: str,
         framing: FramingSettings,
         seed: int,
-        degrade: Degrade | None,
+        degrader: Degrader | None,
+        kept: Kept[Any],
     ) -> None:
         self.encoder, self.task, self.messages = encoder, task, messages
-        self.answer_decimals, self.degrade = answer_decimals, degrade
-        self.augmentation, self.framing, self.seed = augmentation, framing, seed
+        self.answer_decimals, self.degrader = answer_decimals, degrader
+        self.augmentation, self.framing = augmentation, framing
+        self.seed, self.kept = seed, kept
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        shown = [frame(image, self.framing) for image in read_pictures(example)]
-        return self.encoder.encode(self.messages, shown)
 
-    def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
-        """Return the example's pictures, all in the orientation of this pass over its set."""
-        place = (self.seed, example.dataset, example.id, epoch)
-        return [orient(load_image(path), self.augmentation, *place) for path in example.images]
+        def shown() -> list[Image.Image]:
+            return [frame(image, self.framing) for image in read_pictures(example)]
+
+        if example.perturbation is not None:
+            return self.encoder.encode(self.messages, shown())
+        return self._original(example, None, shown)
 
     def training_prompt(
         self, example: Example, *, epoch: int, twin_factor: float | None
@@ -99,23 +129,66 @@ class ExampleReader:
         ``twin_factor`` None says so for one step. The twin differs in pixels alone, so only they are encoded:
         ids and positions are the original's.
         """
-        images = self.training_images(example, epoch=epoch)
-        prompt = self.encoder.encode(self.messages, self._framed(images, example, epoch=epoch))
-        if self.degrade is None or twin_factor is None:
+        place = (example.dataset, example.id, epoch)
+        orientation = draw_orientation(self.augmentation, self.seed, *place)
+
+        @cache
+        def pictures() -> list[Image.Image]:
+            return [load_image(path) for path in example.images]
+
+        def seen(images: Sequence[Image.Image]) -> list[Image.Image]:
+            """What this pass shows, the same of a picture and its twin, and of all of a prompt."""
+            turned = (orient(image, orientation) for image in images)
+            return [
+                frame(image, self.framing, stream_generator(self.seed, "framing", *place)) for image in turned
+            ]
+
+        # A frame that is drawn for this pass does not come again, and so is not kept.
+        if self.framing.form == "whole":
+            prompt = self._original(example, orientation, lambda: seen(pictures()))
+        else:
+            prompt = self.encoder.encode(self.messages, seen(pictures()))
+        degrader = self.degrader
+        if degrader is None or twin_factor is None:
             return prompt, None
-        degraded = self._framed(self.degrade(example, images, epoch, twin_factor), example, epoch=epoch)
-        return prompt, prompt.with_pixels(*self.encoder.encode_pixels(degraded))
 
-    def _framed(self, images: Sequence[Image.Image], example: Example, *, epoch: int) -> list[Image.Image]:
-        """What is shown in this pass, the same of a picture and its twin, and of all of a prompt."""
-        place = (self.seed, "framing", example.dataset, example.id, epoch)
-        return [frame(image, self.framing, stream_generator(*place)) for image in images]
+        def encode_twin() -> tuple[Tensor, Tensor]:
+            degraded = degrader.degrade(example, pictures(), epoch, twin_factor)
+            return self.encoder.encode_pixels(seen(degraded))
+
+        # Nor does a twin whose strength is still on its way, or that changes from pass to pass.
+        if not prompt.key or degrader.each_epoch or twin_factor != 1.0:
+            return prompt, prompt.with_pixels(*encode_twin())
+        key = (*prompt.key, "twin", example.dataset, example.id)
+        return prompt, prompt.with_pixels(*self.kept.get(key, encode_twin, size=_pixel_bytes), key=key)
+
+    def _original(
+        self,
+        example: Example,
+        orientation: Image.Transpose | None,
+        images: Callable[[], list[Image.Image]],
+    ) -> EncodedPrompt:
+        """The prompt about the pictures as they are, in that orientation."""
+        key = (json.dumps(list(self.messages)), example.images, orientation)
+        prompt: EncodedPrompt = self.kept.get(
+            key,
+            lambda: replace(self.encoder.encode(self.messages, images()), key=key),
+            size=lambda made: made.num_bytes,
+        )
+        return prompt
 
 
-def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader]:
+def _pixel_bytes(encoded: tuple[Tensor, Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in encoded)
+
+
+def build_readers(
+    settings: Settings, policy: Policy, *, kept: Kept[Any] | None = None
+) -> dict[str, ExampleReader]:
     """Return, by task, the one way this run turns an example into a prompt.
 
-    Readers make degraded twins where perception looks at them; a supervised learner has none.
+    Readers make degraded twins where perception looks at them; a supervised learner has none. What they
+    encode stays in ``kept``; None keeps nothing.
     """
     with_twins = settings.looks_at_twins and settings.training.learner == "reinforcement"
     return {
@@ -127,13 +200,14 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             augmentation=view.loading.augmentation,
             framing=view.framing,
             seed=view.seed,
-            degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
+            degrader=_degrader(view.twin, seed=view.seed) if with_twins else None,
+            kept=Kept(0) if kept is None else kept,
         )
         for task, view in task_views(settings).items()
     }
 
 
-def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
+def _degrader(twin: TwinSettings, *, seed: int) -> Degrader:
     strengths: dict[str, float] = {str(kind): value for kind, value in twin.strengths.items()}
 
     def degrade(example: Example, images: list[Image.Image], epoch: int, factor: float) -> list[Image.Image]:
@@ -155,7 +229,7 @@ def _degrader(twin: TwinSettings, *, seed: int) -> Degrade:
             for one, image in zip(places, images, strict=True)
         ]
 
-    return degrade
+    return Degrader(degrade=degrade, each_epoch=twin.form == "generated" and twin.resample == "each_epoch")
 
 
 Encoded = tuple[EncodedPrompt, EncodedPrompt | None]

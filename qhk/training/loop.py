@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -23,7 +24,8 @@ from qhk.training.batch import Batch
 from qhk.training.begin import begin, enter_stage, resume_point, resume_run
 from qhk.training.collapse import look_for_collapse, may_roll_back, roll_back, slowed, why_stopped
 from qhk.training.evaluation import report_benchmarks, validate_run, write_run_results
-from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch, prompt_sizes
+from qhk.training.kept import Kept
 from qhk.training.optimizer import long_warmups
 from qhk.training.run import Run, save_checkpoint
 from qhk.training.sharding import gathered
@@ -117,8 +119,8 @@ def _report_after(run: Run, learner: Learner) -> None:
 
 def _take_steps(run: Run, learner: Learner, first: int) -> None:
     settings, total = run.settings, run.stage.last
-    readers = build_readers(settings, learner.policy)
-    own = run.processes.own_part(settings.training.prompts_per_step)
+    kept: Kept[Any] = Kept(settings.loading.keep_encoded)
+    readers = build_readers(settings, learner.policy, kept=kept)
 
     def plan_step(step: int) -> Batch:
         whole = plan(
@@ -128,7 +130,12 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             prompts_per_step=settings.training.prompts_per_step,
             twin_factor=_twin_factor(run, step),
         )
-        return whole.select(range(own.start, own.stop))
+        return whole.select(run.processes.own_part(prompt_sizes(whole, run.data, settings)))
+
+    filling: dict[str, Kept[Any]] = {
+        "loading.keep_encoded": kept,
+        "loading.keep_features": learner.features,
+    }
 
     with run.timed("training"), run.display.task("training") as progress:
         progress(first, run.total_steps)
@@ -147,7 +154,18 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
             progress(done, run.total_steps)
             if logged:
                 _log(run, metrics, batch, step=done, pace=pace)
+            for key in [key for key, own in filling.items() if own.is_full]:
+                run.display.line(_tell_full(key, filling.pop(key)))
             _after_step(run, learner, readers, step=done)
+
+
+def _tell_full(key: str, kept: Kept[Any]) -> str:
+    """A line for a memory that holds no more, with the number and the mean size of what is in it."""
+    mean = kept.num_bytes / max(1, len(kept)) / 2**20
+    return (
+        f"note: {key}: {kept.limit_mib} MiB are full with {len(kept)} entries of {mean:.3g} MiB on average; "
+        "what else comes is made anew in each pass"
+    )
 
 
 def fresh_prompts(run: Run, readers: Mapping[str, ExampleReader], *, step: int) -> FreshPrompts:
@@ -265,9 +283,11 @@ def _log(run: Run, metrics: Mapping[str, float], batch: Batch, *, step: int, pac
             "texts": [completion.text for completion in completions],
             "scores": [completion.answer.score for completion in completions],
         }
-        for example, completions in zip(batch.examples, batch.completions, strict=True)
+        for _, example, completions in sorted(
+            zip(batch.indices, batch.examples, batch.completions, strict=True), key=lambda row: row[0]
+        )[:LOGGED_GROUPS]
     ]
-    append_json_lines(run.directory.completions, rows[:LOGGED_GROUPS])
+    append_json_lines(run.directory.completions, rows)
 
 
 class Pace:

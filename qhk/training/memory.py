@@ -134,6 +134,7 @@ def memory_plan(
         rest = {"gathered weights": others * shape.weights}
     if on_cpu:
         kept["process"] = PROCESS
+        kept |= kept_in_memory(settings)
     limit = settings.rollout.max_new_tokens
     tokens = limit if answer_tokens is None else min(limit, answer_tokens)
     lengths = _Lengths(
@@ -163,6 +164,12 @@ def memory_plan(
         if not vllm.sleep:
             kept, rollout = kept | beside, rest
     return MemoryPlan(kept=kept, update=update, rollout=rollout)
+
+
+def kept_in_memory(settings: Settings) -> dict[str, float]:
+    """Return the most bytes of the machine's own memory that a process keeps from pass to pass, by key."""
+    limits = {"keep_encoded": settings.loading.keep_encoded, "keep_features": settings.loading.keep_features}
+    return {f"loading.{name}": limit * 2.0**20 for name, limit in limits.items() if limit}
 
 
 def _inputs(shape: Shape) -> dict[str, int]:
@@ -376,6 +383,10 @@ def memory_lines(settings: Settings, *, answer_tokens: int, on_cpu: bool) -> lis
     parts = [f"{name} {_gib(size)}" for name, size in list(plan.largest.items())[:4]]
     lines.append(f"           most of it: {', '.join(parts)}")
     if not on_cpu:
+        lines += [
+            f"           beside the GPU, up to {_gib(size)} of each process for {key}"
+            for key, size in kept_in_memory(settings).items()
+        ]
         lines += [f"           {line}" for line in _cards(settings, answer_tokens=answer_tokens)]
     return lines
 

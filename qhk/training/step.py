@@ -60,6 +60,7 @@ from qhk.settings.learning import (
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet
+from qhk.training.balance import LEAST_TOKENS, deal
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.forward import (
@@ -67,12 +68,14 @@ from qhk.training.forward import (
     frozen_features,
     learning_features,
     make_micro_batches,
+    micro_slices,
     policy_branches,
     present_logprobs,
     reference_logprobs,
     sampled_logprobs,
     vision_is_frozen,
 )
+from qhk.training.kept import Kept
 from qhk.training.memory import goes_on_from_rollout
 from qhk.training.metrics import (
     branch_metrics,
@@ -97,7 +100,7 @@ class Learner:
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
     go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to; ``engine``
-    samples.
+    samples; ``features`` holds those of a vision tower that does not change, of pictures seen before.
     """
 
     policy: Policy
@@ -109,6 +112,7 @@ class Learner:
     processes: Processes
     memory: dict[str, float]
     engine: RolloutEngine
+    features: Kept[Tensor]
 
 
 def reinforcement_step(
@@ -142,7 +146,6 @@ def reinforcement_step(
             batch,
             max_rounds=objective.max_resamples,
             minimum_std=objective.minimum_std,
-            own=processes.own_part(len(batch.rewards)),
             fresh=fresh,
             sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
             reward=lambda filled: reward(filled, terms=terms, processes=processes),
@@ -150,11 +153,13 @@ def reinforcement_step(
     clock.append(time.perf_counter())
 
     needs = now.terms.needs()
+    batch = even_out(batch, size=settings.training.prompts_per_device)
     parts = make_micro_batches(
         learner.policy.model,
         batch,
         size=settings.training.prompts_per_device,
         with_degraded=needs.degraded or (measure and len(batch.degraded) > 0),
+        kept=learner.features,
     )
     kl_in_reward = objective.kl_placement == "reward" and objective.kl_coef > 0
     # The reference stays as it is, so one forward serves all updates on these completions.
@@ -240,7 +245,7 @@ def sample(learner: Learner, batch: Batch, *, step: int, resample: int = 0) -> B
         # A frozen tower gives prefill, policy and reference the same features: they are computed here, once.
         # One that learns gives prefill and the policy's first forward the same.
         if vision_is_frozen(policy.model):
-            features = frozen_features(policy.model, batch.prompts, size=size)
+            features = frozen_features(policy.model, batch.prompts, size=size, kept=learner.features)
         elif goes_on_from_rollout(settings, prompts=len(batch)):
             features = learning_features(policy.model, batch.prompts)
         groups = learner.engine.sample(
@@ -266,7 +271,8 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
     Opinions, scores and what each completion earns by itself are gathered over processes, since rewards may
     compare the groups of a step. They compare those of one task: other tasks' rewards have other ranges.
     """
-    gathered = processes.gather_items(list(zip(batch.tasks, _scored_groups(batch), strict=True)))
+    own = list(zip(batch.tasks, _scored_groups(batch), strict=True))
+    gathered = processes.gather_placed(own, batch.indices)
     batch = replace(batch, all_tasks=[task for task, _ in gathered], scored=[group for _, group in gathered])
     rewards = torch.zeros(len(gathered), len(batch.completions[0]), dtype=torch.float64)
     breakdown: dict[str, Tensor] = {}
@@ -300,7 +306,7 @@ def _term_values(term: RewardTerm, task: str, batch: Batch, processes: Processes
             [completion_value(term, one, example) if name == task else 0.0 for one in completions]
             for name, example, completions in zip(batch.tasks, batch.examples, batch.completions, strict=True)
         ]
-        return processes.gather_rows(torch.tensor(own, dtype=torch.float64))
+        return processes.gather_rows(torch.tensor(own, dtype=torch.float64), batch.indices)
     if isinstance(term, CompletionsTerm):
         mine = [place for place, name in enumerate(batch.tasks) if name == task]
         judged = torch.zeros(len(batch), len(batch.completions[0]), dtype=torch.float64)
@@ -309,7 +315,7 @@ def _term_values(term: RewardTerm, task: str, batch: Batch, processes: Processes
             examples = [batch.examples[place] for place in mine for _ in batch.completions[place]]
             found = [_number(value) for value in completions_values(term, completions, examples)]
             judged[mine] = torch.tensor(found, dtype=torch.float64).view(len(mine), -1)
-        return processes.gather_rows(judged)
+        return processes.gather_rows(judged, batch.indices)
     values = torch.zeros(len(batch.all_tasks), len(batch.completions[0]), dtype=torch.float64)
     rows = [row for row in batch.rows_of(task) if batch.scored[row] is not None]
     if rows:
@@ -326,7 +332,6 @@ def refill(
     *,
     max_rounds: int,
     minimum_std: float = 0.0,
-    own: slice,
     fresh: FreshPrompts,
     sample: Callable[[Batch, int], Batch],
     reward: Callable[[Batch], Batch],
@@ -335,10 +340,9 @@ def refill(
 
     A flat group (``flat_groups``) teaches nothing: its total rewards are alike, whatever they are made of.
     In each round every one of them gives its place to the group of a fresh prompt, and all rewards are taken
-    anew, because some compare groups. What is judged is the total reward, without a KL. ``own`` are the
-    indices of this process's groups; ``sample`` takes (prompts, round). Which prompt takes a place depends
-    on (seed, step, round, index) alone, so any number of processes replaces the same groups by the same
-    ones.
+    anew, because some compare groups. What is judged is the total reward, without a KL. ``sample`` takes
+    (prompts, round). Which prompt takes a place depends on (seed, step, round, index) alone, so any number of
+    processes replaces the same groups by the same ones.
 
     Source: DAPO (arXiv 2503.14476, section 3.2), which samples whole batches and keeps what is informative
     until a batch is full; here a place is filled again and again instead, and what is still uninformative
@@ -349,21 +353,38 @@ def refill(
         if not bool(flat.any()):
             break
         number = batch.num_rounds + 1
-        places = [place for place in range(own.start, own.stop) if flat[place]]
-        filled = batch.with_prompts(
-            [place - own.start for place in places], sample(fresh(number, places), number)
-        )
+        rows = [row for row, place in enumerate(batch.indices) if flat[place]]
+        places = [batch.indices[row] for row in rows]
+        filled = batch.with_prompts(rows, sample(fresh(number, places), number))
         filled = replace(filled, num_rounds=number, num_resampled=batch.num_resampled + int(flat.sum()))
         batch = reward(filled)
     return batch
+
+
+# --- micro-batches ----------------------------------------------------------------------------------------
+
+
+def even_out(batch: Batch, *, size: int) -> Batch:
+    """Return the batch with its prompts in an order whose micro-batches of ``size`` have even tokens.
+
+    Counted are those of the packed row: a prompt once, and all its completions. The gradient is a sum over
+    prompts, so the order changes its rounding alone; the largest micro-batch decides the memory.
+    """
+    slices = micro_slices(len(batch), size)
+    tokens = [
+        prompt.num_tokens + group.num_tokens
+        for prompt, group in zip(batch.prompts, batch.groups, strict=True)
+    ]
+    parts = deal(tokens, [own.stop - own.start for own in slices], least=LEAST_TOKENS)
+    return batch.in_order([place for part in parts for place in part])
 
 
 # --- advantages -------------------------------------------------------------------------------------------
 
 
 def _reference_logprobs(learner: Learner, parts: Sequence[MicroBatch]) -> list[Tensor]:
-    temperature = learner.settings.rollout.temperature
-    return [reference_logprobs(learner.reference, part, temperature=temperature) for part in parts]
+    temperature, kept = learner.settings.rollout.temperature, learner.features
+    return [reference_logprobs(learner.reference, part, temperature=temperature, kept=kept) for part in parts]
 
 
 def _divergence(
@@ -415,18 +436,19 @@ def add_advantages(
     exclude  leaves all of these, as if it had not been sampled (ours)
     """
     lengths, cut = processes.gather_rows(
-        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions])
+        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions]),
+        batch.indices,
     ).unbind(-1)
     counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
     loss_mask = torch.ones_like(counted) if objective.truncated == "keep" else cut == 0
     rewards = batch.rewards
     if divergence is not None:
-        rewards = rewards - objective.kl_coef * processes.gather_rows(divergence)
+        rewards = rewards - objective.kl_coef * processes.gather_rows(divergence, batch.indices)
     scores, advantages = torch.full_like(rewards, math.nan), torch.zeros_like(rewards)
     weights, variances = torch.ones(len(rewards), dtype=torch.float64), dict[str, float]()
     reread = None
     if uncertainty.answer_rule is not None:
-        reread = processes.gather_rows(_reread(batch, tasks, uncertainty.answer_rule))
+        reread = processes.gather_rows(_reread(batch, tasks, uncertainty.answer_rule), batch.indices)
     for name, task in tasks.items():
         rows = batch.rows_of(name)
         if not rows:
@@ -519,7 +541,7 @@ def find_answers(batch: Batch, *, tokenizer: Any, tasks: Mapping[str, Task], pro
         ]
         for task, group, completions in zip(batch.tasks, batch.groups, batch.completions, strict=True)
     ]
-    learning = batch.loss_mask[processes.own_part(len(batch.rewards))].nonzero().tolist()
+    learning = batch.loss_mask[list(batch.indices)].nonzero().tolist()
     inside = sum(int(masks[place][number].sum()) for place, number in learning)
     counts = replace(batch.counts, answer_tokens=processes.total(inside))
     return replace(batch, answer_masks=masks, counts=counts)
@@ -537,17 +559,22 @@ def select_tokens(
     Log-probabilities are those of the sampling, so the same tokens are selected in every update and whatever
     shares a micro-batch or a process.
     """
-    own = processes.own_part(len(batch.rewards))
     rows = [
-        (logprobs.double().cpu(), float(advantage)) if learns else None
-        for group, advantages, mask in zip(
-            batch.groups, batch.advantages[own], batch.loss_mask[own], strict=True
-        )
-        for logprobs, advantage, learns in zip(group.logprobs, advantages, mask, strict=True)
+        [
+            (logprobs.double().cpu(), float(advantage)) if learns else None
+            for logprobs, advantage, learns in zip(
+                group.logprobs, batch.advantages[place], batch.loss_mask[place], strict=True
+            )
+        ]
+        for place, group in zip(batch.indices, batch.groups, strict=True)
     ]
-    number = sum(processes.gather_items([len(rows)])[: processes.rank])
-    everyone = processes.gather_items(rows)
-    learning = [(place, *row) for place, row in enumerate(everyone) if row is not None]
+    everyone = processes.gather_placed(rows, batch.indices)
+    learning = [
+        ((place, number), *row)
+        for place, group in enumerate(everyone)
+        for number, row in enumerate(group)
+        if row is not None
+    ]
     lengths = [len(logprobs) for _, logprobs, _ in learning]
     nothing = torch.zeros(0, dtype=torch.float64)
     values = covariances(
@@ -566,10 +593,13 @@ def select_tokens(
         )
     )
     masks = dict(zip([place for place, *_ in learning], torch.split(chosen, lengths), strict=True))
-    size, selected = batch.rewards.shape[1], []
-    for place, group in enumerate(batch.groups):
-        ids = enumerate(group.completion_ids, start=number + place * size)
-        selected.append([masks.get(at, torch.zeros(len(one), dtype=torch.bool)) for at, one in ids])
+    selected = [
+        [
+            masks.get((place, number), torch.zeros(len(ids), dtype=torch.bool))
+            for number, ids in enumerate(group.completion_ids)
+        ]
+        for place, group in zip(batch.indices, batch.groups, strict=True)
+    ]
     return replace(batch, selected=selected)
 
 
@@ -659,7 +689,7 @@ def accumulate(
     which stays the same in all updates, weighs the policy term. None where the policy sampled for itself.
     """
     metrics, total, logprobs = MetricSet(), 0.0, list[Tensor]()
-    own = learner.processes.own_part(len(batch.rewards))
+    own = list(batch.indices)
     advantages, loss_mask = batch.advantages[own], batch.loss_mask[own]
 
     def forward(number: int, part: MicroBatch) -> tuple[Tensor, LossOutput, Branch, Tensor | None]:

@@ -114,6 +114,7 @@ def test_dry_run_prints_identity_and_leaves_nothing(qhk: Run, tmp_path: Path) ->
     code, out, err = qhk("train", "dry_run=true")
     assert (code, err) == (0, "")
     assert "directory  outputs/default/default/seed0" in out
+    assert "time       about " in out and " s of one CPU core a step, estimated" in out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -66,8 +66,6 @@ def test_every_option_composes_and_parses(turn: int, catalogue: Catalogue) -> No
             "rollout": "default",
             "distributed": "ddp",
         }  # published weights, no step on all of them, none divided or handed to another engine
-    if chosen["loading"] == "photographs" and chosen["twin"] == "manifest":
-        chosen["twin"] = "generated"  # what turns images would not turn their prepared twins
     if chosen["optimizer"] == "adamw_8bit":
         chosen["distributed"] = "ddp"  # its moments are not divided
     overrides = [f"{group}={option}" for group, option in chosen.items()]

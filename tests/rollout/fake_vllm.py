@@ -153,7 +153,7 @@ class LLM:
             self._spoil()
         self.model, self.llm_engine = Model(self.copy.model, self.extra), self
         self.adapters: dict[int, LoRARequest] = {}
-        self.awake, self.resets = {"weights", "kv_cache"}, 0
+        self.awake, self.resets, self.read_resets = {"weights", "kv_cache"}, 0, 0
         self.prefixes: dict[bytes, nn.Module] = {}
         module, _, name = arguments["worker_extension_cls"].rpartition(".")
         extension = getattr(import_module(module), name)
@@ -187,6 +187,7 @@ class LLM:
 
     def reset_mm_cache(self) -> None:
         """What requests were read into, not what the tower made of it."""
+        self.read_resets += 1
 
     def reset_encoder_cache(self) -> None:
         self.resets += 1
@@ -340,6 +341,11 @@ class Serving:
             for part in message["content"]:
                 if part["type"] == "image_embeds":
                     embeds.append({key: decoded(value) for key, value in part["image_embeds"].items()})
+                    count = (
+                        int(embeds[-1]["image_grid_thw"].prod())
+                        // self.llm.copy.image_processor.merge_size**2
+                    )
+                    assert len(embeds[-1]["image_embeds"]) == count, "features of another picture"
                     part = {"type": "image"}
                 parts.append(part)
             messages.append({**message, "content": parts})

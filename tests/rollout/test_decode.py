@@ -81,6 +81,26 @@ def test_decode_batch_changes_no_completion(policy: Policy, encode: Encode, full
     assert run(4) == run(100)
 
 
+def test_what_is_sampled_can_be_learnt_from(
+    policy: Policy, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors of inference mode would be refused by autograd; without it the same bits are sampled."""
+    prompts = [encode(64, 64), encode(96, 32)]
+    groups = sample(policy, prompts)
+    ids, logprobs = groups[1].completion_ids, torch.cat(groups[1].logprobs)
+    packed = pack_groups(prompts[1:], [ids], device=ids[0].device)
+    hidden = packed_hidden(policy.model, packed, encode_images(policy.model, prompts[1:]))
+    scored = policy.model.lm_head(hidden).log_softmax(-1).gather(1, packed.targets[:, None])[:, 0]
+    ((scored - logprobs) * logprobs).sum().backward()
+    assert all(not one.is_inference() for one in (*ids, *groups[1].logprobs))
+    assert float(policy.model.get_input_embeddings().weight.grad.abs().max()) > 0
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
+    for one, other in zip(groups, sample(policy, prompts), strict=True):
+        pairs = [*zip(one.completion_ids, other.completion_ids, strict=True)]
+        pairs += zip(one.logprobs, other.logprobs, strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_greedy_equals_transformers_generate(policy: Policy, encode: Encode) -> None:
     prompt = encode(64, 64)
     uniforms = np.zeros((1, 1, 8))

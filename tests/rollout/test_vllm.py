@@ -66,7 +66,7 @@ class Setting:
         self.prompts = [
             self.policy.encoder.encode(MESSAGES, [picture(64, 64)]),
             self.policy.encoder.encode(MESSAGES, [picture(96, 32)]),
-            self.policy.encoder.encode(PAIR, [picture(32, 64), picture(64, 32)]),
+            self.policy.encoder.encode(PAIR, [picture(32, 64), picture(64, 64)]),
         ]
 
     def colocated(self, *, rank: int | None = None, **changed: Any) -> tuple[VllmEngine, LLM]:
@@ -146,7 +146,7 @@ def test_groups_carry_the_training_forwards_logprobs_through_every_hand_over(set
         engine.rest()
         assert not llm.awake
         setting.learn()
-    assert llm.resets == 2
+    assert llm.resets == llm.read_resets == 2
 
 
 def test_without_a_hand_over_the_gap_is_wide(setting: Setting) -> None:

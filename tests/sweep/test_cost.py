@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from qhk.policy.shape import KNOWN, model_shape, picture_patches, prompt_tokens
-from qhk.settings.base import Readout
+from qhk.settings.base import Duration, Readout
 from qhk.settings.measuring import PerturbationSettings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
@@ -20,6 +20,7 @@ from qhk.sweep.cost import (
     head_flop,
     kv_bytes,
     prefix_flop,
+    step_line,
     training_steps,
     vision_flop,
 )
@@ -53,6 +54,28 @@ def test_decoding_reads_weights_until_there_are_many_rows() -> None:
     assert kv_bytes(shape) == pytest.approx(57.3e3, rel=2e-3)
     assert per_group(1) * TOKENS == pytest.approx(0.663, rel=0.02)
     assert per_group(16) * TOKENS == pytest.approx(0.046, rel=0.1)
+
+
+def test_a_step_is_told_in_device_seconds(settings: Settings) -> None:
+    """The training's share of the whole, by step; of a supervised one, an answer a prompt, none sampled."""
+    training = settings.training.model_copy(update={"duration": Duration(steps=10, epochs=None)})
+    short = settings.model_copy(update={"training": training})
+    hours = estimate_run(short, H200)
+    assert hours is not None
+    line = step_line(short, H200)
+    seconds = f"{360 * hours['training']:.2g}"
+    assert line is not None and line.startswith(
+        f"time       about {seconds} s of one H200 a step, estimated at 100% of its peaks, with answers of "
+    )
+    supervised = training.model_copy(update={"learner": "supervised"})
+    control = estimate_run(short.model_copy(update={"training": supervised}), H200)
+    assert control is not None and 0 < control["training"] < 0.2 * hours["training"]
+    rollout = settings.rollout.model_copy(update={"max_new_tokens": 4000})
+    assert "s where all are as long as allowed (4000)" in str(
+        step_line(settings.model_copy(update={"rollout": rollout}), H200)
+    )
+    model = settings.model.model_copy(update={"tiny": None, "path": "somebody/else"})
+    assert step_line(settings.model_copy(update={"model": model}), H200) is None
 
 
 def test_an_estimate_grows_with_steps_groups_and_modules(settings: Settings) -> None:

@@ -27,6 +27,7 @@ from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
 from qhk.training import begin, forward, loop
 from qhk.training.inputs import build_readers, load, plan
+from qhk.training.kept import Kept
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
 from qhk.training.step import Learner, accumulate, add_advantages, make_micro_batches, reward, sample
@@ -135,7 +136,7 @@ def gradient(
             needs = now.terms.needs()
             model = learner.policy.model
             size = settings.training.prompts_per_device
-            parts = make_micro_batches(model, batch, size=size, with_degraded=needs.degraded)
+            parts = make_micro_batches(model, batch, size=size, with_degraded=needs.degraded, kept=Kept(0))
             frozen = settings.adapter is not None and not settings.adapter.vision
             assert frozen == forward.vision_is_frozen(model) == bool(batch.features)
             assert all((part.original.features is not None) == frozen for part in parts)
@@ -143,7 +144,8 @@ def gradient(
             if needs.reference:
                 assert learner.reference is model, "no second model"
                 references = [
-                    forward.reference_logprobs(learner.reference, part, temperature=1.0) for part in parts
+                    forward.reference_logprobs(learner.reference, part, temperature=1.0, kept=Kept(0))
+                    for part in parts
                 ]
             batch = add_advantages(
                 batch,

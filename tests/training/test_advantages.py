@@ -67,9 +67,6 @@ class OneOfTwo(Processes):
         self._barrier.wait(timeout=30)
         return gathered
 
-    def gather_rows(self, rows: Tensor) -> Tensor:
-        return torch.cat(self.gather_items([rows]))
-
 
 Row = tuple[str, float, Sequence[float | None]]
 """Data set, opinion, and the scores of the completions."""
@@ -370,10 +367,10 @@ def test_a_group_that_spreads_less_than_asked_has_no_advantage(small: Callable[.
     assert torch.equal(found.advantages[kept], plain.advantages[kept])
 
 
-def with_logprobs(batch: Batch, first: int = 0) -> Batch:
+def with_logprobs(batch: Batch) -> Batch:
     """The batch with log-probabilities that tell every token apart, its first completion left out."""
     groups = []
-    for place, group in enumerate(batch.completions, start=first):
+    for place, group in zip(batch.indices, batch.completions, strict=True):
         lengths = [one.num_tokens + 1 for one in group]
         logprobs = [-torch.arange(n).double() / 7 - 0.1 * place - 0.01 * k for k, n in enumerate(lengths)]
         ids = [torch.arange(n) for n in lengths]
@@ -411,7 +408,7 @@ def test_selected_tokens_are_those_of_the_whole_step(small: Callable[..., Settin
     def part(rank: int) -> Batch:
         own = weighed(settings, BATCH.select(range(2 * rank, 2 * rank + 2)), OneOfTwo(rank, barrier, desk))
         processes = OneOfTwo(rank, barrier, desk)
-        own = with_logprobs(own, first=2 * rank)
+        own = with_logprobs(own)
         return select_tokens(own, covariance=how, rng=np.random.default_rng(0), processes=processes)
 
     with ThreadPoolExecutor(2) as threads:

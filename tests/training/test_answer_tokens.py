@@ -43,3 +43,7 @@ def test_answer_tokens_follow_each_tasks_rule() -> None:
     read = [["".join(TEXT[i] for i in mask.nonzero()) for mask in masks] for masks in found.answer_masks]
     assert read == [["22", "22"], ["1", "1"]]
     assert found.counts.answer_tokens == 2 + 2 + 1
+    turned = find_answers(
+        batch.in_order([1, 0]), tokenizer=Letters(), tasks=tasks, processes=Processes("single")
+    )
+    assert turned.counts.answer_tokens == 2 + 2 + 1, "who learns follows the index"

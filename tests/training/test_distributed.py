@@ -34,7 +34,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> Processes:
     "meet",
     [
         lambda processes: processes.gather_items([1]),
-        lambda processes: processes.gather_rows(torch.zeros(1)),
+        lambda processes: processes.gather_rows(torch.zeros(1), [0]),
         lambda processes: processes.total(1),
         lambda processes: processes.shared(1),
         lambda processes: processes.sum_gradients([torch.nn.Parameter(torch.zeros(1))]),

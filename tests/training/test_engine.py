@@ -28,6 +28,7 @@ from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.dry_run import run_problems
 from qhk.training.forward import make_micro_batches
+from qhk.training.kept import Kept
 from qhk.training.loop import train
 from qhk.training.run import Run
 from tests.conftest import MESSAGES, build_policy, picture
@@ -95,7 +96,7 @@ class Scene:
             ),
         )
         now: Any = SimpleNamespace(terms=OFF)
-        parts = make_micro_batches(self.policy.model, batch, size=1, with_degraded=False)
+        parts = make_micro_batches(self.policy.model, batch, size=1, with_degraded=False, kept=Kept(0))
         return step.update(learner, batch, parts, None, now, measure=False)
 
     def naive(self, level: str) -> tuple[list[dict[str, Tensor]], list[float]]:

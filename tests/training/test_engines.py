@@ -43,6 +43,7 @@ FSDP2 = "distributed=fsdp2"
 JOBS = {
     "fsdp2": (None, (*WORDS, FSDP2)),
     "again": ("fsdp2", (*WORDS, FSDP2)),
+    "dealt": (None, (*WORDS, "distributed=ddp")),
     "fails": (None, (*WORDS, FSDP2)),
 }
 RUN = Path("default", "run", "seed0")
@@ -74,6 +75,10 @@ def moments(runs: Path, name: str) -> Weights:
 
 def test_it_learns_as_one_process(runs: Path) -> None:
     learns_alike(runs, "alone", "fsdp2", near=1e-6)
+
+
+def test_it_learns_as_one_process_whichever_prompts_it_has(runs: Path) -> None:
+    learns_alike(runs, "alone", "dealt", near=1e-6)
 
 
 def learns_alike(runs: Path, one: str, two: str, *, near: float) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 import pytest
 
+from qhk.config.catalogue import config_root
 from qhk.config.training import training_settings
 from qhk.policy.adapter import count_parameters, put_adapter
 from qhk.policy.shape import KNOWN, model_shape
@@ -241,3 +243,23 @@ def test_zero_divides_what_it_says_and_keeps_a_copy_of_the_part_that_it_steps() 
     whole = {name: one.kept[name] for name in ("weights", "reference")}
     assert two.kept == pytest.approx(divided | whole | stepped)
     assert "gathered weights" in three.rollout and "gathered weights" not in two.rollout
+
+
+README = (config_root() / "experiments" / "README.md").read_text()
+PLANS = re.findall(
+    r"^\| `([^`]*(?:group_size|optimizer|distributed|adapter)=[^`]*)`([^|]*)\|(.*)\|$", README, re.M
+)
+
+
+@pytest.mark.parametrize(("words", "more", "cells"), PLANS, ids=[f"{one} {two}" for one, two, _ in PLANS])
+def test_the_table_of_plans_says_what_a_dry_run_says(words: str, more: str, cells: str) -> None:
+    processes = int(found[0]) if (found := re.findall(r"on (\d) processes", more)) else 1
+    for size, cell in zip(("3B", "7B", "32B"), cells.split("|"), strict=True):
+        settings = full_size(f"model.path=Qwen/Qwen2.5-VL-{size}-Instruct", *words.split())
+        for tokens, written in zip((200, None), cell.split(","), strict=True):
+            plan = memory_plan(settings, answer_tokens=tokens, on_cpu=False, processes=processes)
+            assert plan is not None and f"{plan.total / 2**30:.0f}" == written.strip(), size
+
+
+def test_the_table_of_plans_is_there() -> None:
+    assert len(PLANS) == 10

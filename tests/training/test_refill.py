@@ -23,7 +23,7 @@ LATER = {(1, 0): UNEQUAL, (1, 2): EQUAL, (1, 3): UNEQUAL, (2, 2): EQUAL, (3, 2):
 
 def refilled(processes: Processes, max_rounds: int) -> tuple[Batch, list[tuple[int, int]]]:
     """What one process has afterwards, and the (round, place) pairs that it asked for."""
-    own, asked = processes.own_part(4), list[tuple[int, int]]()
+    asked = list[tuple[int, int]]()
 
     def fresh(number: int, places: Sequence[int]) -> Batch:
         asked.extend((number, place) for place in places)
@@ -39,10 +39,10 @@ def refilled(processes: Processes, max_rounds: int) -> tuple[Batch, list[tuple[i
 
     def reward(batch: Batch) -> Batch:
         scores = [[one.answer.score for one in group] for group in batch.completions]
-        return replace(batch, rewards=processes.gather_rows(torch.tensor(scores)))
+        return replace(batch, rewards=processes.gather_rows(torch.tensor(scores), batch.indices))
 
-    batch = reward(START.select(range(own.start, own.stop)))
-    filled = refill(batch, max_rounds=max_rounds, own=own, fresh=fresh, sample=sample, reward=reward)
+    batch = reward(START.select(processes.own_part([1.0] * 4)))
+    filled = refill(batch, max_rounds=max_rounds, fresh=fresh, sample=sample, reward=reward)
     return filled, asked
 
 

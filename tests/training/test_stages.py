@@ -318,13 +318,6 @@ def test_a_lost_reference_is_not_replaced(
         train(run)
 
 
-def test_prepared_twins_are_not_turned(small: Small) -> None:
-    words = ("perception=exact", "twin=manifest", "twin.manifest=pairs.jsonl", "loading.augmentation=flip")
-    with pytest.raises(ValueError, match=r"loading\.augmentation: flip would turn images but not"):
-        small(*words)
-    assert small(*words[:3]).loading.augmentation == "none"
-
-
 def test_a_stage_without_scores_says_that_nothing_is_weighed(small: Small) -> None:
     short = "lr_schedule.warmup.steps=0"
     stages = load_stages(small(*TWO, short), open_nothing())

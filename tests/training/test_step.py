@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,7 +34,8 @@ from qhk.training import forward, loop
 from qhk.training import step as step_module
 from qhk.training.batch import Batch
 from qhk.training.begin import build_learner
-from qhk.training.inputs import ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.inputs import Degrader, ExampleReader, build_readers, load, plan, prefetch
+from qhk.training.kept import Kept
 from qhk.training.loop import fresh_prompts
 from qhk.training.optimizer import coefficients
 from qhk.training.run import Run
@@ -381,6 +383,16 @@ def test_pictures_are_encoded_as_often_as_weights_differ(
     assert seen["tokens"] == seen["prompt tokens"] + scored * (seen["prompt tokens"] + completions)
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt without tensors."""
+
+    key: tuple[Any, ...]
+
+    def with_pixels(self, *pixels: Any, **key: Any) -> Any:
+        return pixels
+
+
 def test_twins_are_made_where_loss_or_log_looks_at_them(
     small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -390,9 +402,7 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
     assert [loop._twin_factor(run, step) for step in range(5)] == [None, 1.0, None, 1.0, 1.0]
     needed = open_run(small(*words, *EXACT_OFF[1:3], "perception.eta_degraded=0.1", name="needed"))
     assert [loop._twin_factor(needed, step) for step in range(5)] == [1.0] * 5
-    encoder: Any = SimpleNamespace(
-        encode=lambda messages, images: SimpleNamespace(with_pixels=lambda *pixels: pixels)
-    )
+    encoder: Any = SimpleNamespace(encode=lambda messages, images: Encoded(key=()))
     encoder.encode_pixels = lambda images: images
     reader = ExampleReader(
         encoder,
@@ -402,17 +412,18 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
         augmentation="none",
         framing=WHOLE,
         seed=0,
-        degrade=lambda *place: [place[-1]],  # type: ignore[list-item]
+        degrader=Degrader(degrade=lambda *place: [place[-1]], each_epoch=False),  # type: ignore[list-item]
+        kept=Kept(0),
     )
-    monkeypatch.setattr(ExampleReader, "training_images", lambda *args, **kwargs: [])
-    example: Any = SimpleNamespace(dataset="set", id="id")
+    example: Any = SimpleNamespace(dataset="set", id="one", images=())
     assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
     assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
 
 
 def test_what_is_shown_is_one_for_training_evaluation_and_scoring(small: Small, open_run: OpenRun) -> None:
-    """Drawn anew in each pass of training, the same of a picture and its twin; the middle elsewhere."""
-    run = open_run(small("perception=exact", "framing=crop", "framing.side=32", "model.min_pixels=1024"))
+    """Turned and drawn anew in each pass of training, a prepared twin with it; the middle elsewhere."""
+    words = ("perception=exact", "loading.augmentation=dihedral", "framing=crop", "framing.side=32")
+    run = open_run(small(*words, "model.min_pixels=1024"))
     example = run.data.train_examples[0][1]
     picture = load_image(example.image)
     with run.directory:
@@ -433,8 +444,8 @@ def test_what_is_shown_is_one_for_training_evaluation_and_scoring(small: Small, 
     list(score_images(policy, run.settings, [example.image], num_samples=1))
     assert torch.equal(scored[0], middle)
 
-    reader.degrade = lambda example, images, epoch, factor: images
-    passes = [reader.training_prompt(example, epoch=epoch, twin_factor=1.0) for epoch in (0, 0, 1, 2, 3)]
+    paired = replace(example, twin=example.image)
+    passes = [reader.training_prompt(paired, epoch=epoch, twin_factor=1.0) for epoch in (0, 0, 1, 2, 3)]
     for prompt, twin in passes:
         assert twin is not None and torch.equal(prompt.pixel_values, twin.pixel_values)
     first, again, *others = (prompt.pixel_values for prompt, _ in passes)

@@ -32,6 +32,7 @@ from qhk.settings.views import build_tasks, task_views
 from qhk.training import inputs, step
 from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
+from qhk.training.kept import Kept
 from qhk.training.loop import add_in_order
 from qhk.training.optimizer import build_optimizer, coefficients, horizon
 from qhk.types import Example
@@ -76,6 +77,7 @@ def ours(cell: Cell, folder: Path, clock: Clock, steps: int, *words: str) -> Tak
         processes=Processes("single"),
         memory={},
         engine=PolicyEngine(),
+        features=Kept(0),
     )
     readers = inputs.build_readers(settings, policy)
     for reader in readers.values():

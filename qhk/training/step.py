@@ -142,6 +142,7 @@ def reinforcement_step(
             batch,
             max_rounds=objective.max_resamples,
             minimum_std=objective.minimum_std,
+            counted=lambda filled: _lengths_and_counted(filled, objective, processes)[2],
             own=processes.own_part(len(batch.rewards)),
             fresh=fresh,
             sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
@@ -326,6 +327,7 @@ def refill(
     *,
     max_rounds: int,
     minimum_std: float = 0.0,
+    counted: Callable[[Batch], Tensor],
     own: slice,
     fresh: FreshPrompts,
     sample: Callable[[Batch, int], Batch],
@@ -335,8 +337,9 @@ def refill(
 
     A flat group (``flat_groups``) teaches nothing: its total rewards are alike, whatever they are made of.
     In each round every one of them gives its place to the group of a fresh prompt, and all rewards are taken
-    anew, because some compare groups. What is judged is the total reward, without a KL. ``own`` are the
-    indices of this process's groups; ``sample`` takes (prompts, round). Which prompt takes a place depends
+    anew, because some compare groups. What is judged is the total reward, without a KL, of the completions
+    that are ``counted`` (B, G). ``own`` are the indices of this process's groups; ``sample``
+    takes (prompts, round). Which prompt takes a place depends
     on (seed, step, round, index) alone, so any number of processes replaces the same groups by the same
     ones.
 
@@ -345,7 +348,7 @@ def refill(
     after the last round stays, with advantage 0.
     """
     while batch.num_rounds < max_rounds:
-        flat = flat_groups(batch.rewards, minimum_std=minimum_std)
+        flat = flat_groups(batch.rewards, minimum_std=minimum_std, counted=counted(batch))
         if not bool(flat.any()):
             break
         number = batch.num_rounds + 1
@@ -414,10 +417,7 @@ def add_advantages(
              TRL's ``mask_truncated_completions``)
     exclude  leaves all of these, as if it had not been sampled (ours)
     """
-    lengths, cut = processes.gather_rows(
-        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions])
-    ).unbind(-1)
-    counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
+    lengths, cut, counted = _lengths_and_counted(batch, objective, processes)
     loss_mask = torch.ones_like(counted) if objective.truncated == "keep" else cut == 0
     rewards = batch.rewards
     if divergence is not None:
@@ -471,6 +471,17 @@ def add_advantages(
     )
 
 
+def _lengths_and_counted(
+    batch: Batch, objective: ObjectiveSettings, processes: Processes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, G) of the whole step: tokens, 1 where cut at the limit, and whether it is in its group's mean."""
+    lengths, cut = processes.gather_rows(
+        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions])
+    ).unbind(-1)
+    counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
+    return lengths, cut, counted
+
+
 def _task_advantages(
     batch: Batch, task: str, rewards: Tensor, objective: ObjectiveSettings, counted: Tensor
 ) -> Tensor:
@@ -484,7 +495,7 @@ def _task_advantages(
         scaling = objective.advantage_scaling
         advantages = group_advantages(rewards, scaling=scaling, epsilon=epsilon, counted=counted)
     if objective.minimum_std > 0:
-        flat = flat_groups(rewards, minimum_std=objective.minimum_std)
+        flat = flat_groups(rewards, minimum_std=objective.minimum_std, counted=counted)
         advantages = torch.where(flat[:, None], 0.0, advantages)
     return advantages
 

@@ -294,6 +294,19 @@ def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callabl
         assert (advantages[~left] == 0).all()
 
 
+def test_spread_is_that_of_the_completions_that_count(small: Callable[..., Settings]) -> None:
+    words = ("uncertainty=none", "objective.minimum_std=0.018")
+    batch = make_batch([("one", 3.0, (3.0, 3.05, 1.0))] * 2, cut=[(0,), ()])
+    keep, exclude = (
+        weighed(small(f"objective.truncated={name}", *words, name=name), batch, Processes("single"))
+        for name in ("keep", "exclude")
+    )
+    assert float(keep.rewards[0].std()) > 0.018 > float(keep.rewards[0, 1:].std()) > 0
+    assert keep.advantages[0].abs().max() > 0
+    assert not exclude.advantages[0].any(), "what was cut spread the group's rewards"
+    assert torch.allclose(exclude.advantages[1], keep.advantages[1], rtol=1e-12)
+
+
 def test_without_cut_completions_the_setting_changes_no_bit(small: Callable[..., Settings]) -> None:
     first, *others = [
         weighed(small(f"objective.truncated={name}", name=name), BATCH, Processes("single"))

@@ -127,6 +127,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
         policy = _with_adapter(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
+    learner.missing.update(state.missing)
     if state.optimizer is not None:
         load_optimizer_state(policy.model, learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
@@ -215,6 +216,7 @@ def build_learner(
         tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
+        missing={},
         engine=engine,
     )
 
@@ -262,7 +264,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     entered = build_learner(
         run, learner.policy, start=start, engine=learner.engine, optimizer=learner.optimizer
     )
-    entered = replace(entered, memory=learner.memory)
+    entered = replace(entered, memory=learner.memory, missing=learner.missing)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
             report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)

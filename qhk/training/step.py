@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 from qhk.objective.advantage import decoupled_advantages, flat_groups, group_advantages
 from qhk.objective.aggregate import Counts
 from qhk.objective.correction import correction_weights
@@ -43,6 +44,7 @@ from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.term import (
     CompletionsTerm,
     CompletionTerm,
+    Judge,
     RewardTerm,
     batch_values,
     completion_value,
@@ -96,8 +98,8 @@ class Learner:
     """What a step works on.
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
-    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to; ``engine``
-    samples.
+    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to, ``missing``
+    how many completions each reward gave nothing so far, by its name in metrics; ``engine`` samples.
     """
 
     policy: Policy
@@ -108,6 +110,7 @@ class Learner:
     tasks: Mapping[str, Task]
     processes: Processes
     memory: dict[str, float]
+    missing: dict[str, int]
     engine: RolloutEngine
 
 
@@ -148,6 +151,7 @@ def reinforcement_step(
             sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
             reward=lambda filled: reward(filled, terms=terms, processes=processes),
         )
+    count_missing(batch, terms=terms, missing=learner.missing)
     clock.append(time.perf_counter())
 
     needs = now.terms.needs()
@@ -187,7 +191,7 @@ def reinforcement_step(
     if divergence is not None:
         metrics.merge(divergence_metrics(divergence, batch.groups))
     metrics.merge(rollout_metrics(batch, tasks=learner.tasks))
-    metrics.merge(reward_metrics(batch))
+    metrics.merge(reward_metrics(batch, missing=learner.missing))
     metrics.merge(coefficient_metrics(now))
     started, loaded, sampled, rewarded, refilled, weighted, updated = clock
     if objective.max_resamples:
@@ -277,13 +281,40 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
         rows, weights[task] = batch.rows_of(task), {}
         for term in own_terms:
             values = _term_values(term, task, batch, processes)[rows]
-            name = term.name if len(terms) == 1 else f"{task}.{term.name}"
+            name = _name(term, task, terms)
             if isinstance(term, CompletionsTerm):
                 missing[name] = float(values.isnan().double().mean()) if rows else 0.0
                 values = torch.where(values.isnan(), values.nanmean(dim=1, keepdim=True), values).nan_to_num()
             rewards[rows] += term.weight * values
             breakdown[name], weights[task][name] = values, term.weight
     return replace(batch, rewards=rewards, breakdown=breakdown, term_weights=weights, missing_rewards=missing)
+
+
+def count_missing(
+    batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], missing: dict[str, int]
+) -> None:
+    """Add the completions of the step that a reward gave nothing to ``missing``, by the reward's name.
+
+    Raises UserError where that is more than the term allows of a run. All processes know the same numbers.
+    """
+    for task, own_terms in terms.items():
+        for term in own_terms:
+            name = _name(term, task, terms)
+            if name not in batch.missing_rewards:
+                continue
+            count = round(batch.missing_rewards[name] * batch.breakdown[name].numel())
+            missing[name] = missing.get(name, 0) + count
+            most = term.function.most_missing if isinstance(term.function, Judge) else None
+            if most is not None and missing[name] > most:
+                raise UserError(
+                    f"reward.terms.{term.name}.most_missing: {missing[name]} completions have had no reward, "
+                    f"at most {most} may; mend the service, or allow more"
+                )
+
+
+def _name(term: RewardTerm, task: str, terms: Mapping[str, Sequence[RewardTerm]]) -> str:
+    """Return the term's name in metrics."""
+    return term.name if len(terms) == 1 else f"{task}.{term.name}"
 
 
 def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:

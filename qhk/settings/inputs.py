@@ -114,8 +114,12 @@ class ModelSettings(Node):
             raise UserError(f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}")
         if self.form == "tiny" and (self.tiny is None or self.path is not None):
             raise UserError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
-        if self.form == "pretrained" and (self.tiny is not None or self.path is None):
-            raise UserError("form pretrained needs model.path (hub id or folder) and model.tiny null")
+        if self.form == "pretrained" and self.path is None:
+            raise UserError("path is null; give a folder with weights or a hub id: model.path=...")
+        if self.form == "pretrained" and self.tiny is not None:
+            raise UserError(
+                "tiny must be null with form pretrained; choose an option such as model=checkpoint"
+            )
         return self
 
 

@@ -76,6 +76,10 @@ MISTAKES = [
         ["train", "objective=cispo", "objective=gdpo"],
         "objective=gdpo: objective=cispo stands beside it; keep",
     ),
+    (
+        ["train", "model=hugging_face"],
+        "model.path: is null; give a folder with weights or a hub id: model.path=",
+    ),
     (["train", "seed=1", "dry_run=true", "+seed=2"], "+seed=2: seed=1 stands beside it; keep one of them"),
     (["train", "reward.terms.format.weight=2", "~reward.terms.format.weight"], "weight=2 stands beside it"),
     (["train", "sweep=modules", "study=a", "study=b"], "study=b: study=a stands beside it"),

@@ -96,7 +96,8 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"rollout.temperature": 0}, "rollout.temperature: must be greater than 0, got 0"),
     ({"rollout.decode_batch": 1}, "rollout.decode_batch: must be at least group_size"),
     ({"model.min_pixels": 9999999}, "model.min_pixels: must be at most max_pixels"),
-    ({"model.form": "pretrained"}, "model.form: pretrained needs model.path"),
+    ({"model.form": "pretrained"}, "model.path: is null; give a folder with weights or a hub id"),
+    ({"model.form": "pretrained", "model.path": "x"}, "model.tiny: must be null with form pretrained"),
     ({"model.tiny": None}, "model.form: tiny needs the tiny sizes"),
     ({"model.tiny.hidden": 100}, "model.tiny.hidden: must be a multiple of 8 (twice heads), got 100"),
     (

@@ -30,10 +30,13 @@ from qhk.objective.advantage import decoupled_advantages, flat_groups, group_adv
 from qhk.objective.aggregate import Counts
 from qhk.objective.correction import correction_weights
 from qhk.objective.credit import covariances, drawn_covariances, largest_covariances
+from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.objective.reference import sequence_kl
 from qhk.objective.total import Branch, LossOutput, total_loss
 from qhk.objective.uncertainty import (
+    answer_entropies,
     group_variances,
+    largest_variance,
     relative_uncertainty,
     smoothed_variances,
     uncertainty_weights,
@@ -466,8 +469,11 @@ def add_advantages(
         if task.has_scores:
             scores[rows] = _scores([batch.scored[row] for row in rows])
             keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
+            spreads, largest = group_variances, largest_variance(task.low, task.high)
+            if UNCERTAINTY_FORMS[uncertainty.form].by_entropy:
+                spreads, largest = answer_entropies, math.log(rewards.shape[1])
             smoothed, remembered = smoothed_variances(
-                group_variances(
+                spreads(
                     scores[rows] if reread is None else reread[rows],
                     low=task.low,
                     high=task.high,
@@ -480,9 +486,7 @@ def add_advantages(
             )
             variances |= remembered
             weights[rows] = uncertainty_weights(
-                relative_uncertainty(
-                    smoothed, low=task.low, high=task.high, normaliser=uncertainty.normaliser
-                ),
+                relative_uncertainty(smoothed, largest=largest, normaliser=uncertainty.normaliser),
                 form=uncertainty.form,
                 alpha=alpha,
                 unparsed_weight=uncertainty.unparsed_weight,

@@ -44,13 +44,13 @@ def num_pictures(user: str) -> int:
     return max(1, user.count(IMAGE_MARKER))
 
 
-def check_pictures(user: str, examples: Iterable[Example]) -> None:
-    """Raise ``UserError`` naming ``prompt.user`` at the first example with another number of pictures."""
+def check_pictures(user: str, examples: Iterable[Example], *, key: str = "prompt.user") -> None:
+    """Raise ``UserError`` naming the text's key at the first example with another number of pictures."""
     shown = num_pictures(user)
     for example in examples:
         if len(example.images) != shown:
             raise UserError(
-                f"prompt.user shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
+                f"{key} shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
                 f"{example.id} of {example.dataset} has {len(example.images)}: choose a prompt and a set "
                 "that belong together"
             )

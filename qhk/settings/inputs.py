@@ -312,9 +312,26 @@ class TaskSettings(Node):
 
 
 class PromptSettings(Node):
-    """The wording; ``task`` names the task it was written for."""
+    """The wording; ``task`` names the task it was written for.
+
+    ``wordings`` are further ways to ask for the same answer: training asks about an image in another way in
+    every pass, evaluation in that of ``user`` alone.
+    """
 
     task: Text
     system: str | None
     user: Text
     answer_decimals: Annotated[int, Field(ge=0, le=4)]
+    wordings: list[Text] = []
+
+    @property
+    def texts(self) -> list[str]:
+        """All ways in which training asks, the named one first."""
+        return [self.user, *self.wordings]
+
+    @model_validator(mode="after")
+    def _wordings_differ(self) -> Self:
+        for place, text in enumerate(self.wordings, start=1):
+            if text in self.texts[:place]:
+                raise UserError(f"wordings: number {place} is there already, or is user; leave it out")
+        return self

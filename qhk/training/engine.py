@@ -12,7 +12,6 @@ from qhk.settings.views import task_views
 from qhk.training.inputs import build_readers
 from qhk.training.run import Run
 
-
 def check_engine(run: Run, policy: Policy) -> None:
     """Raise ``UserError`` where the engine has no room for a prompt with its answer, or is no server of ours.
 
@@ -84,11 +83,12 @@ def largest_request(stages: Sequence[Settings], policy: Policy) -> tuple[int, in
         side = int(policy.image_processor.patch_size) * int(policy.image_processor.merge_size)
         views = task_views(settings)
         for task, reader in build_readers(settings, policy).items():
-            words, pictures = reader.encoder.count_tokens(reader.messages)
-            lengths.append(
-                words
-                + pictures * max(1, settings.model.max_pixels // side**2)
-                + views[task].rollout.max_new_tokens
-            )
-            counts.append(pictures)
+            for messages in reader.all_messages:
+                words, pictures = reader.encoder.count_tokens(messages)
+                lengths.append(
+                    words
+                    + pictures * max(1, settings.model.max_pixels // side**2)
+                    + views[task].rollout.max_new_tokens
+                )
+                counts.append(pictures)
     return max(lengths), max(counts)

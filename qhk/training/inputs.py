@@ -15,6 +15,7 @@ from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
 from qhk.data.prompts import build_messages
 from qhk.data.sampling import step_indices
+from qhk.data.seeds import stream_seed
 from qhk.data.twin import make_twin
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
@@ -61,7 +62,10 @@ def plan(
 
 
 class ExampleReader:
-    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share."""
+    """Reads an example's pictures and encodes the prompt of a task that training and evaluation share.
+
+    ``further`` are the chats in which training asks besides ``messages``.
+    """
 
     def __init__(
         self,
@@ -69,14 +73,32 @@ class ExampleReader:
         *,
         task: Task,
         messages: Sequence[Mapping[str, Any]],
+        further: Sequence[Sequence[Mapping[str, Any]]] = (),
         answer_decimals: int,
         augmentation: str,
         seed: int,
         degrade: Degrade | None,
     ) -> None:
-        self.encoder, self.task, self.messages = encoder, task, messages
+        self.encoder, self.task, self.messages, self.further = encoder, task, messages, further
         self.answer_decimals, self.degrade = answer_decimals, degrade
         self.augmentation, self.seed = augmentation, seed
+
+    @property
+    def all_messages(self) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """The chats in which training asks, the one of evaluation first."""
+        return [self.messages, *self.further]
+
+    def training_messages(self, example: Example, *, epoch: int) -> Sequence[Mapping[str, Any]]:
+        """Return the chat in which a pass over the example's set asks about it.
+
+        Its first is drawn from the stream (seed, "wording", set, id), and each pass takes the next one: in as
+        many passes as there are ways to ask, an image is asked about in each. A whole group is asked in one
+        way, since its prompt is encoded once and its answers are compared.
+        """
+        if not self.further:
+            return self.messages
+        first = stream_seed(self.seed, "wording", example.dataset, example.id)
+        return self.all_messages[(first + epoch) % len(self.all_messages)]
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
@@ -96,7 +118,7 @@ class ExampleReader:
         ids and positions are the original's.
         """
         images = self.training_images(example, epoch=epoch)
-        prompt = self.encoder.encode(self.messages, images)
+        prompt = self.encoder.encode(self.training_messages(example, epoch=epoch), images)
         if self.degrade is None or twin_factor is None:
             return prompt, None
         degraded = self.degrade(example, images, epoch, twin_factor)
@@ -114,6 +136,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             policy.encoder,
             task=build_task(view.task),
             messages=build_messages(user=view.prompt.user, system=view.prompt.system),
+            further=[build_messages(user=text, system=view.prompt.system) for text in view.prompt.wordings],
             answer_decimals=view.prompt.answer_decimals,
             augmentation=view.loading.augmentation,
             seed=view.seed,

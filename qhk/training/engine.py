@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qhk.data.prompts import with_times
 from qhk.policy.load import Policy
 from qhk.rollout.engine import PolicyEngine, RolloutEngine
 from qhk.rollout.installed import refuse, too_short
@@ -11,6 +12,10 @@ from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.training.inputs import build_readers
 from qhk.training.run import Run
+
+LATE_S = 99999.9
+"""A time whose words are as long as any video's."""
+
 
 def check_engine(run: Run, policy: Policy) -> None:
     """Raise ``UserError`` where the engine has no room for a prompt with its answer, or is no server of ours.
@@ -84,7 +89,9 @@ def largest_request(stages: Sequence[Settings], policy: Policy) -> tuple[int, in
         views = task_views(settings)
         for task, reader in build_readers(settings, policy).items():
             for messages in reader.all_messages:
-                words, pictures = reader.encoder.count_tokens(messages)
+                _, pictures = reader.encoder.count_tokens(messages)
+                timed = with_times(messages, [LATE_S] * pictures, form=reader.time_form)
+                words, _ = reader.encoder.count_tokens(timed)
                 lengths.append(
                     words
                     + pictures * max(1, settings.model.max_pixels // side**2)

@@ -13,10 +13,11 @@ from PIL import Image
 from qhk.data.augment import orient
 from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
-from qhk.data.prompts import build_messages
+from qhk.data.prompts import build_messages, with_times
 from qhk.data.sampling import step_indices
 from qhk.data.seeds import stream_seed
 from qhk.data.twin import make_twin
+from qhk.policy.families import family_of
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.settings.inputs import TwinSettings
@@ -64,7 +65,8 @@ def plan(
 class ExampleReader:
     """Reads an example's pictures and encodes the prompt of a task that training and evaluation share.
 
-    ``further`` are the chats in which training asks besides ``messages``.
+    ``further`` are the chats in which training asks besides ``messages``; ``time_form`` is how the model is
+    told when a frame of a video is shown, empty where it is not.
     """
 
     def __init__(
@@ -78,10 +80,11 @@ class ExampleReader:
         augmentation: str,
         seed: int,
         degrade: Degrade | None,
+        time_form: str = "",
     ) -> None:
         self.encoder, self.task, self.messages, self.further = encoder, task, messages, further
         self.answer_decimals, self.degrade = answer_decimals, degrade
-        self.augmentation, self.seed = augmentation, seed
+        self.augmentation, self.seed, self.time_form = augmentation, seed, time_form
 
     @property
     def all_messages(self) -> Sequence[Sequence[Mapping[str, Any]]]:
@@ -102,7 +105,10 @@ class ExampleReader:
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
-        return self.encoder.encode(self.messages, read_pictures(example))
+        return self.encoder.encode(self._timed(self.messages, example), read_pictures(example))
+
+    def _timed(self, messages: Sequence[Mapping[str, Any]], example: Example) -> Sequence[Mapping[str, Any]]:
+        return with_times(messages, example.seconds, form=self.time_form)
 
     def training_images(self, example: Example, *, epoch: int) -> list[Image.Image]:
         """Return the example's pictures, all in the orientation of this pass over its set."""
@@ -118,7 +124,8 @@ class ExampleReader:
         ids and positions are the original's.
         """
         images = self.training_images(example, epoch=epoch)
-        prompt = self.encoder.encode(self.training_messages(example, epoch=epoch), images)
+        asked = self._timed(self.training_messages(example, epoch=epoch), example)
+        prompt = self.encoder.encode(asked, images)
         if self.degrade is None or twin_factor is None:
             return prompt, None
         degraded = self.degrade(example, images, epoch, twin_factor)
@@ -141,6 +148,7 @@ def build_readers(settings: Settings, policy: Policy) -> dict[str, ExampleReader
             augmentation=view.loading.augmentation,
             seed=view.seed,
             degrade=_degrader(view.twin, seed=view.seed) if with_twins else None,
+            time_form=family_of(policy.model).time_form,
         )
         for task, view in task_views(settings).items()
     }

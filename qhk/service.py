@@ -118,6 +118,34 @@ class Service:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
 
+    def reach(self) -> None:
+        """Raise ``UserError`` where no connection to the address opens, in as many attempts as a request has.
+
+        Nothing is sent, so nothing is asked, or paid for.
+        """
+        asyncio.run(self._reach())
+
+    async def _reach(self) -> None:
+        url = httpx.URL(self.access.url)
+        port = url.port or {"https": 443}.get(url.scheme, 80)
+        why = ""
+        for attempt in range(1, self.access.attempts + 1):
+            try:
+                async with asyncio.timeout(self.access.timeout_s):
+                    _, writer = await asyncio.open_connection(url.host, port)
+                writer.close()
+                return
+            except TimeoutError:
+                why = f"none within {self.access.timeout_s:g} s"
+            except OSError as error:
+                why = error.strerror or str(error)
+            if attempt < self.access.attempts:
+                await self._back_off(Reply(status=0, body="", error=why), attempt)
+        raise UserError(
+            f"{self.where}: no connection to {url.host}:{port} ({why}); "
+            f"start the service, or correct {self.fix}"
+        )
+
     async def ask(
         self, client: httpx.AsyncClient, payload: bytes, read: Callable[[Reply], T | None]
     ) -> tuple[T | None, list[dict[str, Any]]]:

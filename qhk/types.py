@@ -39,6 +39,7 @@ class Example:
     None where every image is its own content. ``twin`` is a prepared degraded copy, if there is one.
     ``labels`` holds what other tasks ask about (distortion class, severity, the better image, ...).
     ``perturbation`` is what happens to the pictures as they are read for an answer, None for nothing.
+    ``seconds`` says when each picture is shown, where they are a video's; None for one that packs several.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Example:
     labels: Mapping[str, str | float] = field(default_factory=dict)
     more_images: tuple[Path, ...] = ()
     perturbation: Perturbation | None = None
+    seconds: tuple[float | None, ...] = ()
 
     @property
     def images(self) -> tuple[Path, ...]:

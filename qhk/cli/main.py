@@ -42,12 +42,20 @@ def _main(words: list[str]) -> int:
     if arguments.help:
         print(command_help(arguments.command, catalogue))
         return 0
+    _check_repeated(arguments)
     if arguments.cfg is not None or arguments.info is not None:
         return _print_config(arguments, catalogue)
     if _is_plan(arguments):
         return _run_sweep(arguments, catalogue)
     _check_positionals(arguments)
     return _run(arguments, catalogue)
+
+
+def _check_repeated(arguments: Arguments) -> None:
+    """Raise UserError for a key that the command line gives two values."""
+    from qhk.config.overrides import refuse_repeated
+
+    refuse_repeated(arguments.overrides)
 
 
 def _print_config(arguments: Arguments, catalogue: Catalogue) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
-from qhk.rewards.term import BatchTerm
+from qhk.rewards.term import BatchTerm, Judge
 from qhk.settings.learning import RewardSettings
 from qhk.settings.parse import parse_settings
 from qhk.settings.root import Settings
@@ -93,6 +93,11 @@ def _check_reward_schedules(reward: RewardSettings) -> None:
         for factor in () if key == "weight" else (1.0, schedule.final):
             value = spec[key] * factor
             try:
-                build_terms({name: {**spec, key: value}})
+                (term,) = build_terms({name: {**spec, key: value}})
             except UserError as error:
                 raise UserError(f"reward.schedules.{place}: comes to {value:g}, but {error}") from None
+            if isinstance(term.function, Judge):
+                raise UserError(
+                    f"reward.schedules.{place}: {spec['_target_']} takes its settings once; "
+                    f"schedule {name}.weight, or leave this out"
+                )

@@ -65,6 +65,22 @@ def check_overrides(overrides: Sequence[str], catalogue: Catalogue) -> None:
             _check_option(override.key_or_group, option, options)
 
 
+def refuse_repeated(overrides: Sequence[str]) -> None:
+    """Raise UserError for a key or a group that one author gives a value, and then another one or ``~``.
+
+    The last would win without a word. What is deleted may be added anew, as a term with other settings is.
+    """
+    given: dict[tuple[str, str | None], tuple[str, Override]] = {}
+    for text in overrides:
+        override = parse_override(text)
+        key = (override.key_or_group, override.package)
+        before, earlier = given.get(key, (text, override))
+        if (override.is_delete(), override.value()) != (earlier.is_delete(), earlier.value()):
+            raise UserError(f"{text}: {before} stands beside it; keep one of them")
+        if not override.is_delete():
+            given[key] = (text, override)
+
+
 def expand(overrides: Sequence[str], catalogue: Catalogue) -> list[list[str]]:
     """Return the jobs of a multirun: every combination of the swept values, the last override fastest.
 

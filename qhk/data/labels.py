@@ -49,9 +49,7 @@ def load_labels(
         line for line, is_images in missing_below(name, spec, adapter, root) if need_images or not is_images
     ]
     if missing:
-        raise UserError(
-            f"dataset.{name}.root: {missing[0]}; expected layout: {adapter.layout} (README, section Data)"
-        )
+        raise UserError(_missing(name, adapter, missing[0]))
     options = adapter_options(spec)
     try:
         if adapter.unpack is not None:
@@ -116,7 +114,7 @@ def label_problems(name: str, spec: DatasetSettings, *, cache: Path) -> list[str
         return []
     assert spec.root is not None
     missing = missing_below(name, spec, adapter, Path(spec.root).expanduser())
-    lines = [f"dataset.{name}.root: {line}" for line, _ in missing]
+    lines = [_missing(name, adapter, line) for line, _ in missing]
     if adapter.unpack is not None or any(not is_images for _, is_images in missing):
         return lines
     try:
@@ -124,3 +122,11 @@ def label_problems(name: str, spec: DatasetSettings, *, cache: Path) -> list[str
     except ValueError as error:
         lines.append(str(error))
     return lines
+
+
+def _missing(name: str, adapter: Adapter, line: str) -> str:
+    """Return the line about a file or folder of a set that is not there, with what to do."""
+    return (
+        f"dataset.{name}.root: {line}; put the set there, or set dataset.{name}.root or paths.datasets; "
+        f"expected layout: {adapter.layout} (conf/README.md, Sets)"
+    )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 from qhk.errors import UserError
 from qhk.types import Example
@@ -39,18 +39,39 @@ def build_messages(*, user: str, system: str | None) -> list[Message]:
     return messages
 
 
+def with_times(
+    messages: Sequence[Mapping[str, Any]], seconds: Sequence[float | None], *, form: str
+) -> Sequence[Mapping[str, Any]]:
+    """Return the turns with its time in words before each picture that has one: ``form`` with the seconds.
+
+    ``seconds`` go by the order of the pictures. Where ``form`` is empty, or no time is known, the turns are
+    returned as they are.
+    """
+    if not form or all(second is None for second in seconds):
+        return messages
+    times, turns = iter(seconds), list[Mapping[str, Any]]()
+    for turn in messages:
+        content: list[Mapping[str, str]] = []
+        for part in turn["content"]:
+            second = next(times) if part["type"] == "image" else None
+            content += [] if second is None else [{"type": "text", "text": form.format(second)}]
+            content.append(part)
+        turns.append({**turn, "content": content})
+    return turns
+
+
 def num_pictures(user: str) -> int:
     """Return how many pictures a prompt with this user text shows."""
     return max(1, user.count(IMAGE_MARKER))
 
 
-def check_pictures(user: str, examples: Iterable[Example]) -> None:
-    """Raise ``UserError`` naming ``prompt.user`` at the first example with another number of pictures."""
+def check_pictures(user: str, examples: Iterable[Example], *, key: str = "prompt.user") -> None:
+    """Raise ``UserError`` naming the text's key at the first example with another number of pictures."""
     shown = num_pictures(user)
     for example in examples:
         if len(example.images) != shown:
             raise UserError(
-                f"prompt.user shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
+                f"{key} shows {shown} pictures ({user.count(IMAGE_MARKER)} times {IMAGE_MARKER}), but "
                 f"{example.id} of {example.dataset} has {len(example.images)}: choose a prompt and a set "
                 "that belong together"
             )

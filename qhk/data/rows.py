@@ -12,6 +12,7 @@ from qhk.data.adapter import LabelRow, Options
 from qhk.data.matching import ImageIndex
 from qhk.data.names import file_key, same_name
 from qhk.data.scale import Scale
+from qhk.data.video import frame_seconds
 from qhk.errors import UserError
 from qhk.types import Example
 
@@ -109,7 +110,8 @@ def derive_examples(
     for split, part in examples.items():
         for example in part:
             first, *others = derive(example.image, options, cache)
-            derived[split].append(replace(example, image=first, more_images=tuple(others)))
+            seconds = frame_seconds((first, *others))
+            derived[split].append(replace(example, image=first, more_images=tuple(others), seconds=seconds))
             progress(done := done + 1, total)
     return derived
 

@@ -20,13 +20,17 @@ import numpy as np
 from PIL import Image
 
 from qhk.errors import UserError
-from qhk.files import file_digest, new_folder, read_text, write_atomically
+from qhk.files import file_digest, new_folder, read_json, read_text, write_atomically
 
 if TYPE_CHECKING:
     from av import VideoFrame
 
-_LAYOUT = 1
+_LAYOUT = 2
 """Goes into the cache key: raise it when the same settings are to give other pictures."""
+
+
+TIMES_FILE = "seconds.json"
+"""Beside the pictures of a video: when its single frames are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +61,21 @@ def video_pictures(video: Path, settings: FrameSettings, *, cache: Path) -> tupl
     key = json.dumps([_LAYOUT, _content_digest(video, cache), asdict(settings)])
     folder = cache / "frames" / hashlib.sha256(key.encode()).hexdigest()[:24]
     if not folder.is_dir():
-        _publish(dict(zip(names, _extract(video, settings), strict=True)), folder)
+        pictures, seconds = _extract(video, settings)
+        _publish(dict(zip(names, pictures, strict=True)), dict(zip(names[1:], seconds, strict=True)), folder)
     return tuple(folder / name for name in names)
+
+
+def frame_seconds(pictures: Sequence[Path]) -> tuple[float | None, ...]:
+    """Return when each of a video's ``pictures`` is shown, from its first frame on; None for a packed one.
+
+    Nothing where they are no pictures of ``video_pictures``.
+    """
+    file = pictures[0].parent / TIMES_FILE
+    if not file.is_file():
+        return ()
+    shown = read_json(file)
+    return tuple(shown.get(picture.name) for picture in pictures)
 
 
 def sample_times(start: float, end: float, count: int) -> list[float]:
@@ -81,7 +98,8 @@ def pack_frames(frames: Sequence[Image.Image], columns: int) -> Image.Image:
     return packed
 
 
-def _extract(video: Path, settings: FrameSettings) -> list[Image.Image]:
+def _extract(video: Path, settings: FrameSettings) -> tuple[list[Image.Image], list[float]]:
+    """The packed picture and the single frames, and the seconds at which those are shown."""
     shown_from, end = _frame_times(video)
     needed = max(settings.num_global_frames, settings.num_local_frames)
     if len(shown_from) < needed:
@@ -100,10 +118,11 @@ def _extract(video: Path, settings: FrameSettings) -> list[Image.Image]:
     grid = [_shrunk(chosen[index], settings.global_side) for index in packed]
     if len({frame.size for frame in chosen.values()}) > 1:
         raise UserError(f"{video}: the size of the frames changes: encode it again at one size")
-    return [
+    pictures = [
         pack_frames(grid, settings.global_columns),
         *(_shrunk(chosen[index], settings.local_side) for index in single),
     ]
+    return pictures, [shown_from[index] - shown_from[0] for index in single]
 
 
 def _frame_times(video: Path) -> tuple[list[float], float]:
@@ -166,7 +185,8 @@ def _content_digest(video: Path, cache: Path) -> str:
     return digest
 
 
-def _publish(pictures: dict[str, Image.Image], folder: Path) -> None:
+def _publish(pictures: dict[str, Image.Image], seconds: dict[str, float], folder: Path) -> None:
     with new_folder(folder) as work:
+        (work / TIMES_FILE).write_text(json.dumps(seconds), encoding="utf-8")
         for name, picture in pictures.items():
             picture.save(work / name, compress_level=1)

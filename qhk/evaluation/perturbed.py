@@ -84,7 +84,9 @@ def _exchanged(examples: Sequence[Example], *, seed: int) -> list[Example]:
         if others:
             place = stream_generator(seed, "another", example.dataset, example.id).integers(len(others))
             other = others[int(place)]
-            found.append(replace(example, image=other.image, more_images=other.more_images))
+            found.append(
+                replace(example, image=other.image, more_images=other.more_images, seconds=other.seconds)
+            )
     return found
 
 

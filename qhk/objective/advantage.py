@@ -67,14 +67,22 @@ def decoupled_advantages(
     return total / (inside.std(correction=1) + epsilon) if len(inside) > 1 else total
 
 
-def flat_groups(rewards: Tensor, *, minimum_std: float) -> Tensor:
+def flat_groups(rewards: Tensor, *, minimum_std: float, counted: Tensor | None = None) -> Tensor:
     """Return which groups (B,) teach nothing: their rewards are all equal, or spread less than is asked for.
 
     ``rewards`` (B, G); with ``minimum_std`` 0 these are ``equal_rewards``, else also the groups whose
     unbiased standard deviation is below it. Divided by that deviation, noise of the last digits would count
-    as much as a real difference. Source: the STD filtering of OmniQuality-R (arXiv 2510.10609), whose
-    threshold was not at hand.
+    as much as a real difference. ``counted`` bool (B, G) leaves completions out as ``group_advantages`` does:
+    a group with fewer than two others is flat. Source: the STD filtering of OmniQuality-R (arXiv 2510.10609),
+    whose threshold was not at hand.
     """
+    if counted is not None and not bool(counted.all()):
+        rest = [row[left] for row, left in zip(rewards, counted, strict=True)]
+        flat = [
+            len(row) < 2 or bool((row == row[0]).all()) or float(row.std(correction=1)) < minimum_std
+            for row in rest
+        ]
+        return torch.tensor(flat, dtype=torch.bool, device=rewards.device)
     equal = equal_rewards(rewards)
     return equal | (rewards.std(dim=1, correction=1) < minimum_std) if minimum_std > 0 else equal
 

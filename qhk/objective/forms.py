@@ -20,12 +20,14 @@ class UncertaintyForm:
 
     ``weight(u, alpha)``: uncertainties of any shape in [0, 1] and the strength -> weights of that shape, 1 at
     alpha 0 and never rising with u. ``largest_alpha``: the strength above which a weight would be negative.
-    ``by_rank``: u is the group's rank among the groups of the step, divided by the last rank.
+    ``by_rank``: u is the group's rank among the groups of the step, divided by the last rank. ``by_entropy``:
+    u is of the entropy of the group's answers, in place of the variance of their scores.
     """
 
     weight: Callable[[Tensor, float], Tensor]
     largest_alpha: float = math.inf
     by_rank: bool = False
+    by_entropy: bool = False
 
 
 def constant(u: Tensor, alpha: float) -> Tensor:
@@ -52,6 +54,7 @@ UNCERTAINTY_FORMS: Mapping[str, UncertaintyForm] = {
     "none": UncertaintyForm(weight=constant),
     "exponential": UncertaintyForm(weight=exponential),
     "linear": UncertaintyForm(weight=linear, largest_alpha=1.0),
+    "answer_entropy": UncertaintyForm(weight=exponential, by_entropy=True),
     "inverse": UncertaintyForm(weight=inverse),
     "rank": UncertaintyForm(weight=linear, largest_alpha=1.0, by_rank=True),
 }

@@ -26,15 +26,38 @@ def group_variances(
     ``refuse`` count as not parsed. A group with fewer than ``minimum_parsed`` parsed scores gets NaN (with 1,
     a single score is a variance of 0). Equal scores give exactly 0. No gradient.
     """
-    if not low < high:
-        raise UserError(f"task.low, task.high: need low < high, got {low} and {high}")
-    if minimum_parsed < 1:
-        raise UserError(f"uncertainty.minimum_parsed: got {minimum_parsed}; must be at least 1")
+    _check_range(low, high, minimum_parsed)
     values = _in_range(scores.detach(), low, high, out_of_range)
     valid = ~values.isnan()
     num_valid = valid.sum(dim=1)
     variance = _population_variance(values, valid)
     return torch.where(num_valid >= minimum_parsed, variance, torch.nan)
+
+
+def answer_entropies(
+    scores: Tensor, *, low: float, high: float, minimum_parsed: int, out_of_range: OutOfRange
+) -> Tensor:
+    """Return the entropies ``(B,)`` in nats of which score groups ``(B, G)`` gave how often; NaN as above.
+
+    ``H_i = - sum_k p_ik log p_ik``, ``p_ik`` the share of the group's parsed scores that are its k-th
+    distinct one; H in [0, log G]. Answers that say one score mean the same, whatever is reasoned before;
+    unlike the variance it does not ask how far apart the others are. Arguments and NaN are those of
+    ``group_variances``. No gradient.
+
+    Source: the discrete semantic entropy of Farquhar et al. (Nature 630, 2024). SEED-GRPO (arXiv 2505.12346)
+    weighs advantages by a semantic entropy over its maximum, log G, estimated there from the probabilities of
+    whole answers, which here would say how sure the words are.
+    """
+    _check_range(low, high, minimum_parsed)
+    values = _in_range(scores.detach(), low, high, out_of_range)
+    num_valid = (~values.isnan()).sum(dim=1)
+    # Of each answer, how many of its group say the same: comparisons with NaN are false.
+    alike = (values.unsqueeze(2) - values.unsqueeze(1)).abs() < 10.0**-SCORE_DECIMALS
+    share = alike.sum(dim=2).to(scores.dtype) / num_valid.clamp(min=1).unsqueeze(1)
+    # An answer stands for its part of the sum over distinct ones: p log p, shared by those that say it.
+    surprise = torch.where(share > 0, -share.clamp(min=torch.finfo(share.dtype).tiny).log(), 0.0)
+    entropy = surprise.sum(dim=1) / num_valid.clamp(min=1)
+    return torch.where(num_valid >= minimum_parsed, entropy, torch.nan)
 
 
 def smoothed_variances(
@@ -62,19 +85,24 @@ def smoothed_variances(
     return variances.new_tensor(smoothed), found
 
 
-def relative_uncertainty(variances: Tensor, *, low: float, high: float, normaliser: Normaliser) -> Tensor:
+def largest_variance(low: float, high: float) -> float:
+    """Return the largest variance that the range allows, ``0.25 (high - low)^2``."""
+    return 0.25 * (high - low) ** 2
+
+
+def relative_uncertainty(variances: Tensor, *, largest: float, normaliser: Normaliser) -> Tensor:
     """Return the uncertainty ``u (B,)`` in [0, 1] of groups with the variances ``(B,)``; NaN stays NaN.
 
-    fixed_maximum   ``u_i = var_i / (0.25 (high - low)^2)``, the largest variance that the range allows
-                    (release, but for its + 1e-8 in the denominator)
+    fixed_maximum   ``u_i = var_i / largest``, ``largest_variance`` (release, but for its + 1e-8 in the
+                    denominator), or of entropies ``log G``
     batch_relative  ``u_i = var_i / max_b var_b``, over the global batch; all 0 where no group varies
     """
     known = ~variances.isnan()
     if normaliser == "fixed_maximum":
-        uncertainty = variances / (0.25 * (high - low) ** 2)
+        uncertainty = variances / largest
     elif normaliser == "batch_relative":
-        largest = torch.where(known, variances, 0.0).amax() if len(variances) else variances.sum()
-        uncertainty = torch.where(largest > 0, variances / largest, 0.0)
+        widest = torch.where(known, variances, 0.0).amax() if len(variances) else variances.sum()
+        uncertainty = torch.where(widest > 0, variances / widest, 0.0)
     else:
         raise UserError(
             f"uncertainty.normaliser: unknown {normaliser!r}; use fixed_maximum or batch_relative"
@@ -116,6 +144,13 @@ def uncertainty_weights(
             f"uncertainty.unparsed_weight: got {unparsed_weight}; must lie in [0, 1] or be minimum"
         )
     return torch.where(uncertainty.isnan(), fallback, weights)
+
+
+def _check_range(low: float, high: float, minimum_parsed: int) -> None:
+    if not low < high:
+        raise UserError(f"task.low, task.high: need low < high, got {low} and {high}")
+    if minimum_parsed < 1:
+        raise UserError(f"uncertainty.minimum_parsed: got {minimum_parsed}; must be at least 1")
 
 
 def _in_range(scores: Tensor, low: float, high: float, out_of_range: str) -> Tensor:

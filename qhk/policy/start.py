@@ -86,7 +86,7 @@ def _tiny_policy(
     texts = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
     for view in (view for stage in stages for view in task_views(stage).values()):
         texts += [
-            *view.prompt.user.split(IMAGE_MARKER),
+            *(part for text in view.prompt.texts for part in text.split(IMAGE_MARKER)),
             *([view.prompt.system] if view.prompt.system else []),
         ]
         texts += build_task(view.task).vocabulary(descriptions())

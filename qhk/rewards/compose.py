@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from qhk.errors import UserError
 from qhk.rewards.batch import ScoredGroup
-from qhk.rewards.term import Above, BatchTerm, CompletionsTerm, CompletionTerm, RewardTerm
+from qhk.rewards.term import Above, BatchTerm, CompletionsTerm, CompletionTerm, Judge, RewardTerm
 from qhk.types import Completion, Example
 
 _OWN_KEYS = ("_target_", "weight")
@@ -25,9 +25,10 @@ def build_terms(spec: Mapping[str, Mapping[str, Any]]) -> list[RewardTerm]:
     takes: ``(completion, example, *, settings) -> float`` judges one completion; ``(completions:
     Sequence[Completion], examples: Sequence[Example], *, settings) -> list[float | None]`` judges many in
     one call; ``(groups: Sequence[ScoredGroup], *, settings) -> list[list[float]]`` compares those of a step.
-    Its keyword-only parameters must be exactly the given keys (those with a default may be left out), and
-    every value of the annotated type (float, int, bool, str, None, Literal, unions and sequences of them; an
-    int passes for a float; ``Above`` in ``Annotated`` bounds a number; other annotations are left to the
+    A subclass of ``Judge`` takes its settings once, and its objects are functions of the second kind.
+    Keyword-only parameters must be exactly the given keys (those with a default may be left out), and every
+    value of the annotated type (float, int, bool, str, None, Literal, unions and sequences of them; an int
+    passes for a float; ``Above`` in ``Annotated`` bounds a number; other annotations are left to the
     function). Every breach is a ``UserError`` of one line: ``reward.terms.<name>.<key>: value; fix``.
     """
     if not spec:
@@ -55,7 +56,17 @@ def _build_term(name: str, settings: Mapping[str, Any]) -> RewardTerm:
         if key not in given and key not in optional:
             raise UserError(f"{where}.{key}: is missing; give {_describe(annotation)}")
     needs = declared or (("score",) if kind is BatchTerm else ())
-    return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
+    if not _is_judge(function):
+        return kind(name=name, weight=float(weight), needs=needs, function=partial(function, **given))
+    try:
+        judge = function(**given)
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
+    return CompletionsTerm(name=name, weight=float(weight), needs=needs, function=judge)
+
+
+def _is_judge(function: Callable[..., Any]) -> bool:
+    return inspect.isclass(function) and issubclass(function, Judge)
 
 
 def _import(target: object, where: str) -> tuple[Callable[..., Any], tuple[str, ...]]:
@@ -89,14 +100,17 @@ def _signature(function: Callable[..., Any], where: str) -> tuple[type[RewardTer
     leading = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
     try:
-        hints = get_type_hints(function, include_extras=True)
+        takes = function.__init__ if inspect.isclass(function) else function
+        hints = get_type_hints(takes, include_extras=True)
     except NameError as error:
         raise UserError(
             f"{where}._target_: {function.__name__} has an unknown annotation ({error}); import its type"
         ) from error
     taken = [get_args(hints.get(p.name)) for p in leading]
     kind: type[RewardTerm] | None = CompletionTerm if len(taken) == 2 else None
-    if taken == [(Completion,), (Example,)]:
+    if _is_judge(function):
+        kind = None if leading else CompletionsTerm
+    elif taken == [(Completion,), (Example,)]:
         kind = CompletionsTerm
     elif (ScoredGroup,) in taken:
         kind = BatchTerm if len(taken) == 1 else None

@@ -13,6 +13,7 @@ from qhk.rewards.term import (
     BatchTerm,
     CompletionsTerm,
     CompletionTerm,
+    Judge,
     RewardTerm,
     batch_values,
     completion_value,
@@ -45,12 +46,16 @@ def refuse_unfit(
     - that raises for the true answer, or for groups of true answers;
     - of ``qhk.rewards.format``, that pays nothing for any way of writing that the rule reads.
 
-    A function that declares no needs, such as a user's own, is only called.
+    A function that declares no needs, such as a user's own, is only called. A ``Judge`` is not asked about
+    anything: it checks itself.
     """
     example, text = _readable_truth(task, examples, decimals=decimals, where=where)
     compared = [example, *(other for other in examples if other is not example)][:NUM_GROUPS]
     for term in terms:
         lacking = [part for part in term.needs if part not in task.answer_parts()]
+        if isinstance(term.function, Judge) and not lacking:
+            _check_judge(term.function, f"{where}reward.terms.{term.name}")
+            continue
         try:
             if lacking:
                 has = " and ".join(task.answer_parts())
@@ -76,10 +81,18 @@ def refuse_unfit(
             )
 
 
+def _check_judge(judge: Judge, where: str) -> None:
+    """Raise ``UserError`` as the judge does, with the term's place before it."""
+    try:
+        judge.check()
+    except UserError as error:
+        raise UserError(f"{where}.{error}") from error
+
+
 def _reason(error: UserError) -> str:
     """Return what a term's error says, without the term's name."""
     cause = error.__cause__
-    if cause is None:
+    if cause is None or isinstance(cause, UserError):
         return str(error).partition(": ")[2]
     return f"raised {type(cause).__name__}: {' '.join(str(cause).split())} for a true answer"
 

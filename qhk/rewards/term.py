@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +22,25 @@ CompletionsFunction = Callable[[Sequence[Completion], Sequence[Example]], Sequen
 
 BatchFunction = Callable[[Sequence[ScoredGroup]], list[list[float]]]
 """A pure function of all groups of a step, with its settings bound: one value per completion per group."""
+
+
+class Judge(ABC):
+    """A function of many completions that keeps something from one call to the next, such as a connection.
+
+    A term's ``_target_`` may be a subclass: its settings are the keyword-only parameters of ``__init__``,
+    which touches nothing, and every term of a run has an object of its own. ``most_missing`` is how many
+    completions of the whole run may stay without a value before the run ends, None for any number.
+    """
+
+    most_missing: int | None = None
+
+    @abstractmethod
+    def __call__(self, completions: Sequence[Completion], examples: Sequence[Example]) -> list[float | None]:
+        """Return a value for each completion, None where there is none."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ``UserError`` where it cannot work, before the run starts; what costs money is not asked."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +140,8 @@ def completions_values(
     """
     try:
         values = list(term.function(completions, examples))
+    except UserError as error:
+        raise UserError(f"reward.terms.{term.name}: {error}") from error
     except (Exception, SystemExit) as error:
         raise UserError(
             f"reward.terms.{term.name}: raised {_said(error)} for {len(completions)} completions"

@@ -133,8 +133,12 @@ class ModelSettings(Node):
             raise UserError(f"min_pixels must be at most max_pixels {self.max_pixels}, got {self.min_pixels}")
         if self.form == "tiny" and (self.tiny is None or self.path is not None):
             raise UserError("form tiny needs the tiny sizes and path null; choose the option model=tiny")
-        if self.form == "pretrained" and (self.tiny is not None or self.path is None):
-            raise UserError("form pretrained needs model.path (hub id or folder) and model.tiny null")
+        if self.form == "pretrained" and self.path is None:
+            raise UserError("path is null; give a folder with weights or a hub id: model.path=...")
+        if self.form == "pretrained" and self.tiny is not None:
+            raise UserError(
+                "tiny must be null with form pretrained; choose an option such as model=checkpoint"
+            )
         return self
 
 
@@ -371,9 +375,26 @@ class TaskSettings(Node):
 
 
 class PromptSettings(Node):
-    """The wording; ``task`` names the task it was written for."""
+    """The wording; ``task`` names the task it was written for.
+
+    ``wordings`` are further ways to ask for the same answer: training asks about an image in another way in
+    every pass, evaluation in that of ``user`` alone.
+    """
 
     task: Text
     system: str | None
     user: Text
     answer_decimals: Annotated[int, Field(ge=0, le=4)]
+    wordings: list[Text] = []
+
+    @property
+    def texts(self) -> list[str]:
+        """All ways in which training asks, the named one first."""
+        return [self.user, *self.wordings]
+
+    @model_validator(mode="after")
+    def _wordings_differ(self) -> Self:
+        for place, text in enumerate(self.wordings, start=1):
+            if text in self.texts[:place]:
+                raise UserError(f"wordings: number {place} is there already, or is user; leave it out")
+        return self

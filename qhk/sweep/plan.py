@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qhk.config.catalogue import Catalogue, choice_of
 from qhk.config.compose import compose_config, compose_launcher, plain_config
-from qhk.config.overrides import cells, expand, parse_override
+from qhk.config.overrides import cells, expand, parse_override, refuse_repeated
 from qhk.config.training import training_settings
 from qhk.config.unused import refuse_unused_strengths
 from qhk.errors import UserError
@@ -227,7 +227,14 @@ def _cell_runs(cell: Cell, seeds: Sequence[int], catalogue: Catalogue) -> list[P
 
 
 def _cell(name: str, words: Sequence[str], changes: Sequence[str], *, study: str) -> Cell:
-    """Return the cell of the common overrides and its own changes, which replace those of the same key."""
+    """Return the cell of the common overrides and its own changes, which replace those of the same key.
+
+    Raises UserError for a key that has two values among the changes.
+    """
+    try:
+        refuse_repeated(changes)
+    except UserError as error:
+        raise UserError(f"cell {name}: {error}") from None
     changed = [_key(change) for change in changes]
     kept = [
         word

@@ -51,6 +51,11 @@ TRAIN = (
         "share of completions that a service gave no reward, which get the mean of their group",
     ),
     Metric(
+        "train/reward/{term}/missing_total",
+        LAST,
+        "completions of the run so far that a service gave no reward",
+    ),
+    Metric(
         "train/reward/{term}/factor",
         LAST,
         "what the schedule of a reward term's number, such as a threshold, multiplies it with",

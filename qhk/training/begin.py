@@ -20,7 +20,6 @@ from qhk.policy.load import Policy, digest_of, with_adapter
 from qhk.policy.start import open_policy, reopen_policy, start_policy
 from qhk.rewards.compose import build_terms
 from qhk.rollout.engine import RolloutEngine
-from qhk.settings.inputs import PromptSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
 from qhk.tracking.code import code_text
@@ -128,6 +127,7 @@ def resume_run(run: Run, step: int) -> tuple[Learner, int]:
         policy = _with_adapter(run, policy)
     learner = build_learner(run, policy, start=lambda: _start_model(run, policy))
     learner.memory.update(state.history)
+    learner.missing.update(state.missing)
     if state.optimizer is not None:
         load_optimizer_state(policy.model, learner.optimizer, state.optimizer)
     torch.set_rng_state(state.torch_rng)
@@ -216,6 +216,7 @@ def build_learner(
         tasks=build_tasks(settings),
         processes=run.processes,
         memory={},
+        missing={},
         engine=engine,
         features=Kept(settings.loading.keep_features),
     )
@@ -264,7 +265,7 @@ def enter_stage(run: Run, learner: Learner, place: int) -> Learner:
     entered = build_learner(
         run, learner.policy, start=start, engine=learner.engine, optimizer=learner.optimizer
     )
-    entered = replace(entered, memory=learner.memory)
+    entered = replace(entered, memory=learner.memory, missing=learner.missing)
     if not run.stage.asks_like(before):
         with run.timed("evaluation_before"):
             report_benchmarks(run, learner.policy, step=run.stage.first, moment=Moment.BEFORE)
@@ -298,23 +299,30 @@ def taught_examples(run: Run, policy: Policy) -> tuple[dict[str, ExampleReader],
     """Return the readers of all that the run asks, by name, and each one's examples with its name.
 
     A task is taught once for every prompt and answer rule that some stage asks it with, on that stage's
-    examples. The first way to ask it has the task's name, a later one the stage's before it.
+    examples, and not again with some of the wordings that it was taught with. The first way to ask it has the
+    task's name, a later one the stage's before it.
     """
     readers, examples = dict[str, ExampleReader](), list[tuple[str, Example]]()
-    known: list[tuple[str, str, str, PromptSettings]] = []
+    known = set[tuple[Any, ...]]()
     kept: Kept[Any] = Kept(run.settings.loading.keep_encoded)
     for stage in run.stages:
-        ways = {
-            task: (task, view.task.form, view.task.answer_rule, view.prompt)
-            for task, view in task_views(stage.settings).items()
-        }
-        new = [task for task, way in ways.items() if way not in known]
-        known += [ways[task] for task in new]
+        ways = {task: _ways_to_ask(task, view) for task, view in task_views(stage.settings).items()}
+        new = [task for task, own in ways.items() if not own <= known]
+        known = known.union(*ways.values())
         names = {task: f"{stage.name}.{task}" if task in readers else task for task in new}
         own = build_readers(stage.settings, policy, kept=kept)
         readers |= {name: own[task] for task, name in names.items()}
         examples += [(names[task], one) for task, one in stage.data.train_examples if task in names]
     return readers, examples
+
+
+def _ways_to_ask(task: str, view: Settings) -> set[tuple[Any, ...]]:
+    """Return all that tells a task's questions apart, for each of its wordings."""
+    prompt = view.prompt
+    return {
+        (task, view.task.form, view.task.answer_rule, prompt.system, prompt.answer_decimals, text)
+        for text in prompt.texts
+    }
 
 
 def _cold_start(run: Run, policy: Policy) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ class TrainingState:
     Schedules, sampling and data order are functions of (seed, step), so ``step`` is their whole state;
     ``torch_rng`` is kept for libraries that draw from the global generator. ``best`` is the best
     validation result so far as {step, value}, ``history`` the uncertainty's memory as {image: variance},
-    ``wall_s`` the time spent so far by part, ``rollbacks`` where this stage went back, as (at step, to step).
+    ``wall_s`` the time spent so far by part, ``rollbacks`` where this stage went back, as (at step, to step),
+    ``missing`` the completions so far without a reward, by the reward's name.
     """
 
     step: int
@@ -44,6 +45,7 @@ class TrainingState:
     history: dict[str, float]
     wall_s: dict[str, float]
     rollbacks: Sequence[tuple[int, int]] = ()
+    missing: Mapping[str, int] = field(default_factory=dict)
 
 
 class Checkpoints:

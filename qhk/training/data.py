@@ -172,7 +172,8 @@ def load_run_data(settings: Settings, display: Display) -> RunData:
     refuse_leakage(used, {benchmark.name: benchmark.examples for benchmark in benchmarks}, files=files)
     for task, view in views.items():
         own = [*learnt[task], *parts[task].validation]
-        check_pictures(view.prompt.user, own)
+        for place, text in enumerate(view.prompt.texts):
+            check_pictures(text, own, key="prompt.wordings" if place else "prompt.user")
         build_task(view.task).check_examples(own)
     shares, main = task_shares(settings), settings.task.form
     keys = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qhk.data.prompts import with_times
 from qhk.policy.load import Policy
 from qhk.rollout.engine import PolicyEngine, RolloutEngine
 from qhk.rollout.installed import refuse, too_short
@@ -11,6 +12,9 @@ from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.training.inputs import build_readers
 from qhk.training.run import Run
+
+LATE_S = 99999.9
+"""A time whose words are as long as any video's."""
 
 
 def check_engine(run: Run, policy: Policy) -> None:
@@ -84,11 +88,14 @@ def largest_request(stages: Sequence[Settings], policy: Policy) -> tuple[int, in
         side = int(policy.image_processor.patch_size) * int(policy.image_processor.merge_size)
         views = task_views(settings)
         for task, reader in build_readers(settings, policy).items():
-            words, pictures = reader.encoder.count_tokens(reader.messages)
-            lengths.append(
-                words
-                + pictures * max(1, settings.model.max_pixels // side**2)
-                + views[task].rollout.max_new_tokens
-            )
-            counts.append(pictures)
+            for messages in reader.all_messages:
+                _, pictures = reader.encoder.count_tokens(messages)
+                timed = with_times(messages, [LATE_S] * pictures, form=reader.time_form)
+                words, _ = reader.encoder.count_tokens(timed)
+                lengths.append(
+                    words
+                    + pictures * max(1, settings.model.max_pixels // side**2)
+                    + views[task].rollout.max_new_tokens
+                )
+                counts.append(pictures)
     return max(lengths), max(counts)

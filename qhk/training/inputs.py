@@ -18,10 +18,11 @@ from qhk.data.augment import draw_orientation, orient
 from qhk.data.framing import frame
 from qhk.data.image import load_image
 from qhk.data.perturb import read_pictures
-from qhk.data.prompts import build_messages
+from qhk.data.prompts import build_messages, with_times
 from qhk.data.sampling import step_indices
-from qhk.data.seeds import stream_generator
+from qhk.data.seeds import stream_generator, stream_seed
 from qhk.data.twin import make_twin
+from qhk.policy.families import family_of
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.settings.inputs import FramingSettings, TwinSettings
@@ -88,9 +89,11 @@ def prompt_sizes(planned: Batch, data: RunData, settings: Settings) -> list[int]
 
 
 class ExampleReader:
-    """Reads an example's pictures and encodes the one prompt of a task that training and evaluation share.
+    """Reads an example's pictures and encodes the prompt of a task that training and evaluation share.
 
-    ``kept`` holds what was encoded before, of all readers that share it.
+    ``further`` are the chats in which training asks besides ``messages``; ``time_form`` is how the model is
+    told when a frame of a video is shown, empty where it is not. ``kept`` holds what was encoded before, of
+    all readers that share it.
     """
 
     def __init__(
@@ -99,27 +102,50 @@ class ExampleReader:
         *,
         task: Task,
         messages: Sequence[Mapping[str, Any]],
+        further: Sequence[Sequence[Mapping[str, Any]]] = (),
         answer_decimals: int,
         augmentation: str,
         framing: FramingSettings,
         seed: int,
         degrader: Degrader | None,
         kept: Kept[Any],
+        time_form: str = "",
     ) -> None:
-        self.encoder, self.task, self.messages = encoder, task, messages
+        self.encoder, self.task, self.messages, self.further = encoder, task, messages, further
         self.answer_decimals, self.degrader = answer_decimals, degrader
         self.augmentation, self.framing = augmentation, framing
-        self.seed, self.kept = seed, kept
+        self.seed, self.kept, self.time_form = seed, kept, time_form
+
+    @property
+    def all_messages(self) -> Sequence[Sequence[Mapping[str, Any]]]:
+        """The chats in which training asks, the one of evaluation first."""
+        return [self.messages, *self.further]
+
+    def training_messages(self, example: Example, *, epoch: int) -> Sequence[Mapping[str, Any]]:
+        """Return the chat in which a pass over the example's set asks about it.
+
+        Its first is drawn from the stream (seed, "wording", set, id), and each pass takes the next one: in as
+        many passes as there are ways to ask, an image is asked about in each. A whole group is asked in one
+        way, since its prompt is encoded once and its answers are compared.
+        """
+        if not self.further:
+            return self.messages
+        first = stream_seed(self.seed, "wording", example.dataset, example.id)
+        return self.all_messages[(first + epoch) % len(self.all_messages)]
 
     def prompt(self, example: Example) -> EncodedPrompt:
         """Return the encoded prompt of an example. Raises ``UserError`` naming a picture it cannot read."""
+        asked = self._timed(self.messages, example)
 
         def shown() -> list[Image.Image]:
             return [frame(image, self.framing) for image in read_pictures(example)]
 
         if example.perturbation is not None:
-            return self.encoder.encode(self.messages, shown())
-        return self._original(example, None, shown)
+            return self.encoder.encode(asked, shown())
+        return self._original(asked, example, None, shown)
+
+    def _timed(self, messages: Sequence[Mapping[str, Any]], example: Example) -> Sequence[Mapping[str, Any]]:
+        return with_times(messages, example.seconds, form=self.time_form)
 
     def training_prompt(
         self, example: Example, *, epoch: int, twin_factor: float | None
@@ -131,6 +157,7 @@ class ExampleReader:
         """
         place = (example.dataset, example.id, epoch)
         orientation = draw_orientation(self.augmentation, self.seed, *place)
+        asked = self._timed(self.training_messages(example, epoch=epoch), example)
 
         @cache
         def pictures() -> list[Image.Image]:
@@ -145,9 +172,9 @@ class ExampleReader:
 
         # A frame that is drawn for this pass does not come again, and so is not kept.
         if self.framing.form == "whole":
-            prompt = self._original(example, orientation, lambda: seen(pictures()))
+            prompt = self._original(asked, example, orientation, lambda: seen(pictures()))
         else:
-            prompt = self.encoder.encode(self.messages, seen(pictures()))
+            prompt = self.encoder.encode(asked, seen(pictures()))
         degrader = self.degrader
         if degrader is None or twin_factor is None:
             return prompt, None
@@ -164,15 +191,16 @@ class ExampleReader:
 
     def _original(
         self,
+        messages: Sequence[Mapping[str, Any]],
         example: Example,
         orientation: Image.Transpose | None,
         images: Callable[[], list[Image.Image]],
     ) -> EncodedPrompt:
         """The prompt about the pictures as they are, in that orientation."""
-        key = (json.dumps(list(self.messages)), example.images, orientation)
+        key = (json.dumps(list(messages)), example.images, orientation)
         prompt: EncodedPrompt = self.kept.get(
             key,
-            lambda: replace(self.encoder.encode(self.messages, images()), key=key),
+            lambda: replace(self.encoder.encode(messages, images()), key=key),
             size=lambda made: made.num_bytes,
         )
         return prompt
@@ -196,12 +224,14 @@ def build_readers(
             policy.encoder,
             task=build_task(view.task),
             messages=build_messages(user=view.prompt.user, system=view.prompt.system),
+            further=[build_messages(user=text, system=view.prompt.system) for text in view.prompt.wordings],
             answer_decimals=view.prompt.answer_decimals,
             augmentation=view.loading.augmentation,
             framing=view.framing,
             seed=view.seed,
             degrader=_degrader(view.twin, seed=view.seed) if with_twins else None,
             kept=Kept(0) if kept is None else kept,
+            time_form=family_of(policy.model).time_form,
         )
         for task, view in task_views(settings).items()
     }

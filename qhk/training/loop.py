@@ -94,11 +94,15 @@ def add_in_order(device: str) -> None:
 
 
 def notes(stages: Sequence[RunStage]) -> list[str]:
-    """Return one line for each thing that some stage asks for and does not get."""
+    """Return one line for each thing that some stage asks for and does not get, or gets unlike its paper."""
     return [
         f"{f'stage {stage.name}: ' if stage.name else ''}{line}"
         for stage in stages
-        for line in (*long_warmups(stage.settings, stage.timeline.horizon), *_idle(stage.settings))
+        for line in (
+            *long_warmups(stage.settings, stage.timeline.horizon),
+            *_idle(stage.settings),
+            *_unlike_paper(stage.settings),
+        )
     ]
 
 
@@ -109,6 +113,22 @@ def _idle(settings: Settings) -> list[str]:
     if not weighs or any(build_task(view.task).has_scores for view in views):
         return []
     return [f"uncertainty {uncertainty.form} weighs nothing here: every task is answered in words"]
+
+
+def _unlike_paper(settings: Settings) -> list[str]:
+    """A line for each term whose paper hides patches of the picture, where twins are made otherwise."""
+    twin = settings.twin
+    if twin.form == "generated" and twin.kinds == ["mask"]:
+        return []
+    made = f"generated ({', '.join(twin.kinds)})" if twin.form == "generated" else twin.form
+    terms = {"perception": settings.perception.form, "dependency": settings.dependency.form}
+    masked = {("perception", "papo"): "2507.06448", ("dependency", "vppo"): "2510.09285"}
+    return [
+        f"{group}={form}: its paper (arXiv {masked[group, form]}) hides patches, here twins are {made}; "
+        "twin=masked is the paper's"
+        for group, form in terms.items()
+        if (group, form) in masked
+    ]
 
 
 def _report_after(run: Run, learner: Learner) -> None:

@@ -103,14 +103,18 @@ def rollout_metrics(batch: Batch, *, tasks: Mapping[str, Task]) -> MetricSet:
     return metrics
 
 
-def reward_metrics(batch: Batch) -> MetricSet:
-    """Return rewards, spreads and weights of the whole step, which every process knows alike."""
+def reward_metrics(batch: Batch, *, missing: Mapping[str, int]) -> MetricSet:
+    """Return rewards, spreads and weights of the whole step, which every process knows alike.
+
+    ``missing`` counts by reward the completions of the run so far that it gave nothing.
+    """
     metrics, parsed = MetricSet(), ~batch.scores.isnan()
     metrics.add("train/reward/total/mean", float(batch.rewards.mean()))
     for name, values in batch.breakdown.items():
         metrics.add(f"train/reward/{name}/mean", float(values.mean()))
     for name, share in batch.missing_rewards.items():
         metrics.add(f"train/reward/{name}/missing_frac", share)
+        metrics.add(f"train/reward/{name}/missing_total", missing.get(name, 0))
     metrics.add("train/group/equal_reward_frac", float(equal_rewards(batch.rewards).double().mean()))
     for row, keep in zip(batch.scores, parsed, strict=True):
         if keep.sum() > 1:

@@ -120,6 +120,7 @@ def save_checkpoint(run: Run, policy: Policy, learner: Learner | None, *, step: 
         history=dict(learner.memory) if learner else {},
         wall_s=dict(run.wall_s),
         rollbacks=list(run.rollbacks),
+        missing=dict(learner.missing) if learner else {},
     )
     run.checkpoints.save(policy, state, dict(run.config), stage=run.stage.name, weights=weights)
     point_to_kept(run)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from qhk.errors import UserError
 from qhk.settings.base import Duration
+from qhk.settings.inputs import PromptSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import StageView, stage_views
 from qhk.training.data import RunData, load_run_data, refuse_shared_images
@@ -42,10 +43,18 @@ class RunStage:
     def asks_like(self, other: RunStage) -> bool:
         """Return whether both stages ask the same of the same benchmarks: one evaluation serves both."""
         ours, theirs = (
-            (s.task, s.prompt, s.benchmark, [(m.task, m.prompt, m.benchmark) for m in s.mixture.values()])
+            [
+                (s.task, _evaluated(s.prompt), s.benchmark),
+                *((m.task, _evaluated(m.prompt), m.benchmark) for m in s.mixture.values()),
+            ]
             for s in (self.settings, other.settings)
         )
         return ours == theirs
+
+
+def _evaluated(prompt: PromptSettings) -> PromptSettings:
+    """Return what evaluation asks of a prompt."""
+    return prompt.model_copy(update={"wordings": []})
 
 
 def load_stages(settings: Settings, display: Display) -> list[RunStage]:

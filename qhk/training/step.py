@@ -25,14 +25,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from qhk.data.seeds import stream_generator
+from qhk.errors import UserError
 from qhk.objective.advantage import decoupled_advantages, flat_groups, group_advantages
 from qhk.objective.aggregate import Counts
 from qhk.objective.correction import correction_weights
 from qhk.objective.credit import covariances, drawn_covariances, largest_covariances
+from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.objective.reference import sequence_kl
 from qhk.objective.total import Branch, LossOutput, total_loss
 from qhk.objective.uncertainty import (
+    answer_entropies,
     group_variances,
+    largest_variance,
     relative_uncertainty,
     smoothed_variances,
     uncertainty_weights,
@@ -43,6 +47,7 @@ from qhk.rewards.batch import ScoredGroup, scored_group
 from qhk.rewards.term import (
     CompletionsTerm,
     CompletionTerm,
+    Judge,
     RewardTerm,
     batch_values,
     completion_value,
@@ -99,8 +104,9 @@ class Learner:
     """What a step works on.
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
-    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to; ``engine``
-    samples; ``features`` holds those of a vision tower that does not change, of pictures seen before.
+    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to, ``missing``
+    how many completions each reward gave nothing so far, by its name in metrics; ``engine`` samples;
+    ``features`` holds those of a vision tower that does not change, of pictures seen before.
     """
 
     policy: Policy
@@ -111,6 +117,7 @@ class Learner:
     tasks: Mapping[str, Task]
     processes: Processes
     memory: dict[str, float]
+    missing: dict[str, int]
     engine: RolloutEngine
     features: Kept[Tensor]
 
@@ -146,10 +153,12 @@ def reinforcement_step(
             batch,
             max_rounds=objective.max_resamples,
             minimum_std=objective.minimum_std,
+            counted=lambda filled: _lengths_and_counted(filled, objective, processes)[2],
             fresh=fresh,
             sample=lambda prompts, number: sample(learner, prompts, step=step, resample=number),
             reward=lambda filled: reward(filled, terms=terms, processes=processes),
         )
+    count_missing(batch, terms=terms, missing=learner.missing)
     clock.append(time.perf_counter())
 
     needs = now.terms.needs()
@@ -191,7 +200,7 @@ def reinforcement_step(
     if divergence is not None:
         metrics.merge(divergence_metrics(divergence, batch.groups))
     metrics.merge(rollout_metrics(batch, tasks=learner.tasks))
-    metrics.merge(reward_metrics(batch))
+    metrics.merge(reward_metrics(batch, missing=learner.missing))
     metrics.merge(coefficient_metrics(now))
     started, loaded, sampled, rewarded, refilled, weighted, updated = clock
     if objective.max_resamples:
@@ -282,13 +291,40 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
         rows, weights[task] = batch.rows_of(task), {}
         for term in own_terms:
             values = _term_values(term, task, batch, processes)[rows]
-            name = term.name if len(terms) == 1 else f"{task}.{term.name}"
+            name = _name(term, task, terms)
             if isinstance(term, CompletionsTerm):
                 missing[name] = float(values.isnan().double().mean()) if rows else 0.0
                 values = torch.where(values.isnan(), values.nanmean(dim=1, keepdim=True), values).nan_to_num()
             rewards[rows] += term.weight * values
             breakdown[name], weights[task][name] = values, term.weight
     return replace(batch, rewards=rewards, breakdown=breakdown, term_weights=weights, missing_rewards=missing)
+
+
+def count_missing(
+    batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], missing: dict[str, int]
+) -> None:
+    """Add the completions of the step that a reward gave nothing to ``missing``, by the reward's name.
+
+    Raises UserError where that is more than the term allows of a run. All processes know the same numbers.
+    """
+    for task, own_terms in terms.items():
+        for term in own_terms:
+            name = _name(term, task, terms)
+            if name not in batch.missing_rewards:
+                continue
+            count = round(batch.missing_rewards[name] * batch.breakdown[name].numel())
+            missing[name] = missing.get(name, 0) + count
+            most = term.function.most_missing if isinstance(term.function, Judge) else None
+            if most is not None and missing[name] > most:
+                raise UserError(
+                    f"reward.terms.{term.name}.most_missing: {missing[name]} completions have had no reward, "
+                    f"at most {most} may; mend the service, or allow more"
+                )
+
+
+def _name(term: RewardTerm, task: str, terms: Mapping[str, Sequence[RewardTerm]]) -> str:
+    """Return the term's name in metrics."""
+    return term.name if len(terms) == 1 else f"{task}.{term.name}"
 
 
 def _scored_groups(batch: Batch) -> list[ScoredGroup | None]:
@@ -332,6 +368,7 @@ def refill(
     *,
     max_rounds: int,
     minimum_std: float = 0.0,
+    counted: Callable[[Batch], Tensor],
     fresh: FreshPrompts,
     sample: Callable[[Batch, int], Batch],
     reward: Callable[[Batch], Batch],
@@ -340,16 +377,16 @@ def refill(
 
     A flat group (``flat_groups``) teaches nothing: its total rewards are alike, whatever they are made of.
     In each round every one of them gives its place to the group of a fresh prompt, and all rewards are taken
-    anew, because some compare groups. What is judged is the total reward, without a KL. ``sample`` takes
-    (prompts, round). Which prompt takes a place depends on (seed, step, round, index) alone, so any number of
-    processes replaces the same groups by the same ones.
+    anew, because some compare groups. What is judged is the total reward, without a KL, of the completions
+    that are ``counted`` (B, G). ``sample`` takes (prompts, round). Which prompt takes a place depends on
+    (seed, step, round, index) alone, so any number of processes replaces the same groups by the same ones.
 
     Source: DAPO (arXiv 2503.14476, section 3.2), which samples whole batches and keeps what is informative
     until a batch is full; here a place is filled again and again instead, and what is still uninformative
     after the last round stays, with advantage 0.
     """
     while batch.num_rounds < max_rounds:
-        flat = flat_groups(batch.rewards, minimum_std=minimum_std)
+        flat = flat_groups(batch.rewards, minimum_std=minimum_std, counted=counted(batch))
         if not bool(flat.any()):
             break
         number = batch.num_rounds + 1
@@ -435,11 +472,7 @@ def add_advantages(
              TRL's ``mask_truncated_completions``)
     exclude  leaves all of these, as if it had not been sampled (ours)
     """
-    lengths, cut = processes.gather_rows(
-        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions]),
-        batch.indices,
-    ).unbind(-1)
-    counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
+    lengths, cut, counted = _lengths_and_counted(batch, objective, processes)
     loss_mask = torch.ones_like(counted) if objective.truncated == "keep" else cut == 0
     rewards = batch.rewards
     if divergence is not None:
@@ -457,8 +490,11 @@ def add_advantages(
         if task.has_scores:
             scores[rows] = _scores([batch.scored[row] for row in rows])
             keys = [f"{name}/{group.dataset}/{group.id}" for row in rows if (group := batch.scored[row])]
+            spreads, largest = group_variances, largest_variance(task.low, task.high)
+            if UNCERTAINTY_FORMS[uncertainty.form].by_entropy:
+                spreads, largest = answer_entropies, math.log(rewards.shape[1])
             smoothed, remembered = smoothed_variances(
-                group_variances(
+                spreads(
                     scores[rows] if reread is None else reread[rows],
                     low=task.low,
                     high=task.high,
@@ -471,9 +507,7 @@ def add_advantages(
             )
             variances |= remembered
             weights[rows] = uncertainty_weights(
-                relative_uncertainty(
-                    smoothed, low=task.low, high=task.high, normaliser=uncertainty.normaliser
-                ),
+                relative_uncertainty(smoothed, largest=largest, normaliser=uncertainty.normaliser),
                 form=uncertainty.form,
                 alpha=alpha,
                 unparsed_weight=uncertainty.unparsed_weight,
@@ -493,6 +527,18 @@ def add_advantages(
     )
 
 
+def _lengths_and_counted(
+    batch: Batch, objective: ObjectiveSettings, processes: Processes
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, G) of the whole step: tokens, 1 where cut at the limit, and whether it is in its group's mean."""
+    lengths, cut = processes.gather_rows(
+        torch.tensor([[(c.num_tokens, int(c.truncated)) for c in group] for group in batch.completions]),
+        batch.indices,
+    ).unbind(-1)
+    counted = cut == 0 if objective.truncated == "exclude" else torch.ones_like(cut, dtype=torch.bool)
+    return lengths, cut, counted
+
+
 def _task_advantages(
     batch: Batch, task: str, rewards: Tensor, objective: ObjectiveSettings, counted: Tensor
 ) -> Tensor:
@@ -506,7 +552,7 @@ def _task_advantages(
         scaling = objective.advantage_scaling
         advantages = group_advantages(rewards, scaling=scaling, epsilon=epsilon, counted=counted)
     if objective.minimum_std > 0:
-        flat = flat_groups(rewards, minimum_std=objective.minimum_std)
+        flat = flat_groups(rewards, minimum_std=objective.minimum_std, counted=counted)
         advantages = torch.where(flat[:, None], 0.0, advantages)
     return advantages
 

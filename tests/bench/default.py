@@ -32,6 +32,7 @@ from qhk.policy.load import load_policy, save_policy
 from qhk.settings.parse import read_settings
 from qhk.tracking.recorder import MetricSection, read_metrics
 from qhk.tracking.status import RunState, read_status
+from tests.words import last_of_each
 
 FOLDER = Path("outputs/bench_default")
 STEPS = 300
@@ -85,7 +86,7 @@ def train(words: Sequence[str], *, study: str, name: str, seed: int) -> Path:
     directory = FOLDER / study / name / f"seed{seed}"
     where = [f"study={study}", f"name={name}", f"seed={seed}", f"paths.outputs={FOLDER}"]
     with Path(os.devnull).open("w") as silent, contextlib.redirect_stdout(silent):
-        if command_line.main(["train", *where, "tracking=none", *words]):
+        if command_line.main(["train", *last_of_each([*where, "tracking=none", *words])]):
             raise SystemExit(f"{directory}: the run failed, see its run.log")
     return directory
 

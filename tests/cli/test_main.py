@@ -72,6 +72,23 @@ MISTAKES = [
     (["train", "sweep=modules", "sweep.seeds=[0,0]"], "sweep.seeds must differ"),
     (["train", "sweep=modules", "hydra.launcher.jobs=0"], "hydra.launcher.jobs: must be greater than or"),
     (["train", "sweep=modules", "optimizer.lr=-1"], "cell full: optimizer.lr: must be greater than 0"),
+    (
+        ["train", "objective=cispo", "objective=gdpo"],
+        "objective=gdpo: objective=cispo stands beside it; keep",
+    ),
+    (
+        ["train", "model=hugging_face"],
+        "model.path: is null; give a folder with weights or a hub id: model.path=",
+    ),
+    (["train", "seed=1", "dry_run=true", "+seed=2"], "+seed=2: seed=1 stands beside it; keep one of them"),
+    (["train", "reward.terms.format.weight=2", "~reward.terms.format.weight"], "weight=2 stands beside it"),
+    (["train", "sweep=modules", "study=a", "study=b"], "study=b: study=a stands beside it"),
+    (["train", "-m", "seed=0,1", "seed=2"], "seed=2: seed=0,1 stands beside it"),
+    (["runs", "list", "format=csv", "format=json"], "format=json: format=csv stands beside it"),
+    (
+        ["train", "sweep=modules", '+sweep.cells.mine=["optimizer.lr=1e-3","optimizer.lr=1e-4"]'],
+        "cell mine: optimizer.lr=1e-4: optimizer.lr=1e-3 stands beside it",
+    ),
     (["evaluate", "sweep=modules"], "sweep=modules: has no effect on qhk evaluate"),
     (["sweep", "status"], "qhk sweep status: give one NAME, got 0; e.g. qhk sweep status modules"),
     (["sweep", "logs", "a", "b"], "give one NAME, got 2"),

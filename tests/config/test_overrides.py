@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qhk.config.catalogue import Catalogue
-from qhk.config.overrides import expand, parse_override
+from qhk.config.overrides import expand, parse_override, refuse_repeated
 
 
 def test_expand_is_the_full_product_in_order(catalogue: Catalogue) -> None:
@@ -43,3 +43,28 @@ def test_unreadable_override_is_one_line(text: str) -> None:
         parse_override(text)
     assert str(caught.value).startswith(text)
     assert "\n" not in str(caught.value)
+
+
+def test_the_same_value_twice_and_a_term_built_anew_are_no_choice_of_two() -> None:
+    refuse_repeated(["objective=grpo", "optimizer.lr=1e-3", "objective=grpo", "optimizer.lr=0.001"])
+    refuse_repeated(["~reward.terms.accuracy", "+reward.terms.accuracy={weight: 1}"])
+    refuse_repeated(
+        ["loading@mixture.a.loading=small", "loading@mixture.b.loading=default", "loading=default"]
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["objective=cispo", "objective=gdpo"],
+        ["+a.b=1", "a.b=2"],
+        ["a=true", "a=1.5"],
+        ["a=null", "~a"],
+        ["~a", "+a=1", "a=2"],
+        ["loading@mixture.a.loading=small", "loading@mixture.a.loading=default"],
+    ],
+)
+def test_a_choice_that_a_later_one_would_silence_is_refused(words: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"stands beside it; keep one of them") as caught:
+        refuse_repeated(words)
+    assert str(caught.value).startswith(f"{words[-1]}: {words[-2]} ")

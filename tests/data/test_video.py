@@ -13,7 +13,14 @@ from PIL import Image
 
 from qhk.data import video as video_module
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
-from qhk.data.video import FrameSettings, frames_on_display, pack_frames, sample_times, video_pictures
+from qhk.data.video import (
+    FrameSettings,
+    frame_seconds,
+    frames_on_display,
+    pack_frames,
+    sample_times,
+    video_pictures,
+)
 from tests.data.conftest import conf_entry, no_progress
 
 SETTINGS = FrameSettings(
@@ -74,6 +81,9 @@ def test_frames_are_chosen_by_time_not_by_number(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mkv", [10, 50, 90, 130, 170], at=[0, 1, 2, 3, 12])
     pictures = video_pictures(path, SETTINGS, cache=tmp_path)
     assert greys(pictures[0], 2) == pytest.approx([50, 130, 130, 170], abs=2)
+    # The middles of three thirds of 15 twelfths fall on frames that begin at 2, 3 and 12 of them.
+    packed, *single = frame_seconds(pictures)
+    assert packed is None and single == pytest.approx([2 / 12, 3 / 12, 12 / 12], abs=2e-3)
 
 
 def test_sides_shrink_and_never_grow(tmp_path: Path) -> None:

@@ -168,3 +168,29 @@ def test_flat_groups_are_equal_or_spread_less_than_asked() -> None:
     assert flat_groups(rewards, minimum_std=0.0).tolist() == [True, False, False]
     assert flat_groups(rewards, minimum_std=0.0999).tolist() == [True, False, False]
     assert flat_groups(rewards, minimum_std=0.11).tolist() == [True, True, False]
+
+
+def test_flat_groups_are_judged_by_the_completions_that_count() -> None:
+    rewards = torch.tensor(
+        [[0.5, 0.5, 2.0], [0.0, 0.1, 0.2], [0.0, 9.0, 0.05], [0.0, 1.0, 2.0], [0.0, 1.0, 2.0]]
+    ).double()
+    counted = torch.tensor(
+        [[True, True, False], [True, False, True], [True, False, True], [False, True, False], [True] * 3]
+    )
+    assert flat_groups(rewards, minimum_std=0.0, counted=counted).tolist() == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
+    # Of 0 and 0.05 the deviation is 0.035, of 0 and 0.2 it is 0.141.
+    assert flat_groups(rewards, minimum_std=0.1, counted=counted).tolist() == [True, False, True, True, False]
+    for minimum_std in (0.0, 0.15):
+        whole = flat_groups(rewards, minimum_std=minimum_std)
+        assert torch.equal(flat_groups(rewards, minimum_std=minimum_std, counted=counted | True), whole)
+        for number, (row, left) in enumerate(zip(rewards, counted, strict=True)):
+            if left.sum() > 1:
+                alone = flat_groups(row[left][None], minimum_std=minimum_std)
+                both = flat_groups(rewards, minimum_std=minimum_std, counted=counted)
+                assert bool(alone) == bool(both[number])

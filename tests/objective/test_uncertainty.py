@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qhk.objective.uncertainty import (
+    answer_entropies,
     group_variances,
+    largest_variance,
     relative_uncertainty,
     smoothed_variances,
     uncertainty_weights,
 )
 
 NAN = math.nan
-FORMS = ["exponential", "linear", "inverse", "rank"]
+FORMS = ["exponential", "linear", "inverse", "rank", "answer_entropy"]
 
 
 def uncertainty(scores: list[list[float]], **changes: object) -> Tensor:
@@ -29,7 +31,8 @@ def uncertainty_of(scores: Tensor, **changes: object) -> Tensor:
     chosen = settings | {"normaliser": "fixed_maximum"} | changes
     normaliser = chosen.pop("normaliser")
     variances = group_variances(scores, **chosen)  # type: ignore[arg-type]
-    return relative_uncertainty(variances, low=chosen["low"], high=chosen["high"], normaliser=normaliser)  # type: ignore[arg-type]
+    largest = largest_variance(chosen["low"], chosen["high"])  # type: ignore[arg-type]
+    return relative_uncertainty(variances, largest=largest, normaliser=normaliser)  # type: ignore[arg-type]
 
 
 def weights(u: list[float], form: str, alpha: float = 0.2, unparsed: float | str = 0.5) -> list[float]:
@@ -179,6 +182,35 @@ def test_refusals_name_the_key() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             weights([0.1], form, alpha, unparsed)
+
+
+def entropies(scores: list[list[float]], **changes: object) -> list[float]:
+    settings = {"low": 1.0, "high": 5.0, "minimum_parsed": 2, "out_of_range": "clip"} | changes
+    found: list[float] = answer_entropies(torch.tensor(scores, dtype=torch.float64), **settings).tolist()  # type: ignore[arg-type]
+    return found
+
+
+@given(st.lists(st.lists(st.sampled_from([1.0, 2.0, 2.5, 4.0, NAN]), min_size=5, max_size=5), min_size=1))
+def test_entropy_equals_a_loop_over_distinct_answers(scores: list[list[float]]) -> None:
+    for row, found in zip(scores, entropies(scores), strict=True):
+        parsed = [score for score in row if score == score]
+        if len(parsed) < 2:
+            assert math.isnan(found)
+            continue
+        shares = [parsed.count(score) / len(parsed) for score in set(parsed)]
+        assert found == pytest.approx(-sum(share * math.log(share) for share in shares), abs=1e-12)
+
+
+def test_entropy_by_hand() -> None:
+    """Zero where all say the same, log G where none do, whatever lies between the scores."""
+    assert entropies([[3.0] * 4, [1.0, 2.0, 3.0, 4.0], [3.0, 3.01, 3.02, 3.03], [1.0, 1.0, 5.0, 5.0]]) == (
+        pytest.approx([0.0, math.log(4), math.log(4), math.log(2)], abs=1e-15)
+    )
+    assert entropies([[3.0] * 4])[0] == 0.0, "exactly"
+    clipped, refused = entropies([[5.0, 9.0]]), entropies([[5.0, 9.0, 5.0]], out_of_range="refuse")
+    assert clipped == [0.0] and refused == [0.0]
+    with pytest.raises(ValueError, match="minimum_parsed: got 0"):
+        entropies([[1.0]], minimum_parsed=0)
 
 
 def test_history_is_a_moving_average_of_what_an_image_showed() -> None:

@@ -13,9 +13,13 @@ from transformers import (
     Idefics3Config,
     Idefics3ForConditionalGeneration,
     Idefics3Processor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    SmolVLMConfig,
+    SmolVLMForConditionalGeneration,
 )
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
@@ -93,36 +97,70 @@ def gemma3() -> tuple[Any, Any]:
     return model, processor
 
 
-def idefics3() -> tuple[Any, Any]:
-    """Pictures are cut into tiles, whose number depends on their size (SmolVLM is built alike)."""
-    tokenizer = _tokenizer("<image>")
-    processor = Idefics3Processor(
+def _tiles() -> Any:
+    """A processor that cuts pictures into tiles, whose number depends on their size."""
+    return Idefics3Processor(
         Idefics3ImageProcessorPil(size={"longest_edge": 64}, max_image_size={"longest_edge": 32}),
-        tokenizer,
+        _tokenizer("<image>"),
         image_seq_len=4,
         chat_template=TEMPLATE.replace("IMAGE", "<image>"),
     )
-    config = Idefics3Config(
-        text_config=_text(tokenizer) | {"model_type": "llama", "vocab_size": len(tokenizer)},
-        vision_config=VISION,
-        scale_factor=2,
-        image_token_id=processor.image_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return Idefics3ForConditionalGeneration(config), processor
 
 
-def llava() -> tuple[Any, Any]:
-    """The plainest of all: one vision tower, one projector, one size of pictures."""
-    tokenizer = _tokenizer("<image>")
-    processor = LlavaProcessor(
+def _of_tiles(processor: Any) -> dict[str, Any]:
+    """Return what a model needs to know of them."""
+    tokenizer = processor.tokenizer
+    return {
+        "text_config": _text(tokenizer) | {"model_type": "llama", "vocab_size": len(tokenizer)},
+        "vision_config": VISION,
+        "scale_factor": 2,
+        "image_token_id": processor.image_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def idefics3() -> tuple[Any, Any]:
+    """Pictures are cut into tiles."""
+    processor = _tiles()
+    return Idefics3ForConditionalGeneration(Idefics3Config(**_of_tiles(processor))), processor
+
+
+def smolvlm() -> tuple[Any, Any]:
+    """SmolVLM2's class; its own processor needs torchvision and num2words, so tiles are cut by Idefics3's."""
+    processor = _tiles()
+    return SmolVLMForConditionalGeneration(SmolVLMConfig(**_of_tiles(processor))), processor
+
+
+def _whole_pictures(*, patch_size: int) -> Any:
+    """A processor of one size of pictures, with an image token for each patch of that size."""
+    return LlavaProcessor(
         LlavaImageProcessorPil(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer,
-        patch_size=8,
+        _tokenizer("<image>"),
+        patch_size=patch_size,
         vision_feature_select_strategy="full",
         num_additional_image_tokens=0,
         chat_template=TEMPLATE.replace("IMAGE", "<image>"),
     )
+
+
+def internvl() -> tuple[Any, Any]:
+    """InternVL3.5's class; its own processor needs torchvision, so LLaVA's makes pictures, without tiles."""
+    processor = _whole_pictures(patch_size=16)
+    square = {"image_size": [32, 32], "patch_size": [8, 8]}
+    config = InternVLConfig(
+        text_config=_text(processor.tokenizer) | {"model_type": "qwen3"},
+        vision_config=VISION | square,
+        image_token_id=processor.tokenizer.image_token_id,
+        image_seq_length=4,
+        downsample_ratio=0.5,
+    )
+    return InternVLForConditionalGeneration(config), processor
+
+
+def llava() -> tuple[Any, Any]:
+    """The plainest of all: one vision tower, one projector, one size of pictures."""
+    processor = _whole_pictures(patch_size=8)
+    tokenizer = processor.tokenizer
     config = LlavaConfig(
         text_config=_text(tokenizer) | {"model_type": "qwen2"},
         vision_config=VISION | {"model_type": "siglip_vision_model"},
@@ -134,7 +172,13 @@ def llava() -> tuple[Any, Any]:
     return LlavaForConditionalGeneration(config), processor
 
 
-OTHERS: dict[str, Callable[[], tuple[Any, Any]]] = {"gemma3": gemma3, "idefics3": idefics3, "llava": llava}
+OTHERS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "gemma3": gemma3,
+    "idefics3": idefics3,
+    "internvl": internvl,
+    "llava": llava,
+    "smolvlm": smolvlm,
+}
 
 
 def build_other(name: str, *, dtype: torch.dtype = torch.float64) -> Policy:

@@ -24,6 +24,7 @@ from typing import Any
 
 from tests.record.cases import CASES, COMMON, Case
 from tests.untimed import untimed
+from tests.words import last_of_each
 
 RECORD = Path(__file__).parent / "record.json"
 
@@ -56,7 +57,7 @@ def run_case(name: str, root: Path, *, cache: Path) -> dict[str, Any]:
     words += [f"paths.outputs={root / 'outputs'}", f"paths.cache={cache}"]
     if case.start is not None:
         words.append(f"model.path={run_directory(case.start, root) / 'checkpoints' / 'last'}")
-    _run(case, words, run_directory(name, root))
+    _run(case, last_of_each(words), run_directory(name, root))
     return _read(run_directory(name, root))
 
 

@@ -354,12 +354,21 @@ def test_a_schedule_multiplies_a_setting_or_a_weight(
         ),
         (
             [
-                "+reward.terms.judge={_target_: qhk.rewards.service.service_reward, weight: 1.0, "
+                "+reward.terms.judge={_target_: qhk.rewards.service.ServiceReward, weight: 1.0, "
                 "url: 'http://127.0.0.1:9', attempts: 4}",
                 "+reward.schedules={judge: {attempts: {form: linear, until: null, final: 0.5, "
                 "warmup: {steps: 0, epochs: null}}}}",
             ],
             r"reward.schedules.judge.attempts: comes to 4, but .*attempts: got 4.0; give an integer > 0",
+        ),
+        (
+            [
+                "+reward.terms.judge={_target_: qhk.rewards.service.ServiceReward, weight: 1.0, "
+                "url: 'http://127.0.0.1:9', timeout_s: 4.0}",
+                "+reward.schedules={judge: {timeout_s: {form: linear, until: null, final: 0.5, "
+                "warmup: {steps: 0, epochs: null}}}}",
+            ],
+            r"reward.schedules.judge.timeout_s: qhk.rewards.service.ServiceReward takes its settings once",
         ),
     ],
 )

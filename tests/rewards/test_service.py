@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from qhk.rewards.compose import build_terms
-from qhk.rewards.service import service_reward
+from qhk.rewards.fit import refuse_unfit
+from qhk.rewards.service import ServiceReward
 from qhk.rewards.term import CompletionsTerm, completions_values
-from qhk.service import LARGEST_REPLY
+from qhk.service import LARGEST_REPLY, LONGEST_RETRY_S, Access, Reply, Service
+from qhk.tasks import find_form
 from qhk.types import Answer, Completion, Example
 from tests.pairs.server import Behave, Response, serving
 
@@ -33,9 +37,11 @@ def rewarded(value: Any) -> Response:
 
 
 def ask(url: str, texts: Sequence[str], **settings: Any) -> list[float | None]:
-    return service_reward(
-        [completion(text) for text in texts], [example()] * len(texts), url=url, **QUICK | settings
-    )
+    return judged(ServiceReward(url=url, **QUICK | settings), texts)
+
+
+def judged(judge: ServiceReward, texts: Sequence[str]) -> list[float | None]:
+    return judge([completion(text) for text in texts], [example()] * len(texts))
 
 
 def test_every_completion_is_asked_about_with_its_example(tmp_path: Path) -> None:
@@ -43,14 +49,8 @@ def test_every_completion_is_asked_about_with_its_example(tmp_path: Path) -> Non
     picture.write_bytes(b"pixels")
     key.write_text("secret\n")
     with serving(lambda number, request: rewarded(len(request["text"]))) as server:
-        found = service_reward(
-            [completion("a"), completion("bbb", None)],
-            [example(picture)] * 2,
-            url=server.url,
-            api_key_file=str(key),
-            send_image=True,
-            **QUICK,
-        )
+        judge = ServiceReward(url=server.url, api_key_file=str(key), send_image=True, **QUICK)
+        found = judge([completion("a"), completion("bbb", None)], [example(picture)] * 2)
     assert found == [1.0, 3.0]
     image = "data:image/png;base64," + base64.b64encode(b"pixels").decode()
     common = {"path": "/v1", "id": "7", "dataset": "set", "opinion": 2.5, "image": image}
@@ -107,6 +107,79 @@ def test_a_service_that_never_answers_ends_the_run() -> None:
             ask(server.url, ["a", "b"], stop_after_failures=20)
 
 
+def test_failures_in_a_row_are_counted_from_step_to_step() -> None:
+    def behave(number: int, request: dict[str, Any]) -> Response:
+        return rewarded(1) if request["text"] == "good" else Response(status=400)
+
+    with serving(behave) as server:
+        judge = ServiceReward(url=server.url, **QUICK | {"stop_after_failures": 3, "concurrency": 1})
+        assert judged(judge, ["a"]) == [None]
+        assert judged(judge, ["good", "b"]) == [1.0, None]
+        assert judged(judge, ["c"]) == [None]
+        with pytest.raises(ValueError, match="3 failures in a row"):
+            judged(judge, ["d"])
+        another = ServiceReward(url=server.url, **QUICK | {"stop_after_failures": 3})
+        assert judged(another, ["e"]) == [None], "every term counts for itself"
+
+
+def test_completions_that_a_step_keeps_are_not_asked_again() -> None:
+    with serving(lambda number, request: rewarded(number)) as server:
+        judge = ServiceReward(url=server.url, **QUICK | {"concurrency": 1})
+        assert judged(judge, ["a", "b"]) == [0.0, 1.0]
+        assert judged(judge, ["a", "c"]) == [0.0, 2.0]
+        assert judged(judge, ["b"]) == [3.0], "what the last call did not have is asked anew"
+
+
+def unfit(url: str, **settings: Any) -> None:
+    spec = {"_target_": "qhk.rewards.service.ServiceReward", "weight": 1.0, "url": url, **QUICK, **settings}
+    task = find_form("score")(answer_rule="strict", low=1.0, high=5.0)
+    refuse_unfit(build_terms({"judge": spec}), task, [example()], decimals=1, group_size=2, where="stage: ")
+
+
+def test_the_start_finds_the_service_and_asks_it_nothing(tmp_path: Path) -> None:
+    with serving(lambda number, request: Response(status=500)) as server:
+        unfit(server.url)
+        assert server.requests == []
+        with pytest.raises(ValueError) as caught:
+            unfit(server.url, api_key_file=str(tmp_path / "none"))
+    assert str(caught.value) == (
+        f"stage: reward.terms.judge.api_key_file: {tmp_path}/none must hold the key and nothing else"
+    )
+    port = httpx.URL(server.url).port
+    with pytest.raises(ValueError, match=rf"^stage: reward.terms.judge.url: no connection to .*:{port} \("):
+        unfit(server.url)
+
+
+def test_a_server_may_ask_for_two_minutes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it holds up one request (503) or everyone (429)."""
+    slept, now = list[float](), [0.0]
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr("qhk.service.asyncio.sleep", sleep)
+    monkeypatch.setattr("qhk.service.time.monotonic", lambda: now[0])
+    access = Access(
+        url="http://127.0.0.1:9",
+        api_key=None,
+        timeout_s=1.0,
+        attempts=2,
+        backoff_s=1.0,
+        max_backoff_s=2.0,
+        concurrency=1,
+        requests_per_minute=None,
+    )
+    service = Service(access, where="url", fix="url")
+    for asked, waited in ((86400.0, LONGEST_RETRY_S), (7.0, 7.0)):
+        for status in (503, 429):
+            slept.clear()
+            reply = Reply(status=status, body="", error="", retry_after_s=asked)
+            asyncio.run(service._back_off(reply, 1))
+            asyncio.run(service._wait_for_turn())
+            assert slept == [waited]
+
+
 def test_a_reply_without_an_end_is_a_failure_and_not_kept_in_memory() -> None:
     long = Response(body='{"reward": 1.0, "more": "' + "x" * LARGEST_REPLY + '"}')
     with serving(lambda number, request: long) as server:
@@ -128,7 +201,7 @@ def test_what_is_no_address_is_refused(url: str) -> None:
 
 @pytest.mark.parametrize("key", ["attempts", "concurrency", "stop_after_failures", "requests_per_minute"])
 def test_numbers_are_at_least_one(key: str) -> None:
-    target = {"_target_": "qhk.rewards.service.service_reward", "weight": 1.0, "url": "http://127.0.0.1:9"}
+    target = {"_target_": "qhk.rewards.service.ServiceReward", "weight": 1.0, "url": "http://127.0.0.1:9"}
     build_terms({"judge": target | {key: 1}})
     with pytest.raises(ValueError, match=f"reward.terms.judge.{key}: got 0; give an integer > 0"):
         build_terms({"judge": target | {key: 0}})

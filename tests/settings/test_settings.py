@@ -101,7 +101,8 @@ WRONG: list[tuple[dict[str, object], str]] = [
         r"framing.side: 224 x 224 native pixels would be shrunk to model.max_pixels 4096; set model.max_pix",
     ),
     ({"model.min_pixels": 9999999}, "model.min_pixels: must be at most max_pixels"),
-    ({"model.form": "pretrained"}, "model.form: pretrained needs model.path"),
+    ({"model.form": "pretrained"}, "model.path: is null; give a folder with weights or a hub id"),
+    ({"model.form": "pretrained", "model.path": "x"}, "model.tiny: must be null with form pretrained"),
     ({"model.tiny": None}, "model.form: tiny needs the tiny sizes"),
     ({"model.tiny.hidden": 100}, "model.tiny.hidden: must be a multiple of 8 (twice heads), got 100"),
     (
@@ -182,6 +183,7 @@ ADDED = (
     ("rollout", "engine"),
     ("dependency",),
     ("framing",),
+    *(("loading", key) for key in ("keep_encoded", "keep_features")),
     ("model", "tiny", "image_mean"),
     ("cold_start", "label_resample"),
     *(("objective", key) for key in ("surrogate", "soft_positive", "soft_negative", "advantage_rewards")),

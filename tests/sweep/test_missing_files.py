@@ -24,6 +24,7 @@ def test_a_sweep_on_this_machine_without_its_data_is_refused_before_anything_is_
     code, out, err = qhk("train", "-m", *WORDS)
     assert (code, out) == (2, "") and err.startswith(f"qhk: {LINE}")
     assert err.count("\n") == 1
+    assert "; put the set there, or set dataset.koniq.root or paths.datasets; expected layout: " in err
     assert not list(tmp_path.rglob("sweep.json")) and not list(tmp_path.rglob("code"))
 
 

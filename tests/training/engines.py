@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 import shutil
@@ -182,10 +183,10 @@ PICTURES = {(rank, part): (32 + 8 * rank, 48 + 16 * part) for rank in range(2) f
 """Sides of the pictures of each process's two micro-batches, whose groups have other lengths each."""
 
 
-def check_engine(form: str, *, with_adapter: bool) -> None:
+def check_engine(form: str, *, with_adapter: bool, family: str) -> None:
     """Losses, reference, clipped gradient, weights and moments of two processes are those of one."""
     is_zero = form.startswith("zero")
-    policy = build_policy(dtype=torch.float32 if is_zero else torch.float64)
+    policy = build_policy(family=family, dtype=torch.float32 if is_zero else torch.float64)
     if with_adapter:
         put_adapter(policy.model, LORA, seed=0)
     model, alone, processes = policy.model, copy.deepcopy(policy.model), Processes(form)
@@ -264,8 +265,8 @@ def main() -> None:
     check_loaded_weights()
     jobs, cache, base = json.loads(Path(sys.argv[1]).read_text())
     for form in ("fsdp2", "zero2", "zero3") if find_spec("deepspeed") else ("fsdp2",):
-        for with_adapter in (False, True):
-            check_engine(form, with_adapter=with_adapter)
+        for family, with_adapter in itertools.product(("qwen2_5_vl", "qwen3_vl"), (False, True)):
+            check_engine(form, with_adapter=with_adapter, family=family)
     for name, (resumes, words) in jobs.items():
         root = Path(sys.argv[1]).with_name(name)
         if resumes and is_main():

@@ -16,6 +16,7 @@ from typing import Any
 
 from qhk.files import read_json_lines
 from tests.untimed import untimed, untimed_row
+from tests.words import last_of_each
 
 PATIENCE_S = 300.0
 
@@ -30,7 +31,7 @@ def launch(words: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     """The real command in a process of its own; what it prints is appended to ``log``."""
     with log.open("ab") as file:
         return subprocess.Popen(
-            [sys.executable, "-m", "qhk.cli.main", "train", *words],
+            [sys.executable, "-m", "qhk.cli.main", "train", *last_of_each(words)],
             env=environment(),
             stdout=file,
             stderr=subprocess.STDOUT,

@@ -20,6 +20,7 @@ from qhk.objective.credit import covariances, drawn_covariances, largest_covaria
 from qhk.rewards.batch import ScoredGroup
 from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
+from qhk.rewards.term import CompletionsTerm, Judge
 from qhk.rollout.decode import Group
 from qhk.settings.learning import NO_COVARIANCE
 from qhk.settings.root import Settings
@@ -29,7 +30,7 @@ from qhk.training.batch import Batch
 from qhk.training.distributed import Processes
 from qhk.training.metrics import reward_metrics
 from qhk.training.run import Run
-from qhk.training.step import add_advantages, reward, select_tokens
+from qhk.training.step import add_advantages, count_missing, reward, select_tokens
 from qhk.types import Answer, Completion, Example
 from tests.training.test_step import largest_difference, one_step
 
@@ -227,6 +228,23 @@ def test_total_is_the_weighted_sum_of_an_unweighted_breakdown(small: Callable[..
     assert batch.scores.isnan().tolist() == [[score is None for score in row[2]] for row in SCORES]
 
 
+def test_the_entropy_of_answers_weighs_groups_otherwise_than_their_variance(
+    small: Callable[..., Settings],
+) -> None:
+    batch = make_batch([*SCORES[:3], ("one", 3.0, (2.0, 2.0, 5.0))])
+    none, variance, entropy = (
+        weighed(small(f"uncertainty={name}", name=name), batch, Processes("single"))
+        for name in ("none", "exponential", "answer_entropy")
+    )
+    two_of_three = (math.log(3) / 3 + 2 * math.log(1.5) / 3) / math.log(3)
+    expected = [1.0, math.log(2) / math.log(3), 1.0, two_of_three]
+    assert torch.allclose(entropy.weights, torch.tensor([math.exp(-0.5 * u) for u in expected]).double())
+    assert torch.equal(entropy.advantages, none.advantages * entropy.weights[:, None])
+    assert not torch.allclose(entropy.advantages, variance.advantages)
+    for part in in_two(small("uncertainty=answer_entropy", name="two"), batch):
+        assert torch.equal(part.weights, entropy.weights)
+
+
 def test_two_processes_have_the_rewards_and_advantages_of_one(small: Callable[..., Settings]) -> None:
     settings = small()
     alone = weighed(settings, BATCH, Processes("single"))
@@ -289,6 +307,19 @@ def test_cut_completions_learn_count_or_leave_as_the_setting_says(small: Callabl
         expected = (alone - alone.mean()) / (alone.std() + 1e-4) if len(alone) > 1 else alone * 0
         assert torch.allclose(advantages[left], expected, rtol=1e-12)
         assert (advantages[~left] == 0).all()
+
+
+def test_spread_is_that_of_the_completions_that_count(small: Callable[..., Settings]) -> None:
+    words = ("uncertainty=none", "objective.minimum_std=0.018")
+    batch = make_batch([("one", 3.0, (3.0, 3.05, 1.0))] * 2, cut=[(0,), ()])
+    keep, exclude = (
+        weighed(small(f"objective.truncated={name}", *words, name=name), batch, Processes("single"))
+        for name in ("keep", "exclude")
+    )
+    assert float(keep.rewards[0].std()) > 0.018 > float(keep.rewards[0, 1:].std()) > 0
+    assert keep.advantages[0].abs().max() > 0
+    assert not exclude.advantages[0].any(), "what was cut spread the group's rewards"
+    assert torch.allclose(exclude.advantages[1], keep.advantages[1], rtol=1e-12)
 
 
 def test_without_cut_completions_the_setting_changes_no_bit(small: Callable[..., Settings]) -> None:
@@ -435,5 +466,29 @@ def test_a_reward_that_is_missing_is_the_mean_of_its_group(small: Callable[..., 
     assert float(whole.advantages[:, 2].abs().max()) == 0.0
     for half in in_two(settings, BATCH, spec=spec):
         assert torch.equal(half.rewards, whole.rewards) and half.missing_rewards == whole.missing_rewards
-    metrics = reward_metrics(whole).values()
+    missing = {"service": 5}
+    terms = {"score": build_terms(spec)}
+    count_missing(whole, terms=terms, missing=missing)
+    metrics = reward_metrics(whole, missing=missing).values()
     assert metrics["train/reward/service/missing_frac"] == 0.5
+    assert metrics["train/reward/service/missing_total"] == 5 + 6
+
+
+def test_too_many_missing_rewards_of_a_run_end_it(small: Callable[..., Settings]) -> None:
+    class Silent(Judge):
+        most_missing = 12
+
+        def check(self) -> None:
+            raise AssertionError
+
+        def __call__(
+            self, completions: Sequence[Completion], examples: Sequence[Example]
+        ) -> list[float | None]:
+            return [None] * len(completions)
+
+    terms = {"score": [CompletionsTerm(name="mine", weight=1.0, function=Silent())]}
+    batch, missing = reward(BATCH, terms=terms, processes=Processes("single")), dict[str, int]()
+    count_missing(batch, terms=terms, missing=missing)
+    assert missing == {"mine": 12}
+    with pytest.raises(ValueError, match=r"reward.terms.mine.most_missing: 24 completions .* at most 12 may"):
+        count_missing(batch, terms=terms, missing=missing)

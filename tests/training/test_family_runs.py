@@ -10,7 +10,7 @@ import torch
 from qhk.evaluation.results import read_results
 from qhk.policy.load import load_policy, save_policy
 from qhk.training.run import Run
-from tests.policy.others import build_other
+from tests.policy.others import OTHERS, build_other
 from tests.training.conftest import SMALL, finish, interrupt, prepared_run, small_settings
 from tests.training.test_adapter import same
 from tests.training.test_run import records, same_weights
@@ -31,13 +31,13 @@ WORDS = (
 
 
 @pytest.mark.parametrize("adapter", ["none", "lora"])
-@pytest.mark.parametrize("model", ["tiny_qwen2_vl", "tiny_qwen3_vl", "tiny_qwen3_5", "llava"])
+@pytest.mark.parametrize("model", ["tiny_qwen2_vl", "tiny_qwen3_vl", "tiny_qwen3_5", *OTHERS])
 def test_a_run_of_a_family_resumes_bit_for_bit(
     tmp_path: Path, miniature_cache: Path, model: str, adapter: str
 ) -> None:
     base, words = SMALL, [f"model={model}"]
-    if model == "llava":
-        folder = tmp_path / "llava"
+    if model in OTHERS:
+        folder = tmp_path / "start"
         save_policy(build_other(model, dtype=torch.float32), folder)
         base = tuple(word for word in SMALL if not word.startswith("model.tiny"))
         words = ["model=hugging_face", f"model.path={folder}", "model.dtype=float32", "optimizer=adamw"]
@@ -56,4 +56,4 @@ def test_a_run_of_a_family_resumes_bit_for_bit(
     assert {row.readout for row in read_results(whole / "results.json").rows} >= {"greedy", "expected"}
     last = str(whole / "checkpoints" / "last")
     policy = load_policy(last, dtype="float32", min_pixels=4096, max_pixels=4096, device="cpu")
-    assert bool(policy.slow_line) == (model in ("tiny_qwen3_5", "llava"))
+    assert bool(policy.slow_line) == (model in ("tiny_qwen3_5", *OTHERS))

@@ -42,7 +42,17 @@ def refilled(processes: Processes, max_rounds: int) -> tuple[Batch, list[tuple[i
         return replace(batch, rewards=processes.gather_rows(torch.tensor(scores), batch.indices))
 
     batch = reward(START.select(processes.own_part([1.0] * 4)))
-    filled = refill(batch, max_rounds=max_rounds, fresh=fresh, sample=sample, reward=reward)
+    filled = refill(
+        batch,
+        max_rounds=max_rounds,
+        counted=lambda batch: processes.gather_rows(
+            torch.tensor([[not one.truncated for one in group] for group in batch.completions]),
+            batch.indices,
+        ),
+        fresh=fresh,
+        sample=sample,
+        reward=reward,
+    )
     return filled, asked
 
 
@@ -57,6 +67,26 @@ def test_groups_of_equal_rewards_are_replaced_until_none_is_left() -> None:
     assert list(batch.indices) == [0, 1, 2, 3]
     assert (batch.num_rounds, batch.num_resampled) == (3, 5)
     assert batch.rewards.tolist() == [list(UNEQUAL)] * 4
+
+
+def test_a_group_whose_difference_was_cut_off_is_replaced_as_well() -> None:
+    asked: list[int] = []
+
+    def fresh(number: int, places: Sequence[int]) -> Batch:
+        asked.extend(places)
+        return whole.select(places)
+
+    whole = make_batch([("set", 3.0, (3.0, 3.0, 4.0))] * 2, cut=[(2,), (0,)])
+    whole = replace(whole, rewards=torch.tensor([[3.0, 3.0, 4.0]] * 2))
+    refill(
+        whole,
+        max_rounds=1,
+        counted=lambda batch: torch.tensor([[True, True, False], [False, True, True]]),
+        fresh=fresh,
+        sample=lambda prompts, number: prompts,
+        reward=lambda batch: batch,
+    )
+    assert asked == [0]
 
 
 @pytest.mark.parametrize(("rounds", "left"), [(0, ["0", "1", "2", "3"]), (1, ["10", "1", "12", "13"])])

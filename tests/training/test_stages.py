@@ -331,6 +331,25 @@ def test_a_stage_without_scores_says_that_nothing_is_weighed(small: Small) -> No
     ]
 
 
+def test_terms_whose_paper_masks_say_where_twins_are_made_otherwise(small: Small) -> None:
+    stage = replace(
+        load_stages(small("stages=none", "lr_schedule.warmup.steps=0"), open_nothing())[0], settings=small()
+    )
+
+    def said(*words: str) -> list[str]:
+        return notes([replace(stage, settings=small("lr_schedule.warmup.steps=0", *words))])
+
+    assert said("perception=papo") == [
+        "perception=papo: its paper (arXiv 2507.06448) hides patches, here twins are generated (noise, blur, "
+        "jpeg, darken); twin=masked is the paper's"
+    ]
+    both = said("perception=papo", "dependency=vppo", "twin=another")
+    assert [line.partition(":")[0] for line in both] == ["perception=papo", "dependency=vppo"]
+    assert "here twins are another;" in both[1] and "2510.09285" in both[1]
+    assert said("perception=papo", "dependency=vppo", "twin=masked") == []
+    assert said("perception=exact", "dependency=pgpo") == []
+
+
 def test_a_step_belongs_to_the_stage_that_it_ends_or_lies_in(small: Small, open_run: OpenRun) -> None:
     uneven = [
         word.replace("share: 0.5", f"share: {share}") for word, share in zip(TWO, (0.3, 0.7), strict=True)

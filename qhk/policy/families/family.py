@@ -24,7 +24,8 @@ class Family(ABC):
 
     ``places`` are regular expressions, by block, of how the dotted names of weights and layers begin; the
     first that fits counts. ``linear_places`` are those behind which the own names of linear layers stand.
-    ``vision_modules`` are never quantised.
+    ``vision_modules`` are never quantised. ``time_form`` is how the frame of a video is told its time in
+    words before it, with the seconds to be put in; empty where the family has no such words.
     """
 
     model_type: ClassVar[str]
@@ -33,6 +34,7 @@ class Family(ABC):
     has_pixel_limits: ClassVar[bool] = True
     slow_because: ClassVar[str] = ""
     has_positions: ClassVar[bool] = False
+    time_form: ClassVar[str] = ""
     places: ClassVar[Mapping[str, str]]
     linear_places: ClassVar[Mapping[str, str]]
     vision_modules: ClassVar[Sequence[str]]

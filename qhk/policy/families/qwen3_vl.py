@@ -24,7 +24,9 @@ GRID = 8
 
 
 class Qwen3Tower(Qwen):
-    """What Qwen3-VL and Qwen3.5 share: the vision tower, and how rotary axes share the width of a head."""
+    """What Qwen3-VL and Qwen3.5 share: the vision tower, how rotary axes share the width of a head, times."""
+
+    time_form = "<{:.1f} seconds>"
 
     def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:
         return super().tiny_text(tokenizer, **sizes) | {"head_dim": sizes["hidden"] // sizes["heads"]}

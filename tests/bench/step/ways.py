@@ -76,6 +76,7 @@ def ours(cell: Cell, folder: Path, clock: Clock, steps: int, *words: str) -> Tak
         tasks=build_tasks(settings),
         processes=Processes("single"),
         memory={},
+        missing={},
         engine=PolicyEngine(),
         features=Kept(0),
     )

@@ -47,6 +47,7 @@ COMMON = (
     "lr_schedule.warmup={steps: 1, epochs: null}",
     "lr_schedule.final=0.1",
     "loading.limit=6",
+    "loading.augmentation=none",
     "loading.validation_limit=3",
     "tracking=none",
     "seed=0",

@@ -38,6 +38,7 @@ SMALL = (
     "evaluation.bootstrap=10",
     "cold_start.steps=40",
     "cold_start.lr=3e-3",
+    "loading.augmentation=none",
     "cold_start.batch_size=8",
     "cold_start.warmup_steps=3",
     "cold_start.num_examples=12",

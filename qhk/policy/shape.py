@@ -268,6 +268,19 @@ def _read_tower(content: Mapping[str, Any]) -> _Tower | None:
     )
 
 
+def framing_problems(settings: Settings) -> list[str]:
+    """Return a line where native pixels would not stay so: a processor resizes to whole image tokens."""
+    shape, side = model_shape(settings.model), settings.framing.shown_side
+    if shape is None or side is None or not side % (shape.patch * shape.merge):
+        return []
+    token = shape.patch * shape.merge
+    more = (side // token + 1) * token
+    return [
+        f"framing.side: {side} pixels a side would be resized, as image tokens of this model are {token} pixels "
+        f"wide; show {side // token * token or more} or {more}"
+    ]
+
+
 def picture_patches(shape: Shape, settings: Settings) -> float:
     """Return the patches of what is shown of a picture, within the model's limits of pixels."""
     model, side = settings.model, settings.framing.shown_side

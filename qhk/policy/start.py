@@ -14,6 +14,7 @@ from qhk.policy.adapter import rest_dropout
 from qhk.policy.adapter_base import start_problems
 from qhk.policy.families import family_of
 from qhk.policy.load import Policy, load_policy, prepare_model
+from qhk.policy.shape import framing_problems
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
 from qhk.settings.inputs import ModelSettings
@@ -35,7 +36,7 @@ def start_policy(
     tokenizer knows the prompts of all ``stages``.
     """
     model = settings.model
-    for problem in start_problems(settings):
+    for problem in [*start_problems(settings), *framing_problems(settings)]:
         raise UserError(problem)
     if model.form == "tiny":
         policy = _tiny_policy(settings, examples, stages=stages, device=device)

@@ -13,6 +13,7 @@ from qhk.data.missing import missing_files
 from qhk.data.rows import labelled_examples
 from qhk.errors import UserError
 from qhk.policy.adapter_base import start_problems
+from qhk.policy.shape import framing_problems
 from qhk.rollout.installed import engine_problems
 from qhk.settings.identity import run_directory
 from qhk.settings.root import Settings
@@ -32,7 +33,7 @@ def run_problems(settings: Settings) -> list[str]:
     Files that are missing or wrong, places that cannot be written, rewards that do not work on true answers.
     """
     lines = [*missing_files(settings), *output_problems(settings), *start_problems(settings)]
-    lines += [*engine_problems(settings), *library_problems(settings)]
+    lines += [*framing_problems(settings), *engine_problems(settings), *library_problems(settings)]
     if not lines:
         lines = _picture_problems(settings)
     for view in stage_views(settings):

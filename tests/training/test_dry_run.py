@@ -17,6 +17,7 @@ from qhk.cli.job import prepare
 from qhk.config.catalogue import Catalogue
 from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
+from qhk.policy.start import start_policy
 from qhk.settings.identity import run_directory, run_id
 from qhk.settings.root import Settings
 from qhk.tracking import mirrors
@@ -132,6 +133,22 @@ def test_a_dry_run_tells_changed_labels_and_another_set_of_the_same_id(
     WRITE[name](root, (1.0, 2.0, 3.0))
     (line,) = directory_problems(settings)
     assert refused in line
+
+
+def test_native_pixels_stay_native(catalogue: Catalogue) -> None:
+    def settings(*framing: str) -> Settings:
+        return prepare("train", list(framing), catalogue).settings
+
+    fine = settings("framing=fragments", "framing.side=24", "framing.pieces=2")
+    assert not [line for line in run_problems(fine) if "framing" in line]
+    off = settings("framing=crop", "framing.side=40")
+    (line,) = [line for line in run_problems(off) if "framing" in line]
+    assert line == (
+        "framing.side: 40 pixels a side would be resized, as image tokens of this model are 16 pixels wide; "
+        "show 32 or 48"
+    )
+    with pytest.raises(UserError, match="40 pixels a side would be resized"):
+        start_policy(off, [], stages=[off], device="cpu")
 
 
 def test_libraries_of_extras_that_are_not_there_are_named(

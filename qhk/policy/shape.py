@@ -276,7 +276,7 @@ def framing_problems(settings: Settings) -> list[str]:
     token = shape.patch * shape.merge
     more = (side // token + 1) * token
     return [
-        f"framing.side: {side} pixels a side would be resized, as image tokens of this model are {token} pixels "
+        f"framing.side: {side} pixels a side would be resized, as the model's image tokens are {token} pixels "
         f"wide; show {side // token * token or more} or {more}"
     ]
 

@@ -144,7 +144,7 @@ def test_native_pixels_stay_native(catalogue: Catalogue) -> None:
     off = settings("framing=crop", "framing.side=40")
     (line,) = [line for line in run_problems(off) if "framing" in line]
     assert line == (
-        "framing.side: 40 pixels a side would be resized, as image tokens of this model are 16 pixels wide; "
+        "framing.side: 40 pixels a side would be resized, as the model's image tokens are 16 pixels wide; "
         "show 32 or 48"
     )
     with pytest.raises(UserError, match="40 pixels a side would be resized"):

@@ -276,8 +276,8 @@ def framing_problems(settings: Settings) -> list[str]:
     token = shape.patch * shape.merge
     more = (side // token + 1) * token
     return [
-        f"framing.side: {side} pixels a side would be resized, as the model's image tokens are {token} pixels "
-        f"wide; show {side // token * token or more} or {more}"
+        f"framing.side: {side} pixels a side would be resized, as the model's image tokens are {token} "
+        f"pixels wide; show {side // token * token or more} or {more}"
     ]
 
 

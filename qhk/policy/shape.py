@@ -105,6 +105,7 @@ class _Tower:
     layers: int
     mlp: int
     patch: int
+    merge: int = 2
     matrices: int = 2
     full: int | None = None
     mergers: int = 1
@@ -150,7 +151,7 @@ def text_shape(
         vision_matrices=tower.matrices,
         full=tower.layers if tower.full is None else tower.full,
         patch=tower.patch,
-        merge=2,
+        merge=tower.merge,
         mergers=tower.mergers,
         places=tower.places,
     )
@@ -254,18 +255,21 @@ def _read_shape(config: Path) -> Shape | None:
         return None
 
 
-def _read_tower(content: Mapping[str, Any]) -> _Tower | None:
-    """The tower as its config says, where that names a size of its own."""
+def _read_tower(content: Mapping[str, Any]) -> _Tower:
+    """The tower of a config: its family's, at the sizes that are named there."""
     vision, family = content.get("vision_config", {}), content["model_type"]
-    if family != "qwen3_vl" or "depth" not in vision:
-        return None
-    return replace(
-        TOWERS[family],
-        hidden=vision["hidden_size"],
-        layers=vision["depth"],
-        mlp=vision["intermediate_size"],
-        patch=vision.get("patch_size", TOWERS[family].patch),
+    named = {"layers": "depth", "patch": "patch_size", "merge": "spatial_merge_size"}
+    named |= (
+        {"hidden": "embed_dim"}
+        if family == "qwen2_vl"
+        else {"hidden": "hidden_size", "mlp": "intermediate_size"}
     )
+    sizes = {field: vision[key] for field, key in named.items() if key in vision}
+    if family == "qwen2_vl" and {"embed_dim", "mlp_ratio"} <= vision.keys():
+        sizes["mlp"] = int(vision["embed_dim"] * vision["mlp_ratio"])
+    if "fullatt_block_indexes" in vision:
+        sizes["full"] = len(vision["fullatt_block_indexes"])
+    return replace(TOWERS[family], **sizes)
 
 
 def framing_problems(settings: Settings) -> list[str]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.words import last_of_each
+
 Run = Callable[..., tuple[int, str, str]]
 COLUMNS = [
     "dataset.folder.options.score_column=mos",
@@ -103,7 +105,7 @@ def test_training_refuses_what_a_check_finds_before_anything_is_loaded(
 
 def test_options_are_named_by_their_whole_key(qhk: Run, root: Path) -> None:
     words = ("data", "check", "benchmark=folder", f'root="{root}"', *COLUMNS, "paths.cache=cache")
-    _, out, err = qhk(*words, "dataset.folder.options.score_column=null")
+    _, out, err = qhk(*last_of_each([*words, "dataset.folder.options.score_column=null"]))
     assert "dataset.folder.options.score_column must be given as text" in out + err
 
 

@@ -15,6 +15,7 @@ from qhk.pairs.manifest import open_pairs
 from qhk.pairs.records import judgement_row
 from tests.conftest import Qhk as Run
 from tests.pairs.review.conftest import write_pairs
+from tests.words import last_of_each
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,5 +64,5 @@ def test_mistakes_are_one_line_and_exit_code_2(qhk: Run, tmp_path: Path, words: 
     manifest = open_pairs(write_pairs(tmp_path / "set", 3))
     for pair in manifest:
         manifest.append([judgement_row(pair, judge="j", verdict="different", reply="no", failure="")])
-    code, _, err = qhk("data", "review", f"pairs.manifest={manifest.path}", *words)
+    code, _, err = qhk("data", "review", *last_of_each([f"pairs.manifest={manifest.path}", *words]))
     assert code == 2 and line in err and len(err.splitlines()) == 1

@@ -65,11 +65,14 @@ def test_image_tokens_in_the_wording_are_refused(text: str) -> None:
     "path", sorted((REPOSITORY / "conf" / "prompt").glob("*.yaml")), ids=lambda p: p.stem
 )
 def test_wordings_fit_their_tasks(path: Path) -> None:
-    prompt = yaml.safe_load(path.read_text())
-    build_messages(user=prompt["user"], system=prompt["system"])
+    own = yaml.safe_load(path.read_text())
+    (base,) = [name for name in own.get("defaults", ["_self_"]) if name != "_self_"] or [path.stem]
+    prompt = yaml.safe_load(path.with_stem(base).read_text()) | own
     without_reference = "no_reference" in path.stem
     shown = {"comparison": 2 if without_reference else 3, "video": 4}.get(prompt["task"], 1)
-    assert num_pictures(prompt["user"]) == shown
-    assert "<answer>" in prompt["user"]
-    assert ("<think>" in prompt["user"]) == ("answer_only" not in path.stem)
-    assert ("Similar" in prompt["user"]) == (prompt["task"] == "comparison" and not without_reference)
+    for text in [prompt["user"], *prompt.get("wordings", [])]:
+        build_messages(user=text, system=prompt["system"])
+        assert num_pictures(text) == shown
+        assert "<answer>" in text
+        assert ("<think>" in text) == ("answer_only" not in path.stem)
+        assert ("Similar" in text) == (prompt["task"] == "comparison" and not without_reference)

@@ -132,6 +132,7 @@ def test_a_sweep_launched_again_knows_its_runs(own: Path, qhk: Qhk) -> None:
         "seed=0",
         "optimizer.lr=8e-4",
         "objective.kl_coef=0.01",
+        "loading.augmentation=none",
         *words(own),
     ]
     code, _, err = qhk(own, "train", *asked, "dry_run=true")

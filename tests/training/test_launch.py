@@ -15,12 +15,15 @@ from tests.conftest import Qhk as Run
 from tests.training import ending_reward
 from tests.training.ending_reward import PER_STEP, ending_words
 from tests.training.kill import outcome
+from tests.words import last_of_each
 
 
 @pytest.fixture
 def words(miniature_cache: Path) -> Callable[..., list[str]]:
     """The words of a bare run whose reward ends it in some way, in the second step unless told otherwise."""
-    return lambda how, *more, at=PER_STEP + 2: [*ending_words(how, at=at, cache=miniature_cache), *more]
+    return lambda how, *more, at=PER_STEP + 2: last_of_each(
+        [*ending_words(how, at=at, cache=miniature_cache), *more]
+    )
 
 
 @pytest.fixture(autouse=True)

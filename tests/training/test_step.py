@@ -415,7 +415,7 @@ def test_twins_are_made_where_loss_or_log_looks_at_them(
         degrader=Degrader(degrade=lambda *place: [place[-1]], each_epoch=False),  # type: ignore[list-item]
         kept=Kept(0),
     )
-    example: Any = SimpleNamespace(dataset="set", id="one", images=())
+    example: Any = SimpleNamespace(dataset="set", id="one", images=(), seconds=())
     assert reader.training_prompt(example, epoch=0, twin_factor=0.5)[1] == (0.5,)
     assert reader.training_prompt(example, epoch=0, twin_factor=None)[1] is None
 

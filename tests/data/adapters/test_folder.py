@@ -86,7 +86,10 @@ def test_fraction_split_keeps_scenes_together(tmp_path: Path) -> None:
             "test_fraction must be a number from 0 to 1",
         ),
         ({"protocol": "by_reference", "options": {"split_seed": None}}, "split_seed must be a whole number"),
-        ({"options": {"labels": "none.csv"}}, r"no .*none\.csv; expected layout: a folder of images"),
+        (
+            {"options": {"labels": "none.csv"}},
+            r"no .*none\.csv; put the set there, .*expected layout: a folder of images",
+        ),
     ],
 )
 def test_refusals(tmp_path: Path, changes: dict[str, object], message: str) -> None:

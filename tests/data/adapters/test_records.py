@@ -110,7 +110,7 @@ def test_deqa_files_that_are_refused(deqa: Path, content: str, message: str | No
 def test_files_must_be_named_and_there(deqa: Path) -> None:
     with pytest.raises(ValueError, match=r"options\.train_labels and options\.test_labels are both null"):
         load("deqa", deqa, options={})
-    with pytest.raises(ValueError, match=r"no .*gone\.json; expected layout"):
+    with pytest.raises(ValueError, match=r"no .*gone\.json; put the set there, .*expected layout"):
         load("deqa", deqa, options={"train_labels": "gone.json"})
 
 

@@ -16,7 +16,7 @@ from qhk.settings.root import MixtureSettings, Settings
 from qhk.settings.views import stage_at, stage_views
 from qhk.training.checkpoint import checkpoint_config, checkpoint_stage, checkpoint_step
 
-OWNED = ("model", "task", "prompt", "reward")
+OWNED = ("model", "framing", "task", "prompt", "reward")
 """Nodes that come from the checkpoint: what was asked, of which pixels, and how answers are read."""
 
 
@@ -42,7 +42,7 @@ def adopt_checkpoint(
     stage: str | None,
     datasets: Mapping[str, DatasetSettings],
 ) -> Settings:
-    """Return the settings with prompt, parser, task and pixel limits as the checkpoint was trained with.
+    """Return the settings with prompt, parser, task and what is shown of pictures as in the training.
 
     In a run of several stages, as that one asked it in which the checkpoint was reached, or ``stage``.
 

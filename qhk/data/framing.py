@@ -17,7 +17,7 @@ def frame(
     ``pieces`` x ``pieces`` squares of ``side`` pixels, one from each cell of an even grid, laid side by side
     (FAST-VQA, arXiv 2207.02595, section 3.1). With ``rng`` a square lies anywhere in its cell (that of a crop
     is the whole picture), else in the middle of it. Where cells are narrower than ``side``, squares overlap;
-    where the picture is, they have its width. So what was framed once is framed again to itself.
+    where the picture is, they have its width.
     """
     if framing.form == "whole":
         return image

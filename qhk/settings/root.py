@@ -242,7 +242,12 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _model_takes_what_is_shown(self) -> Self:
-        side, most = self.framing.shown_side, self.model.max_pixels
+        side, least, most = self.framing.shown_side, self.model.min_pixels, self.model.max_pixels
+        if side is not None and side**2 < least:
+            raise UserError(
+                f"framing.side: {side} x {side} native pixels would be enlarged to model.min_pixels {least}; "
+                f"set model.min_pixels={side**2} or less, or show more"
+            )
         if side is not None and side**2 > most:
             raise UserError(
                 f"framing.side: {side} x {side} native pixels would be shrunk to model.max_pixels {most}; "
@@ -252,14 +257,19 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _one_memory_for_all_tasks(self) -> Self:
-        for task, part in self.mixture.items():
-            for key in ("keep_encoded", "keep_features"):
-                own = 0 if part.loading is None else getattr(part.loading, key)
-                if own not in (0, getattr(self.loading, key)):
-                    raise UserError(
-                        f"mixture.{task}.loading.{key}: all tasks of a run share one memory, whose size is "
-                        f"loading.{key}; set that, and leave this 0"
-                    )
+        places = [("", self.loading, self.mixture)]
+        for name, stage in self.stages.items():
+            mixture = self.mixture if stage.mixture is None else stage.mixture
+            places.append((f"stages.{name}.", stage.loading or self.loading, mixture))
+        for place, loading, mixture in places:
+            for task, part in mixture.items():
+                for key in ("keep_encoded", "keep_features"):
+                    own = 0 if part.loading is None else getattr(part.loading, key)
+                    if own not in (0, getattr(loading, key)):
+                        raise UserError(
+                            f"{place}mixture.{task}.loading.{key}: all tasks share one memory, whose size is "
+                            f"loading.{key} of the run or the stage; set that, and leave this 0"
+                        )
         return self
 
     @model_validator(mode="after")

@@ -197,10 +197,10 @@ class ExampleReader:
         images: Callable[[], list[Image.Image]],
     ) -> EncodedPrompt:
         """The prompt about the pictures as they are, in that orientation."""
-        key = (json.dumps(list(messages)), example.images, orientation)
+        pictures = (example.images, orientation)
         prompt: EncodedPrompt = self.kept.get(
-            key,
-            lambda: replace(self.encoder.encode(messages, images()), key=key),
+            (json.dumps(list(messages)), *pictures),
+            lambda: replace(self.encoder.encode(messages, images()), key=pictures),
             size=lambda made: made.num_bytes,
         )
         return prompt

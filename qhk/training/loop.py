@@ -118,7 +118,7 @@ def _idle(settings: Settings) -> list[str]:
 def _unlike_paper(settings: Settings) -> list[str]:
     """A line for each term whose paper hides patches of the picture, where twins are made otherwise."""
     twin = settings.twin
-    if twin.form == "generated" and twin.kinds == ["mask"]:
+    if settings.training.learner != "reinforcement" or (twin.form == "generated" and twin.kinds == ["mask"]):
         return []
     made = f"generated ({', '.join(twin.kinds)})" if twin.form == "generated" else twin.form
     terms = {"perception": settings.perception.form, "dependency": settings.dependency.form}
@@ -181,7 +181,9 @@ def _take_steps(run: Run, learner: Learner, first: int) -> None:
 
 def _tell_full(key: str, kept: Kept[Any]) -> str:
     """A line for a memory that holds no more, with the number and the mean size of what is in it."""
-    mean = kept.num_bytes / max(1, len(kept)) / 2**20
+    if not len(kept):
+        return f"note: {key}: {kept.limit_mib} MiB are less than one entry takes; nothing is kept"
+    mean = kept.num_bytes / len(kept) / 2**20
     return (
         f"note: {key}: {kept.limit_mib} MiB are full with {len(kept)} entries of {mean:.3g} MiB on average; "
         "what else comes is made anew in each pass"

@@ -168,7 +168,11 @@ def memory_plan(
 
 def kept_in_memory(settings: Settings) -> dict[str, float]:
     """Return the most bytes of the machine's own memory that a process keeps from pass to pass, by key."""
-    limits = {"keep_encoded": settings.loading.keep_encoded, "keep_features": settings.loading.keep_features}
+    loadings = [settings.loading, *(stage.loading for stage in settings.stages.values() if stage.loading)]
+    limits = {
+        "keep_encoded": max(loading.keep_encoded for loading in loadings),
+        "keep_features": max(loading.keep_features for loading in loadings),
+    }
     return {f"loading.{name}": limit * 2.0**20 for name, limit in limits.items() if limit}
 
 

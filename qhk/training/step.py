@@ -104,9 +104,9 @@ class Learner:
     """What a step works on.
 
     ``reference`` is the frozen start of the policy, None where it is not needed; ``terms`` and ``tasks``
-    go by task's name; ``memory`` holds the uncertainty's variances by image, which steps add to, ``missing``
-    how many completions each reward gave nothing so far, by its name in metrics; ``engine`` samples;
-    ``features`` holds those of a vision tower that does not change, of pictures seen before.
+    go by task's name; ``memory`` holds the uncertainty's variances, or entropies, by image, which steps add
+    to, ``missing`` how many completions each reward gave nothing so far, by its name in metrics; ``engine``
+    samples; ``features`` holds those of a vision tower that does not change, of pictures seen before.
     """
 
     policy: Policy
@@ -318,7 +318,7 @@ def count_missing(
             if most is not None and missing[name] > most:
                 raise UserError(
                     f"reward.terms.{term.name}.most_missing: {missing[name]} completions have had no reward, "
-                    f"at most {most} may; mend the service, or allow more"
+                    f"at most {most} may; mend the service and start the run again, which goes on"
                 )
 
 
@@ -493,6 +493,7 @@ def add_advantages(
             spreads, largest = group_variances, largest_variance(task.low, task.high)
             if UNCERTAINTY_FORMS[uncertainty.form].by_entropy:
                 spreads, largest = answer_entropies, math.log(rewards.shape[1])
+                keys = [f"entropy/{key}" for key in keys]  # nats are not averaged with squared points
             smoothed, remembered = smoothed_variances(
                 spreads(
                     scores[rows] if reread is None else reread[rows],

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from qhk.cli.main import main
 from qhk.tracking.status import RunState, read_status
+from qhk.training.checkpoint import CONFIG_FILE
 from tests.conftest import repository_catalogue
 from tests.training.conftest import base, taught
 
@@ -126,6 +129,27 @@ def test_a_checkpoint_brings_its_own_length_of_answers(trained: Trained) -> None
     chosen = adopt_checkpoint(settings, [*words, "evaluation=greedy"], stage=None, datasets={})
     assert list(chosen.evaluation.readouts) == ["greedy"]
     assert chosen.evaluation.readouts["greedy"].max_new_tokens == 14
+
+
+def test_a_checkpoint_brings_what_is_shown_of_a_picture(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qhk.cli.checkpoints import adopt_checkpoint
+    from qhk.cli.commands.evaluate import evaluation_folder
+    from qhk.cli.job import prepare
+
+    copied = shutil.copytree(trained[0] / "checkpoints" / "last", tmp_path / "step_000001")
+    words = [f"checkpoint={copied}"]
+    settings = prepare("evaluate", words, repository_catalogue()).settings
+    whole = adopt_checkpoint(settings, words, stage=None, datasets={})
+    config = yaml.safe_load((copied / CONFIG_FILE).read_text())
+    crop = {"framing": {"form": "crop", "side": 64, "pieces": None}}
+    (copied / CONFIG_FILE).write_text(yaml.safe_dump(config | crop))
+    cropped = adopt_checkpoint(settings, words, stage=None, datasets={})
+    assert (whole.framing.form, cropped.framing.form) == ("whole", "crop")
+    assert evaluation_folder(whole) != evaluation_folder(cropped)
+    assert main(["evaluate", *words, "framing=whole"]) == 2
+    assert "framing=whole: framing comes from the checkpoint's own config" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_another_prompt_than_the_checkpoints(

@@ -18,7 +18,7 @@ def test_a_saved_model_has_the_shape_that_it_was_built_with(option: str, tmp_pat
     catalogue = repository_catalogue()
     built = prepare("train", [f"model={option}", "model.tiny.whiten=false"], catalogue).settings
     save_policy(start_policy(built, [], stages=[built], device="cpu"), tmp_path / "saved")
-    words = ["model=checkpoint", f"model.path={tmp_path / 'saved'}", "framing=crop", "framing.side=48"]
+    words = ["model=checkpoint", f"model.path={tmp_path / 'saved'}", "framing=crop", "framing.side=64"]
     saved = prepare("train", [*words, "cold_start=none"], catalogue).settings
     shape, read = model_shape(built.model), model_shape(saved.model)
     assert shape is not None and read is not None

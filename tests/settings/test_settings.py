@@ -100,6 +100,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
         {"framing": {"form": "fragments", "side": 32, "pieces": 7}},
         r"framing.side: 224 x 224 native pixels would be shrunk to model.max_pixels 4096; set model.max_pix",
     ),
+    (
+        {"framing": {"form": "crop", "side": 48, "pieces": None}},
+        "framing.side: 48 x 48 native pixels would be enlarged to model.min_pixels 4096; set model.min_pix",
+    ),
     ({"model.min_pixels": 9999999}, "model.min_pixels: must be at most max_pixels"),
     ({"model.form": "pretrained"}, "model.path: is null; give a folder with weights or a hub id"),
     ({"model.form": "pretrained", "model.path": "x"}, "model.tiny: must be null with form pretrained"),

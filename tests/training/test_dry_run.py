@@ -137,7 +137,7 @@ def test_a_dry_run_tells_changed_labels_and_another_set_of_the_same_id(
 
 def test_native_pixels_stay_native(catalogue: Catalogue) -> None:
     def settings(*framing: str) -> Settings:
-        return prepare("train", list(framing), catalogue).settings
+        return prepare("train", ["model.min_pixels=1024", *framing], catalogue).settings
 
     fine = settings("framing=fragments", "framing.side=24", "framing.pieces=2")
     assert not [line for line in run_problems(fine) if "framing" in line]

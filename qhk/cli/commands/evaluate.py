@@ -20,6 +20,7 @@ from qhk.files import write_atomically
 from qhk.plain import print
 from qhk.settings.base import Node, Readout, Text
 from qhk.settings.identity import DESCRIPTIVE
+from qhk.settings.inputs import WHOLE
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views
@@ -222,6 +223,12 @@ def evaluation_folder(settings: Settings) -> Path:
         key: plain[key] for key in (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
     }
     del what["evaluation"]["batch_images"]
+    # Folders of before these keys keep their names, where nothing is asked otherwise.
+    if settings.framing == WHOLE:
+        what.pop("framing", None)
+    what.get("prompt", {}).pop("wordings", None)  # of training alone
+    if (tiny := what.get("model", {}).get("tiny")) and tiny["image_mean"] == 0.5:
+        del tiny["image_mean"]
     for entry in what["dataset"].values():
         for key in DESCRIPTIVE:
             entry.pop(key, None)

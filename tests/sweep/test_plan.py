@@ -19,14 +19,23 @@ from tests.sweep.builders import MakeSweep, planned
 CATALOGUE = repository_catalogue()
 SEARCHES = ("random", "bayesian")
 NAMED = [name for name in CATALOGUE.options["sweep"] if name not in SEARCHES]
-REAL_DATA = ("data_mixture",)
-"""Sweeps over sets that have no miniature form of the same name."""
+SCALES = {
+    "data_mixture": ["scale=full"],  # its sets have no miniature form of the same name
+    "photographs": [
+        "scale=photographs",
+        "dataset.folder.root=photographs",
+        "dataset.folder.options.score_column=mos",
+        "dataset.folder.bounds=[0,1]",
+        "dataset.folder.higher_is_better=true",
+    ],
+}
+"""What a sweep is meant for, where that is not the miniature scale."""
 
 
 @pytest.mark.parametrize("sweep", NAMED)
 def test_every_cell_composes_and_differs(sweep: str, catalogue: Catalogue) -> None:
-    scale = "full" if sweep in REAL_DATA else "miniature"
-    plan = plan_sweep([f"sweep={sweep}", "experiment=q_hawkeye", f"scale={scale}", "seed=0"], catalogue)
+    words = SCALES.get(sweep, ["scale=miniature"])
+    plan = plan_sweep([f"sweep={sweep}", "experiment=q_hawkeye", *words, "seed=0"], catalogue)
     ids = {run.cell: run.run_id for run in plan.runs}
     assert len(ids) == len(plan.runs) >= 4
     assert len(set(ids.values())) == len(ids), "cells of one sweep compute different things"

@@ -183,7 +183,10 @@ def test_the_plan_counts_what_may_be_kept(taught_small: Taught) -> None:
     [
         (("loading.keep_encoded=-1",), "loading.keep_encoded: must be greater than or equal to 0"),
         (("loading.keep_features=64", "distributed=fsdp2"), "loading.keep_features: must be 0 with"),
-        ((*MIXED, "mixture.degradation.loading.keep_encoded=9"), "whose size is loading.keep_encoded of the run"),
+        (
+            (*MIXED, "mixture.degradation.loading.keep_encoded=9"),
+            "whose size is loading.keep_encoded of the run",
+        ),
     ],
 )
 def test_what_cannot_be_kept_is_refused(words: Sequence[str], message: str, taught_small: Taught) -> None:

@@ -32,9 +32,12 @@ COMPANIONS = {
     ("model", "checkpoint"): ["model.path=weights"],
     ("model", "qwen2_5_vl_7b_continued"): ["model.path=weights"],
     ("model", "hugging_face"): ["model.path=weights"],
-    ("framing", "crop"): ["framing.side=64"],  # what the tiny model takes
-    ("framing", "fragments"): ["framing.side=32", "framing.pieces=2"],
-    ("framing", "fragments_small"): ["framing.side=32", "framing.pieces=2"],
+    ("framing", "crop"): [
+        "framing.side=64",
+        "model.min_pixels=4096",
+    ],  # native, and what the tiny model takes
+    ("framing", "fragments"): ["framing.side=32", "framing.pieces=2", "model.min_pixels=4096"],
+    ("framing", "fragments_small"): ["framing.side=32", "framing.pieces=2", "model.min_pixels=4096"],
 }
 """What an option leaves for the user to fill in, or cannot go with."""
 CONTINUED = ("q_insight_comparison", "preresq_r1_vqa")

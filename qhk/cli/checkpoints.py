@@ -10,7 +10,7 @@ from qhk.errors import UserError
 from qhk.plain import print
 from qhk.policy.load import Policy
 from qhk.policy.start import open_policy
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.parse import read_settings
 from qhk.settings.root import MixtureSettings, Settings
 from qhk.settings.views import stage_at, stage_views

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from qhk.config.catalogue import Catalogue
 from qhk.settings.base import Node
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.root import Settings
 
 Request = TypeVar("Request", bound=Node | None)

@@ -18,8 +18,8 @@ from qhk.config.overrides import expand
 from qhk.config.unused import refuse_overruled_by_stages, refuse_unused_strengths
 from qhk.errors import UserError
 from qhk.plain import print
+from qhk.settings.data import DatasetSettings
 from qhk.settings.identity import run_name
-from qhk.settings.inputs import DatasetSettings
 from qhk.settings.problems import validated
 from qhk.settings.root import Settings
 

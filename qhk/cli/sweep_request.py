@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qhk.settings.base import Node, NumOrZero, Text
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 
 
 class SweepRequest(Node):

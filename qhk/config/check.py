@@ -9,8 +9,8 @@ from typing import Any
 from qhk.errors import UserError
 from qhk.rewards.compose import build_terms
 from qhk.rewards.term import BatchTerm, Judge
-from qhk.settings.learning import RewardSettings
 from qhk.settings.parse import parse_settings
+from qhk.settings.reward import RewardSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views
 from qhk.tasks import build_task

@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from qhk.config.catalogue import LAUNCHER, OVERLAYS, SETS, Catalogue
 from qhk.config.sets import NAMING
 from qhk.errors import UserError
-from qhk.settings.inputs import LoadingSettings
+from qhk.settings.data import LoadingSettings
 from qhk.settings.problems import suggestion
 
 OWN_WAYS = {

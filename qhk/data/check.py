@@ -13,7 +13,7 @@ from qhk.data.finding import Finding, judge
 from qhk.data.labels import Labels, load_labels
 from qhk.data.scale import Scale
 from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
-from qhk.settings.inputs import DatasetSettings, ExpectedSettings
+from qhk.settings.data import DatasetSettings, ExpectedSettings
 
 Images = Literal["decode", "header", "skip"]
 

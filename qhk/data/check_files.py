@@ -19,7 +19,7 @@ from qhk.data.matching import ImageIndex, index_images
 from qhk.data.names import file_key
 from qhk.data.rows import derive_examples, find_pictures, make_examples
 from qhk.data.spec import Progress
-from qhk.settings.inputs import ExpectedSettings
+from qhk.settings.data import ExpectedSettings
 
 LOOK_BITS = 3
 """Perceptual hashes that differ in at most this many of 64 bits are taken for one picture."""

@@ -20,7 +20,7 @@ from qhk.data.matching import ImageIndex, index_images
 from qhk.data.rows import derive_examples, make_examples, refuse_unlabelled
 from qhk.data.scale import Scale
 from qhk.data.spec import Progress, adapter_options, check_spec
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.types import Example
 
 UNPACKED_BYTES = 1 << 28

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
 from qhk.errors import UserError
-from qhk.settings.inputs import STRENGTHS
+from qhk.settings.twin import STRENGTHS
 
 GREY = (128, 128, 128)
 MASK_PATCH = 14

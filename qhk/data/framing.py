@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from qhk.settings.inputs import FramingSettings
+from qhk.settings.data import FramingSettings
 
 
 def frame(

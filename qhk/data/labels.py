@@ -12,7 +12,7 @@ from qhk.data.rows import check_rows
 from qhk.data.scale import Scale, fit_scale
 from qhk.data.spec import Progress, adapter_options, check_spec, make_root, missing_below
 from qhk.errors import UserError
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qhk.settings.inputs import DatasetSettings, PathsSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.pairs import PairsSettings
+from qhk.settings.paths import PathsSettings
 
 
 def picture_roots(

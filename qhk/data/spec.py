@@ -10,7 +10,7 @@ from qhk.data.adapters import adapter_names, find_adapter
 from qhk.data.protocols import COMMON_OPTIONS, offered_protocols
 from qhk.errors import UserError
 from qhk.settings.base import Scalar
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 
 Progress = Callable[[int, int], None]
 

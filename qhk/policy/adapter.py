@@ -24,7 +24,7 @@ from qhk.files import read_json, writing
 from qhk.policy.adapter_base import ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_FILE, Base
 from qhk.policy.families import family_of
 from qhk.policy.families.family import BLOCKS
-from qhk.settings.learning import AdapterSettings
+from qhk.settings.model import AdapterSettings
 
 LEARNING, START = "default", "start"
 """The adapter that learns, and a frozen copy of it where a later stage is held against its own start."""

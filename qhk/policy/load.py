@@ -33,7 +33,7 @@ from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.repeated import stock_inputs
 from qhk.policy.template import render_chat
 from qhk.policy.tokenizer import CHAT_TEMPLATE
-from qhk.settings.learning import AdapterSettings
+from qhk.settings.model import AdapterSettings
 
 CHAT = ({"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "?"}]},)
 """Tried on a chat template before any weight is read."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qhk.files import read_json
-from qhk.settings.inputs import ModelSettings, TinySettings
+from qhk.settings.model import ModelSettings, TinySettings
 from qhk.settings.root import Settings
 
 TINY_VOCABULARY = 600

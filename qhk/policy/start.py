@@ -17,7 +17,7 @@ from qhk.policy.load import Policy, load_policy, prepare_model
 from qhk.policy.shape import framing_problems
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor, whiten_patch_embedding
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.settings.inputs import ModelSettings
+from qhk.settings.model import ModelSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import task_views
 from qhk.tasks import build_task

@@ -10,7 +10,7 @@ import yaml
 
 from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.plain import plain_text
-from qhk.settings.inputs import FramingSettings
+from qhk.settings.data import FramingSettings
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 from qhk.settings.views import stage_views, task_views

@@ -12,7 +12,7 @@ from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import Group
 from qhk.rollout.sample import sample_in_batches
-from qhk.settings.learning import RolloutSettings
+from qhk.settings.rollout import RolloutSettings
 
 
 class RolloutEngine(Protocol):

@@ -53,7 +53,7 @@ from qhk.policy.packed import encode_images
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import Group
 from qhk.rollout.installed import installed_problem, refuse, too_short, version_problem
-from qhk.settings.learning import RolloutSettings, VllmSettings
+from qhk.settings.rollout import RolloutSettings, VllmSettings
 
 RECEIVER = "qhk.rollout.vllm.WeightReceiver"
 WEIGHTS_FILE = "model.safetensors"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from qhk.errors import UserError
 from qhk.settings.base import Count, FileText, Node, Text
-from qhk.settings.inputs import DegradationKind
+from qhk.settings.twin import DegradationKind
 
 
 class ScorerSettings(Node):

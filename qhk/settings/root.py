@@ -11,36 +11,24 @@ from pydantic import Field, model_validator
 from qhk.errors import UserError
 from qhk.objective.forms import UNCERTAINTY_FORMS
 from qhk.settings.base import MOST, Count, FileText, Fraction, Node, NumOrZero, Readout, Schedule, Text
-from qhk.settings.inputs import (
-    WHOLE,
-    Benchmarks,
-    Data,
-    DatasetSettings,
-    FramingSettings,
-    LoadingSettings,
-    ModelSettings,
-    PathsSettings,
-    PromptSettings,
-    TaskSettings,
-    TwinSettings,
-)
-from qhk.settings.learning import (
+from qhk.settings.data import WHOLE, Benchmarks, Data, DatasetSettings, FramingSettings, LoadingSettings
+from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
+from qhk.settings.model import Adapter, ModelSettings
+from qhk.settings.objective import (
     NO_DEPENDENCY,
-    Adapter,
-    ColdStartSettings,
     DependencySettings,
-    DistributedSettings,
     ObjectiveSettings,
-    OptimizerSettings,
     PerceptionSettings,
-    RewardSettings,
-    RolloutSettings,
-    TrainingSettings,
     UncertaintySettings,
 )
-from qhk.settings.measuring import POLICY, UNPERTURBED, PerturbationSettings, ScorerSettings
 from qhk.settings.pairs import PairsSettings
+from qhk.settings.paths import PathsSettings
 from qhk.settings.problems import suggestion
+from qhk.settings.reward import RewardSettings
+from qhk.settings.rollout import RolloutSettings
+from qhk.settings.task import PromptSettings, TaskSettings
+from qhk.settings.training import ColdStartSettings, DistributedSettings, OptimizerSettings, TrainingSettings
+from qhk.settings.twin import TwinSettings
 from qhk.tasks import find_form
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from qhk.policy.shape import ANSWER_TOKENS, Shape, model_shape, picture_patches, prompt_tokens
 from qhk.settings.base import Readout
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
 from qhk.tasks import build_task

@@ -15,7 +15,7 @@ from qhk.data.datasets import load_dataset_entry
 from qhk.errors import UserError
 from qhk.files import read_text
 from qhk.plain import print
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.problems import first_few
 from qhk.settings.root import Settings
 from qhk.settings.views import reward_modules

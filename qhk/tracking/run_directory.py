@@ -23,8 +23,8 @@ from qhk.errors import UserError
 from qhk.files import is_temporary, read_text, unwritable, write_atomically, writing
 from qhk.plain import plain_text
 from qhk.settings.identity import run_id
-from qhk.settings.inputs import PathsSettings
 from qhk.settings.parse import read_settings
+from qhk.settings.paths import PathsSettings
 from qhk.settings.root import VERSION, Settings
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.code import CodePart, note_code, read_code_parts

@@ -12,7 +12,7 @@ from qhk.evaluation.predict import Predictor, Progress, evaluate_set
 from qhk.evaluation.predictions import predictions_path, read_predictions
 from qhk.evaluation.reliability import measure_reliability
 from qhk.evaluation.results import Moment, PerturbedRow, ResultRow
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.parse import CHECKPOINT_CONFIG, read_settings
 from qhk.settings.root import EvaluationSettings, Settings
 from qhk.settings.views import seen_sets, task_views

@@ -14,7 +14,7 @@ from qhk.data.seeds import stream_generator
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import check_finite
 from qhk.policy.load import Policy
-from qhk.settings.learning import ColdStartSettings
+from qhk.settings.training import ColdStartSettings
 from qhk.tasks import Task
 from qhk.tasks.task import ScoreTask
 from qhk.training.batch import Batch

@@ -25,7 +25,7 @@ from qhk.data.selection import (
 )
 from qhk.data.twin import attach_others, attach_twins
 from qhk.errors import UserError
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from qhk.settings.root import Settings
 from qhk.settings.views import task_shares, task_views
 from qhk.tasks import build_task

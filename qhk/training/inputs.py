@@ -25,8 +25,9 @@ from qhk.data.twin import make_twin
 from qhk.policy.families import family_of
 from qhk.policy.load import Policy
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
-from qhk.settings.inputs import FramingSettings, TwinSettings
+from qhk.settings.data import FramingSettings
 from qhk.settings.root import Settings
+from qhk.settings.twin import TwinSettings
 from qhk.settings.views import task_views
 from qhk.tasks import Task, build_task
 from qhk.training.batch import Batch

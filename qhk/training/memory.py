@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qhk.policy.shape import Shape, model_shape, picture_patches, prompt_tokens
-from qhk.settings.learning import AdapterSettings
+from qhk.settings.model import AdapterSettings
 from qhk.settings.root import Settings
 
 MOMENTS = {"adamw": 8.0, "adamw_stochastic": 8.0, "adamw_8bit": 2 + 8 / 256}

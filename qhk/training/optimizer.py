@@ -14,8 +14,8 @@ from qhk.data.seeds import stream_seed
 from qhk.objective.schedule import schedule_factor
 from qhk.objective.total import Terms
 from qhk.settings.base import Duration, Schedule
-from qhk.settings.learning import OptimizerSettings
 from qhk.settings.root import Settings
+from qhk.settings.training import OptimizerSettings
 from qhk.settings.views import task_views
 from qhk.training.eight_bit import build_adamw_8bit
 from qhk.training.sharding import part_of, whole, zero_of

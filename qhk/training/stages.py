@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from qhk.errors import UserError
 from qhk.settings.base import Duration
-from qhk.settings.inputs import PromptSettings
 from qhk.settings.root import Settings
+from qhk.settings.task import PromptSettings
 from qhk.settings.views import StageView, stage_views
 from qhk.training.data import RunData, load_run_data, refuse_shared_images
 from qhk.training.display import Display

@@ -56,12 +56,8 @@ from qhk.rewards.term import (
 )
 from qhk.rollout.engine import RolloutEngine
 from qhk.rollout.sample import read_completions
-from qhk.settings.learning import (
-    CorrectionSettings,
-    CovarianceSettings,
-    ObjectiveSettings,
-    UncertaintySettings,
-)
+from qhk.settings.objective import CovarianceSettings, ObjectiveSettings, UncertaintySettings
+from qhk.settings.rollout import CorrectionSettings
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet

@@ -27,7 +27,7 @@ from PIL import Image
 from qhk.data import inventory
 from qhk.data.datasets import load_dataset_entry
 from qhk.data.inventory import memory_file, take_inventory
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset" / "koniq.yaml"
 SCORES, SETS = "koniq10k_scores_and_distributions.csv", "koniq10k_distributions_sets.csv"

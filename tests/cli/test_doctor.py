@@ -13,7 +13,7 @@ import torch
 
 from qhk.cli.commands import doctor
 from qhk.cli.commands.doctor import GIB, Finding, devices, folders, packages, scheduler
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 from tests.conftest import Qhk
 
 Programs = Callable[..., None]

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from qhk.data.miniature import ensure_miniature
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from tests.conftest import repository_catalogue
 
 REPOSITORY = Path(__file__).parents[2]

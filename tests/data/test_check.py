@@ -15,7 +15,7 @@ from qhk.data.check import Images, Report, check_set
 from qhk.data.datasets import load_dataset_entry
 from qhk.data.finding import Finding
 from qhk.data.miniature import miniature_folder
-from qhk.settings.inputs import DatasetSettings, ExpectedSettings
+from qhk.settings.data import DatasetSettings, ExpectedSettings
 from tests.data.conftest import REAL_DATA, conf_entry, no_progress
 
 LABELS = REAL_DATA / "labels" / "official_format"

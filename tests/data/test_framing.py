@@ -12,7 +12,7 @@ from PIL import Image
 
 from qhk.data.framing import frame
 from qhk.data.seeds import stream_generator
-from qhk.settings.inputs import WHOLE, FramingSettings
+from qhk.settings.data import WHOLE, FramingSettings
 
 CROP = FramingSettings(form="crop", side=8, pieces=None)
 FRAGMENTS = FramingSettings(form="fragments", side=8, pieces=3)

@@ -29,7 +29,7 @@ from qhk.policy.head import read_head
 from qhk.policy.load import Policy, digest_of, load_merged, load_policy, save_policy, with_adapter
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
-from qhk.settings.learning import AdapterSettings, LinearLayer
+from qhk.settings.model import AdapterSettings, LinearLayer
 from tests.conftest import build_policy
 from tests.policy.test_packed import (
     LENGTHS,

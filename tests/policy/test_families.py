@@ -35,8 +35,7 @@ from qhk.policy.repeated import stock_inputs
 from qhk.policy.template import render_chat
 from qhk.rollout.decode import encode_for_decoding, sample_groups
 from qhk.rollout.expected import build_tree, score_trees
-from qhk.settings.inputs import TinyFamily
-from qhk.settings.learning import AdapterSettings
+from qhk.settings.model import AdapterSettings, TinyFamily
 from qhk.training.forward import vision_is_frozen
 from tests.conftest import MESSAGES, build_policy, picture
 from tests.policy.others import OTHERS, build_other

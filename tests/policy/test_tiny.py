@@ -13,7 +13,7 @@ from qhk.policy.load import prepare_model
 from qhk.policy.start import start_policy
 from qhk.policy.tiny import build_tiny, tiny_config, tiny_image_processor
 from qhk.policy.tokenizer import build_tokenizer
-from qhk.settings.inputs import TinySettings
+from qhk.settings.model import TinySettings
 from tests.conftest import picture, repository_catalogue
 
 SIZES = {

@@ -18,7 +18,8 @@ from qhk.policy.load import Policy
 from qhk.rollout import installed, vllm
 from qhk.rollout.decode import Group
 from qhk.rollout.vllm import Colocated, Request, Server, VllmEngine
-from qhk.settings.learning import AdapterSettings, CorrectionSettings, RolloutSettings, VllmSettings
+from qhk.settings.model import AdapterSettings
+from qhk.settings.rollout import CorrectionSettings, RolloutSettings, VllmSettings
 from tests.conftest import MESSAGES, build_policy, picture
 from tests.rollout import fake_vllm
 from tests.rollout.fake_vllm import LLM, Serving, install

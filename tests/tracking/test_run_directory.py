@@ -14,8 +14,8 @@ import yaml
 
 from qhk.errors import UserError
 from qhk.settings.identity import run_id
-from qhk.settings.inputs import PathsSettings
 from qhk.settings.parse import plain_settings, read_settings
+from qhk.settings.paths import PathsSettings
 from qhk.tracking import run_directory
 from qhk.tracking.code import code_text
 from qhk.tracking.provenance import Provenance, read_provenance

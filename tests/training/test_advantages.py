@@ -22,7 +22,7 @@ from qhk.rewards.compose import build_terms
 from qhk.rewards.fidelity import thurstone_fidelity
 from qhk.rewards.term import CompletionsTerm, Judge
 from qhk.rollout.decode import Group
-from qhk.settings.learning import NO_COVARIANCE
+from qhk.settings.objective import NO_COVARIANCE
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks
 from qhk.tasks import Task, find_form

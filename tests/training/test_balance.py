@@ -15,8 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qhk.settings.inputs import WHOLE, FramingSettings
-from qhk.settings.learning import NO_COVARIANCE
+from qhk.settings.data import WHOLE, FramingSettings
+from qhk.settings.objective import NO_COVARIANCE
 from qhk.settings.root import Settings
 from qhk.tracking.metrics import MetricSet
 from qhk.training import step as step_module

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qhk.policy.load import Policy
 from qhk.policy.start import start_policy
-from qhk.settings.learning import ColdStartSettings
 from qhk.settings.root import Settings
+from qhk.settings.training import ColdStartSettings
 from qhk.training import cold_start
 from qhk.training.batch import Batch
 from qhk.training.cold_start import choose_taught, imperfect_answer, noisy_label, run_cold_start

@@ -20,8 +20,8 @@ from qhk.policy.load import Policy, load_policy
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import sample_groups
-from qhk.settings.learning import CorrectionSettings
 from qhk.settings.parse import parse_settings, plain_settings
+from qhk.settings.rollout import CorrectionSettings
 from qhk.settings.root import Settings
 from qhk.training import step
 from qhk.training.batch import Batch

@@ -12,7 +12,7 @@ from qhk.config.training import training_settings
 from qhk.policy.adapter import count_parameters, put_adapter
 from qhk.policy.shape import KNOWN, model_shape
 from qhk.policy.start import start_policy
-from qhk.settings.inputs import ModelSettings
+from qhk.settings.model import ModelSettings
 from qhk.settings.root import Settings
 from qhk.training.memory import (
     LORA,

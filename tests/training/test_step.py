@@ -26,7 +26,7 @@ from qhk.evaluation.score import score_images
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.start import start_policy
 from qhk.rollout import decode
-from qhk.settings.inputs import WHOLE
+from qhk.settings.data import WHOLE
 from qhk.settings.root import Settings
 from qhk.tasks import Task
 from qhk.tracking.metrics import MetricSet

@@ -11,7 +11,8 @@ import pytest
 
 from qhk.cli.job import prepare
 from qhk.config.catalogue import config_root, read_catalogue
-from qhk.settings.inputs import WHOLE, PromptSettings
+from qhk.settings.data import WHOLE
+from qhk.settings.task import PromptSettings
 from qhk.settings.views import stage_views
 from qhk.training.begin import _ways_to_ask
 from qhk.training.inputs import ExampleReader

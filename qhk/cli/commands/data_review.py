@@ -11,8 +11,8 @@ from pydantic import Field
 from qhk.cli.command import LightCommand, LightJob
 from qhk.errors import UserError
 from qhk.settings.base import Node, Text
-from qhk.settings.inputs import PathsSettings
 from qhk.settings.pairs import PairsSettings
+from qhk.settings.paths import PathsSettings
 
 
 class ReviewRequest(Node):

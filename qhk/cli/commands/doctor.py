@@ -17,7 +17,7 @@ from qhk.cli.command import LightCommand, LightJob
 from qhk.cli.process import quiet_libraries
 from qhk.files import unwritable
 from qhk.settings.base import Node
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 
 GIB = 2**30
 LITTLE_DISK = 20 * GIB

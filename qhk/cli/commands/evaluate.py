@@ -19,8 +19,8 @@ from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, updat
 from qhk.files import write_atomically
 from qhk.plain import print
 from qhk.settings.base import Node, Readout, Text
+from qhk.settings.data import WHOLE
 from qhk.settings.identity import DESCRIPTIVE
-from qhk.settings.inputs import WHOLE
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
 from qhk.settings.views import build_tasks, task_views

@@ -12,8 +12,8 @@ from qhk.errors import UserError
 from qhk.files import read_text, writing
 from qhk.plain import print
 from qhk.settings.base import FileText, Node
-from qhk.settings.inputs import PathsSettings
 from qhk.settings.parse import read_settings
+from qhk.settings.paths import PathsSettings
 from qhk.settings.root import Settings
 from qhk.tracking.archive import archive_folder
 from qhk.tracking.run_directory import refuse_place

@@ -13,7 +13,7 @@ from qhk.cli.command import LightCommand, LightJob
 from qhk.errors import UserError
 from qhk.plain import print
 from qhk.settings.base import Node, Text
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 
 
 class ReportRequest(Node):

@@ -10,7 +10,7 @@ from pydantic import Field
 from qhk.cli.command import LightCommand, LightJob
 from qhk.plain import plain_text
 from qhk.settings.base import Node, Text
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 
 
 class CompareRequest(Node):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from qhk.cli.command import LightCommand, LightJob
 from qhk.settings.base import Node
-from qhk.settings.inputs import PathsSettings
+from qhk.settings.paths import PathsSettings
 
 
 class RunsRequest(Node):

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from qhk.data.check import check_set
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
-from qhk.settings.inputs import DatasetSettings
+from qhk.settings.data import DatasetSettings
 from tests.data.conftest import conf_entry, no_progress
 
 

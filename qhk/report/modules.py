@@ -21,8 +21,10 @@ def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
 
     Keys that split the runs alike cannot be told apart: they are one module, named by its nodes, such as
     ``perception`` or ``perception + uncertainty``. A level is the value as text, of a module of several keys
-    that of its first; ``none`` stands for what is switched off: none, 0, false, or no such key.
+    that of its first; ``none`` stands for what is switched off: none, 0, false, or no such key. What has
+    another level in every seed, and one in all runs of a seed, is part of the seed, as a start of its own is.
     """
+    seeds = [record.seed for record in records]
     levels = {
         key: [_level(value) for value in values]
         for key, values in changed_keys([record.config for record in records]).items()
@@ -32,7 +34,7 @@ def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
     for key, values in levels.items():
         first_seen = {value: place for place, value in reversed(list(enumerate(values)))}
         parts = tuple(first_seen[value] for value in values)
-        if len(set(parts)) > 1:
+        if len(set(parts)) > 1 and not _is_the_seed(parts, seeds):
             groups.setdefault(parts, []).append(key)
     found = {}
     for keys in groups.values():
@@ -41,6 +43,12 @@ def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
         name = " + ".join(sorted(nodes)) if len(keys) > 1 else named
         found[name if name not in found else named] = levels[named]
     return found
+
+
+def _is_the_seed(parts: Sequence[int], seeds: Sequence[int]) -> bool:
+    """Return whether runs are alike in a key exactly where they share a seed, and some do."""
+    pairs = set(zip(parts, seeds, strict=True))
+    return len(pairs) == len(set(parts)) == len(set(seeds)) < len(seeds)
 
 
 def _level(value: Any) -> str:

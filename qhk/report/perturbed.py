@@ -8,6 +8,7 @@ from typing import Any
 
 from qhk.evaluation.results import PerturbedRow
 from qhk.report.runs import RunRecord, Runs
+from qhk.report.views import seen_as
 
 
 def perturbed_of(runs: Runs) -> list[dict[str, Any]]:
@@ -37,7 +38,7 @@ def _last_rows(record: RunRecord) -> Iterator[tuple[tuple[str, str, str, str], l
     """Yield a run's rows of one kind, all strengths, of the last step of each moment."""
     grouped: dict[tuple[str, str, str, str], list[PerturbedRow]] = {}
     for row in record.perturbed:
-        grouped.setdefault((row.benchmark, row.moment.value, row.family, row.kind), []).append(row)
+        grouped.setdefault((row.benchmark, seen_as(row.moment).value, row.family, row.kind), []).append(row)
     for key, rows in grouped.items():
         last = max(row.step for row in rows)
         yield key, [row for row in rows if row.step == last]

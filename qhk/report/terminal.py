@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from qhk.evaluation.results import Moment, why_not_counted
 from qhk.report.compare import Cell, ComparisonTable
 from qhk.report.runs import RunRecord, Runs, changed_keys, read_validations
-from qhk.report.views import least_parsed
+from qhk.report.views import least_parsed, seen_as
 from qhk.tables import Table, Text
 from qhk.tracking.recorder import MetricRow
 from qhk.tracking.validation import figures
@@ -44,7 +44,7 @@ def _validation(row: MetricRow | None) -> str:
 
 def _mean_srcc(record: RunRecord, moment: Moment) -> str:
     """Return the mean over benchmarks that count, of the headline read-out; empty without any."""
-    rows = [row for row in record.rows if row.moment is moment and "srcc" in row.metrics]
+    rows = [row for row in record.rows if seen_as(row.moment) is moment and "srcc" in row.metrics]
     headline = record.config.get("evaluation.headline")
     shown = headline if any(row.readout == headline for row in rows) else rows[0].readout if rows else ""
     ordered = sorted((row for row in rows if row.readout == shown), key=lambda row: row.step)
@@ -132,16 +132,32 @@ def _cell_text(cell: Cell, p: float | None) -> Text:
     return text
 
 
-def changes_table(runs: Runs) -> Table:
-    """Return the settings in which methods differ."""
+MOST_COLUMNS = 5
+"""Methods of which each has a column of settings; of more, each has a line."""
+
+
+def changes_table(runs: Runs, reference: str) -> Table:
+    """Return the settings in which methods differ; of many methods, where each differs from the reference."""
     configs = [
         next((record.config for record in records if record.config), {}) for records in runs.methods.values()
     ]
+    changed = changed_keys(configs)
+    if len(configs) > MOST_COLUMNS:
+        table = Table("method", f"its settings, where {reference} has others")
+        place = list(runs.methods).index(reference)
+        for own, method in enumerate(runs.methods):
+            words = [
+                f"{key}={'—' if values[own] is None else values[own]}"
+                for key, values in changed.items()
+                if values[own] != values[place]
+            ]
+            table.add_row(Text(method), Text("  ".join(words) if method != reference else "(the reference)"))
+        return table
     table = Table(title="settings that differ")
     table.add_column("key", overflow="fold")
     for method in runs.methods:
         table.add_column(method, overflow="fold")
-    for key, values in changed_keys(configs).items():
+    for key, values in changed.items():
         table.add_row(Text(key), *_texts(values))
     return table
 

@@ -22,12 +22,20 @@ class View:
     benchmarks: tuple[str, ...]
 
 
+def seen_as(moment: Moment) -> Moment:
+    """Return the moment of a view that a row's belongs to.
+
+    The end of the matched supervised control is an end like others', so that methods are tested against it.
+    """
+    return Moment.AFTER if moment is Moment.CONTROL else moment
+
+
 def fits(row: ResultRow, moment: Moment, readout: str) -> bool:
     """Return whether a row counts for a moment and read-out.
 
     That of a scorer which is no policy counts for all of them: it stands beside every one.
     """
-    return row.readout == VALUE or (row.moment, row.readout) == (moment, readout)
+    return row.readout == VALUE or (seen_as(row.moment), row.readout) == (moment, readout)
 
 
 def views(runs: Runs) -> list[tuple[Moment, str]]:
@@ -36,9 +44,11 @@ def views(runs: Runs) -> list[tuple[Moment, str]]:
     Without any policy those of the other scorers.
     """
     headlines = {record.config.get("evaluation.headline") for record in runs.records}
-    every = dict.fromkeys((row.moment, row.readout) for record in runs.records for row in record.rows)
+    every = dict.fromkeys(
+        (seen_as(row.moment), row.readout) for record in runs.records for row in record.rows
+    )
     found = [view for view in every if view[1] != VALUE] or list(every)
-    order = [Moment.AFTER, Moment.BEFORE, Moment.CONTROL]
+    order = [Moment.AFTER, Moment.BEFORE]
     return sorted(found, key=lambda view: (order.index(view[0]), view[1] not in headlines, view[1]))
 
 
@@ -49,7 +59,7 @@ def choose_view(runs: Runs, *, metric: str, moment: str, readout: str | None) ->
     if metric not in metrics:
         raise UserError(f"metric={metric}: no run has it; there are {', '.join(metrics) or 'no results yet'}")
     measured = [row for row in rows if metric in row.metrics]
-    having = [row for row in measured if row.moment == moment]
+    having = [row for row in measured if seen_as(row.moment) == moment]
     if not having:
         raise UserError(f"moment={moment}: no run was measured then")
     known = {row.readout for row in having}

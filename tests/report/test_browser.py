@@ -84,16 +84,13 @@ def page(chromium: Any, report: Path) -> Iterator[Any]:
 
 
 def methods(page: Any) -> list[str]:
-    return [
-        text.strip()
-        for text in page.locator("#section-methods tbody:not(.control) td:first-child").all_inner_texts()
-    ]
+    return [text.strip() for text in page.locator("#section-methods tbody td:first-child").all_inner_texts()]
 
 
 def await_methods(page: Any, expected: list[str]) -> None:
     from playwright.sync_api import expect
 
-    expect(page.locator("#section-methods tbody:not(.control) td:first-child")).to_have_text(expected)
+    expect(page.locator("#section-methods tbody td:first-child")).to_have_text(expected)
 
 
 def view(page: Any) -> dict[str, list[str]]:
@@ -121,7 +118,17 @@ def test_methods_are_searched_by_name_and_by_setting_and_chosen(page: Any) -> No
     page.fill("#search", "uncertainty.form=none")
     await_methods(page, ["grpo_baseline", "without_uncertainty"])
     page.fill("#search", "")
-    await_methods(page, ["broken", "full", "grpo_baseline", "without_perception", "without_uncertainty"])
+    await_methods(
+        page,
+        [
+            "broken",
+            "full",
+            "grpo_baseline",
+            "supervised_control",
+            "without_perception",
+            "without_uncertainty",
+        ],
+    )
     page.click("#filter summary")
     page.uncheck("#choose-full")
     assert "full" not in methods(page) and view(page)["hidden"] == ["full"]
@@ -172,18 +179,17 @@ def test_the_first_sentence_is_the_answer_of_the_view(page: Any) -> None:
     assert "too few runs" in page.inner_text("#section-answer .lead")  # this metric has no test
 
 
-def test_the_supervised_control_stands_beside_the_ranking(page: Any) -> None:
-    assert "supervised_control" not in methods(page)
-    control = page.inner_text("#section-methods tbody.control")
-    assert "supervised control" in control and "\u00b1" in control
-    assert "supervised_control (supervised control)" in page.inner_text("#section-answer .row.control")
-    assert page.locator("#section-methods .control :is(.best, .second)").count() == 0
+def test_the_supervised_control_stands_among_the_methods(page: Any) -> None:
+    assert "supervised_control" in methods(page)
+    control = page.locator("#section-methods tbody tr", has_text="supervised_control")
+    assert "\u00b1" in control.inner_text() and "[" in control.inner_text()
+    assert "supervised_control" in page.locator("#section-answer .forest").last.inner_text()
 
 
 def test_what_is_missing_or_unread_is_in_its_cell(page: Any) -> None:
     cells = page.locator("#section-methods tbody tr", has_text="broken").locator("td.absent")
     assert cells.count() == 3 and "failed: loss is NaN" in cells.first.inner_text()
-    full = page.locator("#section-methods tbody:not(.control) tr").nth(1).locator("td")
+    full = page.locator("#section-methods tbody tr").nth(1).locator("td")
     assert "unread" not in full.nth(1).inner_text() and "8.3% of images unread" in full.nth(2).inner_text()
     assert "165 of 180 images have a readable answer" in full.nth(2).get_attribute("title")
 
@@ -200,7 +206,7 @@ def test_settings_and_code_of_chosen_methods_that_differ(page: Any) -> None:
     cut = folded.locator("td[title]").last
     assert cut.get_attribute("title") == "y" * 80 and len(cut.text_content()) == 40
     page.fill("#search", "uncertainty.form=linear")
-    await_methods(page, ["broken", "full", "without_perception"])
+    await_methods(page, ["broken", "full", "supervised_control", "without_perception"])
     assert "uncertainty.form" not in page.inner_text("#section-settings")
     code = page.locator("#section-code")
     code.locator("summary").click()

@@ -117,8 +117,8 @@ def test_modules_and_their_sentences(runs: Runs) -> None:
 
 def test_modules_by_hand() -> None:
     class Record:
-        def __init__(self, **config: object) -> None:
-            self.config = config
+        def __init__(self, seed: int = 0, **config: object) -> None:
+            self.config, self.seed = config, seed
 
     records = [
         Record(**{"uncertainty.form": "linear", "uncertainty.alpha": 0.5, "perception.eta": 0.1}),
@@ -129,6 +129,29 @@ def test_modules_by_hand() -> None:
         "uncertainty": ["linear", "none", "linear"],
         "perception.eta": ["0.1", "0.1", "none"],
     }
+
+
+def test_a_start_of_each_seed_is_no_module(tmp_path: Path) -> None:
+    for method, on in (("base", False), ("full", True)):
+        for seed in range(3):
+            config = module_config(uncertainty=on, perception=False) | {"model": {"path": f"starts/{seed}"}}
+            write_run(tmp_path, method, seed, noise=0.4 if on else 0.9, config=config)
+    records = read_runs(tmp_path).records
+    assert list(find_modules(records)) == ["uncertainty"]
+    assert "model.path" in find_modules([one for one in records if (one.method == "full") == (one.seed > 0)])
+
+
+def test_the_end_of_the_supervised_control_is_tested_beside_others(tmp_path: Path) -> None:
+    for method, noise in (("full", 0.2), ("control", 1.5)):
+        for seed in range(3):
+            written = write_run(tmp_path, method, seed, noise=noise, config={}) / "results.json"
+            if method == "control":
+                written.write_text(written.read_text().replace('"after"', '"control"'))
+    runs = read_runs(tmp_path)
+    assert views(runs) == [(Moment.AFTER, "mean4"), (Moment.BEFORE, "mean4")]
+    table, _ = compare(runs, VIEW, reference="control", num_resamples=100)
+    assert len(table.average["control"].values) == 3
+    assert table.against["full"]["average"].low > 0 and table.average["full"].best
 
 
 def test_missing_and_failed_runs_are_said(tmp_path: Path) -> None:

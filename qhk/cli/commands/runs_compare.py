@@ -18,7 +18,7 @@ class CompareRequest(Node):
 
     paths: PathsSettings
     metric: Text
-    moment: Literal["before", "after", "control"]
+    moment: Literal["before", "after"]
     readout: Text | None
     reference: Text | None
     resamples: Annotated[int, Field(ge=0, le=100_000)]
@@ -45,7 +45,7 @@ def run(job: LightJob[CompareRequest]) -> int:
     found = compare_modules(view, scored)
     for sentence in [] if found is None else found[1]:
         console.print(plain_text(sentence), markup=False)
-    console.print(changes_table(runs))
+    console.print(changes_table(runs, table.reference))
     return 0
 
 

@@ -115,7 +115,6 @@ const table = () => DATA.tables.find(isView);
 const tableAt = (moment) => DATA.tables.find(({ view: v }) => v.metric === view.metric && v.readout === view.readout && v.moment === moment);
 const columnsOf = (shown) => [...shown.benchmarks, "average", ...(shown.unseen.length ? ["unseen"] : [])];
 const isMean = (column) => column === "average" || column === "unseen";
-const measuredIn = (shown, method) => columnsOf(shown).some((column) => known(shown?.rows[method]?.[column]?.mean));
 
 // ---- Sections ----
 
@@ -237,7 +236,7 @@ function forest(rows, { zero = false, write = fixed } = {}) {
   const margin = (most - least) * 0.04 || 0.01;
   const at = (value) => `${((100 * (value - least + margin)) / (most - least + 2 * margin)).toFixed(2)}%`;
   return element("div", { class: "forest", role: "table" }, ...rows.map((row) =>
-    element("div", { class: `row ${row.kind ?? ""}`, role: "row" },
+    element("div", { class: "row", role: "row" },
       element("span", { class: "name", role: "cell" }, ...(row.swatch ? [swatch(row.swatch)] : []), ...broken(row.name)),
       element("span", { class: "track", role: "presentation" },
         zero ? element("i", { class: "zero", style: `left:${at(0)}` }) : null,
@@ -252,12 +251,6 @@ function effectRows(effects) {
     paint: !sure(row.p_adjusted) ? "var(--soft)" : isBetter(row.value) ? "var(--good)" : "var(--bad)" }));
 }
 
-// The matched supervised control stands beside the methods after training, out of their ranking.
-function controlMethods() {
-  const control = view.moment === "after" ? tableAt("control") : null;
-  return control ? shownMethods().filter((method) => measuredIn(control, method)) : [];
-}
-
 function drawAnswer() {
   const shown = table();
   if (!shown) return null;
@@ -265,12 +258,9 @@ function drawAnswer() {
   const effects = DATA.effects.find(isView);
   const seeds = new Set(Object.values(shown.rows).flatMap((cells) => Object.keys(cells.average.values))).size;
   const before = view.moment === "after" ? tableAt("before") : null;
-  const control = tableAt("control");
   const row = (cells, method, more) => ({ name: method, swatch: method, value: cells.mean, low: cells.low, high: cells.high, paint: color(method), note: Object.values(cells.missing)[0], ...more });
-  const controls = controlMethods();
   const rows = sorted(shownMethods().filter((method) => known(shown.rows[method].average.mean)), (method, column) => shown.rows[method][column]?.mean)
     .map((method) => row(shown.rows[method].average, method, { before: before?.rows[method]?.average.mean }));
-  rows.push(...controls.map((method) => row(control.rows[method].average, method, { name: `${method} (supervised control)`, kind: "control" })));
   const waiting = DATA.runs.filter((run) => ["pending", "running", "not started"].includes(run.state)).length;
   return [
     element("p", { class: "lead" }, sentence),
@@ -289,19 +279,16 @@ function drawTable() {
   const shown = table();
   if (!shown) return [element("p", { class: "empty" }, "No run has results yet.")];
   const columns = columnsOf(shown);
-  const control = tableAt("control");
-  const controls = controlMethods();
-  const methods = sorted(shownMethods().filter((method) => !controls.includes(method) || measuredIn(shown, method)), (method, column) => shown.rows[method][column]?.mean);
+  const methods = sorted(shownMethods(), (method, column) => shown.rows[method][column]?.mean);
   const seeds = Math.max(...DATA.methods.map((m) => DATA.runs.filter((run) => run.method === m).length));
   const tested = columns.some((column) => methods.some((method) => known(shown.rows[method][column].low)));
   const left = shown.benchmarks.filter((name) => !shown.averaged.includes(name));
   const scale = Object.fromEntries(columns.map((column) => {
-    const cells = [...methods.map((method) => shown.rows[method][column]), ...controls.map((method) => control.rows[method][column])];
-    const ends = cells.flatMap((cell) => [cell?.low, cell?.high]).filter(known);
+    const ends = methods.map((method) => shown.rows[method][column]).flatMap((cell) => [cell?.low, cell?.high]).filter(known);
     return [column, [Math.min(...ends), Math.max(...ends)]];
   }));
-  const line = (from, method, kind) => element("tr", { class: kind },
-    element("td", {}, swatch(method), ...broken(method), badgeOf(method)), ...columns.map((column) => cell(from.rows[method][column], column, scale[column], from.answers?.[method]?.[column])));
+  const line = (method) => element("tr", { class: method === shown.reference ? "reference" : null },
+    element("td", {}, swatch(method), ...broken(method), badgeOf(method)), ...columns.map((column) => cell(shown.rows[method][column], column, scale[column], shown.answers?.[method]?.[column])));
   return [
     element("p", { class: "soft" },
       `${metricName()}, ${view.moment} training, read-out ${view.readout}. ${seeds === 1 ? "One seed" : `Mean \u00b1 standard deviation over up to ${seeds} seeds`}`,
@@ -315,10 +302,7 @@ function drawTable() {
     element("div", { class: "scroll", tabindex: 0, "aria-label": "Methods by benchmarks" },
       element("table", { class: "methods" },
         head(sortable("method", "method"), ...columns.map((name) => sortable(short(name), name, known(shown.num_images[name]) ? `${name}: tested on ${shown.num_images[name]} images of ${shown.num_references[name]} references` : name))),
-        element("tbody", {}, ...methods.map((method) => line(shown, method, method === shown.reference ? "reference" : null))),
-        controls.length ? element("tbody", { class: "control" },
-          element("tr", {}, element("td", { colspan: columns.length + 1 }, "Matched supervised control: the same data and steps without reinforcement; out of the ranking")),
-          ...controls.map((method) => line(control, method, null))) : null)),
+        element("tbody", {}, ...methods.map(line)))),
     element("p", { class: "actions" }, copies("Copy as LaTeX", asLatex), copies("Copy as CSV", asCsv)),
   ];
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,11 @@ class ConfigFile:
         except OmegaConfBaseException as error:
             raise UserError(f"{self.path}: not readable YAML: {' '.join(str(error).split())}") from None
 
+    @cached_property
+    def pickled(self) -> bytes:
+        """``content`` as bytes, of which a copy is made in a sixth of the time of ``deepcopy``."""
+        return pickle.dumps(self.content)
+
     @property
     def package(self) -> str | None:
         """The package named in a ``# @package`` header, or None."""
@@ -121,8 +127,13 @@ class Catalogue:
         )
 
     @cached_property
-    def composed(self) -> dict[tuple[str, tuple[str, ...]], DictConfig]:
-        """What was composed of these files lately: command and options -> config, before values are set."""
+    def pickled_dataset(self) -> bytes:
+        """The node ``dataset`` as bytes, to be copied as the content of a file is."""
+        return pickle.dumps(self.dataset)
+
+    @cached_property
+    def composed(self) -> dict[tuple[str, tuple[str, ...]], bytes]:
+        """What was composed lately: command and options -> the config before values are set, pickled."""
         return {}
 
     @property

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any, Self
 
 from hydra.core.object_type import ObjectType
@@ -39,11 +39,11 @@ class CatalogueSource(ConfigSource):
         if name not in self._places:
             raise ConfigLoadError(f"Config not found: {config_path}")
         file = self._catalogue.by_place.get(name)
-        # Hydra takes the defaults list out of what it gets.
+        # A copy: Hydra takes the defaults list out of what it gets.
         return ConfigResult(
             provider=self.provider,
             path=self.path,
-            config=deepcopy(self._catalogue.dataset if file is None else file.content),
+            config=pickle.loads(self._catalogue.pickled_dataset if file is None else file.pickled),
             header={"package": file.package if file is not None else None},
         )
 

@@ -11,6 +11,7 @@ from qhk.data.adapters import adapter_names, find_adapter
 from qhk.data.datasets import LoadedDataset, load_dataset_entry
 from qhk.data.labels import label_problems
 from qhk.data.miniature import SETS, TASK_SETS, miniature_folder
+from qhk.data.miniature.tasks import video
 from qhk.data.protocols import offered_protocols
 from qhk.data.selection import check_images, refuse_leakage
 from tests.data.conftest import ENTRIES, REPOSITORY, conf_entry, no_progress
@@ -162,10 +163,25 @@ def test_every_entry_of_the_config_is_known_to_its_adapter(tmp_path: Path) -> No
     assert adapters == {*adapter_names()}
 
 
-@pytest.mark.parametrize("name", [name for name in ENTRIES if name.startswith("miniature_")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "miniature_video" else [])
+        for name in ENTRIES
+        if name.startswith("miniature_")
+    ],
+)
 def test_generated_sets_have_the_parts_that_are_expected(name: str, miniature_cache: Path) -> None:
     entry, loaded = conf_entry(name), load(name, miniature_cache)
     assert entry.expected is not None
     parts = {split: len(examples) for split, examples in loaded.examples.items()}
     assert parts == entry.expected.of_protocol(entry.protocol)
     assert sum(parts.values()) == entry.expected.rows
+
+
+def test_as_many_videos_are_drawn_as_are_expected() -> None:
+    """What a smaller set of videos shows of parts and files stands in ``miniature/test_tasks.py``."""
+    entry = conf_entry("miniature_video")
+    assert entry.expected is not None
+    assert entry.expected.of_protocol(entry.protocol) == video.SPLITS
+    assert entry.expected.rows == video.COUNT

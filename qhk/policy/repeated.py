@@ -73,6 +73,11 @@ def generate_rows(
         eos_token_id=list(end_tokens),
         pad_token_id=end_tokens[0],
     )
+    # Left to itself, generate has processes that share a model wait for each other at every token. Here the
+    # model is whole while it samples, and each process has prompts of its own, so they would wait for ever.
     model.generate(
-        **stock_inputs(model, prompt, rows=rows), generation_config=config, logits_processor=[only]
+        **stock_inputs(model, prompt, rows=rows),
+        generation_config=config,
+        logits_processor=[only],
+        synced_gpus=False,
     )

@@ -161,6 +161,24 @@ def test_slow_samples_follow_their_own_random_numbers(name: str) -> None:
     torch.testing.assert_close(sampled, found, rtol=0, atol=1e-3)
 
 
+def test_slow_samples_wait_for_no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that share a model sample different prompts, a different number of times."""
+    policy, prompts = kept("qwen3_5")
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("asked the other processes")
+
+    stock = "transformers.generation.utils"
+    monkeypatch.setattr(f"{stock}.is_fsdp_managed_module", lambda model: True)
+    monkeypatch.setattr(f"{stock}._get_torch_distributed_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", never)
+    uniforms = np.random.default_rng(0).random((1, 2, 3))
+    (group,) = sample_groups(
+        policy.model, prompts[:1], uniforms, temperature=1.0, end_tokens=policy.end_tokens
+    )
+    assert len(group.completion_ids) == 2
+
+
 @pytest.mark.parametrize("name", ["qwen3_vl", *SLOW])
 def test_a_tree_of_scores_is_each_continuation_by_itself(name: str) -> None:
     policy, prompts = kept(name)

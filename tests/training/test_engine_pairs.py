@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from qhk.cli.main import main
+from tests.training.conftest import SMALL
 from tests.training.engines import train_alone, train_together
 from tests.training.kill import outcome
 from tests.training.test_adapter import LORA
@@ -51,38 +52,47 @@ CASES = {
 }
 """Words, and the engines that have it: a stage's start beside an adapter is refused with ZeRO-3."""
 
+FAMILIES = {
+    "qwen2_vl": ("model=tiny_qwen2_vl",),
+    "qwen3_vl": ("model=tiny_qwen3_vl",),
+    "qwen3_vl_lora": ("model=tiny_qwen3_vl", *LORA),
+    "qwen3_5": ("model=tiny_qwen3_5",),
+}
+"""Words of other families' runs, which begin with a cold start of their own; the last goes the slow way."""
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, miniature_cache: Path, base: tuple[str, ...]) -> Path:
     pytest.importorskip("deepspeed", reason="needs deepspeed: pip install 'qhk[cuda]'")
-    root, here = tmp_path_factory.mktemp("pairs"), (miniature_cache, base)
-    alone = {f"{kind}_alone": (None, (*NARROW, *words)) for kind, words in KINDS.items()}
-    alone |= {f"{case}_alone": (None, words) for case, (words, _) in CASES.items()}
-    train_alone(root, alone, *here)
+    root, here = tmp_path_factory.mktemp("pairs"), (miniature_cache, ())
+    narrow = {kind: (*base, *NARROW, *words) for kind, words in KINDS.items()}
+    cases = {case: (*base, *words) for case, (words, _) in CASES.items()}
+    families = {family: (*SMALL, *NARROW, *words) for family, words in FAMILIES.items()}
+    starts = narrow | cases | families
+    train_alone(root, {f"{name}_alone": (None, words) for name, words in starts.items()}, *here)
     jobs = {
-        f"{kind}_{engine}": (None, (*NARROW, *words, f"distributed={engine}"))
-        for kind, words in KINDS.items()
-        for engine in ENGINES
+        f"{name}_{engine}": (None, (*words, f"distributed={engine}"))
+        for name, words in starts.items()
+        for engine in engines_of(name)
     }
     jobs |= {
-        f"{case}_{engine}": (None, (*words, f"distributed={engine}"))
-        for case, (words, engines) in CASES.items()
-        for engine in engines
-    }
-    jobs |= {
-        f"{kind}_{engine}_from_{source}": (f"{kind}_{source}", (*NARROW, *words, f"distributed={engine}"))
-        for kind, words in KINDS.items()
+        f"{kind}_{engine}_from_{source}": (f"{kind}_{source}", (*words, f"distributed={engine}"))
+        for kind, words in narrow.items()
         for engine in ENGINES
         for source in SOURCES
     }
     train_together(root, jobs, *here)
     back = {
-        f"{kind}_alone_from_{source}": (f"{kind}_{source}", (*NARROW, *words))
-        for kind, words in KINDS.items()
+        f"{kind}_alone_from_{source}": (f"{kind}_{source}", words)
+        for kind, words in narrow.items()
         for source in ENGINES
     }
     train_alone(root, back, *here)
     return root
+
+
+def engines_of(name: str) -> tuple[str, ...]:
+    return CASES[name][1] if name in CASES else ENGINES
 
 
 def learnt(runs: Path, name: str) -> Weights:
@@ -91,9 +101,9 @@ def learnt(runs: Path, name: str) -> Weights:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("kind", [*KINDS, *CASES])
+@pytest.mark.parametrize("kind", [*KINDS, *CASES, *FAMILIES])
 def test_it_learns_as_one_process(runs: Path, kind: str, engine: str) -> None:
-    if kind in CASES and engine not in CASES[kind][1]:
+    if engine not in engines_of(kind):
         pytest.skip("refused")
     learns_alike(runs, f"{kind}_alone", f"{kind}_{engine}", near=1e-4)
     assert largest_difference(learnt(runs, f"{kind}_alone"), learnt(runs, f"{kind}_{engine}")) < 3e-4

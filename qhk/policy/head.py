@@ -32,11 +32,18 @@ def _pick(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _in_chunks(
-    function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...], chunk: int
+    function: Callable[..., tuple[Tensor, ...]],
+    inputs: tuple[Tensor, ...],
+    chunk: int,
+    *,
+    is_last: bool = True,
 ) -> tuple[Tensor, ...]:
-    """``function`` over chunks of the inputs' rows, recomputed in backward where there are several."""
+    """``function`` over chunks of the inputs' rows, recomputed in backward where there are several.
+
+    One chunk is kept until then, where ``is_last`` says that no other logits come in between.
+    """
     rows = inputs[0].shape[0]
-    if rows <= chunk:
+    if rows <= chunk and is_last:
         return function(*inputs)
     pieces = []
     for start in range(0, rows, chunk):
@@ -47,11 +54,19 @@ def _in_chunks(
 
 
 def read_head(
-    head: Head, hidden: Tensor, targets: Tensor, *, temperature: float, with_entropy: bool, chunk: int
+    head: Head,
+    hidden: Tensor,
+    targets: Tensor,
+    *,
+    temperature: float,
+    with_entropy: bool,
+    chunk: int,
+    is_last: bool = True,
 ) -> Branch:
     """Return log-probabilities (N,) of ``targets`` (N,) under ``hidden`` (N, H), and entropies if asked for.
 
-    Both are of the distribution at the sampling temperature.
+    Both are of the distribution at the sampling temperature. ``is_last`` is False where the head is read once
+    more before the backward pass: no logits are kept meanwhile.
     """
 
     def one(hidden: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
@@ -59,7 +74,7 @@ def read_head(
         logprobs = _pick(logits, targets)
         return (logprobs, categorical_entropy(logits)) if with_entropy else (logprobs,)
 
-    outputs = _in_chunks(one, (hidden, targets), chunk)
+    outputs = _in_chunks(one, (hidden, targets), chunk, is_last=is_last)
     return Branch(logprobs=outputs[0], entropy=outputs[1] if with_entropy else None)
 
 

@@ -23,6 +23,9 @@ from qhk.policy.repeated import generate_rows
 COMPACT_BELOW = 0.75
 """Rows are regrouped once finished ones leave less than this share of them in use."""
 
+LOOK_EVERY = 8
+"""Steps of a device between looks at which rows have ended: it would stand still at each of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -102,64 +105,73 @@ def encode_for_decoding(
 class GroupCache:
     """Keys and values while groups decode: the prompts' kept once per group, the completions' per row.
 
-    Rows form a rectangle of ``groups`` x ``size``; :meth:`regroup` shrinks it as rows finish.
+    Rows form a rectangle of ``groups`` x ``size``; :meth:`regroup` shrinks it as rows finish. Of each layer
+    ``prompt`` holds keys (groups * kv heads, head size, longest prompt) and values (the last two turned), and
+    ``own`` keys and values (groups, kv heads, size, max new tokens, head size): in this order one copy of the
+    queries serves the products with both, and no weights are copied.
     """
 
     def __init__(self, prompts: EncodedPrompts, *, group_size: int, max_new_tokens: int) -> None:
-        self.prompt = list(prompts.layers)
-        self.prompt_lengths = prompts.lengths
-        self.is_ragged = len(set(prompts.lengths.tolist())) > 1
-        self.size, self.length = group_size, 0
-        self.own: list[tuple[Tensor, Tensor]] = []
-        for _, value in self.prompt:
-            shape = (value.shape[0] * group_size, value.shape[1], max_new_tokens, value.shape[3])
-            self.own.append((value.new_empty(shape), value.new_empty(shape)))
+        value = prompts.layers[0][1]
+        self.groups, self.kv_heads, self.prompt_width, self.head_size = value.shape
+        self.size, self.length, self.dtype = group_size, 0, value.dtype
+        self.prompt = [(key.flatten(0, 1), value.flatten(0, 1)) for key, value in prompts.layers]
+        shape = (self.groups, self.kv_heads, group_size, max_new_tokens, self.head_size)
+        self.own = [(value.new_empty(shape), value.new_empty(shape)) for _ in self.prompt]
+        self.padding: Tensor | None = None
+        if len(set(prompts.lengths.tolist())) > 1:
+            columns = torch.arange(self.prompt_width, device=value.device)
+            padding = columns >= prompts.lengths[:, None]
+            self.padding = padding.repeat_interleave(self.kv_heads, 0)[:, None]
 
     def regroup(self, groups: Tensor, rows: Tensor) -> None:
         """Keep the given groups (B',) and, of the old rows, those in ``rows`` (B', G')."""
+        heads = (
+            groups[:, None] * self.kv_heads + torch.arange(self.kv_heads, device=groups.device)
+        ).flatten()
         # Keys lie by position from here on, which costs no copy either; how they lie decides how sums round.
         self.prompt = [
-            (key.transpose(2, 3)[groups].contiguous().transpose(2, 3), value[groups])
+            (key.transpose(1, 2)[heads].contiguous().transpose(1, 2), value[heads])
             for key, value in self.prompt
         ]
-        self.own = [(key[rows.flatten()], value[rows.flatten()]) for key, value in self.own]
-        self.prompt_lengths = self.prompt_lengths[groups]
-        self.size = rows.shape[1]
+        # Advanced indices around a slice: (B', G', kv heads, ...), by head again once copied.
+        places = (groups[:, None], slice(None), rows - groups[:, None] * self.size)
+        self.own = [
+            (key[places].transpose(1, 2).contiguous(), value[places].transpose(1, 2).contiguous())
+            for key, value in self.own
+        ]
+        self.padding = None if self.padding is None else self.padding[heads]
+        self.groups, self.size = rows.shape
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, *, scaling: float) -> Tensor:
         """Return (rows, heads, 1, head size): the newest token over its group's prompt and its own past."""
         prompt_key, prompt_value = self.prompt[layer]
         own_key, own_value = self.own[layer]
-        now = self.length
-        own_key[:, :, now], own_value[:, :, now] = (
-            key[:, :, 0].to(own_key.dtype),
-            value[:, :, 0].to(own_key.dtype),
-        )
-        groups, kv_heads, prompt_width, size = prompt_value.shape
-        rows, heads = query.shape[0], query.shape[1]
-        share = heads // kv_heads
-        per_row = wide(query).reshape(rows, kv_heads, share, size) * scaling
-        per_group = per_row.view(groups, self.size, kv_heads, share, size).transpose(1, 2).flatten(2, 3)
-        prompt_scores = per_group @ prompt_key
-        if self.is_ragged:
-            padding = torch.arange(prompt_width, device=query.device) >= self.prompt_lengths[:, None]
-            prompt_scores = prompt_scores.masked_fill(padding[:, None, None], float("-inf"))
-        prompt_scores = prompt_scores.view(groups, kv_heads, self.size, share, prompt_width)
-        own_scores = per_row @ own_key[:, :, : now + 1].transpose(2, 3)
-        own_scores = own_scores.view(groups, self.size, kv_heads, share, now + 1).transpose(1, 2)
-        weights = torch.cat([prompt_scores, own_scores], dim=-1).softmax(-1)
-        from_prompt = weights[..., :prompt_width].flatten(2, 3) @ prompt_value
-        from_prompt = from_prompt.view(groups, kv_heads, self.size, share, size).transpose(1, 2)
-        own_weights = weights[..., prompt_width:].transpose(1, 2).reshape(rows, kv_heads, share, now + 1)
-        from_own = own_weights @ own_value[:, :, : now + 1]
-        return (from_prompt.reshape(rows, heads, 1, size) + from_own.reshape(rows, heads, 1, size)).to(
-            query.dtype
-        )
+        groups, kv_heads, size, width = self.groups, self.kv_heads, self.size, self.prompt_width
+        newest = (groups, size, kv_heads, self.head_size)
+        own_key.select(3, self.length).transpose(1, 2).copy_(key.view(newest))
+        own_value.select(3, self.length).transpose(1, 2).copy_(value.view(newest))
+        seen = self.length + 1
+        own_key = own_key.narrow(3, 0, seen).flatten(0, 2)
+        own_value = own_value.narrow(3, 0, seen).flatten(0, 2)
+        per_head = (wide(query) * scaling).view(groups, size, kv_heads, -1).transpose(1, 2).contiguous()
+        per_group = per_head.view(groups * kv_heads, -1, self.head_size)
+        per_row = per_head.view(len(own_key), -1, self.head_size)
+        prompt_scores = torch.bmm(per_group, prompt_key)
+        if self.padding is not None:
+            prompt_scores.masked_fill_(self.padding, float("-inf"))
+        own_scores = torch.bmm(per_row, own_key.transpose(1, 2))
+        scores = torch.cat([prompt_scores, own_scores.view(*prompt_scores.shape[:2], seen)], dim=2)
+        from_prompt, from_own = scores.softmax(2).split([width, seen], dim=2)
+        output = torch.bmm(from_prompt, prompt_value).view(per_row.shape)
+        output += torch.bmm(from_own.view(*per_row.shape[:2], seen), own_value)
+        output = output.view(groups, kv_heads, size, -1).transpose(1, 2).reshape(query.shape)
+        return output.to(query.dtype)
 
 
 def wide(tensor: Tensor) -> Tensor:
     """Return the tensor in float32 at least."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -169,11 +181,11 @@ def draw(logits: Tensor, uniforms: Tensor, *, temperature: float) -> tuple[Tenso
     token (log-probability at temperature 1). Nothing else shapes the distribution: no top-k, no top-p,
     no penalty, and nothing is read from a checkpoint's generation config.
     """
-    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    logits = wide(logits)
     if temperature == 0:
         tokens = logits.argmax(-1)
         return tokens, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0]
-    logprobs = (logits / temperature).log_softmax(-1)
+    logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
     tokens = _inverse(logprobs, uniforms)
     return tokens, logprobs.gather(1, tokens[:, None])[:, 0]
 
@@ -196,24 +208,47 @@ def draw_each(logits: Tensor, uniforms: Tensor, *, temperatures: Tensor) -> tupl
 
 
 class _Rows:
-    """Which of the original B x G completions each decoding row is, and whether it still grows."""
+    """Which of the original B x G completions each decoding row is, and where it ended.
 
-    def __init__(self, groups: int, size: int, device: torch.device) -> None:
-        self.ids = torch.arange(groups * size, device=device).view(groups, size)
-        self.live = torch.ones(groups, size, dtype=torch.bool, device=device)
+    All of it lies on the host: the device is asked for tokens alone, when :meth:`look` is given them.
+    ``ended`` (B * G,) is the step of each completion's end token, or the limit.
+    """
 
-    def smaller(self) -> tuple[Tensor, Tensor] | None:
+    def __init__(self, groups: int, size: int, *, limit: int, end_tokens: Sequence[int]) -> None:
+        self.ids = np.arange(groups * size).reshape(groups, size)
+        self.live = np.ones((groups, size), dtype=bool)
+        self.ended = np.full(groups * size, limit)
+        self.end_tokens = np.array(end_tokens, dtype=np.int64)
+
+    def look(self, tokens: np.ndarray, *, behind: int) -> bool:
+        """Return whether a row ended among ``tokens`` (steps, rows), whose last is just before ``behind``."""
+        ends = (tokens[..., None] == self.end_tokens).any(-1)
+        places = (ends.any(0) & self.live.ravel()).nonzero()[0]
+        if not len(places):
+            return False
+        self.ended[self.ids.ravel()[places]] = behind - len(tokens) + ends[:, places].argmax(0)
+        self.live.ravel()[places] = False
+        return True
+
+    def smaller(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return groups and rows to keep once enough have finished, else None."""
         counts = self.live.sum(1)
-        groups = counts.nonzero()[:, 0]
-        size = int(counts.max())
-        if len(groups) * size > COMPACT_BELOW * self.ids.numel():
+        groups, size = counts.nonzero()[0], int(counts.max())
+        if len(groups) * size > COMPACT_BELOW * self.ids.size:
             return None
         # Living rows first; a group with fewer of them keeps finished ones as filling.
-        order = self.live[groups].int().argsort(dim=1, descending=True, stable=True)[:, :size]
+        order = np.argsort(~self.live[groups], axis=1, kind="stable")[:, :size]
         rows = groups[:, None] * self.ids.shape[1] + order
-        self.ids, self.live = self.ids[groups].gather(1, order), self.live[groups].gather(1, order)
         return groups, rows
+
+    def keep(self, rows: np.ndarray) -> None:
+        """Go on with those of the present rows that stand in ``rows`` (B', G')."""
+        self.ids, self.live = self.ids.ravel()[rows], self.live.ravel()[rows]
+
+
+def steps_between_looks(device: torch.device) -> int:
+    """Return after how many steps finished rows are looked for: a CPU need not be waited for."""
+    return 1 if device.type == "cpu" else LOOK_EVERY
 
 
 @torch.no_grad()
@@ -308,47 +343,59 @@ def _decode(
     end_tokens: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(B * G, limit) tokens and their log-probabilities, and (B * G,) where each ended, or the limit."""
-    device = model.device
-    count, group_size, max_new_tokens = uniforms.shape
-    cache = GroupCache(encoded, group_size=group_size, max_new_tokens=max_new_tokens)
-    next_positions = encoded.next_positions
-    logits = model.lm_head(encoded.hidden).repeat_interleave(group_size, dim=0)
-    numbers = (
-        torch.from_numpy(np.ascontiguousarray(uniforms)).to(device).view(count * group_size, max_new_tokens)
-    )
+    device, embed, head = model.device, model.get_input_embeddings(), model.lm_head
+    count, group_size, limit = uniforms.shape
+    cache = GroupCache(encoded, group_size=group_size, max_new_tokens=limit)
+    rows = _Rows(count, group_size, limit=limit, end_tokens=end_tokens)
+    positions = encoded.next_positions.repeat_interleave(group_size)[None, :, None].repeat(3, 1, 1)
+    logits = head(encoded.hidden).repeat_interleave(group_size, dim=0)
+    # One row a step: a column would be gathered anew at each of them.
+    numbers = torch.from_numpy(np.ascontiguousarray(np.moveaxis(uniforms, 2, 0))).to(device).flatten(1)
     each = torch.tensor(temperatures, dtype=torch.float64, device=device).repeat(count)
-    ends = torch.tensor(list(end_tokens), device=device)
-    tokens = torch.zeros(count * group_size, max_new_tokens, dtype=torch.long, device=device)
-    logprobs = torch.zeros(count * group_size, max_new_tokens, dtype=torch.float64, device=device)
-    ended = torch.full((count * group_size,), max_new_tokens, device=device)
-    rows = _Rows(count, group_size, device)
-    for step in range(max_new_tokens):
-        ids = rows.ids.flatten()
-        drawn, drawn_logprobs = (
-            draw(logits, numbers[ids, step], temperature=temperatures[0])
-            if len(set(temperatures)) == 1
-            else draw_each(logits, numbers[ids, step], temperatures=each[ids])
+    are_equal = len(set(temperatures)) == 1
+    tokens = torch.zeros(count * group_size, limit, dtype=torch.long, device=device)
+    logprobs = torch.zeros(count * group_size, limit, dtype=torch.float64, device=device)
+    drawn, drawn_logprobs = list[Tensor](), list[Tensor]()
+    interval, looked = steps_between_looks(device), 0
+
+    def write(behind: int) -> None:
+        """Put what has been drawn since the last time into its rows, up to before step ``behind``."""
+        steps = slice(behind - len(drawn), behind)
+        ids = torch.from_numpy(rows.ids.ravel()).to(device)
+        tokens[ids, steps] = torch.stack(drawn, dim=1)
+        logprobs[ids, steps] = torch.stack(drawn_logprobs, dim=1).double()
+        drawn.clear()
+        drawn_logprobs.clear()
+
+    for step in range(limit):
+        newest, newest_logprobs = (
+            draw(logits, numbers[step], temperature=temperatures[0])
+            if are_equal
+            else draw_each(logits, numbers[step], temperatures=each)
         )
         # Of rows that have ended, which fill up a rectangle, everything behind the end is cut off later.
-        tokens[ids, step], logprobs[ids, step] = drawn, drawn_logprobs.double()
-        finished = rows.live.flatten() & torch.isin(drawn, ends)
-        ended[ids[finished]] = step
-        rows.live &= ~finished.view_as(rows.live)
-        if step + 1 == max_new_tokens or not bool(rows.live.any()):
-            break
-        kept = rows.smaller()
-        if kept is not None:
-            groups, kept_rows = kept
-            cache.regroup(groups, kept_rows)
-            next_positions, drawn = next_positions[groups], drawn[kept_rows.flatten()]
-        positions = (
-            (next_positions[:, None] + step).expand(-1, cache.size).reshape(1, -1, 1).expand(3, -1, -1)
-        )
-        embeddings = model.get_input_embeddings()(drawn)[:, None]
-        hidden = run_text_model(model, embeddings, positions, decoding=cache)
+        drawn.append(newest)
+        drawn_logprobs.append(newest_logprobs)
+        behind = step + 1
+        if behind == limit or behind % interval == 0:
+            has_ended = rows.look(torch.stack(drawn[looked - behind :]).cpu().numpy(), behind=behind)
+            looked = behind
+            if behind == limit or not rows.live.any():
+                break
+            kept = rows.smaller() if has_ended else None
+            if kept is not None:
+                write(behind)
+                rows.keep(kept[1])
+                kept_groups, kept_rows = (torch.from_numpy(own).to(device) for own in kept)
+                cache.regroup(kept_groups, kept_rows)
+                places = kept_rows.flatten()
+                positions, newest = positions[:, places], newest[places]
+                numbers, each = numbers[:, places], each[places]
+        hidden = run_text_model(model, embed(newest)[:, None], positions + step, decoding=cache)
         cache.length += 1
-        logits = model.lm_head(hidden[:, 0])
-    return tokens, logprobs, ended
+        logits = head(hidden[:, 0])
+    write(behind)
+    return tokens, logprobs, torch.from_numpy(rows.ended)
 
 
 def _collect(tokens: Tensor, logprobs: Tensor, ended: Tensor, count: int, group_size: int) -> list[Group]:

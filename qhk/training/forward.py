@@ -21,7 +21,7 @@ from qhk.policy.prompt import EncodedPrompt
 from qhk.rollout.decode import Group
 from qhk.training.batch import Batch
 from qhk.training.kept import Kept
-from qhk.training.memory import HEAD_CHUNK
+from qhk.training.memory import head_chunk
 from qhk.training.sharding import run_in_forward
 
 
@@ -162,7 +162,7 @@ def token_logprobs(model: Any, packed: PackedGroups, features: Tensor, *, temper
         packed.targets,
         temperature=temperature,
         with_entropy=False,
-        chunk=HEAD_CHUNK,
+        chunk=head_chunk(model.lm_head.out_features, "single"),
     ).logprobs
 
 
@@ -213,6 +213,7 @@ def policy_branches(
     time: those of the original, which the backward pass comes to last, are computed anew there.
     """
     packed, head = part.packed, model.lm_head
+    chunk = head_chunk(head.out_features, "single")
 
     def hidden_of(images: Images) -> Tensor:
         return packed_hidden(model, packed, images.encoded_by_policy(model))
@@ -228,7 +229,7 @@ def policy_branches(
             packed.targets,
             temperature=temperature,
             with_entropy=needs.original_entropy or measure,
-            chunk=HEAD_CHUNK,
+            chunk=chunk,
         )
         return _padded(packed, branch), None, None
     with nullcontext() if needs.degraded_gradient else torch.no_grad():
@@ -236,7 +237,12 @@ def policy_branches(
     if needs.exact_kl or measure:
         # Both heads in one pass: the two distributions over the vocabulary never exist for all positions.
         first, second, divergence = read_head_pair(
-            head, original, degraded, packed.targets, temperature=temperature, chunk=HEAD_CHUNK
+            head,
+            original,
+            degraded,
+            packed.targets,
+            temperature=temperature,
+            chunk=head_chunk(head.out_features, "pair"),
         )
         return _padded(packed, first), _padded(packed, second), packed.pad(divergence)
     first = read_head(
@@ -245,7 +251,8 @@ def policy_branches(
         packed.targets,
         temperature=temperature,
         with_entropy=needs.original_entropy,
-        chunk=HEAD_CHUNK,
+        chunk=chunk,
+        is_last=False,
     )
     with nullcontext() if needs.degraded_gradient else torch.no_grad():
         second = read_head(
@@ -254,7 +261,7 @@ def policy_branches(
             packed.targets,
             temperature=temperature,
             with_entropy=needs.degraded_entropy,
-            chunk=HEAD_CHUNK,
+            chunk=chunk,
         )
     return _padded(packed, first), _padded(packed, second), None
 

@@ -28,10 +28,17 @@ PROCESS = 500 * 2**20
 """Bytes of Python and its libraries, which count where the device is the CPU."""
 
 HEAD_CHUNK = 1024
-"""Positions whose full-vocabulary logits exist at one time."""
+"""The most positions whose full-vocabulary logits exist at one time."""
 
-HEAD_TENSORS = {"single": 4, "pair": 9}
-"""Tensors (positions, vocabulary) in float32 around the head: of one branch, of two with their exact KL."""
+HEAD_BYTES = 2**30
+"""What those logits may take; where words are many, fewer positions go together."""
+
+HEAD_TENSORS = {"single": 4, "pair": 12}
+"""Tensors (positions, vocabulary) in float32 that the backward pass reads of the head: of one branch with its
+entropy, of two with their exact KL."""
+
+HEAD_TILE = 64
+"""Positions in a chunk are a multiple of this, which is what kernels divide matrices by."""
 
 PIXEL_COPIES = 3
 """Of the patches in float32: as encoded, as one batch, and as the first layer keeps them."""
@@ -41,6 +48,12 @@ CARDS_GIB = (24, 40, 48, 80, 141)
 
 SPREAD = 4
 """Processes that a model is spread over where a plan speaks of that: the number is not in the settings."""
+
+
+def head_chunk(vocabulary: int, form: str) -> int:
+    """Return how many positions go through the head together: ``form`` is a key of ``HEAD_TENSORS``."""
+    positions = HEAD_BYTES // (HEAD_TENSORS[form] * vocabulary * 4)
+    return min(HEAD_CHUNK, max(HEAD_TILE, positions // HEAD_TILE * HEAD_TILE))
 
 
 def goes_on_from_rollout(settings: Settings, *, prompts: int) -> bool:
@@ -229,8 +242,9 @@ class _Lengths:
         """
         branches = 2 if twins else 1
         alive = 1 if self.recomputed else branches
-        positions = min(HEAD_CHUNK, self.prompts * self.group * self.tokens)
-        tensors = HEAD_TENSORS["pair" if twins else "single"]
+        form = "pair" if twins else "single"
+        chunk = head_chunk(self.shape.vocabulary, form)
+        positions, tensors = min(chunk, self.prompts * self.group * self.tokens), HEAD_TENSORS[form]
         parts = {
             "activations of the language model": SLACK * alive * self.text(),
             "activations of the vision tower": 0.0 if frozen else SLACK * alive * self.vision(),

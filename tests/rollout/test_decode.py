@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qhk.policy.load import Policy
-from qhk.policy.packed import encode_images, pack_groups, packed_hidden
+from qhk.policy.packed import encode_images, pack_groups, packed_hidden, run_text_model
 from qhk.policy.prompt import EncodedPrompt
+from qhk.rollout import decode
 from qhk.rollout.decode import Group, draw, sample_groups
 from qhk.rollout.sample import sample_in_batches
 from tests.conftest import MESSAGES, build_policy, picture
@@ -79,6 +83,61 @@ def test_decode_batch_changes_no_completion(policy: Policy, encode: Encode, full
         return [ids.tolist() for group in groups for ids in group.completion_ids]
 
     assert run(4) == run(100)
+
+
+@pytest.mark.parametrize(("ends", "expected"), [(60, [5, 10]), (20, [7, 12])])
+def test_looking_less_often_changes_no_completion(
+    policy: Policy,
+    encode: Encode,
+    full_precision: None,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: int,
+    expected: list[int],
+) -> None:
+    """Rows that ended between two looks decode on as filling, and leave the batch later."""
+    prompts, looks = [encode(64, 64), encode(96, 32), encode(32, 32)], list[int]()
+    each_step = sample(policy, prompts, ends=ends)
+    look = decode._Rows.look
+    monkeypatch.setattr(
+        decode._Rows, "look", lambda *args, behind: looks.append(behind) or look(*args, behind=behind)
+    )
+    monkeypatch.setattr(decode, "steps_between_looks", lambda device: expected[0])
+    for one, other in zip(each_step, sample(policy, prompts, ends=ends), strict=True):
+        assert one.truncated == other.truncated
+        assert [ids.tolist() for ids in one.completion_ids] == [ids.tolist() for ids in other.completion_ids]
+        assert torch.allclose(torch.cat(one.logprobs), torch.cat(other.logprobs), atol=1e-11)
+    assert looks == expected
+    assert not any(all(group.truncated) for group in each_step), "rows should end between looks"
+
+
+def test_between_looks_nothing_is_read_from_the_device(
+    policy: Policy, encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number that Python asks of a tensor lets a GPU stand still; so does a shape that depends on one."""
+    calls = Counter[str]()
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls[function.__name__] += 1
+            return function(*args, **kwargs or {})
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        with Counting():
+            return run_text_model(*args, **kwargs)
+
+    for owner, name in ((decode, "draw"), (decode.GroupCache, "regroup")):
+        own = getattr(owner, name)
+
+        def counted(*args: Any, own: Any = own, **kwargs: Any) -> Any:
+            with Counting():
+                return own(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+    monkeypatch.setattr(torch, "inference_mode", torch.no_grad)
+    monkeypatch.setattr(decode, "run_text_model", step)
+    sample(policy, [encode(64, 64), encode(96, 32)])
+    assert calls["bmm.default"] > 0 and calls["searchsorted.Tensor"] > 0 and calls["index.Tensor"] > 0
+    assert not {"_local_scalar_dense.default", "nonzero.default", "item.default"} & calls.keys()
 
 
 def test_what_is_sampled_can_be_learnt_from(

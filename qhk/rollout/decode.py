@@ -162,7 +162,7 @@ class GroupCache:
             prompt_scores.masked_fill_(self.padding, float("-inf"))
         own_scores = torch.bmm(per_row, own_key.transpose(1, 2))
         scores = torch.cat([prompt_scores, own_scores.view(*prompt_scores.shape[:2], seen)], dim=2)
-        from_prompt, from_own = scores.softmax(2).split([width, seen], dim=2)
+        from_prompt, from_own = torch.split(scores.softmax(2), [width, seen], dim=2)
         output = torch.bmm(from_prompt, prompt_value).view(per_row.shape)
         output += torch.bmm(from_own.view(*per_row.shape[:2], seen), own_value)
         output = output.view(groups, kv_heads, size, -1).transpose(1, 2).reshape(query.shape)

@@ -59,7 +59,7 @@ class Course:
     """What one trajectory went through; ``start`` and ``end`` are (SRCC, PLCC).
 
     They are means over the benchmarks, or of the validation part where those were left out. ``validation``
-    begins with the start's SRCC; ``entropy`` is the least of a step's scores.
+    begins with the start's SRCC; ``entropy`` is the least of a step's scores, NaN of a supervised learner.
     """
 
     start: tuple[float, float]
@@ -147,9 +147,12 @@ def course(start: Path, directory: Path) -> Course:
             *(_correlations(row.metrics, "validation/")[0] for row in validated if row.step > SETTLED),
         ],
         entropy=min(
-            row.metrics["train/scores/entropy"]
-            for row in rows
-            if row.section is MetricSection.TRAIN and row.step > SETTLED
+            (
+                row.metrics["train/scores/entropy"]
+                for row in rows
+                if row.step > SETTLED and "train/scores/entropy" in row.metrics
+            ),
+            default=math.nan,
         ),
     )
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import PrefixChange
 
 from qhk.policy.adapter import adapter_layers, start_weights
 from qhk.policy.families import family_of
@@ -33,6 +35,7 @@ def shard_model(model: Any, processes: Processes) -> None:
     Each layer of text and each block of vision is gathered by itself; embeddings, norms and the head, which
     may share weights, together.
     """
+    _remember_names(model)
     mesh = init_device_mesh(torch.device(processes.device).type, (processes.count,))
     for unit in (*family_of(model).layers(model), model):
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=set(start_weights(model)))
@@ -43,6 +46,18 @@ def shard_model(model: Any, processes: Processes) -> None:
     register_fsdp_forward_method(model, _FORWARD)
     # The first forward pass makes its module the one that the others belong to; parts are called before it.
     run_in_forward(model, lambda: None)
+
+
+def _remember_names(model: Any) -> None:
+    """Let the model know by which names its weights are saved.
+
+    One that was read from a folder does. Of another, transformers looks them up by the name of its class when
+    it saves, which spreading changes: the checkpoint would have other names than that of one process.
+    """
+    if getattr(model, "_weight_conversions", None) is None:
+        known = get_model_conversion_mapping(model, add_legacy=False)
+        # As transformers does itself for a model that was not read from a folder.
+        model._weight_conversions = [one for one in known if not isinstance(one, PrefixChange)] or None
 
 
 def shard_by_zero(

@@ -227,6 +227,8 @@ def difference(found: Mapping[Trajectory, Course], other: Mapping[Trajectory, Co
     parts, spread = [], stats.t.ppf(0.975, len(shared) - 1) / math.sqrt(len(shared))
     for what, figure in DIFFERENCES.items():
         differences = [figure(found[trajectory]) - figure(other[trajectory]) for trajectory in shared]
+        if any(map(math.isnan, differences)):
+            continue
         mean, half = fmean(differences), spread * stdev(differences)
         parts.append(f"{what} {mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]")
     return f"{'':24} {len(shared):3}  beside default: {', '.join(parts)}"

@@ -38,7 +38,7 @@ def find_modules(records: Sequence[RunRecord]) -> dict[str, list[str]]:
             groups.setdefault(parts, []).append(key)
     found = {}
     for keys in groups.values():
-        named = next((key for key in keys if key.endswith((".form", ".name"))), keys[0])
+        named = next((key for key in keys if key.endswith((".form", ".name", ".learner"))), keys[0])
         nodes = {key.partition(".")[0] for key in keys}
         name = " + ".join(sorted(nodes)) if len(keys) > 1 else named
         found[name if name not in found else named] = levels[named]

@@ -112,9 +112,9 @@ class GroupCache:
     """
 
     def __init__(self, prompts: EncodedPrompts, *, group_size: int, max_new_tokens: int) -> None:
-        value = prompts.layers[0][1]
+        value = prompts.layers[0][1]  # all layers of the packed families are alike
         self.groups, self.kv_heads, self.prompt_width, self.head_size = value.shape
-        self.size, self.length, self.dtype = group_size, 0, value.dtype
+        self.size, self.length = group_size, 0
         self.prompt = [(key.flatten(0, 1), value.flatten(0, 1)) for key, value in prompts.layers]
         shape = (self.groups, self.kv_heads, group_size, max_new_tokens, self.head_size)
         self.own = [(value.new_empty(shape), value.new_empty(shape)) for _ in self.prompt]
@@ -227,7 +227,7 @@ class _Rows:
         if not len(places):
             return False
         self.ended[self.ids.ravel()[places]] = behind - len(tokens) + ends[:, places].argmax(0)
-        self.live.ravel()[places] = False
+        self.live.flat[places] = False
         return True
 
     def smaller(self) -> tuple[np.ndarray, np.ndarray] | None:

@@ -245,6 +245,7 @@ def policy_branches(
             chunk=head_chunk(head.out_features, "pair"),
         )
         return _padded(packed, first), _padded(packed, second), packed.pad(divergence)
+    # The logits of the one are given up before those of the other exist, with a gradient or without.
     first = read_head(
         head,
         original,

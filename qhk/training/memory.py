@@ -31,7 +31,10 @@ HEAD_CHUNK = 1024
 """The most positions whose full-vocabulary logits exist at one time."""
 
 HEAD_BYTES = 2**30
-"""What those logits may take; where words are many, fewer positions go together."""
+"""What those logits may take; where words are many, fewer positions go together.
+
+Each chunk reads the head's weights again: by arithmetic some tenths of a second in a step of a 7B model.
+"""
 
 HEAD_TENSORS = {"single": 4, "pair": 12}
 """Tensors (positions, vocabulary) in float32 that the backward pass reads of the head: of one branch with its

@@ -129,6 +129,13 @@ def test_modules_by_hand() -> None:
         "uncertainty": ["linear", "none", "linear"],
         "perception.eta": ["0.1", "0.1", "none"],
     }
+    learners = [
+        Record(**{"optimizer.lr": lr, "training.learner": name})
+        for lr, name in ((4e-4, "reinforcement"), (1e-3, "supervised"))
+    ]
+    assert find_modules(learners) == {  # type: ignore[arg-type]
+        "optimizer + training": ["reinforcement", "supervised"]
+    }
 
 
 def test_a_start_of_each_seed_is_no_module(tmp_path: Path) -> None:

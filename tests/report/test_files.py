@@ -142,7 +142,7 @@ def test_of_many_methods_each_has_a_line_of_what_differs(
         (["report", "STUDY", "output=page.pdf"], "output=page.pdf: the page is an HTML file"),
         (["report", "STUDY", "reference=x"], "reference=x: no such method; there are broken"),
         (["runs", "compare", "STUDY", "metric=sroc"], "metric=sroc: no run has it; there are srcc"),
-        (["runs", "compare", "STUDY", "moment=control"], "moment"),
+        (["runs", "compare", "STUDY", "moment=control"], "moment: must be one of 'before', 'after', got"),
         (["runs", "compare", "STUDY", "readout=x"], "readout=x: no such read-out; there are mean4"),
     ],
 )

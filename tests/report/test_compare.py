@@ -17,6 +17,7 @@ from qhk.evaluation.results import Moment
 from qhk.report.compare import compare
 from qhk.report.modules import compare_modules, find_modules
 from qhk.report.runs import Runs, read_runs
+from qhk.report.terminal import list_table
 from qhk.report.views import View, views
 from qhk.statistics.dependent import field_tests
 from tests.report.builders import module_config, write_modules, write_run
@@ -158,6 +159,7 @@ def test_the_end_of_the_supervised_control_is_tested_beside_others(tmp_path: Pat
     assert views(runs) == [(Moment.AFTER, "mean4"), (Moment.BEFORE, "mean4")]
     table, _ = compare(runs, VIEW, reference="control", num_resamples=100)
     assert len(table.average["control"].values) == 3
+    assert all(list_table(runs).columns[5].cells)  # "SRCC after"
     assert table.against["full"]["average"].low > 0 and table.average["full"].best
 
 

@@ -62,10 +62,12 @@ def test_there_is_no_such_average_where_all_or_none_are_unseen(seen: tuple[str, 
     assert found.unseen_sets == () and found.unseen == {}
 
 
-def perturbed(step: int, above: float, *, strength: int | None, drop: float) -> PerturbedRow:
+def perturbed(
+    step: int, above: float, *, strength: int | None, drop: float, moment: Moment = Moment.AFTER
+) -> PerturbedRow:
     values = {"above": above, "drop": drop, "unchanged": 0.0}
     return PerturbedRow(
-        benchmark="koniq", step=step, moment=Moment.AFTER, readout="mean4", family="degradation", kind="blur",
+        benchmark="koniq", step=step, moment=moment, readout="mean4", family="degradation", kind="blur",
         strength=strength, amount=None, n=10, n_pairs=9,
         metrics={name: Measure(value=value, low=value, high=value) for name, value in values.items()},
     )  # fmt: skip
@@ -73,9 +75,11 @@ def perturbed(step: int, above: float, *, strength: int | None, drop: float) -> 
 
 def test_the_report_has_both(tmp_path: Path) -> None:
     trained(tmp_path, "a", seen=("koniq",), config={}, noise=0.5)
-    for seed, above in ((0, 0.6), (1, 0.8)):
-        rows = [perturbed(0, 0.0, strength=None, drop=0.0), perturbed(20, above, strength=None, drop=1.0)]
-        rows += [perturbed(20, above, strength=step, drop=step * above) for step in (1, 2)]
+    # What a supervised control ends with stands beside what others end with.
+    for seed, above, end in ((0, 0.6, Moment.AFTER), (1, 0.8, Moment.CONTROL)):
+        rows = [perturbed(0, 0.0, strength=None, drop=0.0)]
+        rows += [perturbed(20, above, strength=None, drop=1.0, moment=end)]
+        rows += [perturbed(20, above, strength=step, drop=step * above, moment=end) for step in (1, 2)]
         path = tmp_path / f"study/a/seed{seed}/results.json"
         update_results(path, seed=seed, run_id="0", wall_times={}, rows=[], perturbed=rows)
     runs = read_runs(tmp_path)

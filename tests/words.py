@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 
 def last_of_each(words: Iterable[str]) -> list[str]:
-    """Return the words without values that a later word replaces or deletes; deletions stay."""
+    """Return the words without values that a later word replaces or deletes; deletions stay, once."""
     kept: list[str] = []
     for word in words:
         key = _key(word)
-        kept = [one for one in kept if one.startswith("~") or _key(one) != key]
+        kept = [one for one in kept if one != word and (one.startswith("~") or _key(one) != key)]
         kept.append(word)
     return kept
 

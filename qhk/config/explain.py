@@ -59,6 +59,9 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
     fix = suggestion(last, known, prefix=prefix, listed_by="--help" if parent == SETS else "--cfg job")
     if last in known and typed.startswith("+"):
         return f"{typed}: {key} is there already; write {typed.lstrip('+')}"
+    if last in known and typed.startswith("~"):
+        fix = f"has another value; write ~{key}" if "=" in typed else "is deleted already; write that once"
+        return f"{typed}: {key} {fix}"
     if last in known:
         return (
             f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"

@@ -41,6 +41,8 @@ MISTAKES = [
     (["train", "--cfg", "jobs"], "invalid choice: 'jobs' (choose from 'job', 'hydra', 'all')"),
     (["train", "~seed"], "seed: missing"),
     (["train", "+seed=1"], "seed is there already; write seed=1"),
+    (["train", *["~evaluation.readouts.greedy"] * 2], "readouts.greedy is deleted already; write that once"),
+    (["train", "~seed=7"], "~seed=7: seed has another value; write ~seed"),
     (["train", "data=kadidd"], "data: no set is called 'kadidd'; did you mean kadid?"),
     (["train", "benchmark=[koniq,spak]"], "benchmark: no set is called 'spak'; did you mean spaq?"),
     (["train", "data=[koniq,{koniq:2}]"], "data: names koniq twice"),

@@ -145,5 +145,5 @@ def _encode(path: Path, frames: list[FloatImage], container: str) -> None:
         stream.pix_fmt = pixel_format
         for pixels in frames:
             frame = av.VideoFrame.from_ndarray(np.asarray(as_pixels(pixels)), format="rgb24")
-            output.mux(stream.encode(frame.reformat(format=pixel_format)))
+            output.mux(stream.encode(frame))  # which converts it, in the one thread that the codec has
         output.mux(stream.encode())

@@ -47,11 +47,12 @@ class Batch:
         ``scored``       (B,) opinion and scores of a group; None where its example has no score
         ``rewards``      (B, G) weighted sums of the terms of each group's task, without a KL
         ``term_weights`` by task, of its terms, by their names in ``breakdown``
-        ``missing_rewards``  by those names, the share of completions that a service gave no reward
+        ``missing_rewards``  (B, G) bool by those names: to which completions a service gave no reward
         ``breakdown``    (B', G) by reward term, unweighted, over the groups of its task; the name is
                          ``task.term`` where a run holds several tasks
     Refilled (``step.refill``), over all processes:
         ``num_rounds``, ``num_resampled``  rounds of dynamic sampling, and prompts sampled in them
+        ``missing_replaced``  completions without a service's reward among the groups that gave way, by its name
     With advantages (``step.add_advantages``), of all processes:
         ``scores``       (B, G) as parsed, NaN where no number was
         ``weights``      (B,) uncertainty weights
@@ -85,10 +86,11 @@ class Batch:
     rewards: Tensor = field(default_factory=_no_rows)
     breakdown: Mapping[str, Tensor] = field(default_factory=dict)
     term_weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    missing_rewards: Mapping[str, float] = field(default_factory=dict)
+    missing_rewards: Mapping[str, Tensor] = field(default_factory=dict)
 
     num_rounds: int = 0
     num_resampled: int = 0
+    missing_replaced: Mapping[str, int] = field(default_factory=dict)
 
     scores: Tensor = field(default_factory=_no_rows)
     weights: Tensor = field(default_factory=_no_rows)

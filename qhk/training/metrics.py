@@ -112,8 +112,10 @@ def reward_metrics(batch: Batch, *, missing: Mapping[str, int]) -> MetricSet:
     metrics.add("train/reward/total/mean", float(batch.rewards.mean()))
     for name, values in batch.breakdown.items():
         metrics.add(f"train/reward/{name}/mean", float(values.mean()))
-    for name, share in batch.missing_rewards.items():
-        metrics.add(f"train/reward/{name}/missing_frac", share)
+    for name, gone in batch.missing_rewards.items():
+        metrics.add(
+            f"train/reward/{name}/missing_frac", int(gone.sum()) / max(batch.breakdown[name].numel(), 1)
+        )
         metrics.add(f"train/reward/{name}/missing_total", missing.get(name, 0))
     metrics.add("train/group/equal_reward_frac", float(equal_rewards(batch.rewards).double().mean()))
     for row, keep in zip(batch.scores, parsed, strict=True):

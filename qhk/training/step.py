@@ -282,14 +282,15 @@ def reward(batch: Batch, *, terms: Mapping[str, Sequence[RewardTerm]], processes
     rewards = torch.zeros(len(gathered), len(batch.completions[0]), dtype=torch.float64)
     breakdown: dict[str, Tensor] = {}
     weights: dict[str, dict[str, float]] = {}
-    missing: dict[str, float] = {}
+    missing: dict[str, Tensor] = {}
     for task, own_terms in terms.items():
         rows, weights[task] = batch.rows_of(task), {}
         for term in own_terms:
             values = _term_values(term, task, batch, processes)[rows]
             name = _name(term, task, terms)
             if isinstance(term, CompletionsTerm):
-                missing[name] = float(values.isnan().double().mean()) if rows else 0.0
+                missing[name] = torch.zeros(rewards.shape, dtype=torch.bool)
+                missing[name][rows] = values.isnan()
                 values = torch.where(values.isnan(), values.nanmean(dim=1, keepdim=True), values).nan_to_num()
             rewards[rows] += term.weight * values
             breakdown[name], weights[task][name] = values, term.weight
@@ -301,6 +302,7 @@ def count_missing(
 ) -> None:
     """Add the completions of the step that a reward gave nothing to ``missing``, by the reward's name.
 
+    Those of groups that gave way to fresh prompts count as well: a service that fails makes groups flat.
     Raises UserError where that is more than the term allows of a run. All processes know the same numbers.
     """
     for task, own_terms in terms.items():
@@ -308,7 +310,7 @@ def count_missing(
             name = _name(term, task, terms)
             if name not in batch.missing_rewards:
                 continue
-            count = round(batch.missing_rewards[name] * batch.breakdown[name].numel())
+            count = int(batch.missing_rewards[name].sum()) + batch.missing_replaced.get(name, 0)
             missing[name] = missing.get(name, 0) + count
             most = term.function.most_missing if isinstance(term.function, Judge) else None
             if most is not None and missing[name] > most:
@@ -389,7 +391,15 @@ def refill(
         rows = [row for row, place in enumerate(batch.indices) if flat[place]]
         places = [batch.indices[row] for row in rows]
         filled = batch.with_prompts(rows, sample(fresh(number, places), number))
-        filled = replace(filled, num_rounds=number, num_resampled=batch.num_resampled + int(flat.sum()))
+        filled = replace(
+            filled,
+            num_rounds=number,
+            num_resampled=batch.num_resampled + int(flat.sum()),
+            missing_replaced={
+                name: batch.missing_replaced.get(name, 0) + int(missing[flat].sum())
+                for name, missing in batch.missing_rewards.items()
+            },
+        )
         batch = reward(filled)
     return batch
 

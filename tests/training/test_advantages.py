@@ -462,10 +462,11 @@ def test_a_reward_that_is_missing_is_the_mean_of_its_group(small: Callable[..., 
     whole = weighed(settings, BATCH, Processes("single"), spec=spec)
     assert whole.breakdown["service"].tolist() == [[1.0, 2.0, 1.5]] * 3 + [[0.0] * 3]
     assert torch.equal(whole.rewards, 2 * whole.breakdown["service"])
-    assert whole.missing_rewards == {"service": 0.5}
+    gone = whole.missing_rewards["service"]
+    assert gone.tolist() == [[False, False, True]] * 3 + [[True] * 3]
     assert float(whole.advantages[:, 2].abs().max()) == 0.0
     for half in in_two(settings, BATCH, spec=spec):
-        assert torch.equal(half.rewards, whole.rewards) and half.missing_rewards == whole.missing_rewards
+        assert torch.equal(half.rewards, whole.rewards) and torch.equal(half.missing_rewards["service"], gone)
     missing = {"service": 5}
     terms = {"score": build_terms(spec)}
     count_missing(whole, terms=terms, missing=missing)
@@ -490,5 +491,10 @@ def test_too_many_missing_rewards_of_a_run_end_it(small: Callable[..., Settings]
     batch, missing = reward(BATCH, terms=terms, processes=Processes("single")), dict[str, int]()
     count_missing(batch, terms=terms, missing=missing)
     assert missing == {"mine": 12}
+    fewer = replace(batch, missing_rewards={"mine": torch.zeros(4, 3, dtype=torch.bool)})
+    count_missing(fewer, terms=terms, missing=missing)
+    assert missing == {"mine": 12}
+    with pytest.raises(ValueError, match="14 completions"):  # two of a group that gave way
+        count_missing(replace(fewer, missing_replaced={"mine": 2}), terms=terms, missing=dict(missing))
     with pytest.raises(ValueError, match=r"reward.terms.mine.most_missing: 24 completions .* at most 12 may"):
         count_missing(batch, terms=terms, missing=missing)

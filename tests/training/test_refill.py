@@ -39,7 +39,8 @@ def refilled(processes: Processes, max_rounds: int) -> tuple[Batch, list[tuple[i
 
     def reward(batch: Batch) -> Batch:
         scores = [[one.answer.score for one in group] for group in batch.completions]
-        return replace(batch, rewards=processes.gather_rows(torch.tensor(scores), batch.indices))
+        rewards = processes.gather_rows(torch.tensor(scores), batch.indices)
+        return replace(batch, rewards=rewards, missing_rewards={"service": rewards == 3.0})
 
     batch = reward(START.select(processes.own_part([1.0] * 4)))
     filled = refill(
@@ -66,6 +67,7 @@ def test_groups_of_equal_rewards_are_replaced_until_none_is_left() -> None:
     assert ids(batch) == ["10", "1", "32", "13"]
     assert list(batch.indices) == [0, 1, 2, 3]
     assert (batch.num_rounds, batch.num_resampled) == (3, 5)
+    assert batch.missing_replaced == {"service": 5 * 2}  # 4 * 1 more are missing in the groups that stay
     assert batch.rewards.tolist() == [list(UNEQUAL)] * 4
 
 
@@ -107,3 +109,4 @@ def test_two_processes_replace_what_one_replaces() -> None:
     for batch, _ in parts:
         assert (batch.num_rounds, batch.num_resampled) == (alone.num_rounds, alone.num_resampled)
         assert torch.equal(batch.rewards, alone.rewards)
+        assert batch.missing_replaced == alone.missing_replaced

@@ -11,6 +11,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from qhk.policy.attention import GROUP_ATTENTION, register_group_attention
 from qhk.policy.families.family import Family
+from qhk.policy.patches import project_patches
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.tokenizer import TURN_END, end_token_ids
 from qhk.policy.windows import WINDOW_ATTENTION, attend_in_windows, register_window_attention
@@ -44,6 +45,7 @@ class Qwen(Family):
         register_group_attention()
         register_window_attention()
         attend_in_windows(model.model.visual)
+        project_patches(model.model.visual)
         model.set_attn_implementation({"text_config": GROUP_ATTENTION, "vision_config": WINDOW_ATTENTION})
 
     def encoder(self, model: Any, tokenizer: Any, image_processor: Any) -> PromptEncoder:

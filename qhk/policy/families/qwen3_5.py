@@ -7,6 +7,7 @@ from typing import Any
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from qhk.policy.families.qwen3_vl import Qwen3Tower
+from qhk.policy.patches import project_patches
 
 
 class Qwen35(Qwen3Tower):
@@ -20,6 +21,7 @@ class Qwen35(Qwen3Tower):
 
     def prepare(self, model: Any) -> None:
         """Keep the attention functions that the model was loaded with."""
+        project_patches(model.model.visual)
 
     def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:
         width = sizes["hidden"] // sizes["heads"]

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 
 class PatchProjection(nn.Conv3d):
-    """A convolution over inputs (patches, channels, frames, height, width) that are one kernel in size each."""
+    """A convolution over inputs (patches, channels, frames, height, width), each the size of the kernel."""
 
     def forward(self, patches: Tensor) -> Tensor:
         """Return (patches, width, 1, 1, 1), as the convolution does."""

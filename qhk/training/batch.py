@@ -52,7 +52,7 @@ class Batch:
                          ``task.term`` where a run holds several tasks
     Refilled (``step.refill``), over all processes:
         ``num_rounds``, ``num_resampled``  rounds of dynamic sampling, and prompts sampled in them
-        ``missing_replaced``  completions without a service's reward among the groups that gave way, by its name
+        ``missing_replaced``  by the same names, completions without a reward among groups that gave way
     With advantages (``step.add_advantages``), of all processes:
         ``scores``       (B, G) as parsed, NaN where no number was
         ``weights``      (B,) uncertainty weights

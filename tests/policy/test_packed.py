@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
 
 from qhk.data.prompts import build_messages, num_pictures
 from qhk.policy import prompt as prompt_module
-from qhk.policy.load import Policy
+from qhk.policy.adapter_base import Base
+from qhk.policy.load import Policy, with_adapter
 from qhk.policy.packed import encode_images, pack_groups, packed_hidden
 from qhk.policy.prompt import EncodedPrompt, PromptEncoder
 from qhk.policy.template import render_chat
+from qhk.settings.model import AdapterSettings
 from tests.conftest import MESSAGES, build_policy, picture
 
 Encode = Callable[[int, int], EncodedPrompt]
@@ -24,11 +29,11 @@ LENGTHS = ((5, 1, 9), (3, 7, 2))
 
 
 def completions_of(policy: Policy, lengths: Sequence[Sequence[int]], seed: int = 0) -> list[list[Tensor]]:
-    """Random completions; the first of every group holds an image token."""
+    """Random completions; the first of every group that has one holds an image token."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = policy.model.config.text_config.vocab_size
     groups = [[torch.randint(0, vocabulary, (n,), generator=generator) for n in group] for group in lengths]
-    for group in groups:
+    for group in filter(None, groups):
         group[0][0] = policy.encoder.image_token_id
     return groups
 
@@ -109,6 +114,61 @@ def test_packed_equals_repeated_outputs_and_gradients(
     assert float((packed - repeated).detach().abs().max()) < 1e-12
     assert largest_difference(gradients(policy, packed), expected) < 1e-11
     assert max(float(value.abs().max()) for value in expected.values()) > 0.1
+
+
+LORA = AdapterSettings(
+    form="lora",
+    rank=2,
+    alpha=4.0,
+    dropout=0.0,
+    targets=["q_proj", "v_proj", "down_proj"],
+    vision=True,
+    merger=True,
+    lr_factor=1.0,
+)
+
+
+@cache
+def kept(family: str, adapted: bool) -> Policy:
+    """A policy that no test changes; its adapter is felt, since its second matrices are not zero."""
+    policy = build_policy(family=family)
+    if adapted:
+        policy = with_adapter(policy, LORA, seed=0, base=Base(path="x", sha256=None, bits=None))
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, weight in policy.model.named_parameters():
+                if ".lora_B." in name:
+                    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+                    weight.copy_(0.1 * noise)
+    return policy
+
+
+SIDES = st.sampled_from((32, 64, 96))
+GROUPS = st.lists(
+    st.tuples(SIDES, SIDES, st.lists(st.integers(1, 8), max_size=4)), min_size=1, max_size=3
+).filter(lambda groups: any(lengths for _, _, lengths in groups))
+"""Groups: width and height of the picture, and the length of each completion; a group may have none."""
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(groups=GROUPS)
+def test_any_groups_equal_repeated_rows_in_outputs_and_gradients(
+    full_precision: None, family: str, adapted: bool, groups: list[tuple[int, int, list[int]]]
+) -> None:
+    policy = kept(family, adapted)
+    prompts = [
+        policy.encoder.encode(MESSAGES, [picture(width, height, seed=place)])
+        for place, (width, height, _) in enumerate(groups)
+    ]
+    completions = completions_of(policy, [lengths for _, _, lengths in groups])
+    repeated = repeated_logprobs(policy, prompts, completions)
+    packed = packed_logprobs(policy, prompts, completions)
+    assert float((packed - repeated).detach().abs().max()) < 1e-12
+    expected = gradients(policy, repeated)
+    assert largest_difference(gradients(policy, packed), expected) < 1e-11
+    assert not adapted or all(".lora_" in name for name in expected)
 
 
 def test_packed_is_close_without_patching_the_float32_islands(policy: Policy, encode: Encode) -> None:

@@ -50,7 +50,7 @@ def test_it_stays_through_a_copy_and_saves_the_same_names() -> None:
     with torch.no_grad():
         twin.model.visual.patch_embed.proj.weight.zero_()
     patches = torch.ones(2, twin.model.visual.patch_embed.proj.weight[0].numel())
-    assert not twin.model.visual.patch_embed(patches).any()  # its own weights, not those that it was copied from
+    assert not twin.model.visual.patch_embed(patches).any()  # its own weights
     assert model.model.visual.patch_embed(patches).any()
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from qhk.policy.load import Policy
@@ -18,7 +20,7 @@ from qhk.rollout import decode
 from qhk.rollout.decode import Group, draw, sample_groups
 from qhk.rollout.sample import sample_in_batches
 from tests.conftest import MESSAGES, build_policy, picture
-from tests.policy.test_packed import packed_logprobs
+from tests.policy.test_packed import SIDES, kept, packed_logprobs
 
 Encode = Callable[[int, int], EncodedPrompt]
 
@@ -46,6 +48,41 @@ def test_recorded_logprobs_are_the_training_forwards(
         ]
     )
     assert torch.allclose(recorded, scored, atol=1e-11)
+
+
+@pytest.mark.parametrize("adapted", [False, True], ids=["full", "lora"])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    pictures=st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=3),
+    group_size=st.integers(1, 5),
+    limit=st.integers(1, 9),
+    decode_batch=st.integers(1, 16),
+)
+def test_any_rollout_records_the_training_forwards_logprobs(
+    full_precision: None,
+    adapted: bool,
+    pictures: list[tuple[int, int]],
+    group_size: int,
+    limit: int,
+    decode_batch: int,
+) -> None:
+    policy = kept("qwen2_5_vl", adapted)
+    prompts = [
+        policy.encoder.encode(MESSAGES, [picture(*size, seed=place)]) for place, size in enumerate(pictures)
+    ]
+    groups = sample_in_batches(
+        policy,
+        prompts,
+        [np.random.default_rng(place) for place in range(len(prompts))],
+        group_size=group_size,
+        max_new_tokens=limit,
+        temperature=1.0,
+        decode_batch=decode_batch,
+    )
+    assert [len(group.completion_ids) for group in groups] == [group_size] * len(prompts)
+    recorded = torch.cat([logprobs for group in groups for logprobs in group.logprobs])
+    scored = packed_logprobs(policy, prompts, [group.completion_ids for group in groups])
+    torch.testing.assert_close(recorded, scored.detach(), rtol=0, atol=1e-11)
 
 
 def scored_at(policy: Policy, prompt: EncodedPrompt, ids: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -19,7 +19,6 @@ from qhk.evaluation.results import VALUE, Moment, PerturbedRow, ResultRow, updat
 from qhk.files import write_atomically
 from qhk.plain import print
 from qhk.settings.base import Node, Readout, Text
-from qhk.settings.data import WHOLE
 from qhk.settings.identity import DESCRIPTIVE
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -218,23 +217,20 @@ def _begin(settings: Settings, folder: Path) -> Path:
 
 def evaluation_folder(settings: Settings) -> Path:
     """Return ``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
-    plain = plain_settings(settings)
-    what = {
-        key: plain[key] for key in (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
-    }
-    del what["evaluation"]["batch_images"]
-    # Folders of before these keys keep their names, where nothing is asked otherwise.
-    if settings.framing == WHOLE:
-        what.pop("framing", None)
+    # Keys at their default are left out, so that a key which is added later renames no folder.
+    plain = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    asked = (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
+    what = {key: plain[key] for key in asked if key in plain}
+    what["evaluation"].pop("batch_images", None)
     what.get("prompt", {}).pop("wordings", None)  # of training alone
-    if (tiny := what.get("model", {}).get("tiny")) and tiny["image_mean"] == 0.5:
-        del tiny["image_mean"]
     for entry in what["dataset"].values():
         for key in DESCRIPTIVE:
             entry.pop(key, None)
     if settings.mixture:
-        asked = ("task", "prompt", "benchmark")
-        what["mixture"] = {task: {key: part[key] for key in asked} for task, part in plain["mixture"].items()}
+        own = ("task", "prompt", "benchmark")
+        what["mixture"] = {
+            task: {key: part[key] for key in own if key in part} for task, part in plain["mixture"].items()
+        }
     if settings.perturbation.num_copies:
         what["perturbation"], what["twin"] = plain["perturbation"], plain["twin"]["strengths"]
     if settings.scorer.form != "policy":

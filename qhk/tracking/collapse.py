@@ -31,8 +31,9 @@ def collapse_signs(rows: Sequence[MetricRow], *, first: int, num_images: int) ->
     """Return the signs of collapse after the last of ``rows``, name -> what was measured; empty: none.
 
     ``rows`` is the record of a run; only steps after ``first``, where its stage began, count. ``num_images``
-    are those of the smallest validation part. A start and a present are compared, so nothing is said of the
-    training steps before there are two windows of them:
+    are those of the smallest validation part, 0 without one. A start and a present are compared, so nothing
+    is said of the training steps before there are two windows of them. What healthy runs move as well is no
+    sign: fewer distinct scores, a heavier uncertainty weight, another perception KL (``collapse_context``).
 
     - ``scores``: the entropy of the step's scores fell below ``NARROW`` of what it was
     - ``rewards``: ``EQUAL`` of the groups have equal rewards, and had not at the start

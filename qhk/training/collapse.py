@@ -23,7 +23,7 @@ def look_for_collapse(run: Run, *, step: int) -> str:
     if not run.processes.is_main:
         return run.processes.shared("")
     first = run.stage.first
-    num_images = min(len(part) for part in run.data.validation.values() if part)
+    num_images = min((len(part) for part in run.data.validation.values() if part), default=0)
     recorded = read_metrics(run.directory.metrics)
     rows = kept_rows(recorded, run.rollbacks)
     told = [row.metrics[COLLAPSE_SIGNS] for row in recorded if COLLAPSE_SIGNS in row.metrics]
@@ -57,13 +57,13 @@ def may_roll_back(run: Run) -> bool:
 
 def why_stopped(run: Run) -> str:
     """Return what a run that ends at signs of collapse leaves behind, and how it would have gone on."""
-    training = run.settings.training
-    if training.on_collapse == "rollback" and run.best is None:
-        return "no checkpoint without them to go back to; training.on_collapse=warn lets a run go on"
+    training, goes_on = run.settings.training, "training.on_collapse=warn lets a run go on"
+    if run.best is None:
+        return f"no validation chose a checkpoint without them; {goes_on}"
     said = f"{run.checkpoints.folder / 'best'} is the best checkpoint"
     if training.on_collapse == "rollback":
         return f"{said}, and training.max_rollbacks={training.max_rollbacks} is used up"
-    return f"{said}, training.on_collapse=warn lets a run go on"
+    return f"{said}, {goes_on}"
 
 
 def roll_back(run: Run, learner: Learner, *, step: int) -> None:

@@ -267,13 +267,14 @@ def _after_step(run: Run, learner: Learner, readers: Mapping[str, ExampleReader]
         if validation is not None:
             metrics = validation.metrics(prefix="validation")
             run.record(step=step, section=MetricSection.VALIDATION, metrics=metrics)
-            value = validation.value
             run.display.line(f"step {step:4d}  validation  {validation.text}")
             run.last_validation = validation.text
             run.directory.report(srcc=metrics.get("validation/srcc"))
-            collapse = look_for_collapse(run, step=step)
+        # Without a validation part there are still the scores, rewards and answers of the steps.
+        collapse = look_for_collapse(run, step=step)
+        if validation is not None and not (collapse and training.on_collapse == "rollback"):
+            value = validation.value
             is_best = not math.isnan(value) and (run.best is None or value > run.best["value"])
-            is_best = is_best and not (collapse and training.on_collapse == "rollback")
             if is_best:
                 run.best = {"step": float(step), "value": value}
     rolls_back = bool(collapse) and may_roll_back(run)

@@ -1,13 +1,15 @@
 """Where the default of ``qhk train`` ends, and what it goes through, over many trajectories.
 
-    python -m tests.bench.default [--name NAME] [--seeds 0,1] [--threads 1,2] [--jitters 0,1] [KEY=VALUE ...]
+    python -m tests.bench.default [--name NAME] [--seeds 0,1] [--threads 1,2] [--jitters 0,1] [--beside NAME]
+        [KEY=VALUE ...]
 
 A trajectory is a seed, a number of threads, and a jitter: which noise of relative size 1e-7 is laid on the
 start weights, as another CPU's rounding would (0: none). The cold start of a seed is made once, on one
 thread, and all its trajectories go on from it. KEY=VALUE are overrides of every trajectory of that name.
 All runs are kept in outputs/bench_default: the same command goes on where it was interrupted, and prints all
-names that are there, each beside ``default``. ``--steps`` ends early with the schedules of the whole run,
-``--path`` leaves the benchmarks out, and start and end are then those of the validation part.
+names that are there, each beside ``default`` or the NAME of one with as many steps. ``told`` counts those
+that were told signs of collapse. ``--steps`` ends early with the schedules of the whole run, ``--path``
+leaves the benchmarks out, and start and end are then those of the validation part.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ from qhk.data.seeds import stream_seed
 from qhk.evaluation.results import Moment, read_results, summarise
 from qhk.policy.load import load_policy, save_policy
 from qhk.settings.parse import read_settings
-from qhk.tracking.recorder import MetricSection, read_metrics
+from qhk.tracking.names import COLLAPSE_SIGNS
+from qhk.tracking.recorder import read_metrics
 from qhk.tracking.status import RunState, read_status
 from tests.words import last_of_each
 
@@ -59,13 +62,15 @@ class Course:
     """What one trajectory went through; ``start`` and ``end`` are (SRCC, PLCC).
 
     They are means over the benchmarks, or of the validation part where those were left out. ``validation``
-    begins with the start's SRCC; ``entropy`` is the least of a step's scores, NaN of a supervised learner.
+    begins with the start's SRCC; ``entropy`` is the least of a step's scores, NaN of a supervised learner;
+    ``told`` says that signs of collapse were.
     """
 
     start: tuple[float, float]
     end: tuple[float, float]
     validation: Sequence[float]
     entropy: float
+    told: bool = False
 
     @property
     def gain(self) -> float:
@@ -124,7 +129,7 @@ def start_weights(start: Path, *, seed: int, jitter: int) -> Path:
 def course(start: Path, directory: Path) -> Course:
     """Return what is recorded of a finished trajectory, and of the start that it went on from."""
     rows = read_metrics(directory / "metrics.jsonl")
-    validated = [row for row in rows if row.section is MetricSection.VALIDATION]
+    validated = [row for row in rows if "validation/srcc" in row.metrics]
     headline = "cold_start/validation/plcc"
     kept = max(
         (row.metrics for row in read_metrics(start / "metrics.jsonl") if headline in row.metrics),
@@ -154,6 +159,7 @@ def course(start: Path, directory: Path) -> Course:
             ),
             default=math.nan,
         ),
+        told=any(row.metrics.get(COLLAPSE_SIGNS, 0.0) > 0 for row in rows),
     )
 
 
@@ -188,28 +194,40 @@ def line(trajectory: Trajectory, one: Course) -> str:
 
 
 HEAD = (
-    f"{'':24} {'n':>3}  {'gain: median':>12} {'worst':>7} {'rise':>6}"
-    f"  {'lowest: median':>14} {'worst':>7} {f'>-{DIP}':>6}"
-    f"  {'entropy: median':>15} {'worst':>6} {f'>{ENTROPY}':>6}"
+    f"{'':24} {'n':>3}  {'start':>5}  {'end: median':>11} {'worst':>5} {'best':>5}"
+    f"  {'gain: median':>12} {'worst':>6} {'rise':>6}  {'lowest: median':>14} {'worst':>6} {f'>-{DIP}':>6}"
+    f"  {'entropy: median':>15} {'worst':>5} {f'>{ENTROPY}':>6}  {'told':>6}"
 )
 
 
-def summary(name: str, found: Mapping[Trajectory, Course]) -> str:
-    """Return medians, worst and how many keep each part of the criterion, in one line."""
+def summary(name: str, found: Mapping[Trajectory, Course]) -> list[str]:
+    """Return a line for SRCC, with how many keep each part of the criterion, and one for PLCC."""
     gains, lowest, entropies = ([figure(one) for one in found.values()] for figure in DIFFERENCES.values())
-    rise, high, diverse = (
+    rise, high, diverse, told = (
         f"{number}/{len(found)}"
         for number in (
             sum(one.rises for one in found.values()),
             sum(value >= -DIP for value in lowest),
             sum(value > ENTROPY for value in entropies),
+            sum(one.told for one in found.values()),
         )
     )
-    return (
-        f"{name:24} {len(found):3}  {median(gains):+12.3f} {min(gains):+7.3f} {rise:>6}"
-        f"  {median(lowest):+14.3f} {min(lowest):+7.3f} {high:>6}"
-        f"  {median(entropies):15.2f} {min(entropies):6.2f} {diverse:>6}"
-    )
+    ends = []
+    for place in range(2):
+        start, end = (
+            [moment[place] for moment in moments] for moments in zip(*map(_ends, found.values()), strict=True)
+        )
+        ends.append(f"{median(start):5.3f}  {median(end):11.3f} {min(end):5.3f} {max(end):5.3f}")
+    return [
+        f"{name:24} {len(found):3}  {ends[0]}  {median(gains):+12.3f} {min(gains):+6.3f} {rise:>6}"
+        f"  {median(lowest):+14.3f} {min(lowest):+6.3f} {high:>6}"
+        f"  {median(entropies):15.2f} {min(entropies):5.2f} {diverse:>6}  {told:>6}",
+        f"{'PLCC':>24} {'':3}  {ends[1]}",
+    ]
+
+
+def _ends(one: Course) -> tuple[tuple[float, float], tuple[float, float]]:
+    return one.start, one.end
 
 
 DIFFERENCES: Mapping[str, Callable[[Course], float]] = {
@@ -219,7 +237,7 @@ DIFFERENCES: Mapping[str, Callable[[Course], float]] = {
 }
 
 
-def difference(found: Mapping[Trajectory, Course], other: Mapping[Trajectory, Course]) -> str:
+def difference(found: Mapping[Trajectory, Course], other: Mapping[Trajectory, Course], *, beside: str) -> str:
     """Return mean differences over the trajectories of both, with 95% intervals by Student's t."""
     shared = [trajectory for trajectory in found if trajectory in other]
     if len(shared) < 2:
@@ -231,7 +249,7 @@ def difference(found: Mapping[Trajectory, Course], other: Mapping[Trajectory, Co
             continue
         mean, half = fmean(differences), spread * stdev(differences)
         parts.append(f"{what} {mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]")
-    return f"{'':24} {len(shared):3}  beside default: {', '.join(parts)}"
+    return f"{'':24} {len(shared):3}  beside {beside}: {', '.join(parts)}"
 
 
 def _numbers(text: str) -> list[int]:
@@ -249,6 +267,7 @@ def main() -> None:
     parser.add_argument("--jitters", type=_numbers, default=(0,))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--path", action="store_true", help="leave the benchmarks out")
+    parser.add_argument("--beside", default="default", help="the name that all others are held against")
     parser.add_argument("--show", action="store_true", help="run nothing")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     asked = parser.parse_args()
@@ -265,11 +284,11 @@ def main() -> None:
         directory = train([*own, *words, *asked.overrides], study=asked.name, name=name, seed=seed)
         print(line((seed, threads, jitter), course(start, directory)), flush=True)
     print(HEAD)
-    default = finished("default")
+    other = finished(asked.beside)
     for name in sorted({path.parent.parent.name for path in FOLDER.glob("*/threads*-jitter*/seed*")}):
         if found := finished(name):
-            print(summary(name, found))
-            if name != "default" and (beside := difference(found, default)):
+            print(*summary(name, found), sep="\n")
+            if name != asked.beside and (beside := difference(found, other, beside=asked.beside)):
                 print(beside)
 
 

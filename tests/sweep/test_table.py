@@ -15,7 +15,7 @@ from qhk.sweep.manifest import Manifest
 from qhk.sweep.means import CellMeans, SweepMeans, sweep_means
 from qhk.sweep.states import RunView
 from qhk.sweep.table import means_table, status_view
-from qhk.tracking.status import RunState
+from qhk.tracking.status import RunState, current_status
 from tests.evaluation.builders import NAN, row
 from tests.sweep.builders import MakeSweep
 
@@ -157,6 +157,15 @@ def test_tasks_in_words_show_their_accuracy(make_sweep: MakeSweep) -> None:
     lines = [line for line in console.export_text().splitlines() if "/1" in line]
     assert "0.400 → 0.750" in lines[0] and lines[0].count(" - ") == 3
     assert "0.300 → 0.600" in lines[1]
+
+
+def test_signs_of_collapse_of_a_run_are_a_line(make_sweep: MakeSweep) -> None:
+    manifest = make_sweep("full")
+    well = view(manifest, 0, [], RunState.RUNNING)
+    warning = "signs of collapse: entropy of the scores 0.40 nats, 3.10 at the start"
+    status = current_status(state=RunState.RUNNING, step=40, total_steps=300, cause="", warning=warning)
+    told, line = replace(well, status=status), f"{well.run.label} {warning}"
+    assert line in shown(manifest, [told]) and line not in shown(manifest, [well])
 
 
 def test_nothing_done_is_nothing_shown(make_sweep: MakeSweep) -> None:

@@ -376,6 +376,27 @@ def test_a_policy_that_no_longer_sees_its_pictures_is_told(
     assert status is not None and re.match(said, status.warning)
 
 
+def test_signs_are_looked_for_without_a_validation_part(
+    small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewards of the steps are there, and those of every group are equal from the third step on."""
+    words = ("loading.validation_fraction=0", "benchmark=[]", "training.validate_every=1")
+    run = open_run(small(*words, "training.on_collapse=stop"))
+    step = loop._take_step
+
+    def equal(run: Run, *args: Any, **kwargs: Any) -> Any:
+        metrics, batch = step(run, *args, **kwargs)
+        return {**metrics, "train/group/equal_reward_frac": float(kwargs["step"] > 1)}, batch
+
+    monkeypatch.setattr(loop, "_take_step", equal)
+    monkeypatch.setattr(collapse, "WINDOW", 2)
+    said = "signs of collapse: 100% of the groups have equal rewards, 0% at the start"
+    with run.directory, pytest.raises(RunFailure, match=f"step 4: {said}; no validation chose"):
+        train(run)
+    status = read_status(run.directory.path / STATUS_FILE)
+    assert status is not None and status.warning == said
+
+
 def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
     small: Small, open_run: OpenRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,7 +446,10 @@ def test_a_collapsed_run_goes_back_and_on_with_smaller_steps(
 
 @pytest.mark.parametrize(
     ("best", "rollbacks", "why"),
-    [(None, 0, "no checkpoint without them"), (1.0, 2, r"best is .*training\.max_rollbacks=2 is used up")],
+    [
+        (None, 0, "no validation chose a checkpoint without them"),
+        (1.0, 2, r"best is .*training\.max_rollbacks=2 is used up"),
+    ],
 )
 def test_a_run_that_cannot_go_back_ends_at_signs_of_collapse(
     small: Small,

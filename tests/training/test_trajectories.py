@@ -8,13 +8,18 @@ from pathlib import Path
 import pytest
 
 from qhk.evaluation.results import update_results
+from qhk.tracking.names import COLLAPSE_SIGNS
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
 from tests.bench import default as bench
 from tests.bench.default import Course
 
 
-def one(*, end: float = 0.7, lowest: float = 0.55, entropy: float = 2.0, plcc: float = 0.7) -> Course:
-    return Course(start=(0.6, 0.6), end=(end, plcc), validation=[0.6, lowest, 0.8], entropy=entropy)
+def one(
+    *, end: float = 0.7, lowest: float = 0.55, entropy: float = 2.0, plcc: float = 0.7, told: bool = False
+) -> Course:
+    return Course(
+        start=(0.6, 0.6), end=(end, plcc), validation=[0.6, lowest, 0.8], entropy=entropy, told=told
+    )
 
 
 def test_a_course_is_read_from_the_records_of_start_and_trajectory(tmp_path: Path) -> None:
@@ -24,32 +29,39 @@ def test_a_course_is_read_from_the_records_of_start_and_trajectory(tmp_path: Pat
     for step, srcc, plcc in ((35, 0.7, 0.4), (70, 0.5, 0.6), (105, 0.8, 0.5)):
         metrics = {"cold_start/validation/srcc": srcc, "cold_start/validation/plcc": plcc}
         taught.record(step=step, section=MetricSection.COLD_START, metrics=metrics)
+    signs = {COLLAPSE_SIGNS: 1.0}
+    trained.record(step=40, section=MetricSection.VALIDATION, metrics=signs)
     for step, srcc, entropy in ((20, -0.9, 0.1), (40, float("nan"), 1.25), (60, 0.75, 3.0)):
         trained.record(step=step, section=MetricSection.TRAIN, metrics={"train/scores/entropy": entropy})
         metrics = {"validation/srcc": srcc, "validation/plcc": 0.25}
         trained.record(step=step, section=MetricSection.VALIDATION, metrics=metrics)
     update_results(run / "results.json", seed=0, run_id="0", wall_times={}, rows=[])
     found = bench.course(start, run)
-    assert found == Course(start=(0.5, 0.6), end=(0.75, 0.25), validation=[0.5, 0.0, 0.75], entropy=1.25)
+    assert found == Course(
+        start=(0.5, 0.6), end=(0.75, 0.25), validation=[0.5, 0.0, 0.75], entropy=1.25, told=True
+    )
     assert (found.gain, found.lowest, found.rises) == (0.25, -0.5, False)
 
 
 def test_the_table_says_medians_worst_and_shares() -> None:
     found = {(seed, 1, 0): course for seed, course in enumerate((
-        one(), one(end=0.65, lowest=0.25), one(end=0.8, entropy=1.0), one(plcc=0.5),
+        one(), one(end=0.65, lowest=0.25), one(end=0.8, entropy=1.0), one(plcc=0.5, told=True),
     ))}  # fmt: skip
-    assert bench.summary("kl", found).split() == [
-        "kl", "4", "+0.100", "+0.050", "3/4", "-0.050", "-0.350", "3/4", "2.00", "1.00", "3/4",
+    srcc, plcc = (line.split() for line in bench.summary("kl", found))
+    assert srcc == [
+        "kl", "4", "0.600", "0.700", "0.650", "0.800",
+        "+0.100", "+0.050", "3/4", "-0.050", "-0.350", "3/4", "2.00", "1.00", "3/4", "1/4",
     ]  # fmt: skip
+    assert plcc == ["PLCC", "0.600", "0.700", "0.500", "0.700"]
 
 
 def test_a_change_is_held_against_the_same_trajectories() -> None:
     """Three differences in gain of 0.1, 0.2 and 0.3: mean 0.2, standard error 0.058, Student's t 4.303."""
     default = {(seed, 1, 0): one(end=0.6) for seed in range(4)}
     change = {(seed, 1, 0): one(end=0.6 + 0.1 * seed) for seed in (1, 2, 3)}
-    said = bench.difference(change, default)
-    assert said.split("3  beside default: ")[1].startswith("gain +0.200 [-0.048, +0.448], lowest validation")
-    assert bench.difference({(9, 1, 0): one()}, default) == ""
+    said = bench.difference(change, default, beside="old")
+    assert said.split("3  beside old: ")[1].startswith("gain +0.200 [-0.048, +0.448], lowest validation")
+    assert bench.difference({(9, 1, 0): one()}, default, beside="old") == ""
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import yaml
 
 from qhk.evaluation.results import Measure, Moment, ResultRow
 from qhk.plain import plain_text
+from qhk.settings.base import Readout
 from qhk.settings.data import FramingSettings
 from qhk.settings.parse import plain_settings
 from qhk.settings.root import Settings
@@ -121,7 +122,7 @@ def _protocol(settings: Settings) -> str:
         ["cold start", taught],
         ["trained", trained],
         ["pictures", f"{_shown(settings.framing)}, {model.min_pixels} to {model.max_pixels} pixels"],
-        [headline, f"{readout.num_samples} answers at temperature {readout.temperature:g}"],
+        [headline, _answers(readout)],
         ["validation", f"{held_back:.0%} of the training images" if held_back else "none"],
     ]
     for stage, task, own in _asked(settings):
@@ -129,6 +130,12 @@ def _protocol(settings: Settings) -> str:
         lines += [[f"{name}: system prompt", own.prompt.system]] if own.prompt.system else []
         lines.append([f"{name}: prompt", own.prompt.user])
     return _table(["", ""], lines)
+
+
+def _answers(readout: Readout) -> str:
+    many = f"{readout.num_samples} answers" if readout.num_samples > 1 else "one answer"
+    number = "the expected score of " if readout.score == "expected" else ""
+    return f"{number}{many} at temperature {readout.temperature:g}"
 
 
 def _shown(framing: FramingSettings) -> str:

@@ -112,11 +112,16 @@ def step_line(settings: Settings, machine: MachineSettings) -> str | None:
             return None
         took.append(3600 * hours["training"] / training_steps(settings))
     line = (
-        f"time       about {took[0]:.2g} s of one {machine.name} a step, estimated at "
+        f"time       about {_seconds(took[0])} s of one {machine.name} a step, estimated at "
         f"{machine.efficiency:.0%} of its peaks, with answers of {min(limit, ANSWER_TOKENS)} tokens"
     )
-    longer = f"; {took[1]:.2g} s where all are as long as allowed ({limit})"
+    longer = f"; {_seconds(took[1])} s where all are as long as allowed ({limit})"
     return line + (longer if limit > ANSWER_TOKENS else "")
+
+
+def _seconds(number: float) -> str:
+    """Two digits, but never a power of ten in their place."""
+    return f"{number:.2g}" if number < 99.5 else f"{number:.0f}"
 
 
 def _evaluation(settings: Settings, group: _Group) -> Work:

@@ -360,6 +360,29 @@ def _adapted(settings: Settings) -> Settings:
     return settings.model_copy(update={"adapter": LORA})
 
 
+def _quantised(settings: Settings) -> Settings:
+    # 4-bit weights are published ones, whole in every process, and sampled from by the policy itself.
+    is_possible = (
+        settings.model.form == "pretrained"
+        and settings.cold_start.form == "none"
+        and settings.distributed.form in ("single", "ddp")
+        and settings.rollout.engine == "policy"
+    )
+    if not is_possible:
+        return settings
+    return settings.model_copy(update={"adapter": LORA.model_copy(update={"form": "qlora"})})
+
+
+def _fewer(node: str, key: str, number: int) -> Callable[[Settings], Settings]:
+    """Return what gives settings with at most ``number`` for one key of a node."""
+
+    def apply(settings: Settings) -> Settings:
+        now = getattr(getattr(settings, node), key)
+        return settings if now <= number else _with(node, **{key: number})(settings)
+
+    return apply
+
+
 LORA = AdapterSettings(
     form="lora",
     rank=16,
@@ -378,11 +401,14 @@ CHANGES = (
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
     Change(words="optimizer=adamw_8bit", apply=_eight_bit),
     Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
-    Change(words="rollout.max_new_tokens=256", apply=_with("rollout", max_new_tokens=256)),
+    Change(words="rollout.max_new_tokens=256", apply=_fewer("rollout", "max_new_tokens", 256)),
     Change(words=f"distributed=fsdp2 on {SPREAD} processes", apply=_spread),
     Change(words="adapter=lora", apply=_adapted),
+    Change(words="adapter=qlora", apply=_quantised),
     Change(words="rollout.vllm.sleep=true", apply=_with_vllm(sleep=True)),
     Change(words="rollout.vllm.gpu_memory_utilization=0.25", apply=_with_vllm(gpu_memory_utilization=0.25)),
+    Change(words="strengths.group_size=4", apply=_fewer("rollout", "group_size", 4)),
+    Change(words="model.max_pixels=262144", apply=_fewer("model", "max_pixels", 512 * 512)),
     Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
 )
 """In the order of how little they change what is learned."""
@@ -423,8 +449,11 @@ def _cards(settings: Settings, *, answer_tokens: int) -> list[str]:
         if plan.total <= gib * 2**30:
             longest = memory_plan(settings, on_cpu=False, processes=SPREAD, card_gib=gib)
             assert longest is not None
-            but = ", but not where all answers are as long as allowed"
-            return [*lines, f"{gib} GiB: fits{but if longest.total > gib * 2**30 else ''}"]
+            if longest.total <= gib * 2**30:
+                return [*lines, f"{gib} GiB: fits"]
+            changes = fitting_changes(settings, gib=gib, answer_tokens=None)
+            helps = f"; then with {' or '.join(changes)}" if changes else ""
+            return [*lines, f"{gib} GiB: fits, but not where all answers are as long as allowed{helps}"]
         changes = fitting_changes(settings, gib=gib, answer_tokens=answer_tokens)
         lines.append(f"{gib} GiB: {' or '.join(changes) if changes else 'no single change is enough'}")
     return lines

@@ -212,7 +212,11 @@ def test_the_lines_name_the_largest_part_and_what_helps() -> None:
     assert lines[0].startswith("memory     about 112 GiB a process, estimated, with answers of 200 tokens; ")
     assert lines[1].startswith("           most of it: moments 61.8 GiB, ")
     assert lines[-1] == "           141 GiB: fits"
-    assert lines[2].endswith("24 GiB: adapter=lora")
+    assert lines[2].endswith("24 GiB: adapter=lora or adapter=qlora")
+    long = memory_lines(full_size("adapter=lora"), answer_tokens=200, on_cpu=False)
+    assert long[2].startswith(
+        "           24 GiB: fits, but not where all answers are as long as allowed; then with "
+    )
     heavy = memory_lines(full_size("model.gradient_checkpointing=false"), answer_tokens=200, on_cpu=False)
     assert heavy[2].endswith("24 GiB: no single change is enough")
 
@@ -221,6 +225,20 @@ def test_a_change_is_named_where_it_is_enough_alone() -> None:
     heavy = full_size("model.gradient_checkpointing=false", "strengths.group_size=16")
     changes = fitting_changes(heavy, gib=141, answer_tokens=200)
     assert "model.gradient_checkpointing=true" in changes and "objective.kl_coef=0" not in changes
+
+
+def test_fewer_pictures_and_answers_and_4_bits_are_named_where_they_are_less() -> None:
+    """32B holds 27 GiB with 4 bits; neither a cold start nor a division nor vLLM goes with them."""
+    huge = ("model.path=Qwen/Qwen2.5-VL-32B-Instruct",)
+    assert "adapter=qlora" in fitting_changes(full_size(*huge), gib=40, answer_tokens=200)
+    for word in ("cold_start=sft", "distributed=fsdp2", "rollout=vllm"):
+        assert "adapter=qlora" not in fitting_changes(full_size(*huge, word), gib=999, answer_tokens=200)
+    many = full_size("adapter=lora", "strengths.group_size=16")
+    assert "strengths.group_size=4" in fitting_changes(many, gib=40, answer_tokens=None)
+    small = full_size("adapter=lora", "strengths.group_size=2", "model.max_pixels=262144")
+    less = {"strengths.group_size=4", "model.max_pixels=262144", "rollout.max_new_tokens=256"}
+    assert less <= set(fitting_changes(many, gib=999, answer_tokens=None))
+    assert less & set(fitting_changes(small, gib=999, answer_tokens=None)) == {"rollout.max_new_tokens=256"}
 
 
 def test_a_model_of_unknown_size_has_no_plan() -> None:

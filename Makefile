@@ -72,7 +72,7 @@ bench: install $(TRL)  ## a whole step beside TRL's: time by part, peak memory; 
 # A folder of its own: the project's environment never holds TRL, whose other needs are the project's own.
 $(TRL): .constraints/bench.txt
 	@mkdir -p $@ && $(BIN)/python -m pip install -q --no-deps --target $@ -r $< || \
-	  echo "TRL could not be installed"
+	  { rm -rf $@; echo "TRL could not be installed"; }
 
 bench-data: install  ## opening a set of 10,000 images, cold and warm, and decoding it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.bench.open_set $(ARGS)

@@ -140,6 +140,23 @@ CASES: dict[str, Case] = {
     "supervised_control": Case(
         experiment("supervised_control", *DEFAULT, *WARM, "optimizer.lr=1e-3"), start="default"
     ),
+    "q_hawkeye_steady": Case(
+        experiment(
+            "q_hawkeye_steady",
+            *PUBLISHED,
+            "uncertainty.alpha=0.2",
+            "perception.gamma=1e-4",
+            "perception.eta_original=1e-3",
+            "perception.eta_degraded=1e-3",
+            "objective.kl_coef=0.05",
+            "training.on_collapse=rollback",
+            *FADING,
+            *TWINS,
+            *SCORES,
+            *WARM,
+        ),
+        start="default",
+    ),
     "q_hawkeye": Case(
         experiment(
             "q_hawkeye",

@@ -1,4 +1,7 @@
-"""Two processes train a mixture, and a run of stages, to the weights of one (torchrun, gloo)."""
+"""Two processes train a mixture, and a run of stages, to the weights of one (gloo).
+
+One is started by torchrun, one by accelerate.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +59,22 @@ def weights(directory: Path, step: str) -> Weights:
     return load_file(directory / "checkpoints" / step / "model.safetensors")
 
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
+ACCELERATE = (
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"),
+    *("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"),
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [MIXTURE, STAGES], ids=["mixture", "stages"])
-def test_two_processes_equal_one(tmp_path: Path, miniature_cache: Path, words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "launcher"), [(MIXTURE, TORCHRUN), (STAGES, ACCELERATE)], ids=["mixture", "stages"]
+)
+def test_two_processes_equal_one(
+    tmp_path: Path, miniature_cache: Path, words: tuple[str, ...], launcher: tuple[str, ...]
+) -> None:
     alone = run(words, "alone", tmp_path, miniature_cache, sys.executable, form="single")
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone")
-    together = run(words, "together", tmp_path, miniature_cache, *torchrun, form="ddp")
+    together = run(words, "together", tmp_path, miniature_cache, *launcher, form="ddp")
     one, two = (weights(directory, "last") for directory in (alone, together))
     assert largest_difference(one, weights(alone, "step_000000")) > 1e-4
     assert largest_difference(one, two) < 1e-5

@@ -10,6 +10,8 @@ import pytest
 from qhk.evaluation.results import update_results
 from qhk.tracking.names import COLLAPSE_SIGNS
 from qhk.tracking.recorder import MetricSection, MetricsRecorder
+from qhk.tracking.run_directory import LOG_FILE
+from qhk.tracking.status import STATUS_FILE, read_status
 from tests.bench import default as bench
 from tests.bench.default import Course
 
@@ -80,3 +82,20 @@ def test_the_default_does_not_fall_on_its_way(
     again = capsys.readouterr().out.splitlines()
     bench.main()
     assert capsys.readouterr().out.splitlines() == again
+
+
+@pytest.mark.slow
+def test_a_run_that_collapses_is_told(
+    miniature_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twelve times the learning rate and no KL: within 40 steps nearly every answer is the same."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(miniature_cache, tmp_path / bench.FOLDER / "cache", symlinks=True)
+    weights = bench.start_weights(bench.start_of(0), seed=0, jitter=0)
+    words = ["model=checkpoint", f"model.path={weights}", "cold_start=none", "training.threads=1"]
+    words += ["training.duration.steps=40", "benchmark=[]", "optimizer.lr=5e-3", "strengths.kl_coef=0"]
+    directory = bench.train(words, study="collapse", name="fast", seed=0)
+    status = read_status(directory / STATUS_FILE)
+    assert status is not None and "entropy of the scores" in status.warning
+    told = [line for line in (directory / LOG_FILE).read_text().splitlines() if "signs of collapse" in line]
+    assert len(told) == 1 and "WARNING: step 40: signs of collapse: " in told[0]

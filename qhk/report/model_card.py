@@ -22,8 +22,13 @@ LEFT_OUT = ("paths", "pairs", "tracking", "version", "dry_run", "fresh", "checkp
 """Nodes that say where a run was, or nothing of it."""
 
 
-def model_card(settings: Settings, *, run_id: str, step: int | None, rows: Iterable[ResultRow]) -> str:
-    """Return the Markdown of the card. ``rows`` are a run's results; those measured at ``step`` are shown."""
+def model_card(
+    settings: Settings, *, run_id: str, step: int | None, rows: Iterable[ResultRow], validation: str
+) -> str:
+    """Return the Markdown of the card. ``rows`` are a run's results; those measured at ``step`` are shown.
+
+    ``validation`` says what the validation part gave the run's last and best checkpoint, or is empty.
+    """
     shown = [row for row in rows if row.moment in LEARNT and row.step == step]
     parts = [
         _front_matter(settings),
@@ -34,7 +39,7 @@ def model_card(settings: Settings, *, run_id: str, step: int | None, rows: Itera
         "## Protocol",
         _protocol(settings),
         "## Results",
-        _results(settings, shown),
+        "\n\n".join(filter(None, [_results(settings, shown), _cell(validation)])),
         "## Use",
         USE,
         "## Licence",

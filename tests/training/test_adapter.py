@@ -25,6 +25,7 @@ from qhk.policy.load import Policy, load_policy
 from qhk.settings.identity import run_id
 from qhk.settings.parse import parse_settings, plain_settings
 from qhk.settings.root import Settings
+from qhk.tracking.validation import validation_line
 from qhk.training import begin, forward, loop
 from qhk.training.inputs import build_readers, load, plan
 from qhk.training.kept import Kept
@@ -399,6 +400,7 @@ def test_an_exported_adapter_is_plain_weights_that_answer_alike(
     shown = f"{srcc['value']:.3f} [{srcc['low']:.3f}, {srcc['high']:.3f}]"
     for text in (shown, "MINIATURE SYNTHETIC", "lora of rank 4", "## Licence", "## Config", "Rate the image"):
         assert text in card, text
+    assert validation_line(lora) and validation_line(lora) in card, "last and best side by side"
     assert str(lora) not in card and "paths:" not in card
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert main(["export", str(lora), f"paths.outputs={out}"]) == 2

@@ -86,6 +86,7 @@ def write_export(checkpoint: Path, settings: Settings, target: Path, *, dtype: s
     from qhk.policy.load import load_merged, save_policy
     from qhk.report.model_card import model_card
     from qhk.settings.identity import run_id
+    from qhk.tracking.validation import validation_line
     from qhk.training.checkpoint import CONFIG_FILE, STAGE_FILE, checkpoint_step
 
     model = settings.model
@@ -99,6 +100,7 @@ def write_export(checkpoint: Path, settings: Settings, target: Path, *, dtype: s
         run_id=read_text(named).strip() if named.is_file() else run_id(settings),
         step=checkpoint_step(checkpoint),
         rows=read_results(results).rows if results.is_file() else (),
+        validation=validation_line(directory),
     )
     partial = target.with_name(f".partial_{target.name}")
     shutil.rmtree(partial, ignore_errors=True)

@@ -34,10 +34,34 @@ def explain_override(
     )
     found = found or re.search(r"Could not (?:override|delete)\s+([\w./@-]+)", str(error))
     if found is not None:
-        return _unknown_key(found.group(1).rstrip("."), overrides, base, catalogue)
+        key = found.group(1).rstrip(".")
+        if "delete from config" in str(error) and _is_there(key, base):
+            return _deletion(key, overrides)
+        return _unknown_key(key, overrides, base, catalogue)
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         return one_line(f"{error} ({error.__cause__})")
     return one_line(str(error))
+
+
+def _deletion(key: str, overrides: Sequence[str]) -> str:
+    """Why a key that is there was not deleted."""
+    words = [word for word in overrides if word.startswith("~") and _lies_in(key, word[1:].partition("=")[0])]
+    typed = next((word for word in words if word[1:].partition("=")[0] == key), f"~{key}")
+    if "=" in typed:
+        return f"{typed}: {key} has another value; write ~{key}"
+    if len(words) > 1:
+        return f"{typed}: {key} is deleted already; leave this out"
+    return f"{typed}: {key} is null, so there is nothing to delete; leave this out"
+
+
+def _is_there(key: str, base: DictConfig | None) -> bool:
+    parent, _, last = key.rpartition(".")
+    node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
+    return isinstance(node, DictConfig) and last in node
+
+
+def _lies_in(key: str, node: str) -> bool:
+    return key == node or key.startswith(f"{node}.")
 
 
 def explain_interpolation(error: OmegaConfBaseException) -> str:
@@ -59,9 +83,6 @@ def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, ca
     fix = suggestion(last, known, prefix=prefix, listed_by="--help" if parent == SETS else "--cfg job")
     if last in known and typed.startswith("+"):
         return f"{typed}: {key} is there already; write {typed.lstrip('+')}"
-    if last in known and typed.startswith("~"):
-        fix = f"has another value; write ~{key}" if "=" in typed else "is deleted already; write that once"
-        return f"{typed}: {key} {fix}"
     if last in known:
         return (
             f"{typed}: a mapping on the command line cannot bring new keys; write +{key}.NAME=VALUE for each"

@@ -437,7 +437,7 @@ def _validations(record: RunRecord, memory: Memory) -> dict[str, dict[str, float
 
 
 def _collapse_steps(record: RunRecord, memory: Memory) -> list[int]:
-    """Return the steps at whose validation the run was told of signs of collapse."""
+    """Return the steps at which the run was told of signs of collapse."""
     try:
         points = _points(record, memory)
     except UserError:

@@ -39,7 +39,7 @@ def model_card(
         "## Protocol",
         _protocol(settings),
         "## Results",
-        "\n\n".join(filter(None, [_results(settings, shown), _cell(validation)])),
+        "\n\n".join(filter(None, [_results(settings, shown), validation])),
         "## Use",
         USE,
         "## Licence",

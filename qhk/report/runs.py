@@ -47,7 +47,7 @@ class RunRecord:
 
     ``method`` is shared by its repetitions. ``state`` is that of ``status.json``, ``evaluation`` for a folder
     of ``qhk evaluate``, or ``not started`` for a run of a sweep without a directory. ``warning`` is what was
-    wrong with it at its last validation, as signs of collapse. ``config`` is flat,
+    wrong with it when it was looked at last, as signs of collapse. ``config`` is flat,
     ``uncertainty.alpha`` -> 0.5, without what repetitions differ in. ``fault`` is one line where a file of
     the run could not be read; what could be read is there all the same.
     """

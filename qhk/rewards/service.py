@@ -43,7 +43,7 @@ class ServiceReward(Judge):
     A call raises ``UserError`` for 401, 403 and 404, after ``stop_after_failures`` failures without a reward
     between, in one step or several, and where all of a call's failed, if it asked twice at least. The run
     ends once more than ``most_missing`` completions have no reward, over all processes and
-    steps; those of groups that dynamic sampling replaced are not counted.
+    steps, those of groups that dynamic sampling replaced among them.
     """
 
     def __init__(

@@ -358,6 +358,20 @@ class Settings(Node):
         return self
 
     @model_validator(mode="after")
+    def _rollback_has_where_to_go(self) -> Self:
+        fractions = {
+            (part.loading or self.loading).validation_fraction
+            for run in [self, *self.stages.values()]
+            for part in [run, *(run.mixture or {}).values()]
+        }
+        if self.training.on_collapse == "rollback" and max(fractions) == 0:
+            raise UserError(
+                "training.on_collapse: rollback goes to the best checkpoint, which nothing chooses with "
+                "loading.validation_fraction 0; hold some images back, or choose stop"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _zero_has_what_it_needs(self) -> Self:
         form = self.distributed.form
         if form in ("zero2", "zero3") and self.model.dtype not in ("float32", "bfloat16"):

@@ -70,9 +70,9 @@ class TrainingSettings(Node):
 
     ``learner: supervised`` is the matched control: the same examples in order, labels as answers.
     ``prompts_per_step`` counts over all processes; ``prompts_per_device`` is the micro-batch of one.
-    ``on_collapse`` says what follows where ``tracking.collapse`` sees signs of collapse at a validation: a
-    warning, the end of the run as failed, or a rollback (``training.collapse``), of which a stage has at most
-    ``max_rollbacks``, each with ``rollback_lr_factor`` times the learning rate.
+    ``on_collapse`` says what follows where ``tracking.collapse`` sees signs of collapse, looked for every
+    ``validate_every`` steps: a warning, the end of the run as failed, or a rollback (``training.collapse``),
+    of which a stage has at most ``max_rollbacks``, each with ``rollback_lr_factor`` times the learning rate.
     """
 
     learner: Literal["reinforcement", "supervised"]

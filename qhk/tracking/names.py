@@ -53,7 +53,7 @@ TRAIN = (
     Metric(
         "train/reward/{term}/missing_total",
         LAST,
-        "completions of the run so far that a service gave no reward",
+        "completions of the run so far that a service gave no reward, those of replaced groups too",
     ),
     Metric(
         "train/reward/{term}/factor",

@@ -48,4 +48,4 @@ def validation_line(directory: Path) -> str:
         + "  ".join(f"{figure} {value:.3f}" for figure, value in figures(row.metrics).items())
         for name, row in found.items()
     ]
-    return f"validation part: {', '.join(said)}; the benchmarks are those of last" if said else ""
+    return f"validation part: {', '.join(said)}" if said else ""

@@ -276,7 +276,7 @@ def print_results(settings: Settings, results: Results, directory: Path) -> None
         last = max(row.step for row in copies)
         print_table(perturbed_table([row for row in copies if row.step == last]), file=sys.stdout)
     if line := validation_line(directory):
-        print(line)
+        print(f"{line}; the benchmarks are those of last")
     parts = read_code_parts(directory)
     if len(parts) > 1:
         print(f"WARNING: this run is of more than one code: {code_text(parts)}")

@@ -373,6 +373,11 @@ def _quantised(settings: Settings) -> Settings:
     return settings.model_copy(update={"adapter": LORA.model_copy(update={"form": "qlora"})})
 
 
+def _smaller_pictures(settings: Settings) -> Settings:
+    is_possible = settings.model.min_pixels <= 512 * 512
+    return _fewer("model", "max_pixels", 512 * 512)(settings) if is_possible else settings
+
+
 def _fewer(node: str, key: str, number: int) -> Callable[[Settings], Settings]:
     """Return what gives settings with at most ``number`` for one key of a node."""
 
@@ -399,16 +404,16 @@ CHANGES = (
     Change(words="model.gradient_checkpointing=true", apply=_with("model", gradient_checkpointing=True)),
     Change(words="model.branch_checkpointing=true", apply=_with("model", branch_checkpointing=True)),
     Change(words="training.prompts_per_device=1", apply=_with("training", prompts_per_device=1)),
-    Change(words="optimizer=adamw_8bit", apply=_eight_bit),
-    Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
-    Change(words="rollout.max_new_tokens=256", apply=_fewer("rollout", "max_new_tokens", 256)),
     Change(words=f"distributed=fsdp2 on {SPREAD} processes", apply=_spread),
-    Change(words="adapter=lora", apply=_adapted),
-    Change(words="adapter=qlora", apply=_quantised),
     Change(words="rollout.vllm.sleep=true", apply=_with_vllm(sleep=True)),
     Change(words="rollout.vllm.gpu_memory_utilization=0.25", apply=_with_vllm(gpu_memory_utilization=0.25)),
-    Change(words="strengths.group_size=4", apply=_fewer("rollout", "group_size", 4)),
-    Change(words="model.max_pixels=262144", apply=_fewer("model", "max_pixels", 512 * 512)),
+    Change(words="optimizer=adamw_8bit", apply=_eight_bit),
+    Change(words="model.freeze_vision=true", apply=_with("model", freeze_vision=True)),
+    Change(words="adapter=lora", apply=_adapted),
+    Change(words="adapter=qlora", apply=_quantised),
+    Change(words="rollout.max_new_tokens=256", apply=_fewer("rollout", "max_new_tokens", 256)),
+    Change(words="rollout.group_size=4", apply=_fewer("rollout", "group_size", 4)),
+    Change(words="model.max_pixels=262144", apply=_smaller_pictures),
     Change(words="objective.kl_coef=0", apply=_with("objective", kl_coef=0.0)),
 )
 """In the order of how little they change what is learned."""

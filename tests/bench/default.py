@@ -70,7 +70,7 @@ class Course:
     end: tuple[float, float]
     validation: Sequence[float]
     entropy: float
-    told: bool = False
+    told: bool
 
     @property
     def gain(self) -> float:
@@ -190,6 +190,7 @@ def line(trajectory: Trajectory, one: Course) -> str:
         f"  PLCC {one.start[1]:.3f} -> {one.end[1]:.3f}"
         f"  validation {one.validation[0]:.3f}, best {max(one.validation[1:]):.3f},"
         f" lowest {min(one.validation[1:]):.3f}  least entropy {one.entropy:.2f}"
+        f"{'  told of collapse' if one.told else ''}"
     )
 
 
@@ -214,9 +215,7 @@ def summary(name: str, found: Mapping[Trajectory, Course]) -> list[str]:
     )
     ends = []
     for place in range(2):
-        start, end = (
-            [moment[place] for moment in moments] for moments in zip(*map(_ends, found.values()), strict=True)
-        )
+        start, end = [one.start[place] for one in found.values()], [one.end[place] for one in found.values()]
         ends.append(f"{median(start):5.3f}  {median(end):11.3f} {min(end):5.3f} {max(end):5.3f}")
     return [
         f"{name:24} {len(found):3}  {ends[0]}  {median(gains):+12.3f} {min(gains):+6.3f} {rise:>6}"
@@ -224,10 +223,6 @@ def summary(name: str, found: Mapping[Trajectory, Course]) -> list[str]:
         f"  {median(entropies):15.2f} {min(entropies):5.2f} {diverse:>6}  {told:>6}",
         f"{'PLCC':>24} {'':3}  {ends[1]}",
     ]
-
-
-def _ends(one: Course) -> tuple[tuple[float, float], tuple[float, float]]:
-    return one.start, one.end
 
 
 DIFFERENCES: Mapping[str, Callable[[Course], float]] = {
@@ -284,6 +279,8 @@ def main() -> None:
         directory = train([*own, *words, *asked.overrides], study=asked.name, name=name, seed=seed)
         print(line((seed, threads, jitter), course(start, directory)), flush=True)
     print(HEAD)
+    if asked.beside != "default" and not (FOLDER / asked.beside).is_dir():
+        raise SystemExit(f"--beside: there are no runs of {asked.beside!r} in {FOLDER}")
     other = finished(asked.beside)
     for name in sorted({path.parent.parent.name for path in FOLDER.glob("*/threads*-jitter*/seed*")}):
         if found := finished(name):

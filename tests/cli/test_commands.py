@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,22 @@ def test_a_checkpoint_brings_what_is_shown_of_a_picture(
     assert evaluation_folder(whole) != evaluation_folder(cropped)
     assert main(["evaluate", *words, "framing=whole"]) == 2
     assert "framing=whole: framing comes from the checkpoint's own config" in capsys.readouterr().err
+
+
+def test_the_folder_of_an_evaluation_follows_what_is_asked_alone() -> None:
+    """Neither how fast, nor a key at its default, so that one which is added later renames nothing."""
+    from qhk.cli.commands.evaluate import evaluated
+    from qhk.cli.job import prepare
+
+    def named(*words: str) -> dict[str, Any]:
+        words = ("model=tiny", *words)
+        return evaluated(prepare("evaluate", words, repository_catalogue()).settings)
+
+    usual = named()
+    assert "framing" not in usual and "score" not in usual["evaluation"]["readouts"]["mean_of_8"]
+    assert named("evaluation.batch_images=3") == usual == named("framing=whole")
+    assert named("framing=crop", "framing.side=64")["framing"] == {"form": "crop", "side": 64, "pieces": None}
+    assert named("seed=5")["seed"] == 5 and named("evaluation=greedy")["evaluation"] != usual["evaluation"]
 
 
 def test_evaluate_refuses_another_prompt_than_the_checkpoints(

@@ -415,6 +415,18 @@ def test_baseline_differs_from_the_method_in_two_modules_only(compose_plain: Com
     assert ablated == baseline
 
 
+def test_the_steady_form_differs_in_three_values_only(compose_plain: Compose) -> None:
+    """Half the rate, a KL of 0.05 in place of 0.04, and back to the best checkpoint at signs of collapse."""
+    method, steady = compose_plain("experiment=q_hawkeye"), compose_plain("experiment=q_hawkeye_steady")
+    assert {key for key in method if method[key] != steady[key]} == {"optimizer", "objective", "training"}
+    assert steady["optimizer"] == method["optimizer"] | {"lr": method["optimizer"]["lr"] / 2}
+    assert (
+        steady["objective"] == method["objective"] | {"kl_coef": 0.05}
+        and method["objective"]["kl_coef"] == 0.04
+    )
+    assert steady["training"] == method["training"] | {"on_collapse": "rollback"}
+
+
 def test_replaced_choice_is_told(catalogue: Catalogue) -> None:
     overrides = ["experiment=q_hawkeye", "scale=miniature", "training=debug"]
     config = compose_config("train", overrides, catalogue)

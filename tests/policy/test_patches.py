@@ -52,6 +52,9 @@ def test_it_stays_through_a_copy_and_saves_the_same_names() -> None:
     patches = torch.ones(2, twin.model.visual.patch_embed.proj.weight[0].numel())
     assert not twin.model.visual.patch_embed(patches).any()  # its own weights
     assert model.model.visual.patch_embed(patches).any()
+    stock = type(model)(model.config)
+    assert model.state_dict().keys() == stock.state_dict().keys()
+    assert type(stock.model.visual.patch_embed.proj) is nn.Conv3d
 
 
 def test_other_than_one_patch_is_refused() -> None:

@@ -47,6 +47,10 @@ WRONG: list[tuple[dict[str, object], str]] = [
     ({"dry_run": "yes"}, "dry_run: must be true or false, got 'yes'"),
     ({"study": "a/b"}, "study: must match"),
     (
+        {"training.on_collapse": "rollback", "loading.validation_fraction": 0.0},
+        "training.on_collapse: rollback goes to the best checkpoint, which nothing chooses",
+    ),
+    (
         {"training.on_collapse": "rollback", "distributed.form": "zero2"},
         "training.on_collapse: rollback does not go with distributed=zero2",
     ),

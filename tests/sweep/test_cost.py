@@ -13,6 +13,7 @@ from qhk.settings.base import Duration, Readout
 from qhk.settings.measuring import PerturbationSettings
 from qhk.settings.root import Settings
 from qhk.settings.sweep import MachineSettings
+from qhk.sweep import cost
 from qhk.sweep.cost import (
     completions_flop,
     decode_step_s,
@@ -76,6 +77,18 @@ def test_a_step_is_told_in_device_seconds(settings: Settings) -> None:
     )
     model = settings.model.model_copy(update={"tiny": None, "path": "somebody/else"})
     assert step_line(settings.model_copy(update={"model": model}), H200) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.744, "0.74"), (28.4, "28"), (99.4, "99"), (99.6, "100"), (1234.5, "1234")]
+)
+def test_seconds_of_a_step_have_two_digits_and_no_power_of_ten(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float, text: str
+) -> None:
+    monkeypatch.setattr(cost, "estimate_run", lambda *_, **__: {"training": seconds / 3600})
+    monkeypatch.setattr(cost, "training_steps", lambda *_: 1)
+    line = step_line(settings, H200)
+    assert line is not None and line.startswith(f"time       about {text} s of one ")
 
 
 def test_an_estimate_grows_with_steps_groups_and_modules(settings: Settings) -> None:

@@ -15,12 +15,14 @@ from qhk.policy.start import start_policy
 from qhk.settings.model import ModelSettings
 from qhk.settings.root import Settings
 from qhk.training.memory import (
+    CHANGES,
     HEAD_BYTES,
     HEAD_CHUNK,
     HEAD_TILE,
     LORA,
     PROCESS,
     SLACK,
+    SPREAD,
     MemoryPlan,
     adapter_size,
     fitting_changes,
@@ -29,6 +31,7 @@ from qhk.training.memory import (
     memory_plan,
 )
 from tests.conftest import repository_catalogue
+from tests.words import last_of_each
 
 
 @cache
@@ -227,6 +230,25 @@ def test_a_change_is_named_where_it_is_enough_alone() -> None:
     assert "model.gradient_checkpointing=true" in changes and "objective.kl_coef=0" not in changes
 
 
+@pytest.mark.parametrize("experiment", ["q_insight", "q_hawkeye"])
+def test_the_words_of_a_change_do_what_the_plan_takes_them_for(experiment: str) -> None:
+    """But for vLLM's, whose words are held above."""
+    own = [f"experiment={experiment}", "training.prompts_per_device=2", "rollout.group_size=8"]
+    own += ["model.path=Qwen/Qwen2.5-VL-7B-Instruct", "model.gradient_checkpointing=false"]
+
+    def composed(*words: str) -> Settings:
+        (settings,) = training_settings(last_of_each([*own, *words]), [0], repository_catalogue())
+        return settings
+
+    base = composed()
+    changes = [change for change in CHANGES if not change.words.startswith("rollout.vllm")]
+    for change in changes:
+        written = composed(change.words.removesuffix(f" on {SPREAD} processes"))
+        plans = [memory_plan(each, on_cpu=False) for each in (written, change.apply(base), base)]
+        assert plans[0] == plans[1], change.words
+    assert sum(change.apply(base) != base for change in changes) >= len(changes) - 2
+
+
 def test_fewer_pictures_and_answers_and_4_bits_are_named_where_they_are_less() -> None:
     """32B holds 27 GiB with 4 bits; neither a cold start nor a division nor vLLM goes with them."""
     huge = ("model.path=Qwen/Qwen2.5-VL-32B-Instruct",)
@@ -234,9 +256,9 @@ def test_fewer_pictures_and_answers_and_4_bits_are_named_where_they_are_less() -
     for word in ("cold_start=sft", "distributed=fsdp2", "rollout=vllm"):
         assert "adapter=qlora" not in fitting_changes(full_size(*huge, word), gib=999, answer_tokens=200)
     many = full_size("adapter=lora", "strengths.group_size=16")
-    assert "strengths.group_size=4" in fitting_changes(many, gib=40, answer_tokens=None)
+    assert "rollout.group_size=4" in fitting_changes(many, gib=40, answer_tokens=None)
     small = full_size("adapter=lora", "strengths.group_size=2", "model.max_pixels=262144")
-    less = {"strengths.group_size=4", "model.max_pixels=262144", "rollout.max_new_tokens=256"}
+    less = {"rollout.group_size=4", "model.max_pixels=262144", "rollout.max_new_tokens=256"}
     assert less <= set(fitting_changes(many, gib=999, answer_tokens=None))
     assert less & set(fitting_changes(small, gib=999, answer_tokens=None)) == {"rollout.max_new_tokens=256"}
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -217,6 +217,13 @@ def _begin(settings: Settings, folder: Path) -> Path:
 
 def evaluation_folder(settings: Settings) -> Path:
     """Return ``<outputs>/evaluations/<id>``, the id a digest of what is evaluated, on what, and how."""
+    weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint))
+    text = json.dumps({**evaluated(settings), "weights": weights}, sort_keys=True)
+    return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def evaluated(settings: Settings) -> dict[str, Any]:
+    """Return the keys and values that an evaluation's folder is named by, without the weights."""
     # Keys at their default are left out, so that a key which is added later renames no folder.
     plain = settings.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     asked = (*_identifying(settings), "evaluation", "dataset", "benchmark", "seed")
@@ -237,9 +244,7 @@ def evaluation_folder(settings: Settings) -> Path:
         from qhk.evaluation.scorers import scorer_identity
 
         what["scorer"] = scorer_identity(settings.scorer)
-    weights = "" if settings.checkpoint is None else weights_identity(Path(settings.checkpoint))
-    text = json.dumps({**what, "weights": weights}, sort_keys=True)
-    return Path(settings.paths.outputs) / "evaluations" / hashlib.sha256(text.encode()).hexdigest()[:12]
+    return what
 
 
 def _identifying(settings: Settings) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class Qwen35(Qwen3Tower):
     has_positions = True
 
     def prepare(self, model: Any) -> None:
-        """Keep the attention functions that the model was loaded with."""
+        """Embed patches by one product; the attention functions stay those that the model was loaded with."""
         project_patches(model.model.visual)
 
     def tiny_text(self, tokenizer: Any, **sizes: Any) -> dict[str, Any]:

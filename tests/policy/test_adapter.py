@@ -266,8 +266,8 @@ def test_a_saved_adapter_is_loaded_by_us_and_by_plain_peft(saved: tuple[Policy, 
         base = plain(**inputs).logits
         by_peft = PeftModel.from_pretrained(plain, folder).eval()(**inputs).logits
         by_transformers = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder).eval()(**inputs).logits
-    for theirs in (by_peft, by_transformers):
-        assert float((theirs - ours).abs().max()) < 1e-5 < 1e-2 < float((base - ours).abs().max())
+    for theirs in (by_peft, by_transformers):  # which embed patches by a convolution
+        assert float((theirs - ours).abs().max()) < 1e-4 < 1e-2 < float((base - ours).abs().max())
 
 
 def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:

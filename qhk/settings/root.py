@@ -359,12 +359,11 @@ class Settings(Node):
 
     @model_validator(mode="after")
     def _rollback_has_where_to_go(self) -> Self:
-        fractions = {
-            (part.loading or self.loading).validation_fraction
-            for run in [self, *self.stages.values()]
-            for part in [run, *(run.mixture or {}).values()]
-        }
-        if self.training.on_collapse == "rollback" and max(fractions) == 0:
+        mixtures = [self.mixture, *(stage.mixture or {} for stage in self.stages.values())]
+        own = [self.loading, *(stage.loading for stage in self.stages.values())]
+        own += [part.loading for mixture in mixtures for part in mixture.values()]
+        holds_back = any(loading is not None and loading.validation_fraction > 0 for loading in own)
+        if self.training.on_collapse == "rollback" and not holds_back:
             raise UserError(
                 "training.on_collapse: rollback goes to the best checkpoint, which nothing chooses with "
                 "loading.validation_fraction 0; hold some images back, or choose stop"

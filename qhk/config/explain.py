@@ -56,8 +56,13 @@ def _deletion(key: str, overrides: Sequence[str]) -> str:
 
 def _is_there(key: str, base: DictConfig | None) -> bool:
     parent, _, last = key.rpartition(".")
-    node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
+    node = _node(parent, base)
     return isinstance(node, DictConfig) and last in node
+
+
+def _node(path: str, base: DictConfig | None) -> object:
+    """What stands at the path, the whole of ``base`` at an empty one; None for nothing."""
+    return base if not path or base is None else OmegaConf.select(base, path, default=None)
 
 
 def _lies_in(key: str, node: str) -> bool:
@@ -74,10 +79,10 @@ def explain_interpolation(error: OmegaConfBaseException) -> str:
 def _unknown_key(key: str, overrides: Sequence[str], base: DictConfig | None, catalogue: Catalogue) -> str:
     typed = next((text for text in overrides if text.lstrip("+~").startswith(key)), key)
     parent, _, last = key.rpartition(".")
-    node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
+    node = _node(parent, base)
     while parent and node is None:
         parent, _, last = parent.rpartition(".")
-        node = base if not parent or base is None else OmegaConf.select(base, parent, default=None)
+        node = _node(parent, base)
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     prefix = f"{parent}." if parent else ""
     fix = suggestion(last, known, prefix=prefix, listed_by="--help" if parent == SETS else "--cfg job")

@@ -35,11 +35,11 @@ from qhk.policy.repeated import stock_inputs
 from qhk.policy.template import render_chat
 from qhk.rollout.decode import encode_for_decoding, sample_groups
 from qhk.rollout.expected import build_tree, score_trees
-from qhk.settings.model import AdapterSettings, TinyFamily
+from qhk.settings.model import TinyFamily
 from qhk.training.forward import vision_is_frozen
 from tests.conftest import MESSAGES, build_policy, picture
 from tests.policy.others import OTHERS, build_other
-from tests.policy.test_packed import gradients, largest_difference, packed_logprobs
+from tests.policy.test_packed import LORA, gradients, largest_difference, packed_logprobs
 
 PACKED = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 SLOW = ("qwen3_5", *OTHERS)
@@ -201,16 +201,7 @@ def test_an_adapter_and_a_frozen_tower_know_the_parts(name: str) -> None:
     before = count_parameters(policy.model)
     assert sum(block["total"] for block in before.values()) == policy.num_parameters
     assert all(before[block]["total"] for block in ("vision", "merger", "language")), before
-    settings = AdapterSettings(
-        form="lora",
-        rank=2,
-        alpha=4.0,
-        dropout=0.0,
-        targets=["q_proj", "v_proj", "down_proj"],
-        vision=True,
-        merger=name != "gemma3",
-        lr_factor=1.0,
-    )
+    settings = LORA.model_copy(update={"merger": name != "gemma3"})
     if name == "gemma3":  # its projector is a matrix of its own
         with pytest.raises(UserError, match=r"adapter.merger: a Gemma3\w+ has no linear layer there"):
             adapted_layers(policy.model, settings.model_copy(update={"merger": True}))

@@ -39,6 +39,7 @@ const isBetter = (value) => (LOWER_IS_BETTER.includes(view.metric) ? value < 0 :
 const sure = (p) => known(p) && p < 0.05;
 const head = (...names) => element("thead", {}, element("tr", {}, ...names.map((name) => (name instanceof Node ? name : element("th", { scope: "col" }, ...broken(name))))));
 const grid = (heading, rows, kind = null) => element("div", { class: "scroll", tabindex: 0 }, element("table", { class: kind }, heading, element("tbody", {}, ...rows)));
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 const named = (method) => element("td", {}, swatch(method), ...broken(method), badgeOf(method));
 const badgeOf = (method) => collapseBadge(DATA.runs.filter((run) => run.method === method));
 const clip = (score) => Math.min(5, Math.max(1, score));
@@ -264,13 +265,13 @@ function drawAnswer() {
   const waiting = DATA.runs.filter((run) => ["pending", "running", "not started"].includes(run.state)).length;
   return [
     element("p", { class: "lead" }, sentence),
-    element("p", { class: "soft wide" }, numbers ? `Mean ${metricName()} over ${shown.averaged.length} benchmark${shown.averaged.length === 1 ? "" : "s"} and ${seeds} seed${seeds === 1 ? "" : "s"}: ${numbers}. ` : "",
+    element("p", { class: "soft wide" }, numbers ? `Mean ${metricName()} over ${counted(shown.averaged.length, "benchmark")} and ${counted(seeds, "seed")}: ${numbers}. ` : "",
       /no |No |too few/.test(sentence) ? "No effect shown is not no effect: the interval says what is still possible. " : "",
       waiting ? `${waiting} of ${DATA.runs.length} runs are not finished.` : ""),
     element("div", { class: "grid two" },
       effects ? element("figure", { class: "panel" }, element("figcaption", {}, `What each module adds to ${metricName()}`), forest(effectRows(effects), { zero: true, write: signed })) : null,
       rows.length ? element("figure", { class: "panel" },
-        element("figcaption", {}, `${metricName()}, average over ${shown.averaged.length} benchmark${shown.averaged.length === 1 ? "" : "s"}`, before ? element("span", { class: "soft" }, " \u25e6 before training") : null),
+        element("figcaption", {}, `${metricName()}, average over ${counted(shown.averaged.length, "benchmark")}`, before ? element("span", { class: "soft" }, " \u25e6 before training") : null),
         forest(rows.slice(0, 14)), rows.length > 14 ? element("p", { class: "soft" }, `${rows.length - 14} more in the table below.`) : null) : null),
   ];
 }
@@ -428,7 +429,7 @@ function drawPublished() {
       const rows = found.filter((row) => row.protocol === protocol);
       const names = [...new Set(rows.map((row) => row.benchmark))];
       const methods = [...new Set(rows.map((row) => row.method))];
-      return element("details", { "data-name": `published ${protocol}` }, element("summary", {}, `${protocol} (${methods.length} method${methods.length === 1 ? "" : "s"})`),
+      return element("details", { "data-name": `published ${protocol}` }, element("summary", {}, `${protocol} (${counted(methods.length, "method")})`),
         grid(head("method", "trained on", ...names, "source"), methods.map((method) => {
           const own = rows.filter((row) => row.method === method);
           return element("tr", {}, element("td", {}, method), element("td", {}, own[0].train_set),
@@ -443,7 +444,7 @@ function drawCurves() {
   if (!metrics.length) return null;
   return [
     element("p", { class: "soft" }, "Mean over seeds; the band reaches from the lowest seed to the highest."),
-    element("p", { class: "legend" }, ...shownMethods().filter((method) => metrics.some((metric) => DATA.curves[metric][method])).map((method) => element("span", {}, swatch(method), method))),
+    element("p", { class: "legend" }, ...shownMethods().filter((method) => metrics.some((metric) => DATA.curves[metric][method])).map((method) => element("span", {}, swatch(method), method, " ", badgeOf(method)))),
     element("div", { class: "grid" }, ...metrics.map((metric) =>
       element("div", { class: "panel" }, element("h3", {}, metric), element("div", { "data-curve": metric })))),
   ];
@@ -734,7 +735,7 @@ function start() {
   const states = {};
   for (const run of DATA.runs) states[run.state] = (states[run.state] ?? 0) + 1;
   const miniature = DATA.runs.some((run) => run.miniature) ? " Measured on MINIATURE SYNTHETIC sets, which say nothing about real images." : "";
-  byId("summary").textContent = `${DATA.methods.length} methods, ${DATA.runs.length} runs: ${Object.entries(states).map(([state, count]) => `${count} ${state}`).join(", ")}.${miniature}`;
+  byId("summary").textContent = `${counted(DATA.methods.length, "method")}, ${counted(DATA.runs.length, "run")}: ${Object.entries(states).map(([state, count]) => `${count} ${state}`).join(", ")}.${miniature}`;
   for (const key of ["metric", "moment", "readout"]) byId(key).addEventListener("change", (event) => { view[key] = event.target.value; repairView(key); change({}); });
   let waiting = 0;
   byId("search").addEventListener("input", (event) => {
